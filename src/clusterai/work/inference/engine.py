@@ -1,0 +1,106 @@
+"""The engine port: everything above it is the same for OpenVINO on a laptop and vLLM on a GPU.
+
+An engine serves one model. It takes generations into a bounded queue, decodes many at once and streams tokens;
+a token is a function of weights, prompt and seed alone, whatever else shares its batch. For the audit it
+also gives the logits of a finished answer in one prefill.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from clusterai.work.inference.spec import FinishReason, Generation, Usage
+
+
+class Busy(Exception):
+    """The engine's queue is full ({queued} waiting). Try again in {retry_after_s:.1f} s, or at another provider."""
+
+    def __init__(self, queued: int, retry_after_s: float) -> None:
+        super().__init__(
+            f"the engine's queue is full ({queued} waiting); try again in {retry_after_s:.1f} s, or elsewhere"
+        )
+        self.queued = queued
+        self.retry_after_s = retry_after_s
+
+
+class Unfit(ValueError):
+    """This engine can't do this generation, ever; the message says what to change."""
+
+
+class EngineFailed(Exception):
+    """The engine broke while this ran; nothing is owed for it. Resume it elsewhere from the tokens so far."""
+
+
+class TokenEvent(msgspec.Struct, frozen=True):
+    """One more token. `logprob` (natural log, undistorted) and `top` are there when they were asked for."""
+
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """The last event of a stream."""
+
+    reason: FinishReason
+    usage: Usage
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """A moment of an engine; `tokens_per_s` is over the last few seconds."""
+
+    queued: int
+    running: int
+    tokens_per_s: float
+    blocks_free: int
+    blocks_total: int
+
+
+class Stream(Protocol):
+    """Events of one generation, ending in `Finish`. `EngineFailed` is raised where the engine breaks."""
+
+    def __aiter__(self) -> AsyncIterator[TokenEvent | Finish]: ...
+
+    def cancel(self) -> None:
+        """The client went away. Memory is freed at once; the stream ends with `cancelled` and what was used."""
+        ...
+
+
+class Engine(Protocol):
+    """One loaded model.
+
+    Attributes:
+        model: its content address.
+        context: the most tokens that prompt and answer may have together.
+        vocabulary: rows of logits are this wide.
+    """
+
+    model: bytes
+    context: int
+    vocabulary: int
+
+    def submit(self, generation: Generation) -> Stream:
+        """Queue a generation; called in the event loop's thread.
+
+        Raises:
+            Busy: the queue is full.
+            Unfit: another model, more tokens than the context, a schema that can't be followed.
+        """
+        ...
+
+    def score(self, tokens: Sequence[int], first: int) -> AsyncIterator[NDArray[np.float32]]:
+        """Logits that predict tokens[first:], in chunks of rows, from one prefill of `tokens`.
+
+        Row i of all chunks together predicts tokens[first + i]; there are len(tokens) - first rows. Chunks bound
+        the memory: a row of 49,152 logits takes 192 KiB.
+        """
+        ...
+
+    def stats(self) -> Stats: ...
+
+    async def close(self) -> None:
+        """Stop; streams that still run raise `EngineFailed`."""
+        ...
