@@ -1,0 +1,218 @@
+"""What participants ask of the chain: one struct per contract function that a daemon or the CLI calls.
+
+A call is data: the machines return it inside a `Submit` effect, the simulator hands it to the Python twins, the
+chain client encodes it by the committed ABI. `method` of `Contract.method(...)` is the struct's name with a
+small first letter, and fields stand in the ABI's order.
+"""
+
+import msgspec
+
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.statements import ChannelConfig, Clearance, Verdict
+
+
+class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    pass
+
+
+class Approve(_Call, frozen=True):
+    """Token."""
+
+    spender: Address
+    value: int
+
+
+class Transfer(_Call, frozen=True):
+    """Token."""
+
+    to: Address
+    value: int
+
+
+class Register(_Call, frozen=True):
+    """Registry, by the owner key."""
+
+    roles: int
+    card: Digest
+
+
+class UpdateCard(_Call, frozen=True):
+    card: Digest
+
+
+class Delegate(_Call, frozen=True):
+    hot: Address
+
+
+class Revoke(_Call, frozen=True):
+    hot: Address
+
+
+class Bond(_Call, frozen=True):
+    amount: int
+
+
+class Unbond(_Call, frozen=True):
+    amount: int
+
+
+class Withdraw(_Call, frozen=True):
+    """Registry: what finished unbonding."""
+
+
+class Deposit(_Call, frozen=True):
+    """Channels: by the payer, who approved the Channels contract; `collector` zero means transferFrom the caller."""
+
+    config: ChannelConfig
+    amount: int
+
+
+class VoucherClaim(msgspec.Struct, frozen=True, array_like=True):
+    config: ChannelConfig
+    max_claimable: int
+    signature: bytes
+    total_claimed: int
+
+
+class Claim(_Call, frozen=True):
+    """Channels: by the receiver (or its hot key): raise each channel's claimed total."""
+
+    claims: tuple[VoucherClaim, ...]
+
+
+class Settle(_Call, frozen=True):
+    """Channels: pay what matured to the receiver."""
+
+    receiver: Address
+    token: Address
+
+
+class Reclaim(_Call, frozen=True):
+    """Channels: after the receiver was barred, move what a channel held back to its balance."""
+
+    config: ChannelConfig
+
+
+class InitiateWithdraw(_Call, frozen=True):
+    config: ChannelConfig
+    amount: int
+
+
+class FinalizeWithdraw(_Call, frozen=True):
+    config: ChannelConfig
+
+
+class CommitEpoch(_Call, frozen=True):
+    """Court: by a provider's hot key, once an epoch, after the epoch has ended."""
+
+    epoch: int
+    root: Digest
+    count: int
+    total: int
+
+
+class Tick(_Call, frozen=True):
+    """Court: record this epoch's beacon if nobody has."""
+
+
+class Vote(_Call, frozen=True):
+    """Court: relay a validator's signed verdict; `proof` shows the leaf in the commitment."""
+
+    verdict: Verdict
+    proof: tuple[Digest, ...]
+    signature: bytes
+
+
+class Clear(_Call, frozen=True):
+    clearance: Clearance
+    signature: bytes
+
+
+class Challenge(_Call, frozen=True):
+    provider: Address
+    epoch: int
+    index: int
+
+
+class AnswerChallenge(_Call, frozen=True):
+    """Court.answer: the provider's sealed opening of a challenged receipt, on chain for all validators."""
+
+    provider: Address
+    epoch: int
+    index: int
+    sealed: bytes
+
+
+class Equivocation(_Call, frozen=True):
+    first: Verdict
+    first_signature: bytes
+    second: Verdict
+    second_signature: bytes
+
+
+class Fund(_Call, frozen=True):
+    """Credit: put money on an account at a gateway."""
+
+    gateway: Address
+    account: Digest
+    amount: int
+
+
+Call = (
+    Approve
+    | Transfer
+    | Register
+    | UpdateCard
+    | Delegate
+    | Revoke
+    | Bond
+    | Unbond
+    | Withdraw
+    | Deposit
+    | Claim
+    | Settle
+    | Reclaim
+    | InitiateWithdraw
+    | FinalizeWithdraw
+    | CommitEpoch
+    | Tick
+    | Vote
+    | Clear
+    | Challenge
+    | AnswerChallenge
+    | Equivocation
+    | Fund
+)
+
+CONTRACT: dict[type, str] = {
+    **dict.fromkeys((Approve, Transfer), "Token"),
+    **dict.fromkeys((Register, UpdateCard, Delegate, Revoke, Bond, Unbond, Withdraw), "Registry"),
+    **dict.fromkeys((Deposit, Claim, Settle, Reclaim, InitiateWithdraw, FinalizeWithdraw), "Channels"),
+    **dict.fromkeys((CommitEpoch, Tick, Vote, Clear, Challenge, AnswerChallenge, Equivocation), "Court"),
+    Fund: "Credit",
+}
+"""Which contract a call goes to."""
+
+
+class Submit(msgspec.Struct, frozen=True, tag=True):
+    """Effect: send this call to the chain with the machine's hot key, and again until it is mined or reverts.
+
+    `key` names the intent ("commit:17"): the outcome comes back as `Mined` or `Reverted` with the same key, and a
+    second Submit with a key still in flight is dropped.
+    """
+
+    key: str
+    call: Call
+
+
+class Mined(msgspec.Struct, frozen=True, tag=True):
+    key: str
+    transaction: Digest
+    block: int
+
+
+class Reverted(msgspec.Struct, frozen=True, tag=True):
+    """The chain refused for good; `reason` is the custom error's name."""
+
+    key: str
+    reason: str

@@ -1,0 +1,229 @@
+"""What the chain tells: logs of our contracts as structs, in the order of the chain.
+
+The chain client's follower emits `Block` for every new head after the events of that block, and `RolledBack`
+when a reorganisation undid blocks: machines that act on events wait for `confirmations` where it matters.
+"""
+
+import msgspec
+
+from clusterai.protocol.ids import Address, Digest
+
+
+class _Event(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    pass
+
+
+class Block(_Event, frozen=True):
+    number: int
+    timestamp_s: int
+
+
+class RolledBack(_Event, frozen=True):
+    """All blocks above `number` are gone; their events will come again, or not."""
+
+    number: int
+
+
+class Transferred(_Event, frozen=True):
+    source: Address
+    to: Address
+    value: int
+
+
+class Registered(_Event, frozen=True):
+    owner: Address
+    roles: int
+    card: Digest
+
+
+class CardUpdated(_Event, frozen=True):
+    owner: Address
+    card: Digest
+
+
+class Delegated(_Event, frozen=True):
+    owner: Address
+    hot: Address
+
+
+class Revoked(_Event, frozen=True):
+    owner: Address
+    hot: Address
+
+
+class Bonded(_Event, frozen=True):
+    owner: Address
+    amount: int
+    stake: int
+
+
+class Unbonding(_Event, frozen=True):
+    owner: Address
+    amount: int
+    ready_s: int
+
+
+class Withdrawn(_Event, frozen=True):
+    owner: Address
+    amount: int
+
+
+class Slashed(_Event, frozen=True):
+    owner: Address
+    amount: int
+    bounty: int
+    burned: int
+    finder: Address
+
+
+class Deposited(_Event, frozen=True):
+    channel_id: Digest
+    payer: Address
+    receiver: Address
+    amount: int
+    balance: int
+
+
+class Claimed(_Event, frozen=True):
+    """`amount` became held for `receiver`; `window` is the hold's bucket."""
+
+    channel_id: Digest
+    receiver: Address
+    amount: int
+    total_claimed: int
+    window: int
+
+
+class Settled(_Event, frozen=True):
+    receiver: Address
+    token: Address
+    sender: Address
+    amount: int
+
+
+class Barred(_Event, frozen=True):
+    receiver: Address
+
+
+class Reclaimed(_Event, frozen=True):
+    channel_id: Digest
+    amount: int
+    total_claimed: int
+
+
+class WithdrawInitiated(_Event, frozen=True):
+    channel_id: Digest
+    amount: int
+    ready_s: int
+
+
+class WithdrawFinalized(_Event, frozen=True):
+    channel_id: Digest
+    amount: int
+
+
+class Refunded(_Event, frozen=True):
+    channel_id: Digest
+    amount: int
+
+
+class EpochCommitted(_Event, frozen=True):
+    provider: Address
+    epoch: int
+    root: Digest
+    count: int
+    total: int
+    committed_in: int
+    """the epoch in which the commitment was mined: the beacon of a later one decides"""
+
+
+class BeaconRecorded(_Event, frozen=True):
+    epoch: int
+    beacon: Digest
+
+
+class Voted(_Event, frozen=True):
+    validator: Address
+    provider: Address
+    epoch: int
+    index: int
+    outcome: int
+    evidence: Digest
+
+
+class Convicted(_Event, frozen=True):
+    provider: Address
+    epoch: int
+    index: int
+    outcome: int
+    evidence: Digest
+    slashed: int
+
+
+class EpochCleared(_Event, frozen=True):
+    provider: Address
+    epoch: int
+    root: Digest
+    audited: int
+    evidence: Digest
+
+
+class Challenged(_Event, frozen=True):
+    validator: Address
+    provider: Address
+    epoch: int
+    index: int
+    deadline_s: int
+
+
+class ChallengeAnswered(_Event, frozen=True):
+    provider: Address
+    epoch: int
+    index: int
+    sealed: bytes
+
+
+class Equivocated(_Event, frozen=True):
+    validator: Address
+    provider: Address
+    epoch: int
+    index: int
+
+
+class Funded(_Event, frozen=True):
+    gateway: Address
+    account: Digest
+    source: Address
+    amount: int
+
+
+Event = (
+    Block
+    | RolledBack
+    | Transferred
+    | Registered
+    | CardUpdated
+    | Delegated
+    | Revoked
+    | Bonded
+    | Unbonding
+    | Withdrawn
+    | Slashed
+    | Deposited
+    | Claimed
+    | Settled
+    | Barred
+    | Reclaimed
+    | WithdrawInitiated
+    | WithdrawFinalized
+    | Refunded
+    | EpochCommitted
+    | BeaconRecorded
+    | Voted
+    | Convicted
+    | EpochCleared
+    | Challenged
+    | ChallengeAnswered
+    | Equivocated
+    | Funded
+)
