@@ -83,10 +83,21 @@ class Sampling(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
             before = token
         _within("seed", self.seed, 0, U64 - 1)
         if self.schema is not None:
-            _within("length of schema in bytes", len(self.schema.encode()), 1, MOST_SCHEMA_BYTES)
+            _within(
+                "length of schema in bytes",
+                len(self.schema.encode()),
+                1,
+                MOST_SCHEMA_BYTES,
+            )
 
 
-class Generation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="generation.1"):
+class Generation(
+    msgspec.Struct,
+    frozen=True,
+    array_like=True,
+    forbid_unknown_fields=True,
+    tag="generation.1",
+):
     """One answer asked of one model.
 
     Attributes:
@@ -119,7 +130,12 @@ class Generation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
             _within("greatest token so far", max(self.so_far), 0, MOST_TOKENS)
         _within("number of stop strings", len(self.stop), 0, MOST_STOPS)
         for stop in self.stop:
-            _within("length of a stop string in bytes", len(stop.encode()), 1, MOST_STOP_BYTES)
+            _within(
+                "length of a stop string in bytes",
+                len(stop.encode()),
+                1,
+                MOST_STOP_BYTES,
+            )
         _within("logprobs", self.logprobs, NO_LOGPROBS, MOST_LOGPROBS)
 
     def canonical(self) -> bytes:
@@ -168,5 +184,3 @@ def choice_seed(seed: int, choice: int) -> int:
 def ppm(value: float) -> int:
     """A fraction as parts per million, rounded to the nearest: the gateway's door from JSON numbers."""
     return round(value * MILLION)
-
-

@@ -3,9 +3,9 @@
 Adding independent Gumbel noise to scaled logits and taking the largest is drawing from their softmax (the Gumbel-max
 trick), so with the noise fixed by the seed, a draw is a function that anyone with the logits can repeat.
 
-The bits are 32-bit integer mixing, two rounds of a tested finaliser under a 64-bit key: any subset of tokens can be
-asked for without generating the rest, in any order, and a GPU kernel needs four lines for it. numpy's Philox was
-the other candidate: as good, but sequential, so that drawing from 40 candidates costs as much as from 49,152.
+The bits are 32-bit integer mixing under a 64-bit key: any subset of tokens can be asked for without generating the
+rest, in any order, and a GPU kernel needs four lines for it. numpy's Philox was the other candidate: as good, but
+sequential, so that drawing from 40 candidates costs as much as from 49,152.
 
 Source of the finaliser: Chris Wellons, hash-prospector ("lowbias32"), bias 0.17.
 """
@@ -29,13 +29,28 @@ def keys(seed: int, position: int) -> tuple[np.uint32, np.uint32]:
     return np.uint32(int.from_bytes(raw[:4], "little")), np.uint32(int.from_bytes(raw[4:], "little"))
 
 
-def bits(key: tuple[np.uint32, np.uint32], tokens: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """32 uniform bits for each token id."""
-    x = tokens ^ key[0]
+def spread(size: int) -> NDArray[np.uint32]:
+    """Token ids 0 … size-1, mixed: neighbours must not enter the keyed rounds as neighbours. Computed once a model."""
+    x = np.arange(size, dtype=np.uint32)
     t = np.empty_like(x)
-    _mix(x, t)
+    _fold(x, t, _S16)
+    x *= _M1
+    _fold(x, t, _S15)
+    x *= _M2
+    _fold(x, t, _S16)
+    return x
+
+
+def bits(key: tuple[np.uint32, np.uint32], spread_tokens: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """32 uniform bits for each of `spread(size)[tokens]`."""
+    x = spread_tokens ^ key[0]
+    t = np.empty_like(x)
+    _fold(x, t, _S16)
+    x *= _M1
     x ^= key[1]
-    _mix(x, t)
+    _fold(x, t, _S15)
+    x *= _M2
+    _fold(x, t, _S16)
     return x
 
 
@@ -53,12 +68,7 @@ def least_bits(value: float) -> int:
     return max(0, int(uniform * 2**32) - 1)
 
 
-def _mix(x: NDArray[np.uint32], t: NDArray[np.uint32]) -> None:
-    np.right_shift(x, _S16, out=t)
-    np.bitwise_xor(x, t, out=x)
-    np.multiply(x, _M1, out=x)
-    np.right_shift(x, _S15, out=t)
-    np.bitwise_xor(x, t, out=x)
-    np.multiply(x, _M2, out=x)
-    np.right_shift(x, _S16, out=t)
+def _fold(x: NDArray[np.uint32], t: NDArray[np.uint32], shift: np.uint32) -> None:
+    """x ^= x >> shift, in place."""
+    np.right_shift(x, shift, out=t)
     np.bitwise_xor(x, t, out=x)
