@@ -1,0 +1,9 @@
+"""Who takes part, and who gets the work: participants as the chain knows them, and the routing among them.
+
+The room exists so that every daemon answers "who is this key, and may it?" the same way, from chain events alone.
+It refuses to talk to anyone: it reads events and gives answers.
+"""
+
+from clusterai.market.core.directory import Directory, Participant, Role
+
+__all__ = ["Directory", "Participant", "Role"]
