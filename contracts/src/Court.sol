@@ -1,0 +1,559 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {Ownable} from "@openzeppelin/contracts/access/Ownable.sol";
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
+import {IChannels, ICourt, IRegistry, PROVIDER, VALIDATOR} from "./Interfaces.sol";
+
+/// @title Commitments, the beacon, the draw, challenges and verdicts.
+///
+/// @notice A provider commits each ended epoch's receipts by Merkle root. The first beacon recorded in an epoch after
+/// the commitment decides which receipts are audited, so neither side can pick them. Validators sign verdicts; at two
+/// thirds of their stake a provider is convicted: stake slashed, what it has held forfeited.
+///
+///     epoch e        e+1             e+2                       committedAt + windowS
+///     receipts  |  commitEpoch  |  beacon: draw  | audits, challenges, votes  |  too late
+///                   `------------------- windowS ----------------------------'
+///
+/// What backs a claim was committed before it, and a claim matures more than windowS after it was made (Channels), so
+/// a verdict within the deadline always finds the epoch's money still held. A challenge must leave `answerS` for the
+/// answer and as long again for the votes.
+contract Court is ICourt, EIP712, Ownable {
+    using SafeERC20 for IERC20;
+
+    /// @dev Two slots. `round` is the number of the beacon that draws; `ratePpm` is fixed with the commitment, so
+    /// that a later change of the parameter doesn't redraw.
+    struct Commitment {
+        bytes32 root;
+        uint128 total;
+        uint32 count;
+        uint40 committedAt;
+        uint32 round;
+        uint24 ratePpm;
+    }
+
+    struct Tally {
+        uint128 weight;
+        address finder;
+    }
+
+    struct Challenge {
+        address payer;
+        uint40 deadline;
+        bool answered;
+        uint128 bond;
+    }
+
+    struct Verdict {
+        address provider;
+        uint64 epoch;
+        uint32 index;
+        bytes32 leaf;
+        uint8 outcome;
+        bytes32 evidence;
+    }
+
+    struct Clearance {
+        address provider;
+        uint64 epoch;
+        bytes32 root;
+        uint32 audited;
+        bytes32 evidence;
+    }
+
+    struct Parameters {
+        uint24 auditRatePpm;
+        uint16 bountyBps;
+        uint32 answerS;
+        uint128 challengeBond;
+    }
+
+    // --- events ---
+
+    event EpochCommitted(
+        address indexed provider, uint64 indexed epoch, bytes32 root, uint32 count, uint128 total, uint64 committedIn
+    );
+    event BeaconRecorded(uint64 indexed epoch, bytes32 beacon);
+    event Voted(
+        address indexed validator,
+        address indexed provider,
+        uint64 indexed epoch,
+        uint32 index,
+        uint8 outcome,
+        bytes32 evidence
+    );
+    event Convicted(
+        address indexed provider, uint64 indexed epoch, uint32 index, uint8 outcome, bytes32 evidence, uint128 slashed
+    );
+    event EpochCleared(
+        address indexed provider, uint64 indexed epoch, bytes32 root, uint32 audited, bytes32 evidence
+    );
+    event Challenged(
+        address indexed validator, address indexed provider, uint64 indexed epoch, uint32 index, uint40 deadline
+    );
+    event ChallengeAnswered(address indexed provider, uint64 indexed epoch, uint32 index, bytes sealed_);
+    event Equivocated(address indexed validator, address indexed provider, uint64 indexed epoch, uint32 index);
+    event ParametersSet(Parameters parameters);
+
+    // --- errors ---
+
+    error NotProvider(address caller);
+    error NotValidator(address key);
+    /// @dev Only an epoch that has ended can be committed.
+    error EpochNotOver(uint256 epoch, uint256 current);
+    /// @dev Epochs are committed once, in rising order.
+    error EpochNotAfter(uint256 epoch, uint256 last);
+    error EmptyEpoch();
+    error NotCommitted(address provider, uint256 epoch);
+    error BeaconPending(uint256 round);
+    error AfterWindow(uint256 deadline);
+    error AlreadyConvicted(address provider);
+    error UnknownOutcome(uint8 outcome);
+    error AlreadyVoted(address validator);
+    /// @dev The proof doesn't place `leaf` at `index` of the committed root.
+    error NotInCommitment(uint256 index);
+    error NotDrawn(uint256 index);
+    error WrongRoot(bytes32 given, bytes32 committed);
+    error AlreadyCleared(address provider, uint256 epoch);
+    error NotChallenged(uint256 index);
+    error AlreadyChallenged(uint256 deadline);
+    error AlreadyAnswered(uint256 index);
+    error AnswerTooLate(uint256 deadline);
+    error AnswerPending(uint256 deadline);
+    error AnswerTooLong(uint256 size, uint256 most);
+    /// @dev Two statements of one validator on one receipt that differ in outcome or leaf; these don't.
+    error NotContradictory();
+    error AlreadySlashed(address validator);
+    error ParameterOutOfRange(bytes32 name, uint256 value);
+
+    // --- constants ---
+
+    uint8 public constant FRAUD = 2;
+    uint8 public constant WITHHELD = 3;
+    /// @notice The index that stands for an epoch's list itself: wrong root, wrong total, a receipt twice.
+    uint32 public constant EPOCH_LIST = type(uint32).max;
+    uint256 public constant MAX_SEALED_BYTES = 24_576;
+    uint128 public constant MAX_CHALLENGE_BOND = 1_000 * 10 ** 9;
+    uint16 public constant MAX_BOUNTY_BPS = 5_000;
+    uint24 private constant _MILLION = 1_000_000;
+
+    bytes32 public constant VERDICT_TYPEHASH = keccak256(
+        "Verdict(address provider,uint64 epoch,uint32 index,bytes32 leaf,uint8 outcome,bytes32 evidence)"
+    );
+    bytes32 public constant CLEARANCE_TYPEHASH =
+        keccak256("Clearance(address provider,uint64 epoch,bytes32 root,uint32 audited,bytes32 evidence)");
+
+    // --- storage ---
+
+    IERC20 public immutable token;
+    IRegistry public immutable registry;
+    IChannels public immutable channels;
+    /// @notice Seconds of an epoch: epoch = timestamp / epochS. Fixed: another length would renumber all epochs.
+    uint32 public immutable epochS;
+    /// @notice Seconds after a commitment in which it can be judged. Fixed, and equal to Channels'.
+    uint32 public immutable windowS;
+
+    /// @notice Share of the receipts that is drawn, in millionths.
+    uint24 public auditRatePpm;
+    /// @notice Share of a slashed stake that the first voter gets, in ten-thousandths; the rest is burned.
+    uint16 public bountyBps;
+    /// @notice Seconds a provider has for answering a challenge.
+    uint32 public answerS;
+    /// @notice What a challenge costs; the provider's if it answers, else the challenger's again.
+    uint128 public challengeBond;
+
+    /// @notice Beacons in the order they were recorded; a commitment's `round` is an index here.
+    bytes32[] public beacons;
+    /// @notice Epoch of the newest beacon, plus one.
+    uint64 private _tickedUntil;
+    /// @notice Newest committed epoch of a provider, plus one.
+    mapping(address provider => uint64) private _committedUntil;
+    mapping(address provider => uint128) public committedTotal;
+    mapping(address provider => mapping(uint64 epoch => Commitment)) public commitments;
+    mapping(address provider => bool) public convicted;
+    mapping(bytes32 statement => Tally) public tallies;
+    mapping(bytes32 ballot => bool) private _voted;
+    mapping(bytes32 ballot => Challenge) public challenges;
+    mapping(address provider => mapping(uint64 epoch => bool)) public cleared;
+    mapping(address validator => bool) public equivocated;
+
+    // --- constructor ---
+
+    constructor(
+        IERC20 token_,
+        IRegistry registry_,
+        IChannels channels_,
+        uint32 epochS_,
+        uint32 windowS_,
+        Parameters memory parameters,
+        address governor
+    ) EIP712("ClusterAI Court", "1") Ownable(governor) {
+        require(epochS_ != 0, ParameterOutOfRange("epochS", epochS_));
+        // Commit, beacon and verdict each need an epoch; the fourth is slack.
+        require(windowS_ >= 4 * uint256(epochS_), ParameterOutOfRange("windowS", windowS_));
+        require(channels_.windowS() == windowS_, ParameterOutOfRange("channels.windowS", channels_.windowS()));
+        require(channels_.court() == address(this), ParameterOutOfRange("channels.court", 0));
+        // Stake taken out after a crime must still be there when the verdict comes.
+        require(
+            registry_.unbondDelayS() > windowS_, ParameterOutOfRange("unbondDelayS", registry_.unbondDelayS())
+        );
+        token = token_;
+        registry = registry_;
+        channels = channels_;
+        epochS = epochS_;
+        windowS = windowS_;
+        _setParameters(parameters);
+    }
+
+    // --- public: governance ---
+
+    /// @notice Change the parameters. Called by the governor.
+    /// @dev Abuse: a captured governor could stop audits (rate 0), forbid challenges (bond) or outrun them (answerS);
+    /// the bounds forbid all three, and a commitment keeps the rate it was made with.
+    function setParameters(Parameters calldata parameters) external onlyOwner {
+        _setParameters(parameters);
+    }
+
+    // --- public: providers ---
+
+    /// @notice Commit the receipts of an ended epoch. Called by a provider's hot key, once an epoch, in rising order.
+    /// @dev Abuse: a wrong `total` would raise what can be claimed; the list itself can be judged (EPOCH_LIST).
+    /// Committing late or never only delays the provider's own pay.
+    function commitEpoch(uint64 epoch, bytes32 root, uint32 count, uint128 total) external {
+        address provider = registry.ownerOf(msg.sender);
+        (, uint8 roles) = registry.standing(msg.sender);
+        require(provider != address(0) && roles & PROVIDER != 0, NotProvider(msg.sender));
+        require(!convicted[provider], AlreadyConvicted(provider));
+        uint64 current = currentEpoch();
+        require(epoch < current, EpochNotOver(epoch, current));
+        uint64 until = _committedUntil[provider];
+        require(epoch >= until, EpochNotAfter(epoch, until - 1));
+        require(count != 0 && count != EPOCH_LIST, EmptyEpoch());
+
+        _tick(current);
+        _committedUntil[provider] = epoch + 1;
+        committedTotal[provider] += total;
+        commitments[provider][epoch] = Commitment({
+            root: root,
+            total: total,
+            count: count,
+            committedAt: uint40(block.timestamp),
+            round: uint32(beacons.length),
+            ratePpm: auditRatePpm
+        });
+        emit EpochCommitted(provider, epoch, root, count, total, current);
+    }
+
+    /// @notice Answer a challenge with the sealed opening. Called by a hot key of the challenged provider in time.
+    /// @dev Abuse: answering with garbage; it is on chain for all validators to judge. Gets the challenger's bond.
+    function answerChallenge(address provider, uint64 epoch, uint32 index, bytes calldata sealed_) external {
+        require(registry.ownerOf(msg.sender) == provider, NotProvider(msg.sender));
+        require(sealed_.length <= MAX_SEALED_BYTES, AnswerTooLong(sealed_.length, MAX_SEALED_BYTES));
+        Challenge storage challenged = challenges[_ballot(address(0), provider, epoch, index)];
+        require(challenged.deadline != 0, NotChallenged(index));
+        require(!challenged.answered, AlreadyAnswered(index));
+        require(block.timestamp <= challenged.deadline, AnswerTooLate(challenged.deadline));
+        challenged.answered = true;
+        uint128 bond = challenged.bond;
+        challenged.bond = 0;
+        emit ChallengeAnswered(provider, epoch, index, sealed_);
+        if (bond != 0) token.safeTransfer(provider, bond);
+    }
+
+    // --- public: anyone ---
+
+    /// @notice Record this epoch's beacon if nobody has. Anyone may call; repeating it does nothing.
+    /// @dev Abuse: waiting for a block whose prevrandao draws kindly. Whoever minds calls first in an epoch, so the
+    /// waiting party must keep all others out of every block before; a threshold beacon can take this place.
+    function tick() external {
+        _tick(currentEpoch());
+    }
+
+    /// @notice Count a validator's signed verdict, with the proof of its leaf for fraud of a receipt. Anyone relays.
+    /// @dev Abuse: accusing falsely needs two thirds of the stake; judging what was not drawn, not committed, not
+    /// challenged or answered is refused; a second vote is refused; late votes are refused, so that paid money
+    /// stays paid. A provider that is a validator too counts neither for nor against itself.
+    function vote(Verdict calldata verdict, bytes32[] calldata proof, bytes calldata signature) external {
+        Commitment memory commitment = _judgeable(verdict.provider, verdict.epoch);
+        if (verdict.outcome == FRAUD) {
+            if (verdict.index != EPOCH_LIST) _requireDrawnLeaf(commitment, verdict, proof);
+        } else {
+            require(verdict.outcome == WITHHELD, UnknownOutcome(verdict.outcome));
+            _requireUnanswered(verdict);
+        }
+        bytes32 digest = verdictDigest(verdict);
+        (address validator, uint128 stake) = _voter(verdict.provider, digest, signature);
+        _castOnce(_ballot(validator, verdict.provider, verdict.epoch, verdict.index), validator);
+        _announce(verdict, validator);
+        (bool reached, address finder) = _count(digest, verdict.provider, validator, stake);
+        if (reached) _convict(verdict, finder);
+    }
+
+    /// @notice Count a validator's signed clearance of an epoch. Anyone relays.
+    /// @dev Abuse: clearing fraud frees nothing; only time does, and a verdict still counts after it.
+    function clear(Clearance calldata clearance, bytes calldata signature) external {
+        Commitment memory commitment = _judgeable(clearance.provider, clearance.epoch);
+        require(clearance.root == commitment.root, WrongRoot(clearance.root, commitment.root));
+        require(commitment.round < beacons.length, BeaconPending(commitment.round));
+        require(
+            !cleared[clearance.provider][clearance.epoch], AlreadyCleared(clearance.provider, clearance.epoch)
+        );
+        bytes32 digest = clearanceDigest(clearance);
+        (address validator, uint128 stake) = _voter(clearance.provider, digest, signature);
+        _castOnce(keccak256(abi.encode(validator, clearance.provider, clearance.epoch)), validator);
+        (bool reached,) = _count(digest, clearance.provider, validator, stake);
+        if (!reached) return;
+        cleared[clearance.provider][clearance.epoch] = true;
+        emit EpochCleared(
+            clearance.provider, clearance.epoch, clearance.root, clearance.audited, clearance.evidence
+        );
+    }
+
+    /// @notice Demand on chain what a provider withheld. Called by a validator's hot key, which approved the bond.
+    /// @dev Abuse: harassing a provider; only what was drawn (or the list) can be demanded, and each answered
+    /// challenge pays the provider. After an answer another may ask again: answers are sealed to one validator.
+    function challenge(address provider, uint64 epoch, uint32 index) external {
+        address validator = registry.ownerOf(msg.sender);
+        require(registry.validatorStake(validator) != 0, NotValidator(msg.sender));
+        Commitment memory commitment = _judgeable(provider, epoch);
+        if (index != EPOCH_LIST) _requireDrawn(commitment, provider, epoch, index);
+        Challenge storage challenged = challenges[_ballot(address(0), provider, epoch, index)];
+        require(challenged.deadline == 0 || challenged.answered, AlreadyChallenged(challenged.deadline));
+        uint40 deadline = uint40(block.timestamp + answerS);
+        uint256 end = uint256(commitment.committedAt) + windowS;
+        require(uint256(deadline) + answerS <= end, AfterWindow(end - 2 * uint256(answerS)));
+        uint128 bond = challengeBond;
+        challenged.payer = msg.sender;
+        challenged.deadline = deadline;
+        challenged.answered = false;
+        challenged.bond = bond;
+        emit Challenged(validator, provider, epoch, index, deadline);
+        if (bond != 0) token.safeTransferFrom(msg.sender, address(this), bond);
+    }
+
+    /// @notice Give the bond of a challenge that nobody answered back to who paid it. Anyone may call.
+    function recoverBond(address provider, uint64 epoch, uint32 index) external {
+        Challenge storage challenged = challenges[_ballot(address(0), provider, epoch, index)];
+        uint128 bond = challenged.bond;
+        require(bond != 0, NotChallenged(index));
+        require(block.timestamp > challenged.deadline, AnswerPending(challenged.deadline));
+        challenged.bond = 0;
+        token.safeTransfer(challenged.payer, bond);
+    }
+
+    /// @notice Slash a validator that signed two contradictory verdicts on one receipt. Anyone may call and gets the
+    /// bounty; a revoked hot key still binds its owner.
+    /// @dev Abuse: two audits of one receipt with other evidence are no contradiction; outcome or leaf must differ.
+    function equivocation(
+        Verdict calldata first,
+        bytes calldata firstSignature,
+        Verdict calldata second,
+        bytes calldata secondSignature
+    ) external {
+        require(
+            first.provider == second.provider && first.epoch == second.epoch && first.index == second.index
+                && (first.outcome != second.outcome || first.leaf != second.leaf),
+            NotContradictory()
+        );
+        address key = ECDSA.recoverCalldata(verdictDigest(first), firstSignature);
+        (address validator, uint8 roles) = registry.standing(key);
+        require(roles & VALIDATOR != 0, NotValidator(key));
+        key = ECDSA.recoverCalldata(verdictDigest(second), secondSignature);
+        (address other,) = registry.standing(key);
+        require(other == validator, NotValidator(key));
+        require(!equivocated[validator], AlreadySlashed(validator));
+        equivocated[validator] = true;
+        emit Equivocated(validator, first.provider, first.epoch, first.index);
+        registry.slash(validator, msg.sender, bountyBps);
+    }
+
+    // --- views ---
+
+    function currentEpoch() public view returns (uint64) {
+        return uint64(block.timestamp / epochS);
+    }
+
+    /// @notice The beacon that draws from a commitment; reverts until it is recorded.
+    function beaconOf(address provider, uint64 epoch) public view returns (bytes32) {
+        Commitment memory commitment = commitments[provider][epoch];
+        require(commitment.committedAt != 0, NotCommitted(provider, epoch));
+        require(commitment.round < beacons.length, BeaconPending(commitment.round));
+        return beacons[commitment.round];
+    }
+
+    /// @notice Whether a receipt is to be audited: keccak(beacon ‖ provider ‖ epoch ‖ root ‖ index) below the rate's
+    /// share of 2^256. Anyone can recompute it from events.
+    function drawn(address provider, uint64 epoch, uint32 index) external view returns (bool) {
+        return _isDrawn(commitments[provider][epoch], beaconOf(provider, epoch), provider, epoch, index);
+    }
+
+    function verdictDigest(Verdict calldata verdict) public view returns (bytes32) {
+        return _hashTypedDataV4(keccak256(abi.encode(VERDICT_TYPEHASH, verdict)));
+    }
+
+    function clearanceDigest(Clearance calldata clearance) public view returns (bytes32) {
+        return _hashTypedDataV4(keccak256(abi.encode(CLEARANCE_TYPEHASH, clearance)));
+    }
+
+    /// @notice Key of `challenges` for a receipt.
+    function challengeKey(address provider, uint64 epoch, uint32 index) external pure returns (bytes32) {
+        return _ballot(address(0), provider, epoch, index);
+    }
+
+    // --- internal: judgement ---
+
+    function _announce(Verdict calldata verdict, address validator) internal {
+        emit Voted(
+            validator, verdict.provider, verdict.epoch, verdict.index, verdict.outcome, verdict.evidence
+        );
+    }
+
+    function _convict(Verdict calldata verdict, address finder) internal {
+        convicted[verdict.provider] = true;
+        uint128 slashed = registry.slash(verdict.provider, finder, bountyBps);
+        channels.bar(verdict.provider);
+        emit Convicted(
+            verdict.provider, verdict.epoch, verdict.index, verdict.outcome, verdict.evidence, slashed
+        );
+    }
+
+    /// @dev Add a vote's weight; two thirds of all validators' stake, the judged one's left out, decide.
+    function _count(bytes32 digest, address judged, address validator, uint128 stake)
+        internal
+        returns (bool reached, address finder)
+    {
+        Tally storage tally = tallies[digest];
+        if (tally.finder == address(0)) tally.finder = validator;
+        tally.weight += stake;
+        uint256 total = registry.totalValidatorStake() - registry.validatorStake(judged);
+        return (uint256(tally.weight) * 3 >= total * 2, tally.finder);
+    }
+
+    function _castOnce(bytes32 ballot, address validator) internal {
+        require(!_voted[ballot], AlreadyVoted(validator));
+        _voted[ballot] = true;
+    }
+
+    function _voter(address judged, bytes32 digest, bytes calldata signature)
+        internal
+        view
+        returns (address validator, uint128 stake)
+    {
+        address key = ECDSA.recoverCalldata(digest, signature);
+        validator = registry.ownerOf(key);
+        stake = registry.validatorStake(validator);
+        require(stake != 0 && validator != judged, NotValidator(key));
+    }
+
+    function _judgeable(address provider, uint64 epoch) internal view returns (Commitment memory commitment) {
+        commitment = commitments[provider][epoch];
+        require(commitment.committedAt != 0, NotCommitted(provider, epoch));
+        uint256 deadline = uint256(commitment.committedAt) + windowS;
+        require(block.timestamp <= deadline, AfterWindow(deadline));
+        require(!convicted[provider], AlreadyConvicted(provider));
+    }
+
+    function _requireDrawnLeaf(Commitment memory commitment, Verdict calldata verdict, bytes32[] calldata proof)
+        internal
+        view
+    {
+        require(
+            _isLeaf(commitment.root, commitment.count, verdict.leaf, verdict.index, proof),
+            NotInCommitment(verdict.index)
+        );
+        _requireDrawn(commitment, verdict.provider, verdict.epoch, verdict.index);
+    }
+
+    function _requireDrawn(Commitment memory commitment, address provider, uint64 epoch, uint32 index) internal view {
+        require(index < commitment.count, NotInCommitment(index));
+        require(commitment.round < beacons.length, BeaconPending(commitment.round));
+        require(_isDrawn(commitment, beacons[commitment.round], provider, epoch, index), NotDrawn(index));
+    }
+
+    function _requireUnanswered(Verdict calldata verdict) internal view {
+        Challenge memory challenged = challenges[
+            _ballot(address(0), verdict.provider, verdict.epoch, verdict.index)
+        ];
+        require(challenged.deadline != 0, NotChallenged(verdict.index));
+        require(!challenged.answered, AlreadyAnswered(verdict.index));
+        require(block.timestamp > challenged.deadline, AnswerPending(challenged.deadline));
+    }
+
+    /// @dev h < rate * 2^256 / 10^6, exactly: the high word of h * 10^6 is below the rate.
+    function _isDrawn(Commitment memory commitment, bytes32 beacon, address provider, uint64 epoch, uint32 index)
+        internal
+        pure
+        returns (bool)
+    {
+        uint256 lot = uint256(keccak256(abi.encodePacked(beacon, provider, epoch, commitment.root, index)));
+        (uint256 share,) = Math.mul512(lot, _MILLION);
+        return share < commitment.ratePpm;
+    }
+
+    /// @dev Walks index and count together, so a proof fits one position of one tree size only. A node without a
+    /// right neighbour moves up unchanged; leaves and nodes are hashed with different first bytes.
+    function _isLeaf(bytes32 root, uint256 count, bytes32 value, uint256 index, bytes32[] calldata proof)
+        internal
+        pure
+        returns (bool)
+    {
+        if (index >= count) return false;
+        bytes32 node = keccak256(abi.encodePacked(uint8(0), value));
+        uint256 used = 0;
+        while (count > 1) {
+            if (index ^ 1 < count) {
+                if (used == proof.length) return false;
+                bytes32 sibling = proof[used++];
+                node = index & 1 == 1
+                    ? keccak256(abi.encodePacked(uint8(1), sibling, node))
+                    : keccak256(abi.encodePacked(uint8(1), node, sibling));
+            }
+            index >>= 1;
+            count = (count + 1) >> 1;
+        }
+        return used == proof.length && node == root;
+    }
+
+    function _ballot(address validator, address provider, uint64 epoch, uint32 index)
+        internal
+        pure
+        returns (bytes32)
+    {
+        return keccak256(abi.encode(validator, provider, epoch, index));
+    }
+
+    // --- internal: time ---
+
+    function _tick(uint64 epoch) internal {
+        if (epoch < _tickedUntil) return;
+        _tickedUntil = epoch + 1;
+        bytes32 beacon = keccak256(abi.encodePacked(block.prevrandao, epoch));
+        beacons.push(beacon);
+        emit BeaconRecorded(epoch, beacon);
+    }
+
+    // --- internal: parameters ---
+
+    function _setParameters(Parameters memory given) internal {
+        require(
+            given.auditRatePpm != 0 && given.auditRatePpm <= _MILLION,
+            ParameterOutOfRange("auditRatePpm", given.auditRatePpm)
+        );
+        require(given.bountyBps <= MAX_BOUNTY_BPS, ParameterOutOfRange("bountyBps", given.bountyBps));
+        require(
+            given.answerS != 0 && given.answerS <= windowS / 4, ParameterOutOfRange("answerS", given.answerS)
+        );
+        require(
+            given.challengeBond <= MAX_CHALLENGE_BOND, ParameterOutOfRange("challengeBond", given.challengeBond)
+        );
+        auditRatePpm = given.auditRatePpm;
+        bountyBps = given.bountyBps;
+        answerS = given.answerS;
+        challengeBond = given.challengeBond;
+        emit ParametersSet(given);
+    }
+}
