@@ -1,0 +1,225 @@
+"""What has to be on a chain before the network can use it, as data: any chain applies the same plan.
+
+A plan has two parts. **Placements** put code and storage at fixed addresses without a transaction (genesis
+allocation, `anvil_setCode` and `anvil_setStorageAt`): Channels, the deposit collector and Multicall3 must stand where
+x402's clients expect them. **Creations** are transactions of the deployer, in order, from `first_nonce` on; their
+addresses follow from the deployer and the nonce, so contracts that need each other name each other in advance.
+
+    Token(0) <- Registry(1) -> Court(2) <-> Channels (placed)      Credit(3) -> Token, Registry
+
+On a chain where nothing can be placed, Channels and the collector are created as well, and their addresses are what
+the manifest says instead of x402's.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+from eth_hash.auto import keccak
+
+from clusterai.ledger.artifacts import Artifact, Name
+from clusterai.protocol.eip712 import word
+from clusterai.protocol.ids import Address, address
+from clusterai.protocol.money import WEI_PER_TOKEN
+
+CHANNELS_ADDRESS = address("0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003")
+COLLECTOR_ADDRESS = address("0x4020806089470a89826cB9fB1f4059150b550004")
+MULTICALL3_ADDRESS = address("0xcA11bde05977b3631167028862bE2a173976CA11")
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """Constructor parameters of the contracts; the contracts refuse what is out of bounds.
+
+    Args:
+        epoch_s: seconds of an epoch.
+        window_s: seconds in which a commitment can be judged and for which claims are held; at least 4 epochs.
+        unbond_delay_s: seconds for which stake that is being taken out can still be slashed; above window_s.
+        audit_rate_ppm: share of receipts that is drawn, in millionths; 1 to 10**6.
+        bounty_bps: share of a slashed stake for the finder, in ten-thousandths; at most 5000.
+        answer_s: seconds for answering a challenge; at most a quarter of window_s.
+        challenge_bond_wei: what an answered challenge pays to the provider; at most 1000 tokens.
+        supply_wei: all tokens that will ever exist.
+    """
+
+    epoch_s: int
+    window_s: int
+    unbond_delay_s: int
+    audit_rate_ppm: int
+    bounty_bps: int
+    answer_s: int
+    challenge_bond_wei: int
+    supply_wei: int = 10**9 * WEI_PER_TOKEN
+
+
+LOCAL = Rules(
+    epoch_s=15,
+    window_s=60,
+    unbond_delay_s=120,
+    audit_rate_ppm=250_000,
+    bounty_bps=5_000,
+    answer_s=10,
+    challenge_bond_wei=WEI_PER_TOKEN,
+)
+"""A network on one machine: a cheat is convicted within a minute, and a newcomer sees audits often."""
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """Code and storage words that stand at a fixed address from the start."""
+
+    name: Name
+    address: Address
+    code: bytes
+    storage: tuple[tuple[int, int], ...]
+
+
+class Creation(msgspec.Struct, frozen=True):
+    """A transaction without recipient: `data` is creation code and arguments; `address` is where it will stand."""
+
+    name: Name
+    address: Address
+    data: bytes
+
+
+class Addresses(msgspec.Struct, frozen=True):
+    token: Address
+    registry: Address
+    channels: Address
+    collector: Address
+    court: Address
+    credit: Address
+    multicall: Address
+
+
+class Plan(msgspec.Struct, frozen=True):
+    deployer: Address
+    first_nonce: int
+    placements: tuple[Placement, ...]
+    creations: tuple[Creation, ...]
+    addresses: Addresses
+
+
+def created_address(deployer: Address, nonce: int) -> Address:
+    """keccak(rlp([deployer, nonce])), the last 20 bytes."""
+    assert nonce < 2**32, "a deployer's nonce is small"
+    number = nonce.to_bytes((nonce.bit_length() + 7) // 8)
+    encoded = number if len(number) == 1 and number[0] < 0x80 else bytes((0x80 + len(number),)) + number
+    body = b"\x94" + deployer + encoded
+    return Address(keccak(bytes((0xC0 + len(body),)) + body)[-20:])
+
+
+def local_plan(
+    load: Callable[[Name], Artifact], deployer: Address, rules: Rules = LOCAL, first_nonce: int = 0
+) -> Plan:
+    """For a chain whose genesis is ours: x402's addresses are placed.
+
+    The deployer holds the whole supply and governs the Court afterwards.
+    """
+    token, registry, court, credit = (created_address(deployer, first_nonce + i) for i in range(4))
+    addresses = Addresses(
+        token=token,
+        registry=registry,
+        channels=CHANNELS_ADDRESS,
+        collector=COLLECTOR_ADDRESS,
+        court=court,
+        credit=credit,
+        multicall=MULTICALL3_ADDRESS,
+    )
+    placements = (
+        _channels_placement(load("Channels"), addresses, rules),
+        Placement(
+            "ERC3009DepositCollector",
+            COLLECTOR_ADDRESS,
+            load("ERC3009DepositCollector").runtime(),
+            ((0, int.from_bytes(CHANNELS_ADDRESS)),),
+        ),
+        Placement("Multicall3", MULTICALL3_ADDRESS, load("Multicall3").runtime(), ()),
+    )
+    creations = (
+        _token(load, addresses, deployer, rules),
+        _registry(load, addresses, rules),
+        _court(load, addresses, deployer, rules),
+        _credit(load, addresses),
+    )
+    return Plan(deployer, first_nonce, placements, creations, addresses)
+
+
+def foreign_plan(
+    load: Callable[[Name], Artifact], deployer: Address, rules: Rules, first_nonce: int = 0
+) -> Plan:
+    """For a chain that others run: everything is created, Multicall3 is there already."""
+    token, registry, channels, collector, court, credit = (
+        created_address(deployer, first_nonce + i) for i in range(6)
+    )
+    addresses = Addresses(
+        token=token,
+        registry=registry,
+        channels=channels,
+        collector=collector,
+        court=court,
+        credit=credit,
+        multicall=MULTICALL3_ADDRESS,
+    )
+    creations = (
+        _token(load, addresses, deployer, rules),
+        _registry(load, addresses, rules),
+        _creation(load, "Channels", channels, registry, court, rules.window_s),
+        _creation(load, "ERC3009DepositCollector", collector, channels),
+        _court(load, addresses, deployer, rules),
+        _credit(load, addresses),
+    )
+    return Plan(deployer, first_nonce, (), creations, addresses)
+
+
+def _channels_placement(artifact: Artifact, addresses: Addresses, rules: Rules) -> Placement:
+    """The storage words that Channels' constructor would have written."""
+    registry, court, window = (artifact.slots[name] for name in ("registry", "court", "windowS"))
+    assert registry.slot != court.slot == window.slot, "the layout that the contract documents"
+    return Placement(
+        "Channels",
+        CHANNELS_ADDRESS,
+        artifact.runtime(),
+        (
+            (registry.slot, int.from_bytes(addresses.registry)),
+            (court.slot, int.from_bytes(addresses.court) | rules.window_s << 8 * window.offset),
+        ),
+    )
+
+
+def _creation(
+    load: Callable[[Name], Artifact], name: Name, where: Address, *arguments: int | bytes
+) -> Creation:
+    """All our constructors take static words only."""
+    return Creation(name, where, load(name).creation() + b"".join(map(word, arguments)))
+
+
+def _token(load: Callable[[Name], Artifact], addresses: Addresses, holder: Address, rules: Rules) -> Creation:
+    return _creation(load, "Token", addresses.token, holder, rules.supply_wei)
+
+
+def _registry(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules) -> Creation:
+    return _creation(
+        load, "Registry", addresses.registry, addresses.token, addresses.court, rules.unbond_delay_s
+    )
+
+
+def _court(
+    load: Callable[[Name], Artifact], addresses: Addresses, governor: Address, rules: Rules
+) -> Creation:
+    return _creation(
+        load,
+        "Court",
+        addresses.court,
+        addresses.token,
+        addresses.registry,
+        addresses.channels,
+        rules.epoch_s,
+        rules.window_s,
+        rules.audit_rate_ppm,
+        rules.bounty_bps,
+        rules.answer_s,
+        rules.challenge_bond_wei,
+        governor,
+    )
+
+
+def _credit(load: Callable[[Name], Artifact], addresses: Addresses) -> Creation:
+    return _creation(load, "Credit", addresses.credit, addresses.token, addresses.registry)
