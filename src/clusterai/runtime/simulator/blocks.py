@@ -1,0 +1,322 @@
+"""A chain of blocks around any ledger: late, away, reorganised; transactions wait, vanish, come twice.
+
+    submit ── may vanish ──> waiting ── next block ──> mined or reverted ── `final` blocks later ──> told to the sender
+       ^── again while nobody was told ──'                    |
+                                                 reorganisation: the block is undone, its transactions wait again
+
+Each process follows the chain through a node of its own that may be away: it then sees no block, submits nothing, and
+catches up later. A restarted process reads the chain from its first block on, as the daemons do.
+"""
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, Protocol, Self
+
+import msgspec
+
+from clusterai.protocol.ids import Address
+from clusterai.runtime.simulator.faults import Faults
+from clusterai.runtime.simulator.process import Process
+from clusterai.runtime.simulator.timeline import SECOND_US, Timeline
+
+RESUBMIT_US = 5 * SECOND_US
+"""A transaction that nobody saw mined for so long is sent again."""
+
+MEMPOOL_US = 300_000
+
+
+class Ledger(Protocol):
+    """The rules of the money, without blocks."""
+
+    def copy(self) -> Self: ...
+
+    def open_block(self, number: int, timestamp_s: int) -> None:
+        """Time moves on; what follows happens in this block."""
+        ...
+
+    def execute(self, sender: Address, call: Any) -> tuple[Sequence[Any], str | None]:
+        """(events, None), or ((), why it reverted); a revert changes nothing."""
+        ...
+
+
+class Words(msgspec.Struct, frozen=True):
+    """How the ledger's room says things that this one only passes on."""
+
+    block: Callable[[int, int], Any]
+    rolled_back: Callable[[int], Any]
+    mined: Callable[[str, bytes, int], Any]
+    reverted: Callable[[str, str], Any]
+
+
+class Transaction(msgspec.Struct):
+    """`number` names it for ever; `outcome` is that of the block in which it stands now."""
+
+    number: int
+    sender: Address
+    call: Any
+    process: Process | None
+    incarnation: int
+    key: str
+    block: int = -1
+    reason: str | None = None
+    told: bool = False
+
+
+class Mined(msgspec.Struct):
+    """One block of the present chain."""
+
+    number: int
+    timestamp_s: int
+    transactions: list[Transaction]
+    events: list[Any]
+
+
+class _Follower:
+    __slots__ = ("away_until_us", "busy", "cursor", "process", "rolled")
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.cursor = 0
+        self.rolled: int | None = None
+        self.away_until_us = 0
+        self.busy = False
+
+
+class Blockchain:
+    """The one chain of a run.
+
+    Args:
+        block_us: time between blocks in a healthy network.
+        final: how many blocks must stand above a transaction before its outcome is told.
+
+    Attributes:
+        ledger: as of the newest block. Replaced by a copy when blocks are undone.
+        blocks: the present chain, `blocks[n].number == n`.
+        undone: how often blocks were undone: a checker that reads `blocks` starts over when it grows.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        faults: Faults,
+        timeline: Timeline,
+        ledger: Ledger,
+        words: Words,
+        start_s: int,
+        block_us: int = SECOND_US,
+        final: int = 0,
+    ) -> None:
+        self._random = Random(f"chain {seed}")
+        self._faults = faults
+        self._timeline = timeline
+        self._words = words
+        self._start_s = start_s
+        self._block_us = block_us
+        self._final = final
+        self.ledger = ledger
+        self.blocks: list[Mined] = []
+        self.undone = 0
+        self.watchers: list[Callable[[Mined], None]] = []
+        self._waiting: list[Transaction] = []
+        self._untold: list[Transaction] = []
+        self._in_flight: dict[tuple[int, int, str], Transaction] = {}
+        self._submitted = 0
+        self._followers: dict[int, _Follower] = {}
+        self._copies: list[tuple[int, Ledger]] = []
+
+    @property
+    def head(self) -> int:
+        return len(self.blocks) - 1
+
+    def begin(self, genesis: Sequence[tuple[Address, Any]] = ()) -> None:
+        """Mine block 0 out of `genesis` (all must succeed), then go on for ever."""
+        for sender, call in genesis:
+            self._waiting.append(self._transaction(sender, call, None, ""))
+        mined = self._mine()
+        assert all(t.reason is None for t in mined.transactions), [
+            (t.call, t.reason) for t in mined.transactions if t.reason
+        ]
+        self._timeline.after(self._block_us, self._next)
+
+    def follow(self, process: Process) -> None:
+        """Tell `process` every block from the first; to be called in each of its incarnations."""
+        follower = self._followers.get(process.index)
+        if follower is None:
+            follower = self._followers[process.index] = _Follower(process)
+            if self._faults.outage_every_us:
+                self._timeline.after(self._interval(self._faults.outage_every_us), self._leave, follower)
+        follower.cursor = 0
+        follower.rolled = None
+        follower.busy = False
+        self._wake(follower)
+
+    def submit(self, process: Process, sender: Address, key: str, call: Any) -> None:
+        """As an outbox does: once per key in flight, and again until the outcome is known."""
+        name = (process.index, process.incarnation, key)
+        if name in self._in_flight:
+            return
+        transaction = self._in_flight[name] = self._transaction(sender, call, process, key)
+        self._broadcast(transaction)
+
+    def send(self, sender: Address, call: Any) -> None:
+        """A transaction of somebody who doesn't wait for the outcome; never lost."""
+        self._waiting.append(self._transaction(sender, call, None, ""))
+
+    def away(self, process: Process, seconds: float) -> None:
+        """Let the chain be out of `process`'s reach."""
+        follower = self._followers[process.index]
+        follower.away_until_us = self._timeline.now_us + int(seconds * SECOND_US)
+
+    def heal(self) -> None:
+        self._faults = Faults()
+        for follower in self._followers.values():
+            follower.away_until_us = 0
+            self._wake(follower)
+
+    def _transaction(self, sender: Address, call: Any, process: Process | None, key: str) -> Transaction:
+        self._submitted += 1
+        incarnation = process.incarnation if process else 0
+        return Transaction(self._submitted, sender, call, process, incarnation, key)
+
+    def _broadcast(self, transaction: Transaction) -> None:
+        process = transaction.process
+        if (
+            transaction.told
+            or process is None
+            or process.machine is None
+            or process.incarnation != transaction.incarnation
+        ):
+            return
+        follower = self._followers.get(process.index)
+        away = follower is not None and follower.away_until_us > self._timeline.now_us
+        lost = self._random.random() < self._faults.lost_transaction
+        if transaction.block < 0 and not away and not lost:
+            delay_us = 1 + int(self._random.random() * MEMPOOL_US)
+            self._timeline.after(delay_us, self._arrive, transaction)
+        self._timeline.after(RESUBMIT_US, self._broadcast, transaction)
+
+    def _arrive(self, transaction: Transaction) -> None:
+        # A node knows a transaction by its hash: sent twice, it stands once.
+        if transaction.block < 0 and transaction not in self._waiting:
+            self._waiting.append(transaction)
+
+    def _next(self) -> None:
+        faults, random = self._faults, self._random
+        if faults.reorganisation and self.head > 3 and random.random() < faults.reorganisation:
+            self._undo(random.randint(1, faults.reorganised_blocks))
+        self._mine()
+        stretch = 1 + random.random() * (faults.late_blocks - 1)
+        self._timeline.after(int(self._block_us * stretch), self._next)
+
+    def _mine(self) -> Mined:
+        number = len(self.blocks)
+        timestamp_s = self._start_s + self._timeline.now_us // SECOND_US
+        if self.blocks:
+            timestamp_s = max(timestamp_s, self.blocks[-1].timestamp_s)
+        self.ledger.open_block(number, timestamp_s)
+        block = Mined(number, timestamp_s, self._waiting, [])
+        self._waiting = []
+        for transaction in block.transactions:
+            events, transaction.reason = self.ledger.execute(transaction.sender, transaction.call)
+            transaction.block = number
+            block.events.extend(events)
+            if transaction.process is not None and not transaction.told:
+                self._untold.append(transaction)
+        self.blocks.append(block)
+        if self._faults.reorganisation:
+            self._copies.append((number, self.ledger.copy()))
+            del self._copies[: -(self._faults.reorganised_blocks + 1)]
+        for watcher in self.watchers:
+            watcher(block)
+        for follower in self._followers.values():
+            self._wake(follower)
+        if self._untold:
+            self._tell()
+        return block
+
+    def _undo(self, depth: int) -> None:
+        """Take the newest blocks away; senders' transactions keep their own order and lose that among each other."""
+        keep = max(self.head - depth, self._copies[0][0])
+        self.ledger = next(copy for number, copy in self._copies if number == keep).copy()
+        self._copies = [(number, copy) for number, copy in self._copies if number <= keep]
+        gone = [t for block in self.blocks[keep + 1 :] for t in block.transactions]
+        del self.blocks[keep + 1 :]
+        self.undone += 1
+        self._untold = [t for t in self._untold if t.block <= keep]
+        turns = sorted((self._random.random(), sender) for sender in dict.fromkeys(t.sender for t in gone))
+        for _, sender in turns:
+            for transaction in gone:
+                if transaction.sender == sender:
+                    transaction.block = -1
+                    self._waiting.append(transaction)
+        for follower in self._followers.values():
+            if follower.cursor > keep + 1:
+                follower.rolled = keep if follower.rolled is None else min(keep, follower.rolled)
+                follower.cursor = keep + 1
+        if self._random.random() < 0.5:
+            late = [t for t in self._waiting if self._random.random() < 0.3]
+            self._waiting = [t for t in self._waiting if t not in late]
+            for transaction in late:
+                self._timeline.after(2 * self._block_us, self._arrive, transaction)
+
+    def _tell(self) -> None:
+        ready = [t for t in self._untold if t.block <= self.head - self._final]
+        if not ready:
+            return
+        self._untold = [t for t in self._untold if t.block > self.head - self._final]
+        for transaction in ready:
+            process = transaction.process
+            assert process is not None, "only those with a process wait to be told"
+            transaction.told = True
+            self._in_flight.pop((process.index, transaction.incarnation, transaction.key), None)
+            if process.incarnation != transaction.incarnation:
+                continue
+            if transaction.reason is None:
+                name = transaction.number.to_bytes(32)
+                outcome = self._words.mined(transaction.key, name, transaction.block)
+            else:
+                outcome = self._words.reverted(transaction.key, transaction.reason)
+            self._when_back(process, outcome)
+
+    def _when_back(self, process: Process, outcome: Any) -> None:
+        follower = self._followers.get(process.index)
+        away_us = follower.away_until_us - self._timeline.now_us if follower else 0
+        if away_us > 0:
+            process.later(away_us, self._when_back, process, outcome)
+        else:
+            process.post(1 + int(self._random.random() * 100_000), outcome)
+
+    def _wake(self, follower: _Follower) -> None:
+        if not follower.busy and follower.process.machine is not None:
+            follower.busy = True
+            delay_us = 1 + int(self._random.random() * 100_000)
+            follower.process.later(delay_us, self._catch_up, follower)
+
+    def _catch_up(self, follower: _Follower) -> None:
+        """Hand over what is new, unless the node is away."""
+        away_us = follower.away_until_us - self._timeline.now_us
+        if away_us > 0:
+            follower.process.later(away_us, self._catch_up, follower)
+            return
+        follower.busy = False
+        process = follower.process
+        incarnation = process.incarnation
+        if follower.rolled is not None:
+            rolled, follower.rolled = follower.rolled, None
+            process.deliver(incarnation, self._words.rolled_back(rolled))
+        while follower.cursor < len(self.blocks) and process.incarnation == incarnation and process.machine:
+            block = self.blocks[follower.cursor]
+            follower.cursor += 1
+            for event in block.events:
+                process.deliver(incarnation, event)
+            process.deliver(incarnation, self._words.block(block.number, block.timestamp_s))
+
+    def _leave(self, follower: _Follower) -> None:
+        if not self._faults.outage_every_us:
+            return
+        away_us = int(self._random.random() * self._faults.outage_us)
+        follower.away_until_us = max(follower.away_until_us, self._timeline.now_us + away_us)
+        self._timeline.after(away_us + self._interval(self._faults.outage_every_us), self._leave, follower)
+
+    def _interval(self, mean_us: int) -> int:
+        return 1 + int(self._random.expovariate(1 / mean_us))
