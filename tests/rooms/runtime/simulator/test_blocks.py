@@ -113,7 +113,7 @@ def run(seed: int, faults: Faults) -> tuple[Blockchain, Putter]:
     words = blocks.Words(
         block=lambda number, _: Head(number),
         rolled_back=Undone,
-        mined=lambda key, *_: Outcome(int(key), None),
+        mined=lambda key, _transaction, _block: Outcome(int(key), None),
         reverted=lambda key, reason: Outcome(int(key), reason),
     )
     chain = Blockchain(
