@@ -1,5 +1,6 @@
 """Names of participants and things: raw bytes inside, `0x` hex only where a person or JSON reads them."""
 
+from enum import IntFlag
 from typing import NewType
 
 from eth_hash.auto import keccak
@@ -9,6 +10,15 @@ Address = NewType("Address", bytes)
 
 Digest = NewType("Digest", bytes)
 """32 bytes: keccak256 where a contract must recompute it, BLAKE3 elsewhere."""
+
+
+class Role(IntFlag):
+    """What an owner registered as; the Registry's bits, so one owner can hold several."""
+
+    PROVIDER = 1
+    GATEWAY = 2
+    VALIDATOR = 4
+
 
 ZERO_ADDRESS = Address(bytes(20))
 ZERO_DIGEST = Digest(bytes(32))

@@ -1,0 +1,1 @@
+"""What a link decides before anything may be said on it, without any socket."""
