@@ -4,6 +4,7 @@ The room exists so that every daemon answers "who is this key, and may it?" the 
 It refuses to talk to anyone: it reads events and gives answers.
 """
 
-from clusterai.market.core.directory import Directory, Participant, Role
+from clusterai.market.core.directory import Directory, Participant
+from clusterai.protocol.ids import Role
 
 __all__ = ["Directory", "Participant", "Role"]

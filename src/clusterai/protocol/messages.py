@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from clusterai.protocol.canonical import digest
+from clusterai.protocol.eip712 import Domain, typed_digest
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.statements import (
     U32,
@@ -175,6 +176,10 @@ class AskEpoch(_Frame, frozen=True):
     drawn: Annotated[tuple[U32, ...], Meta(max_length=MAX_RECEIPTS_PER_EPOCH)]
     seal_to: DigestBytes
     signature: SignatureBytes
+
+    def signing_digest(self, network: Domain) -> Digest:
+        """What the validator's hot key signs: these fields with an empty signature, under the network's domain."""
+        return typed_digest(network.separator(), digest(msgspec.structs.replace(self, signature=bytes(65))))
 
 
 class Transcript(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -8,7 +8,6 @@ A key stays bound to its owner after it is revoked: it may no longer act, but wh
 """
 
 from collections import deque
-from enum import IntFlag
 from typing import Any
 
 import msgspec
@@ -26,18 +25,10 @@ from clusterai.ledger.core.events import (
     Unbonding,
     Withdrawn,
 )
-from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
+from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role
 
 UNDO_BLOCKS = 256
 """How deep a reorganisation may go; deeper ones need a fresh read of the chain."""
-
-
-class Role(IntFlag):
-    """As bits, because one owner may hold several; the numbers are those of `Registry.sol`."""
-
-    PROVIDER = 1
-    GATEWAY = 2
-    VALIDATOR = 4
 
 
 class Participant(msgspec.Struct, frozen=True):

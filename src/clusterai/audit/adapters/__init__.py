@@ -1,0 +1,1 @@
+"""libsodium's sealed boxes."""

@@ -1,0 +1,101 @@
+"""How often to audit, so that cheating costs more than it saves; and at what share of the work.
+
+    EV(cheat) - EV(honest) = s + B - p d (R + S + B) + p phi (R + S)
+    p* = (1 + mu)(s + B) / [ d (R + S + B) - phi (R + S) ],   d = d0 (1 - r^m)
+
+R price of the work, s what cheating saves, B gain outside of the network, S stake, p audit probability, d0 the
+check's sensitivity, r the adversary's share of auditor weight, m auditors, phi false convictions, mu margin.
+Money may be in any unit: only ratios matter. These are forecasts; nothing here is signed, so floats serve.
+"""
+
+import math
+
+import msgspec
+
+VETERAN_AT = 10
+"""A provider with N valid results in a row is audited at least at rate 10 / (N + 1)."""
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What one cheat weighs.
+
+    Attributes:
+        saved: cost that cheating saves, in prices of the work (s/R).
+        stake: what a conviction takes beyond the pay, in prices of the work (S/R).
+        gain: what a wrong result is worth to the cheat outside of the network (B/R).
+        sensitivity: probability that the check of a wrong receipt convicts (d0).
+        corrupt: the adversary's share of auditor weight (r).
+        auditors: who check each drawn receipt (m).
+        false_positive: probability that an honest audited receipt is convicted (phi).
+        margin: by how much honesty shall win (mu).
+    """
+
+    saved: float
+    stake: float
+    gain: float = 0.0
+    sensitivity: float = 0.99
+    corrupt: float = 0.2
+    auditors: int = 1
+    false_positive: float = 0.0
+    margin: float = 0.2
+
+
+def detection(terms: Terms) -> float:
+    """d: an audited cheat is convicted."""
+    return terms.sensitivity * (1 - terms.corrupt**terms.auditors)
+
+
+def advantage(terms: Terms, rate: float) -> float:
+    """Mean profit of cheating over honesty per unit of work, in prices of the work; negative where honesty wins."""
+    caught = rate * detection(terms) * (1 + terms.stake + terms.gain)
+    accused = rate * terms.false_positive * (1 + terms.stake)
+    return terms.saved + terms.gain - caught + accused
+
+
+def least_rate(terms: Terms) -> float:
+    """p*: the least audit probability that deters. Above 1 auditing can't deter alone: see `replicas`."""
+    at_risk = detection(terms) * (1 + terms.stake + terms.gain) - terms.false_positive * (1 + terms.stake)
+    if at_risk <= 0:
+        return math.inf
+    return (1 + terms.margin) * (terms.saved + terms.gain) / at_risk
+
+
+def rate(terms: Terms, valid_in_a_row: int) -> float:
+    """The probability to audit with: reputation lowers it down to p*, never below."""
+    return min(1.0, max(least_rate(terms), min(1.0, VETERAN_AT / (valid_in_a_row + 1))))
+
+
+def reexecuted(rate: float, segments: int) -> float:
+    """Share of the work that audits repeat, when one of `segments` equal parts is checked."""
+    return rate / segments
+
+
+def burst(terms: Terms, rate: float, jobs: int, forfeit_all: bool) -> float:
+    """What cheating on `jobs` at once yields over honesty, in prices of one job.
+
+    Why everything unsettled is forfeited: one stake covers many jobs, and a cheat who loses only the jobs that
+    were caught comes out ahead by doing many at once.
+    """
+    q = rate * detection(terms)
+    caught_once = 1 - (1 - q) ** jobs
+    lost_pay = jobs * caught_once if forfeit_all else jobs * q
+    return jobs * terms.saved - caught_once * terms.stake - lost_pay
+
+
+def trap_rate(check_cost: float, fee: float, bond: float) -> float:
+    """Planted wrong receipts, as a share of what an auditor gets, above which rubber-stamping loses: K/(A + V)."""
+    return check_cost / (fee + bond)
+
+
+def replicas(gain: float, stake: float, corrupt: float) -> int:
+    """The least n with r^n B < (1 - r^n) n S: how many must agree where a wrong result is worth `gain` outside.
+
+    Raises:
+        ValueError: nothing is at stake or everyone is corrupt, so that no number suffices.
+    """
+    if not 0 <= corrupt < 1 or (stake <= 0 < gain):
+        raise ValueError(f"no number of replicas deters with stake {stake} and corrupt share {corrupt}")
+    n = 1
+    while corrupt**n * gain >= (1 - corrupt**n) * n * stake and gain > 0:
+        n += 1
+    return n
