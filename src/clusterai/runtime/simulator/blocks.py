@@ -10,7 +10,7 @@ catches up later. A restarted process reads the chain from its first block on, a
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import msgspec
 
@@ -28,7 +28,13 @@ MEMPOOL_US = 300_000
 class Ledger(Protocol):
     """The rules of the money, without blocks."""
 
-    def copy(self) -> Self: ...
+    def mark(self) -> Any:
+        """Name the present state."""
+        ...
+
+    def rollback(self, mark: Any) -> None:
+        """Go back to a mark; those made after it are void."""
+        ...
 
     def open_block(self, number: int, timestamp_s: int) -> None:
         """Time moves on; what follows happens in this block."""
@@ -90,7 +96,7 @@ class Blockchain:
         final: how many blocks must stand above a transaction before its outcome is told.
 
     Attributes:
-        ledger: as of the newest block. Replaced by a copy when blocks are undone.
+        ledger: as of the newest block.
         blocks: the present chain, `blocks[n].number == n`.
         undone: how often blocks were undone: a checker that reads `blocks` starts over when it grows.
     """
@@ -122,7 +128,7 @@ class Blockchain:
         self._in_flight: dict[tuple[int, int, str], Transaction] = {}
         self._submitted = 0
         self._followers: dict[int, _Follower] = {}
-        self._copies: list[tuple[int, Ledger]] = []
+        self._marks: list[tuple[int, Any]] = []
 
     @property
     def head(self) -> int:
@@ -224,8 +230,8 @@ class Blockchain:
                 self._untold.append(transaction)
         self.blocks.append(block)
         if self._faults.reorganisation:
-            self._copies.append((number, self.ledger.copy()))
-            del self._copies[: -(self._faults.reorganised_blocks + 1)]
+            self._marks.append((number, self.ledger.mark()))
+            del self._marks[: -(self._faults.reorganised_blocks + 1)]
         for watcher in self.watchers:
             watcher(block)
         for follower in self._followers.values():
@@ -236,9 +242,9 @@ class Blockchain:
 
     def _undo(self, depth: int) -> None:
         """Take the newest blocks away; senders' transactions keep their own order and lose that among each other."""
-        keep = max(self.head - depth, self._copies[0][0])
-        self.ledger = next(copy for number, copy in self._copies if number == keep).copy()
-        self._copies = [(number, copy) for number, copy in self._copies if number <= keep]
+        keep = max(self.head - depth, self._marks[0][0])
+        self._marks = [(number, mark) for number, mark in self._marks if number <= keep]
+        self.ledger.rollback(self._marks[-1][1])
         gone = [t for block in self.blocks[keep + 1 :] for t in block.transactions]
         del self.blocks[keep + 1 :]
         self.undone += 1

@@ -166,16 +166,16 @@ class Simulation:
 
     def _receive(self, process: Process, sender: Address, packet: bytes) -> None:
         if process.machine is not None:
-            self._step(process, Received(sender, canonical.decode(packet, self._frames)))
+            self._step(process, Received(sender, canonical.decode(packet, self._frames)), sender + packet)
 
-    def _step(self, process: Process, event: Any) -> None:
+    def _step(self, process: Process, event: Any, raw: bytes | None = None) -> None:
         machine = process.machine
         assert machine is not None, "only the living step"
         now_us = self.timeline.now_us
         effects = machine.step(event, self.start_s + (now_us + process.skew_us) / SECOND_US)
         self.steps += 1
         process.steps += 1
-        trail = [b"%d %d " % (now_us, process.index), _bytes_of(event)]
+        trail = [b"%d %d " % (now_us, process.index), raw or _bytes_of(event)]
         dies_at = -1
         if self.faults.crash and self._random.random() < self.faults.crash:
             dies_at = self._random.randint(0, len(effects))

@@ -1,7 +1,7 @@
 """Blocks over a toy ledger: what is told was mined, what was undone comes again."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
@@ -41,8 +41,11 @@ class Shelf:
     def __init__(self, numbers: tuple[int, ...] = ()) -> None:
         self.numbers = numbers
 
-    def copy(self) -> Self:
-        return type(self)(self.numbers)
+    def mark(self) -> tuple[int, ...]:
+        return self.numbers
+
+    def rollback(self, mark: tuple[int, ...]) -> None:
+        self.numbers = mark
 
     def open_block(self, number: int, timestamp_s: int) -> None: ...
 
