@@ -2,11 +2,12 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake
 
@@ -193,8 +194,21 @@ async def stranger(url: str) -> AsyncGenerator[Stranger]:
         yield Stranger(raw)
 
 
+@pytest.fixture(autouse=True, params=["asyncio", "uvloop"])
+def loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Daemons run on uvloop where it is installed, and on asyncio's own loop elsewhere."""
+    global _new_loop
+    _new_loop = asyncio.new_event_loop if request.param == "asyncio" else uvloop.new_event_loop
+    yield
+    _new_loop = asyncio.new_event_loop
+
+
+_new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+
+
 def run(test: Coroutine[object, object, None]) -> None:
-    asyncio.run(test)
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
+        runner.run(test)
 
 
 GW_AND_NODE = {"gw": Role.GATEWAY, "node": Role.PROVIDER}

@@ -11,6 +11,7 @@ opening by a deadline, silence by `dead_after_s`.
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import cast
 
 import msgspec
 from websockets.client import ClientProtocol
@@ -132,8 +133,8 @@ class Wire(asyncio.Protocol):
     # --- what asyncio calls ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports have the interface without the base class.
+        self._transport = transport = cast("asyncio.Transport", transport)
         if self._closing is not None:
             transport.abort()
             return
