@@ -359,10 +359,10 @@ contract Court is ICourt, EIP712, Ownable {
                 && (first.outcome != second.outcome || first.leaf != second.leaf),
             NotContradictory()
         );
-        address key = ECDSA.recoverCalldata(verdictDigest(first), firstSignature);
+        address key = _signer(verdictDigest(first), firstSignature);
         (address validator, uint8 roles) = registry.standing(key);
         require(roles & VALIDATOR != 0, NotValidator(key));
-        key = ECDSA.recoverCalldata(verdictDigest(second), secondSignature);
+        key = _signer(verdictDigest(second), secondSignature);
         (address other,) = registry.standing(key);
         require(other == validator, NotValidator(key));
         require(!equivocated[validator], AlreadySlashed(validator));
@@ -443,10 +443,15 @@ contract Court is ICourt, EIP712, Ownable {
         view
         returns (address validator, uint128 stake)
     {
-        address key = ECDSA.recoverCalldata(digest, signature);
+        address key = _signer(digest, signature);
         validator = registry.ownerOf(key);
         stake = registry.validatorStake(validator);
         require(stake != 0 && validator != judged, NotValidator(key));
+    }
+
+    /// @dev Who signed; zero, which is nobody, for a malformed or malleable signature.
+    function _signer(bytes32 digest, bytes calldata signature) internal pure returns (address key) {
+        (key,,) = ECDSA.tryRecoverCalldata(digest, signature);
     }
 
     function _judgeable(address provider, uint64 epoch) internal view returns (Commitment memory commitment) {

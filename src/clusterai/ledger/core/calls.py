@@ -29,6 +29,12 @@ class Transfer(_Call, frozen=True):
     value: int
 
 
+class Burn(_Call, frozen=True):
+    """Token."""
+
+    value: int
+
+
 class Register(_Call, frozen=True):
     """Registry, by the owner key."""
 
@@ -102,6 +108,13 @@ class FinalizeWithdraw(_Call, frozen=True):
     config: ChannelConfig
 
 
+class Refund(_Call, frozen=True):
+    """Channels: by the receiver's side: give unclaimed money back to the payer at once."""
+
+    config: ChannelConfig
+    amount: int
+
+
 class CommitEpoch(_Call, frozen=True):
     """Court: by a provider's hot key, once an epoch, after the epoch has ended."""
 
@@ -135,12 +148,20 @@ class Challenge(_Call, frozen=True):
 
 
 class AnswerChallenge(_Call, frozen=True):
-    """Court.answer: the provider's sealed opening of a challenged receipt, on chain for all validators."""
+    """Court: the provider's sealed opening of a challenged receipt, on chain for all validators."""
 
     provider: Address
     epoch: int
     index: int
     sealed: bytes
+
+
+class RecoverBond(_Call, frozen=True):
+    """Court: the bond of a challenge that was not answered in time goes back to who paid it."""
+
+    provider: Address
+    epoch: int
+    index: int
 
 
 class Equivocation(_Call, frozen=True):
@@ -158,37 +179,21 @@ class Fund(_Call, frozen=True):
     amount: int
 
 
-Call = (
-    Approve
-    | Transfer
-    | Register
-    | UpdateCard
-    | Delegate
-    | Revoke
-    | Bond
-    | Unbond
-    | Withdraw
-    | Deposit
-    | Claim
-    | Settle
-    | Reclaim
-    | InitiateWithdraw
-    | FinalizeWithdraw
-    | CommitEpoch
-    | Tick
-    | Vote
-    | Clear
-    | Challenge
-    | AnswerChallenge
-    | Equivocation
-    | Fund
-)
+TokenCall = Approve | Transfer | Burn
+RegistryCall = Register | UpdateCard | Delegate | Revoke | Bond | Unbond | Withdraw
+ChannelsCall = Deposit | Claim | Settle | Reclaim | InitiateWithdraw | FinalizeWithdraw | Refund
+CourtCall = CommitEpoch | Tick | Vote | Clear | Challenge | AnswerChallenge | RecoverBond | Equivocation
+Call = TokenCall | RegistryCall | ChannelsCall | CourtCall | Fund
 
 CONTRACT: dict[type, str] = {
-    **dict.fromkeys((Approve, Transfer), "Token"),
+    **dict.fromkeys((Approve, Transfer, Burn), "Token"),
     **dict.fromkeys((Register, UpdateCard, Delegate, Revoke, Bond, Unbond, Withdraw), "Registry"),
-    **dict.fromkeys((Deposit, Claim, Settle, Reclaim, InitiateWithdraw, FinalizeWithdraw), "Channels"),
-    **dict.fromkeys((CommitEpoch, Tick, Vote, Clear, Challenge, AnswerChallenge, Equivocation), "Court"),
+    **dict.fromkeys(
+        (Deposit, Claim, Settle, Reclaim, InitiateWithdraw, FinalizeWithdraw, Refund), "Channels"
+    ),
+    **dict.fromkeys(
+        (CommitEpoch, Tick, Vote, Clear, Challenge, AnswerChallenge, RecoverBond, Equivocation), "Court"
+    ),
     Fund: "Credit",
 }
 """Which contract a call goes to."""

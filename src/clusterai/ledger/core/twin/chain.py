@@ -1,0 +1,177 @@
+"""All twins behind one door: a call, a sender and a block go in; events or the name of a revert come out."""
+
+from typing import assert_never
+
+from clusterai.ledger.core import calls
+from clusterai.ledger.core.deploy import LOCAL, Addresses, Rules
+from clusterai.ledger.core.events import Event
+from clusterai.ledger.core.twin.channels import Channels
+from clusterai.ledger.core.twin.court import Court
+from clusterai.ledger.core.twin.credit import Credit
+from clusterai.ledger.core.twin.registry import Registry
+from clusterai.ledger.core.twin.state import (
+    BlockContext,
+    Recover,
+    Refused,
+    Revert,
+    Store,
+    Transaction,
+    World,
+)
+from clusterai.ledger.core.twin.token import Token
+from clusterai.protocol.ids import Address
+from clusterai.protocol.signing import recover as recover_signature
+
+
+class TwinChain:
+    """The contracts' state, and one method that changes it.
+
+    Args:
+        deployer: holds the whole supply at first, and governs.
+        recover: who signed a digest; `protocol.signing.recover` unless a simulation has a cheaper one.
+    """
+
+    def __init__(
+        self,
+        chain_id: int,
+        addresses: Addresses,
+        deployer: Address,
+        rules: Rules = LOCAL,
+        recover: Recover = recover_signature,
+    ) -> None:
+        self._wire(chain_id, addresses, deployer, rules, recover, Store())
+        genesis = Transaction(deployer, BlockContext(0, 0, bytes(32)))
+        self.token.mint(genesis, deployer, rules.supply_wei)
+        self._store.forget()
+
+    def _wire(
+        self,
+        chain_id: int,
+        addresses: Addresses,
+        deployer: Address,
+        rules: Rules,
+        recover: Recover,
+        store: Store,
+    ) -> None:
+        self.chain_id = chain_id
+        self.world = World(chain_id, addresses, rules, deployer, recover, store)
+        self._store = store
+        self.token = Token(self.world, chain_id)
+        self.registry = Registry(self.world, self.token)
+        self.channels = Channels(self.world, self.token, self.registry)
+        self.court = Court(self.world, self.token, self.registry, self.channels)
+        self.credit = Credit(self.world, self.token, self.registry)
+
+    def execute(self, call: calls.Call, sender: Address, block: BlockContext) -> tuple[Event, ...] | Refused:
+        """Run one call as one transaction; a refused one changes nothing."""
+        mark = self._store.mark()
+        transaction = Transaction(sender, block)
+        try:
+            self._dispatch(transaction, call)
+        except Revert as revert:
+            self._store.rollback(mark)
+            return Refused(revert.reason)
+        return tuple(transaction.events)
+
+    def mark(self) -> int:
+        """Name the present state; see `rollback`."""
+        return self._store.mark()
+
+    def rollback(self, mark: int) -> None:
+        """Go back to a mark: blocks undone by a reorganisation."""
+        self._store.rollback(mark)
+
+    def finalize(self) -> None:
+        """Forget how to go back; all marks become invalid. Keeps long simulations small."""
+        self._store.forget()
+
+    def copy(self) -> "TwinChain":
+        """An independent chain in the same state."""
+        other = object.__new__(TwinChain)
+        world = self.world
+        other._wire(
+            self.chain_id, world.addresses, world.governor, world.rules, world.recover, self._store.copy()
+        )
+        other.world.ids = world.ids
+        return other
+
+    def state(self) -> list[tuple[object, object]]:
+        """Every stored value by its key, sorted: equal states give equal lists."""
+        return sorted(((key, value) for key, value in self._store.items()), key=repr)
+
+    def _dispatch(self, tx: Transaction, call: calls.Call) -> None:
+        match call:
+            case calls.Approve(spender, value):
+                self.token.approve(tx, spender, value)
+            case calls.Transfer(to, value):
+                self.token.transfer(tx, to, value)
+            case calls.Burn(value):
+                self.token.burn(tx, value)
+            case calls.Register(roles, card):
+                self.registry.register(tx, roles, card)
+            case calls.UpdateCard(card):
+                self.registry.update_card(tx, card)
+            case calls.Delegate(hot):
+                self.registry.delegate(tx, hot)
+            case calls.Revoke(hot):
+                self.registry.revoke(tx, hot)
+            case calls.Bond(amount):
+                self.registry.bond(tx, amount)
+            case calls.Unbond(amount):
+                self.registry.unbond(tx, amount)
+            case calls.Withdraw():
+                self.registry.withdraw(tx)
+            case calls.Fund(gateway, account, amount):
+                self.credit.fund(tx, gateway, account, amount)
+            case (
+                calls.Deposit()
+                | calls.Claim()
+                | calls.Settle()
+                | calls.Reclaim()
+                | calls.InitiateWithdraw()
+                | calls.FinalizeWithdraw()
+                | calls.Refund()
+            ):
+                self._dispatch_channels(tx, call)
+            case _:
+                self._dispatch_court(tx, call)
+
+    def _dispatch_channels(self, tx: Transaction, call: calls.ChannelsCall) -> None:
+        match call:
+            case calls.Deposit(config, amount):
+                self.channels.deposit(tx, config, amount)
+            case calls.Claim(claims):
+                self.channels.claim(tx, claims)
+            case calls.Settle(receiver, token):
+                self.channels.settle(tx, receiver, token)
+            case calls.Reclaim(config):
+                self.channels.reclaim(tx, config)
+            case calls.InitiateWithdraw(config, amount):
+                self.channels.initiate_withdraw(tx, config, amount)
+            case calls.FinalizeWithdraw(config):
+                self.channels.finalize_withdraw(tx, config)
+            case calls.Refund(config, amount):
+                self.channels.refund(tx, config, amount)
+            case _:
+                assert_never(call)
+
+    def _dispatch_court(self, tx: Transaction, call: calls.CourtCall) -> None:
+        match call:
+            case calls.CommitEpoch(epoch, root, count, total):
+                self.court.commit_epoch(tx, epoch, root, count, total)
+            case calls.Tick():
+                self.court.tick(tx)
+            case calls.Vote(verdict, proof, signature):
+                self.court.vote(tx, verdict, proof, signature)
+            case calls.Clear(clearance, signature):
+                self.court.clear(tx, clearance, signature)
+            case calls.Challenge(provider, epoch, index):
+                self.court.challenge(tx, provider, epoch, index)
+            case calls.AnswerChallenge(provider, epoch, index, sealed):
+                self.court.answer_challenge(tx, provider, epoch, index, sealed)
+            case calls.RecoverBond(provider, epoch, index):
+                self.court.recover_bond(tx, provider, epoch, index)
+            case calls.Equivocation(first, first_signature, second, second_signature):
+                self.court.equivocation(tx, first, first_signature, second, second_signature)
+            case _:
+                assert_never(call)

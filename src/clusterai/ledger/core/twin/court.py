@@ -1,0 +1,325 @@
+"""Court.sol: commitments, the beacon, the draw, challenges, verdicts."""
+
+import msgspec
+from eth_hash.auto import keccak
+
+from clusterai.ledger.core.events import (
+    BeaconRecorded,
+    ChallengeAnswered,
+    Challenged,
+    Convicted,
+    EpochCleared,
+    EpochCommitted,
+    Equivocated,
+    Voted,
+)
+from clusterai.ledger.core.twin.channels import Channels
+from clusterai.ledger.core.twin.registry import PROVIDER, VALIDATOR, Registry
+from clusterai.ledger.core.twin.state import Revert, Transaction, World, checked, require
+from clusterai.ledger.core.twin.token import Token
+from clusterai.protocol import merkle
+from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
+from clusterai.protocol.signing import BadSignature
+from clusterai.protocol.statements import EPOCH_LIST, Clearance, Outcome, Verdict, signing_digest
+
+MAX_SEALED_BYTES = 24_576
+_MILLION = 10**6
+
+
+class Commitment(msgspec.Struct, frozen=True):
+    """`round` numbers the beacon that draws; `rate_ppm` is fixed with the commitment."""
+
+    root: Digest = ZERO_DIGEST
+    total: int = 0
+    count: int = 0
+    at_s: int = 0
+    round: int = 0
+    rate_ppm: int = 0
+
+
+class Challenge(msgspec.Struct, frozen=True):
+    payer: Address = ZERO_ADDRESS
+    deadline_s: int = 0
+    answered: bool = False
+    bond: int = 0
+
+
+class Tally(msgspec.Struct, frozen=True):
+    weight: int = 0
+    finder: Address = ZERO_ADDRESS
+
+
+_UNCOMMITTED = Commitment()
+_UNCHALLENGED = Challenge()
+_NO_TALLY = Tally()
+
+
+def is_drawn(beacon: Digest, provider: Address, epoch: int, root: Digest, index: int, rate_ppm: int) -> bool:
+    """keccak(beacon ‖ provider ‖ epoch ‖ root ‖ index) < rate * 2^256 / 10^6."""
+    lot = keccak(beacon + provider + epoch.to_bytes(8) + root + index.to_bytes(4))
+    return int.from_bytes(lot) * _MILLION < rate_ppm << 256
+
+
+class Court:
+    def __init__(self, world: World, token: Token, registry: Registry, channels: Channels) -> None:
+        self._world = world
+        self._store = world.store
+        self._rules = world.rules
+        self._token = token
+        self._registry = registry
+        self._channels = channels
+        self._here = world.addresses.court
+
+    # --- public: providers ---
+
+    def commit_epoch(self, tx: Transaction, epoch: int, root: Digest, count: int, total: int) -> None:
+        provider = self._registry.owner_of(tx.sender)
+        _, roles = self._registry.standing(tx.sender)
+        require(provider != ZERO_ADDRESS and roles & PROVIDER != 0, "NotProvider")
+        require(not self.convicted(provider), "AlreadyConvicted")
+        current = self.epoch(tx.now_s)
+        require(epoch < current, "EpochNotOver")
+        require(epoch >= self.committed_until(provider), "EpochNotAfter")
+        require(0 < count < EPOCH_LIST, "EmptyEpoch")
+        self._tick(tx, current)
+        self._store.put(("committed_until", provider), epoch + 1)
+        self._store.put(("committed_total", provider), checked(self.committed_total(provider) + total))
+        commitment = Commitment(root, total, count, tx.now_s, self.rounds(), self._rules.audit_rate_ppm)
+        self._store.put(("commitment", provider, epoch), commitment)
+        tx.emit(EpochCommitted(provider, epoch, root, count, total, current))
+
+    def answer_challenge(
+        self, tx: Transaction, provider: Address, epoch: int, index: int, sealed: bytes
+    ) -> None:
+        require(self._registry.owner_of(tx.sender) == provider, "NotProvider")
+        require(len(sealed) <= MAX_SEALED_BYTES, "AnswerTooLong")
+        challenge = self.challenge_of(provider, epoch, index)
+        require(challenge.deadline_s != 0, "NotChallenged")
+        require(not challenge.answered, "AlreadyAnswered")
+        require(tx.now_s <= challenge.deadline_s, "AnswerTooLate")
+        answered = Challenge(challenge.payer, challenge.deadline_s, True, 0)
+        self._store.put(("challenge", provider, epoch, index), answered)
+        tx.emit(ChallengeAnswered(provider, epoch, index, sealed))
+        if challenge.bond:
+            self._token.move(tx, self._here, provider, challenge.bond)
+
+    # --- public: anyone ---
+
+    def tick(self, tx: Transaction) -> None:
+        self._tick(tx, self.epoch(tx.now_s))
+
+    def vote(self, tx: Transaction, verdict: Verdict, proof: tuple[Digest, ...], signature: bytes) -> None:
+        provider = Address(verdict.provider)
+        commitment = self._judgeable(tx, provider, verdict.epoch)
+        if verdict.outcome == Outcome.FRAUD:
+            if verdict.index != EPOCH_LIST:
+                self._require_drawn_leaf(commitment, verdict, proof)
+        else:
+            require(verdict.outcome == Outcome.WITHHELD, "UnknownOutcome")
+            self._require_unanswered(tx, verdict)
+        digest = signing_digest(verdict, self._world.court_domain)
+        validator, stake = self._voter(provider, digest, signature)
+        self._cast_once(("ballot", validator, provider, verdict.epoch, verdict.index))
+        tx.emit(
+            Voted(
+                validator, provider, verdict.epoch, verdict.index, verdict.outcome, Digest(verdict.evidence)
+            )
+        )
+        reached, finder = self._count(digest, provider, validator, stake)
+        if reached:
+            self._convict(tx, verdict, finder)
+
+    def clear(self, tx: Transaction, clearance: Clearance, signature: bytes) -> None:
+        provider = Address(clearance.provider)
+        commitment = self._judgeable(tx, provider, clearance.epoch)
+        require(clearance.root == commitment.root, "WrongRoot")
+        require(commitment.round < self.rounds(), "BeaconPending")
+        require(not self.cleared(provider, clearance.epoch), "AlreadyCleared")
+        digest = signing_digest(clearance, self._world.court_domain)
+        validator, stake = self._voter(provider, digest, signature)
+        self._cast_once(("clearing", validator, provider, clearance.epoch))
+        reached, _ = self._count(digest, provider, validator, stake)
+        if not reached:
+            return
+        self._store.put(("cleared", provider, clearance.epoch), True)
+        tx.emit(
+            EpochCleared(
+                provider,
+                clearance.epoch,
+                Digest(clearance.root),
+                clearance.audited,
+                Digest(clearance.evidence),
+            )
+        )
+
+    def challenge(self, tx: Transaction, provider: Address, epoch: int, index: int) -> None:
+        validator = self._registry.owner_of(tx.sender)
+        require(self._registry.validator_stake(validator) != 0, "NotValidator")
+        commitment = self._judgeable(tx, provider, epoch)
+        if index != EPOCH_LIST:
+            self._require_drawn(commitment, provider, epoch, index)
+        earlier = self.challenge_of(provider, epoch, index)
+        require(earlier.deadline_s == 0 or earlier.answered, "AlreadyChallenged")
+        deadline_s = tx.now_s + self._rules.answer_s
+        require(deadline_s + self._rules.answer_s <= commitment.at_s + self._rules.window_s, "AfterWindow")
+        bond = self._rules.challenge_bond_wei
+        self._store.put(("challenge", provider, epoch, index), Challenge(tx.sender, deadline_s, False, bond))
+        tx.emit(Challenged(validator, provider, epoch, index, deadline_s))
+        if bond:
+            self._token.pull(tx, self._here, tx.sender, self._here, bond)
+
+    def recover_bond(self, tx: Transaction, provider: Address, epoch: int, index: int) -> None:
+        challenge = self.challenge_of(provider, epoch, index)
+        require(challenge.bond != 0, "NotChallenged")
+        require(tx.now_s > challenge.deadline_s, "AnswerPending")
+        spent = Challenge(challenge.payer, challenge.deadline_s, challenge.answered, 0)
+        self._store.put(("challenge", provider, epoch, index), spent)
+        self._token.move(tx, self._here, challenge.payer, challenge.bond)
+
+    def equivocation(
+        self,
+        tx: Transaction,
+        first: Verdict,
+        first_signature: bytes,
+        second: Verdict,
+        second_signature: bytes,
+    ) -> None:
+        same = (first.provider, first.epoch, first.index) == (second.provider, second.epoch, second.index)
+        require(same and (first.outcome, first.leaf) != (second.outcome, second.leaf), "NotContradictory")
+        key = self._signer(signing_digest(first, self._world.court_domain), first_signature)
+        validator, roles = self._registry.standing(key)
+        require(roles & VALIDATOR != 0, "NotValidator")
+        key = self._signer(signing_digest(second, self._world.court_domain), second_signature)
+        other, _ = self._registry.standing(key)
+        require(other == validator, "NotValidator")
+        require(not self.equivocated(validator), "AlreadySlashed")
+        self._store.put(("equivocated", validator), True)
+        tx.emit(Equivocated(validator, Address(first.provider), first.epoch, first.index))
+        self._registry.slash(tx, validator, tx.sender, self._rules.bounty_bps)
+
+    # --- views ---
+
+    def epoch(self, now_s: int) -> int:
+        return now_s // self._rules.epoch_s
+
+    def rounds(self) -> int:
+        return self._store.get(("rounds",), 0)
+
+    def commitment(self, provider: Address, epoch: int) -> Commitment:
+        return self._store.get(("commitment", provider, epoch), _UNCOMMITTED)
+
+    def committed_until(self, provider: Address) -> int:
+        return self._store.get(("committed_until", provider), 0)
+
+    def committed_total(self, provider: Address) -> int:
+        return self._store.get(("committed_total", provider), 0)
+
+    def convicted(self, provider: Address) -> bool:
+        return self._store.get(("convicted", provider), False)
+
+    def cleared(self, provider: Address, epoch: int) -> bool:
+        return self._store.get(("cleared", provider, epoch), False)
+
+    def equivocated(self, validator: Address) -> bool:
+        return self._store.get(("equivocated", validator), False)
+
+    def challenge_of(self, provider: Address, epoch: int, index: int) -> Challenge:
+        return self._store.get(("challenge", provider, epoch, index), _UNCHALLENGED)
+
+    def tally(self, digest: Digest) -> Tally:
+        return self._store.get(("tally", digest), _NO_TALLY)
+
+    def beacon_of(self, provider: Address, epoch: int) -> Digest | None:
+        """The beacon that draws from a commitment; None until it is recorded."""
+        commitment = self.commitment(provider, epoch)
+        if commitment.at_s == 0 or commitment.round >= self.rounds():
+            return None
+        return self._beacon(commitment.round)
+
+    def drawn(self, provider: Address, epoch: int, index: int) -> bool | None:
+        """Whether a receipt is audited; None while the beacon is pending."""
+        beacon = self.beacon_of(provider, epoch)
+        if beacon is None:
+            return None
+        commitment = self.commitment(provider, epoch)
+        return is_drawn(beacon, provider, epoch, commitment.root, index, commitment.rate_ppm)
+
+    # --- internal ---
+
+    def _convict(self, tx: Transaction, verdict: Verdict, finder: Address) -> None:
+        provider = Address(verdict.provider)
+        self._store.put(("convicted", provider), True)
+        slashed = self._registry.slash(tx, provider, finder, self._rules.bounty_bps)
+        self._channels.bar(tx, provider)
+        tx.emit(
+            Convicted(
+                provider, verdict.epoch, verdict.index, verdict.outcome, Digest(verdict.evidence), slashed
+            )
+        )
+
+    def _count(self, digest: Digest, judged: Address, validator: Address, stake: int) -> tuple[bool, Address]:
+        before = self.tally(digest)
+        finder = validator if before.finder == ZERO_ADDRESS else before.finder
+        tally = Tally(checked(before.weight + stake), finder)
+        self._store.put(("tally", digest), tally)
+        total = self._registry.total_validator_stake() - self._registry.validator_stake(judged)
+        return tally.weight * 3 >= total * 2, finder
+
+    def _cast_once(self, ballot: tuple[str | bytes | int, ...]) -> None:
+        require(not self._store.get(ballot, False), "AlreadyVoted")
+        self._store.put(ballot, True)
+
+    def _signer(self, digest: Digest, signature: bytes) -> Address:
+        try:
+            return self._world.recover(digest, signature)
+        except BadSignature:
+            return ZERO_ADDRESS
+
+    def _voter(self, judged: Address, digest: Digest, signature: bytes) -> tuple[Address, int]:
+        validator = self._registry.owner_of(self._signer(digest, signature))
+        stake = self._registry.validator_stake(validator)
+        require(stake != 0 and validator != judged, "NotValidator")
+        return validator, stake
+
+    def _judgeable(self, tx: Transaction, provider: Address, epoch: int) -> Commitment:
+        commitment = self.commitment(provider, epoch)
+        require(commitment.at_s != 0, "NotCommitted")
+        require(tx.now_s <= commitment.at_s + self._rules.window_s, "AfterWindow")
+        require(not self.convicted(provider), "AlreadyConvicted")
+        return commitment
+
+    def _require_drawn_leaf(
+        self, commitment: Commitment, verdict: Verdict, proof: tuple[Digest, ...]
+    ) -> None:
+        placed = merkle.verify(commitment.root, Digest(verdict.leaf), verdict.index, commitment.count, proof)
+        require(placed, "NotInCommitment")
+        self._require_drawn(commitment, Address(verdict.provider), verdict.epoch, verdict.index)
+
+    def _require_drawn(self, commitment: Commitment, provider: Address, epoch: int, index: int) -> None:
+        require(index < commitment.count, "NotInCommitment")
+        require(commitment.round < self.rounds(), "BeaconPending")
+        beacon = self._beacon(commitment.round)
+        require(is_drawn(beacon, provider, epoch, commitment.root, index, commitment.rate_ppm), "NotDrawn")
+
+    def _require_unanswered(self, tx: Transaction, verdict: Verdict) -> None:
+        challenge = self.challenge_of(Address(verdict.provider), verdict.epoch, verdict.index)
+        require(challenge.deadline_s != 0, "NotChallenged")
+        require(not challenge.answered, "AlreadyAnswered")
+        require(tx.now_s > challenge.deadline_s, "AnswerPending")
+
+    def _tick(self, tx: Transaction, epoch: int) -> None:
+        ticked_until: int = self._store.get(("ticked_until",), 0)
+        if epoch < ticked_until:
+            return
+        self._store.put(("ticked_until",), epoch + 1)
+        beacon = Digest(keccak(tx.block.prevrandao + epoch.to_bytes(8)))
+        rounds = self.rounds()
+        self._store.put(("beacon", rounds), beacon)
+        self._store.put(("rounds",), rounds + 1)
+        tx.emit(BeaconRecorded(epoch, beacon))
+
+    def _beacon(self, number: int) -> Digest:
+        beacon: Digest | None = self._store.get(("beacon", number), None)
+        if beacon is None:
+            raise Revert("BeaconPending")
+        return beacon
