@@ -1,0 +1,95 @@
+"""Two chains with one suite: the embedded one and anvil, each a real process on a loopback port."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+from web3 import Web3
+
+from clusterai.ledger.adapters.embedded.genesis import Allocation, Genesis
+from clusterai.protocol.ids import Address
+from clusterai.protocol.signing import Key
+
+CHAIN_ID = 31415
+ROOT = Path(__file__).parents[3]
+ANVIL = ROOT / "contracts/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"
+TOY: dict[str, Any] = json.loads((Path(__file__).parent / "toy.json").read_text())
+"""`toy.sol` compiled by solc 0.8.37 (optimizer 200 runs, cancun, no metadata hash)."""
+
+RICH = [Key(bytes.fromhex(text)) for text in (
+    "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
+    "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d",
+    "5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a",
+)]  # fmt: skip
+"""anvil's well-known development accounts; the embedded chain's test genesis funds the same."""
+
+GENESIS = Genesis(tuple(Allocation(key.address, 10_000 * 10**18) for key in RICH))
+
+
+class Process:
+    """A chain as a process that we can ask, end and kill."""
+
+    def __init__(self, command: list[str], announces: str) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        self.popen = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
+        assert self.popen.stdout is not None
+        self.out: IO[str] = self.popen.stdout
+        for line in self.out:
+            if found := re.search(announces, line):
+                self.url = f"http://127.0.0.1:{found[1]}"
+                return
+        self.end()
+        raise AssertionError(f"{command[0]} ended before it listened")
+
+    def kill(self) -> None:
+        self.popen.kill()
+        self._reap()
+
+    def end(self) -> int:
+        self.popen.terminate()
+        return self._reap()
+
+    def _reap(self) -> int:
+        code = self.popen.wait(timeout=20)
+        self.out.close()
+        return code
+
+
+def start_embedded(data: Path, *options: str, interval_s: float = 0.0) -> Process:
+    module = "clusterai.ledger.adapters.embedded"
+    funded = [text for key in RICH for text in ("--fund", key.address.hex())]
+    fixed = ["--data", str(data), "--port", "0", "--block-interval", str(interval_s), *funded]
+    return Process([sys.executable, "-m", module, *fixed, *options], r"listening on 127\.0\.0\.1:(\d+)")
+
+
+def start_anvil() -> Process:
+    assert ANVIL.exists(), "anvil isn't installed: run `npm ci` in contracts/"
+    fees = ["--gas-price", "0", "--base-fee", "0"]
+    options = ["--port", "0", "--chain-id", str(CHAIN_ID), "--hardfork", "cancun", "--accounts", "3"]
+    return Process([str(ANVIL), *options, *fees], r"Listening on 127\.0\.0\.1:(\d+)")
+
+
+@pytest.fixture(scope="session", params=["embedded", "anvil"])
+def chain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """Either chain, without empty blocks, so that both make blocks for transactions only."""
+    embedded = request.param == "embedded"
+    process = start_embedded(tmp_path_factory.mktemp("chain")) if embedded else start_anvil()
+    yield process
+    process.end()
+
+
+@pytest.fixture(scope="session")
+def web3(chain: Process) -> Iterator[Web3]:
+    provider = Web3.HTTPProvider(chain.url)
+    yield Web3(provider)
+    provider._request_session_manager.session_cache.clear()  # pyright: ignore[reportPrivateUsage]
+
+
+def address_of(text: str) -> Address:
+    return Address(bytes.fromhex(text[2:]))
