@@ -1,0 +1,55 @@
+# `make up` is all a newcomer needs. `make test` is all that CI runs.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+BIN := .venv/bin
+TESTS ?=
+
+.PHONY: help up down status demo install install-dev test lint types imports contracts pytest format lock bench clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+up: install ## install what is needed and start a network on this machine
+	@exec $(BIN)/clusterai up $(ARGS)
+
+down: install ## stop the network
+	@$(BIN)/clusterai down $(ARGS)
+
+status: install ## what runs
+	@$(BIN)/clusterai status $(ARGS)
+
+demo: install ## watch a cheating provider lose its stake
+	@$(BIN)/clusterai demo cheat $(ARGS)
+
+install:
+	@$(PYTHON) scripts/install.py local
+
+install-dev:
+	@$(PYTHON) scripts/install.py dev
+
+test: install-dev lint types imports contracts pytest ## everything that CI runs
+
+lint: install-dev ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: install-dev ## basedpyright, strict
+	$(BIN)/basedpyright
+
+imports: install-dev ## rooms import down only; cores are pure
+	$(BIN)/lint-imports
+
+contracts: install-dev ## recompile the contracts and compare with the committed bytecode
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh contracts/check.sh
+
+pytest: install-dev ## all tests, or TESTS=path
+	$(BIN)/pytest $(TESTS)
+
+format: install-dev ## let ruff rewrite
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: install-dev ## write constraints.txt anew from what is installed
+	$(BIN)/python scripts/lock.py > constraints.new && mv constraints.new constraints.txt
+
+clean: ## remove what was built; the network's data under ~/.local/share stays
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

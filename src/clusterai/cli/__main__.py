@@ -1,0 +1,3 @@
+from clusterai.cli.main import main
+
+main()
