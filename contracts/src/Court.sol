@@ -105,8 +105,8 @@ contract Court is ICourt, EIP712, Ownable {
     error NotValidator(address key);
     /// @dev Only an epoch that has ended can be committed.
     error EpochNotOver(uint256 epoch, uint256 current);
-    /// @dev Epochs are committed once, in rising order.
-    error EpochNotAfter(uint256 epoch, uint256 last);
+    /// @dev Epochs are committed once, in rising order; `first` is the least that can be committed next.
+    error EpochBefore(uint256 epoch, uint256 first);
     error EmptyEpoch();
     error NotCommitted(address provider, uint256 epoch);
     error BeaconPending(uint256 round);
@@ -231,7 +231,7 @@ contract Court is ICourt, EIP712, Ownable {
         uint64 current = currentEpoch();
         require(epoch < current, EpochNotOver(epoch, current));
         uint64 until = _committedUntil[provider];
-        require(epoch >= until, EpochNotAfter(epoch, until - 1));
+        require(epoch >= until, EpochBefore(epoch, until));
         require(count != 0 && count != EPOCH_LIST, EmptyEpoch());
 
         _tick(current);

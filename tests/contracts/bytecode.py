@@ -35,10 +35,14 @@ class BytecodeChain:
         to, data = self.codec.encode(call)
         return self.send(to, data, sender, block)
 
+    def enter(self, block: BlockContext) -> None:
+        """Reads see this block."""
+        self.evm.enter(EvmBlock(block.number, block.timestamp_s, block.prevrandao))
+
     def send(
         self, to: Address, data: bytes, sender: Address, block: BlockContext
     ) -> tuple[Event, ...] | Refused:
-        self.evm.enter(EvmBlock(block.number, block.timestamp_s, block.prevrandao))
+        self.enter(block)
         outcome, _ = self.evm.execute(Message(sender, to, data, 0, GAS))
         self.gas_used = outcome.gas_used
         if not outcome.success:

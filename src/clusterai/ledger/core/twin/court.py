@@ -79,7 +79,7 @@ class Court:
         require(not self.convicted(provider), "AlreadyConvicted")
         current = self.epoch(tx.now_s)
         require(epoch < current, "EpochNotOver")
-        require(epoch >= self.committed_until(provider), "EpochNotAfter")
+        require(epoch >= self.committed_until(provider), "EpochBefore")
         require(0 < count < EPOCH_LIST, "EmptyEpoch")
         self._tick(tx, current)
         self._store.put(("committed_until", provider), epoch + 1)

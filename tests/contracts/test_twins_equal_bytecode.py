@@ -1,0 +1,320 @@
+"""Long random histories on the bytecode and on the twins: equal outcomes, events and state, and money conserved."""
+
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from clusterai.ledger.core import calls
+from clusterai.ledger.core.events import Claimed, Event, Reclaimed, Settled
+from clusterai.ledger.core.twin import Refused
+from clusterai.protocol import merkle
+from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
+from clusterai.protocol.signing import Key
+from clusterai.protocol.statements import EPOCH_LIST, ChannelConfig, Clearance, Verdict
+from tests.contracts.cast import (
+    AT,
+    CHANNEL_POOL,
+    DEPLOYER,
+    EVERYONE,
+    HOTS,
+    KEYS,
+    OWNERS,
+    RULES,
+    Pair,
+    claim_row,
+    judged,
+    receipts,
+)
+
+names = st.sampled_from(sorted(EVERYONE))
+owners = st.sampled_from(sorted(OWNERS))
+validators = st.sampled_from(("val", "vic", "vow"))
+providers = st.sampled_from(("ann", "bob"))
+configs = st.sampled_from(CHANNEL_POOL)
+amounts = st.one_of(st.integers(0, 3_000), st.integers(0, 2**128 - 1))
+small = st.integers(0, 3_000)
+indices = st.one_of(st.integers(0, 5), st.just(EPOCH_LIST))
+outcomes = st.sampled_from((2, 2, 2, 3, 3, 1))
+evidence = st.sampled_from((ZERO_DIGEST, Digest(b"\x01" * 32)))
+
+
+class Histories(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair = Pair()
+        self.committed: dict[tuple[str, int], list[Digest]] = {}
+        self.claims: list[tuple[Address, int, int]] = []
+        self.settled: dict[Address, int] = {}
+        self.ceilings: dict[Digest, int] = {}
+
+    @initialize(populated=st.integers(0, 9))
+    def begin(self, populated: int) -> None:
+        if populated:
+            self.pair.populate()
+
+    # --- what happens ---
+
+    def do(self, call: calls.Call, sender: Key) -> tuple[Event, ...] | Refused:
+        outcome = self.pair.do(call, sender)
+        if not isinstance(outcome, Refused):
+            for event in outcome:
+                self.note(event)
+        return outcome
+
+    def note(self, event: Event) -> None:
+        """A second bookkeeping of the window, which knows no buckets: only when each amount was claimed."""
+        match event:
+            case Claimed(_, receiver, amount, _, _):
+                self.claims.append((receiver, amount, self.pair.now_s))
+            case Settled(receiver, _, _, amount):
+                self.settled[receiver] = self.settled.get(receiver, 0) + amount
+                ripe = sum(
+                    claimed
+                    for who, claimed, at_s in self.claims
+                    if who == receiver and at_s + RULES.window_s < self.pair.now_s
+                )
+                assert self.settled[receiver] <= ripe, "paid before the window ended"
+            case Reclaimed():
+                pass
+            case _:
+                pass
+
+    @rule(seconds=st.sampled_from((1, 7, 14, 15, 16, 31, 59, 61, 121, 901)))
+    def time_passes(self, seconds: int) -> None:
+        self.pair.advance(seconds)
+
+    # --- token, registry, credit ---
+
+    @rule(source=names, to=names, value=amounts)
+    def transfer(self, source: str, to: str, value: int) -> None:
+        self.do(calls.Transfer(EVERYONE[to].address, value), EVERYONE[source])
+
+    @rule(source=names, spender=st.sampled_from((AT.registry, AT.channels, AT.court)), value=amounts)
+    def approve(self, source: str, spender: Address, value: int) -> None:
+        self.do(calls.Approve(spender, value), EVERYONE[source])
+
+    @rule(source=names, value=amounts)
+    def burn(self, source: str, value: int) -> None:
+        self.do(calls.Burn(value), EVERYONE[source])
+
+    @rule(who=names, roles=st.integers(0, 8))
+    def register(self, who: str, roles: int) -> None:
+        self.do(calls.Register(roles, ZERO_DIGEST), EVERYONE[who])
+
+    @rule(who=names, card=evidence)
+    def update_card(self, who: str, card: Digest) -> None:
+        self.do(calls.UpdateCard(card), EVERYONE[who])
+
+    @rule(who=names, hot=names)
+    def delegate(self, who: str, hot: str) -> None:
+        self.do(calls.Delegate(EVERYONE[hot].address), EVERYONE[who])
+
+    @rule(who=owners, data=st.data())
+    def revoke(self, who: str, data: st.DataObject) -> None:
+        hot = HOTS[who] if data.draw(st.booleans()) else EVERYONE[data.draw(names)]
+        self.do(calls.Revoke(hot.address), OWNERS[who])
+
+    @rule(who=names, amount=amounts)
+    def bond(self, who: str, amount: int) -> None:
+        self.do(calls.Bond(amount), EVERYONE[who])
+
+    @rule(who=owners, amount=small)
+    def unbond(self, who: str, amount: int) -> None:
+        self.do(calls.Unbond(amount), OWNERS[who])
+
+    @rule(who=owners)
+    def withdraw(self, who: str) -> None:
+        self.do(calls.Withdraw(), OWNERS[who])
+
+    @rule(who=names, gateway=names, amount=amounts)
+    def fund(self, who: str, gateway: str, amount: int) -> None:
+        self.do(calls.Fund(EVERYONE[gateway].address, ZERO_DIGEST, amount), EVERYONE[who])
+
+    # --- channels ---
+
+    @rule(config=configs, who=names, amount=amounts)
+    def deposit(self, config: ChannelConfig, who: str, amount: int) -> None:
+        self.do(calls.Deposit(config, amount), EVERYONE[who])
+
+    @rule(rows=st.lists(st.tuples(configs, small, st.integers(-1, 500)), max_size=4), data=st.data())
+    def claim(self, rows: list[tuple[ChannelConfig, int, int]], data: st.DataObject) -> None:
+        signer = EVERYONE[data.draw(names)] if data.draw(st.integers(0, 9)) == 0 else None
+        made = tuple(claim_row(config, total, max(0, total + spare), signer) for config, total, spare in rows)
+        sender = self.receiver_side(data, rows[0][0]) if rows else DEPLOYER
+        outcome = self.do(calls.Claim(made), sender)
+        if not isinstance(outcome, Refused):
+            for row in made:
+                channel_id = self.pair.twin.channels.channel_id(row.config)
+                self.ceilings[channel_id] = max(self.ceilings.get(channel_id, 0), row.max_claimable)
+
+    def receiver_side(self, data: st.DataObject, config: ChannelConfig) -> Key:
+        if data.draw(st.integers(0, 9)) == 0:
+            return EVERYONE[data.draw(names)]
+        return KEYS[
+            data.draw(st.sampled_from((Address(config.receiver), Address(config.receiver_authorizer))))
+        ]
+
+    @rule(config=configs)
+    def settle(self, config: ChannelConfig) -> None:
+        self.do(calls.Settle(Address(config.receiver), AT.token), DEPLOYER)
+
+    @rule(config=configs)
+    def reclaim(self, config: ChannelConfig) -> None:
+        self.do(calls.Reclaim(config), DEPLOYER)
+
+    @rule(config=configs, amount=small, data=st.data())
+    def refund(self, config: ChannelConfig, amount: int, data: st.DataObject) -> None:
+        self.do(calls.Refund(config, amount), self.receiver_side(data, config))
+
+    @rule(config=configs, amount=small)
+    def initiate_withdraw(self, config: ChannelConfig, amount: int) -> None:
+        self.do(calls.InitiateWithdraw(config, amount), KEYS[Address(config.payer)])
+
+    @rule(config=configs)
+    def finalize_withdraw(self, config: ChannelConfig) -> None:
+        self.do(calls.FinalizeWithdraw(config), KEYS[Address(config.payer)])
+
+    # --- court ---
+
+    @rule(who=names)
+    def tick(self, who: str) -> None:
+        self.do(calls.Tick(), EVERYONE[who])
+
+    @rule(who=providers, back=st.integers(-1, 3), count=st.integers(0, 6), total=small, hot=st.integers(0, 9))
+    def commit(self, who: str, back: int, count: int, total: int, hot: int) -> None:
+        epoch = max(0, self.pair.now_s // RULES.epoch_s - back)
+        leaves = receipts(who, epoch, count)
+        sender = HOTS[who] if hot else EVERYONE["stranger"]
+        outcome = self.do(calls.CommitEpoch(epoch, merkle.root(leaves), count, total), sender)
+        if not isinstance(outcome, Refused):
+            self.committed[who, epoch] = leaves
+
+    @rule(who=providers, seconds=st.integers(1, 40))
+    def commit_and_draw(self, who: str, seconds: int) -> None:
+        """What honest daemons do, so that histories reach the draw often."""
+        self.commit(who, 1, 4, 1_500, 1)
+        self.pair.advance(max(seconds, RULES.epoch_s))
+        self.do(calls.Tick(), DEPLOYER)
+
+    def some_commitment(self, data: st.DataObject) -> tuple[str, int, list[Digest]]:
+        if not self.committed:
+            return "ann", 1, receipts("ann", 1, 3)
+        newest = sorted(self.committed, key=lambda key: -key[1])[:3]
+        who, epoch = data.draw(st.sampled_from(newest))
+        return who, epoch, self.committed[who, epoch]
+
+    @rule(data=st.data(), index=indices, outcome=outcomes, shown=evidence, voters=st.sets(validators))
+    def vote(self, data: st.DataObject, index: int, outcome: int, shown: Digest, voters: set[str]) -> None:
+        who, epoch, leaves = self.some_commitment(data)
+        known = index < len(leaves)
+        leaf = leaves[index] if known else ZERO_DIGEST
+        proof = merkle.proof(leaves, index) if known else ()
+        if proof and data.draw(st.integers(0, 7)) == 0:
+            proof = proof[1:]
+        provider = OWNERS[who].address
+        verdict = Verdict(provider, epoch, index, leaf, outcome, shown)
+        for voter in sorted(voters):
+            self.do(calls.Vote(verdict, proof, judged(verdict, HOTS[voter])), DEPLOYER)
+
+    @rule(data=st.data(), index=indices, who=names)
+    def vote_by_anyone(self, data: st.DataObject, index: int, who: str) -> None:
+        provider, epoch, leaves = self.some_commitment(data)
+        known = index < len(leaves)
+        leaf = leaves[index] if known else ZERO_DIGEST
+        proof = merkle.proof(leaves, index) if known else ()
+        verdict = Verdict(OWNERS[provider].address, epoch, index, leaf, 2, ZERO_DIGEST)
+        signature = judged(verdict, EVERYONE[who])
+        if data.draw(st.booleans()):
+            signature = signature[:32] + bytes(32) + signature[64:]
+        self.do(calls.Vote(verdict, proof, signature), DEPLOYER)
+
+    @rule(data=st.data(), right=st.booleans(), voters=st.sets(validators))
+    def clear(self, data: st.DataObject, right: bool, voters: set[str]) -> None:
+        who, epoch, leaves = self.some_commitment(data)
+        root = merkle.root(leaves) if right else ZERO_DIGEST
+        clearance = Clearance(OWNERS[who].address, epoch, root, 2, ZERO_DIGEST)
+        for voter in sorted(voters):
+            self.do(calls.Clear(clearance, judged(clearance, HOTS[voter])), DEPLOYER)
+
+    @rule(data=st.data(), index=indices, who=validators)
+    def challenge(self, data: st.DataObject, index: int, who: str) -> None:
+        provider, epoch, _ = self.some_commitment(data)
+        self.do(calls.Challenge(OWNERS[provider].address, epoch, index), HOTS[who])
+
+    @rule(data=st.data(), index=indices, size=st.sampled_from((0, 10, 24_577)), wrong=st.booleans())
+    def answer(self, data: st.DataObject, index: int, size: int, wrong: bool) -> None:
+        provider, epoch, _ = self.some_commitment(data)
+        sender = HOTS["bob" if wrong else provider]
+        call = calls.AnswerChallenge(OWNERS[provider].address, epoch, index, bytes(size))
+        self.do(call, sender)
+
+    @rule(data=st.data(), index=indices)
+    def recover_bond(self, data: st.DataObject, index: int) -> None:
+        provider, epoch, _ = self.some_commitment(data)
+        self.do(calls.RecoverBond(OWNERS[provider].address, epoch, index), DEPLOYER)
+
+    @rule(data=st.data(), one=names, other=names, outcome=outcomes, finder=names)
+    def equivocation(self, data: st.DataObject, one: str, other: str, outcome: int, finder: str) -> None:
+        provider, epoch, _ = self.some_commitment(data)
+        first = Verdict(OWNERS[provider].address, epoch, 0, ZERO_DIGEST, 2, ZERO_DIGEST)
+        second = Verdict(OWNERS[provider].address, epoch, 0, ZERO_DIGEST, outcome, ZERO_DIGEST)
+        self.do(
+            calls.Equivocation(first, judged(first, EVERYONE[one]), second, judged(second, EVERYONE[other])),
+            EVERYONE[finder],
+        )
+
+    # --- what always holds ---
+
+    @invariant()
+    def money_is_conserved(self) -> None:
+        twin = self.pair.twin
+        contracts = (AT.registry, AT.channels, AT.court, AT.credit)
+        assert sum(map(twin.token.balance, (*KEYS, *contracts))) == twin.token.supply()
+        at_stake = [twin.registry.participant(address) for address in KEYS]
+        assert twin.token.balance(AT.registry) == sum(one.stake + one.unbonding for one in at_stake)
+        voting = sum(one.stake for one in at_stake if one.roles & 4)
+        assert twin.registry.total_validator_stake() == voting
+        states = [twin.channels.channel(twin.channels.channel_id(config)) for config in CHANNEL_POOL]
+        receivers = {Address(config.receiver) for config in CHANNEL_POOL}
+        sums = [twin.channels.receiver(receiver, AT.token) for receiver in receivers]
+        free = sum(one.balance - one.total_claimed for one in states)
+        held = sum(twin.channels.held(receiver, AT.token, self.pair.now_s) for receiver in receivers)
+        matured = sum(twin.channels.matured(receiver, AT.token, self.pair.now_s) for receiver in receivers)
+        assert twin.token.balance(AT.channels) == free + held + matured
+        assert sum(one.total_claimed for one in sums) == sum(one.total_claimed for one in states)
+
+    @invariant()
+    def nothing_is_claimed_beyond_a_signature(self) -> None:
+        for config in CHANNEL_POOL:
+            channel_id = self.pair.twin.channels.channel_id(config)
+            claimed = self.pair.twin.channels.channel(channel_id).total_claimed
+            assert claimed <= self.ceilings.get(channel_id, 0)
+
+    @invariant()
+    def providers_claim_at_most_what_they_committed(self) -> None:
+        for name in OWNERS:
+            owner = OWNERS[name].address
+            assert self.pair.twin.channels.claimed_total(owner) <= self.pair.twin.court.committed_total(owner)
+
+    def teardown(self) -> None:
+        self.pair.compare()
+
+
+def run(machine: type[Any], examples: int, steps: int) -> None:
+    run_state_machine_as_test(  # pyright: ignore[reportUnknownVariableType]
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_twins_and_bytecode_agree_over_random_histories() -> None:
+    """Outcome, revert name, events and state of twin and bytecode are equal, and money is conserved at each step."""
+    run(Histories, examples=60, steps=60)
