@@ -1,10 +1,11 @@
 """Routing as transcripts: who is chosen, who is not and why, who is let back in."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from clusterai.market.core.routing import NoPick, Pick, Preference, Routing
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import Announce, ModelOffer
-from hypothesis import given
-from hypothesis import strategies as st
 
 MODEL = Digest(b"m" * 32)
 ANY = Preference()
@@ -71,7 +72,8 @@ def test_a_failed_provider_is_suspended_and_let_back_in_by_itself_on_probation()
     table = routing(a=10)
     table.failed(who("a"), "stalled", 100.0)
     refused = choose(table, 101.0)
-    assert isinstance(refused, NoPick) and refused.reason == "suspended"
+    assert isinstance(refused, NoPick)
+    assert refused.reason == "suspended"
     assert 0 < refused.retry_after_s <= 2
     assert choose(table, 102.0) == Pick(who("a"), offer())
     table.started(who("a"))
@@ -156,7 +158,8 @@ def test_any_draw_gives_a_usable_provider(draw: int, count: int):
         table.linked(name)
         table.announced(name, Announce((offer(),), 0, 0, False))
     pick = choose(table, draw=draw, exclude={names[0]})
-    assert isinstance(pick, Pick) and pick.provider in names[1:]
+    assert isinstance(pick, Pick)
+    assert pick.provider in names[1:]
 
 
 def test_load_spreads_over_equal_providers():

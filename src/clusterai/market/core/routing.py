@@ -10,7 +10,7 @@ that no unit has to be weighed against another.
 A suspended provider comes back by itself: nobody has to notice that it is well again.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Literal
 
 import msgspec
@@ -169,7 +169,7 @@ class Routing:
         self,
         model: Digest,
         preference: Preference,
-        exclude: frozenset[Address] | set[Address],
+        exclude: Container[Address],
         affords: Callable[[Address, ModelOffer], bool],
         draw: int,
         now_s: float,
@@ -217,7 +217,7 @@ class Routing:
         provider: Address,
         offer: ModelOffer,
         preference: Preference,
-        exclude: frozenset[Address] | set[Address],
+        exclude: Container[Address],
         now_s: float,
     ) -> NoPick | None:
         standing = self.providers[provider]

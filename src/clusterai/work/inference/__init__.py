@@ -16,6 +16,7 @@ from clusterai.work.inference.spec import (
     choice_seed,
     decode_generation,
     ppm,
+    resume,
 )
 from clusterai.work.kind import Kind
 
@@ -27,6 +28,7 @@ KIND = Kind(
         recount(generation, answer).prompt_tokens,
         recount(generation, answer).answer_tokens,
     ),
+    resume=resume,
 )
 
 __all__ = [
@@ -44,4 +46,5 @@ __all__ = [
     "decode_generation",
     "ppm",
     "recount",
+    "resume",
 ]

@@ -146,6 +146,14 @@ class Generation(
         return canonical.digest(self)
 
 
+def resume(generation: Generation, tokens: tuple[int, ...]) -> Generation | None:
+    """The rest of an answer of which `tokens` (after `so_far`) are already there; None when that is all of it."""
+    so_far = generation.so_far + tokens
+    if len(so_far) >= generation.max_tokens:
+        return None
+    return msgspec.structs.replace(generation, so_far=so_far)
+
+
 def decode_generation(raw: bytes) -> Generation:
     """Read a stranger's request.
 

@@ -1,0 +1,362 @@
+"""The gateway's money: what accounts have, what channels promise, and which charge stands where in which channel.
+
+Everything here changes through records alone, by `Book.apply`, live and after a crash alike. Always true:
+
+    sum over accounts of credit + held + charged  ==  sum funded
+    sum of charges                                ==  sum over channels of vouchered
+    sum over accounts of charged                  ==  sum of charges - sum of refunds
+
+A channel's charges lie end to end, as its cumulative voucher does:
+
+    0 ......... paid for good ......... | ......... held or unclaimed ......... vouchered
+                                        final                 forfeited when the provider is barred: refunded
+
+so that a conviction gives back exactly what the chain forfeited, to the accounts whose charges lie there.
+"""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from clusterai.ledger.core import events
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.statements import (
+    U40,
+    U63,
+    ChannelConfig,
+    DigestBytes,
+    Receipt,
+    SignatureBytes,
+    Wei,
+)
+
+Tag = Annotated[bytes, Meta(max_length=32)]
+
+
+class _Record(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True, array_like=True):
+    pass
+
+
+class ChannelOpened(_Record, frozen=True):
+    """We decided on the terms of our channel with `config.receiver`."""
+
+    config: ChannelConfig
+
+
+class Approved(_Record, frozen=True):
+    """The Channels contract may take our deposits."""
+
+
+MoneyEvent = (
+    events.Funded
+    | events.Deposited
+    | events.Claimed
+    | events.Settled
+    | events.Barred
+    | events.Reclaimed
+    | events.WithdrawInitiated
+    | events.WithdrawFinalized
+    | events.Refunded
+)
+"""Chain events that move this gateway's money."""
+
+
+class Applied(_Record, frozen=True):
+    """The chain up to and with `block` is reflected: its money events, once."""
+
+    block: U63
+    timestamp_s: U63
+    happened: tuple[MoneyEvent, ...]
+
+
+class Charged(_Record, frozen=True):
+    """A receipt that was checked and paid: the account is charged and the channel's voucher rises by its amount."""
+
+    account: DigestBytes
+    receipt: Receipt
+    signature: SignatureBytes
+    order_signature: SignatureBytes
+    channel_id: DigestBytes
+    vouchered_wei: Wei
+    """the channel's cumulative voucher with this charge"""
+    at_s: U40
+    tag: Tag
+    """the request that it was for, as the front desk named it"""
+
+
+class Unclaimed(_Record, frozen=True):
+    """The chain says that a barred provider holds nothing of this channel: what it didn't claim is forfeited."""
+
+    channel_id: DigestBytes
+
+
+class AccountState(_Record, frozen=True):
+    """Snapshot of an account."""
+
+    account: DigestBytes
+    funded_wei: Wei
+    charged_wei: Wei
+    refunded_wei: Wei
+
+
+class ChannelState(_Record, frozen=True):
+    """Snapshot of a channel without its charges."""
+
+    config: ChannelConfig
+    balance_wei: Wei
+    vouchered_wei: Wei
+    claimed_wei: Wei
+    final_wei: Wei
+    deposits: U40
+    barred: bool
+    closed: bool
+    maturing: tuple[tuple[U40, Wei], ...]
+    last_order: DigestBytes | None
+
+
+class Charge(msgspec.Struct, frozen=True, array_like=True):
+    """One receipt's place in its channel: from `end_wei - amount_wei` to `end_wei`."""
+
+    order: DigestBytes
+    account: DigestBytes
+    amount_wei: Wei
+    end_wei: Wei
+
+
+class ChargeState(_Record, frozen=True):
+    """Snapshot of a charge that may still be refunded."""
+
+    channel_id: DigestBytes
+    charge: Charge
+
+
+Record = ChannelOpened | Approved | Applied | Charged | Unclaimed | AccountState | ChannelState | ChargeState
+
+
+class Account(msgspec.Struct):
+    """`refunded_wei` is already taken off `charged_wei`."""
+
+    funded_wei: int = 0
+    charged_wei: int = 0
+    refunded_wei: int = 0
+    held_wei: int = 0
+    """worst cost of the orders that run now; not durable, since a crash ends them uncharged"""
+
+    @property
+    def credit_wei(self) -> int:
+        """What may still be spent."""
+        return self.funded_wei - self.charged_wei - self.held_wei
+
+
+class Channel(msgspec.Struct):
+    """Our payment channel to one provider. `final_wei`: paid for good; charges below it are forgotten."""
+
+    config: ChannelConfig
+    channel_id: Digest
+    balance_wei: int = 0
+    vouchered_wei: int = 0
+    claimed_wei: int = 0
+    final_wei: int = 0
+    deposits: int = 0
+    barred: bool = False
+    closed: bool = False
+    maturing: list[tuple[int, int]] = msgspec.field(default_factory=list)
+    """(window, claimed total after it) of claims that may still be forfeited"""
+    charges: list[Charge] = msgspec.field(default_factory=list)
+    last_order: Digest | None = None
+    promised_wei: int = 0
+    """caps of the orders that run now; not durable"""
+
+    @property
+    def provider(self) -> Address:
+        return Address(self.config.receiver)
+
+    @property
+    def headroom_wei(self) -> int:
+        """What new orders may promise before the deposit is used up."""
+        return self.balance_wei - self.vouchered_wei - self.promised_wei
+
+
+class Refund(msgspec.Struct, frozen=True):
+    """Money that a conviction gave back to an account; for those who watch, derived again at each restore."""
+
+    account: Digest
+    provider: Address
+    order: Digest
+    amount_wei: int
+
+
+class Book:
+    """All accounts and channels of one gateway.
+
+    Args:
+        channel_id: the id of a channel by its terms (EIP-712, of this network's Channels contract).
+        window_s: the audit window; a claim of window k is final when window k + 2 begins.
+    """
+
+    def __init__(
+        self, gateway: Address, channel_id: Callable[[ChannelConfig], Digest], window_s: int
+    ) -> None:
+        self.gateway = gateway
+        self._channel_id = channel_id
+        self._window_s = window_s
+        self.accounts: dict[Digest, Account] = {}
+        self.channels: dict[Digest, Channel] = {}
+        self.by_provider: dict[Address, Channel] = {}
+        self.paid: dict[Digest, Channel] = {}
+        """orders whose charges aren't final, with their channels"""
+        self.block = -1
+        self.timestamp_s = 0
+        self.approved = False
+
+    def account(self, account: Digest) -> Account:
+        found = self.accounts.get(account)
+        if found is None:
+            found = self.accounts[account] = Account()
+        return found
+
+    def apply(self, record: Record) -> list[Refund]:
+        """Change by one record, live or restored; returns the refunds that it meant."""
+        match record:
+            case Charged():
+                self._charge(record)
+            case Applied():
+                self.block, self.timestamp_s = record.block, record.timestamp_s
+                return [refund for event in record.happened for refund in self._happened(event)]
+            case ChannelOpened(config):
+                self._open(config)
+            case Approved():
+                self.approved = True
+            case Unclaimed(channel_id):
+                channel = self.channels[Digest(channel_id)]
+                return self._forfeit(channel, channel.claimed_wei)
+            case AccountState():
+                self.accounts[Digest(record.account)] = Account(
+                    record.funded_wei, record.charged_wei, record.refunded_wei
+                )
+            case ChannelState():
+                self._restore(record)
+            case ChargeState(channel_id, charge):
+                channel = self.channels[Digest(channel_id)]
+                channel.charges.append(charge)
+                self.paid[Digest(charge.order)] = channel
+        return []
+
+    def snapshot(self) -> list[Record]:
+        """The fewest records that `apply` to this book."""
+        records: list[Record] = [
+            AccountState(account, it.funded_wei, it.charged_wei, it.refunded_wei)
+            for account, it in self.accounts.items()
+        ]
+        if self.approved:
+            records.append(Approved())
+        for channel_id, channel in self.channels.items():
+            records.append(
+                ChannelState(
+                    channel.config,
+                    channel.balance_wei,
+                    channel.vouchered_wei,
+                    channel.claimed_wei,
+                    channel.final_wei,
+                    channel.deposits,
+                    channel.barred,
+                    channel.closed,
+                    tuple(channel.maturing),
+                    channel.last_order,
+                )
+            )
+            records.extend(ChargeState(channel_id, charge) for charge in channel.charges)
+        if self.block >= 0:
+            records.append(Applied(self.block, self.timestamp_s, ()))
+        return records
+
+    # --- changes ---
+
+    def _open(self, config: ChannelConfig) -> Channel:
+        channel = Channel(config, self._channel_id(config))
+        self.channels[channel.channel_id] = channel
+        self.by_provider[channel.provider] = channel
+        return channel
+
+    def _charge(self, record: Charged) -> None:
+        channel = self.channels[Digest(record.channel_id)]
+        amount_wei = record.receipt.amount_wei
+        order = Digest(record.receipt.order)
+        assert record.vouchered_wei == channel.vouchered_wei + amount_wei, "vouchers rise by what is charged"
+        channel.vouchered_wei = record.vouchered_wei
+        channel.last_order = order
+        channel.charges.append(Charge(order, record.account, amount_wei, record.vouchered_wei))
+        self.paid[order] = channel
+        self.account(Digest(record.account)).charged_wei += amount_wei
+
+    def _happened(self, event: MoneyEvent) -> list[Refund]:
+        match event:
+            case events.Funded(gateway, account, _, amount) if gateway == self.gateway:
+                self.account(account).funded_wei += amount
+            case events.Deposited(channel_id, _, _, _, balance) if channel_id in self.channels:
+                self.channels[channel_id].balance_wei = balance
+                self.channels[channel_id].deposits += 1
+            case events.Claimed(channel_id, _, _, total_claimed, window) if channel_id in self.channels:
+                channel = self.channels[channel_id]
+                channel.claimed_wei = total_claimed
+                channel.maturing.append((window, total_claimed))
+                self._mature(channel)
+            case events.Settled(receiver) if (paid := self.by_provider.get(receiver)) is not None:
+                self._mature(paid)
+            case events.Barred(receiver) if (barred := self.by_provider.get(receiver)) is not None:
+                barred.barred = True
+            case events.Reclaimed(channel_id, _, total_claimed) if channel_id in self.channels:
+                return self._forfeit(self.channels[channel_id], total_claimed)
+            case events.WithdrawFinalized(channel_id, amount) | events.Refunded(channel_id, amount) if (
+                channel_id in self.channels
+            ):
+                self.channels[channel_id].balance_wei -= amount
+            case _:
+                pass
+        return []
+
+    def _mature(self, channel: Channel) -> None:
+        """Forget charges whose claims were held for the whole window before this moment: nothing undoes them now.
+
+        Once barred, the chain decides what was final, not our clock."""
+        if channel.barred:
+            return
+        now = self.timestamp_s // self._window_s
+        while channel.maturing and channel.maturing[0][0] + 2 <= now:
+            channel.final_wei = max(channel.final_wei, channel.maturing.pop(0)[1])
+        kept = 0
+        while kept < len(channel.charges) and channel.charges[kept].end_wei <= channel.final_wei:
+            self.paid.pop(Digest(channel.charges[kept].order), None)
+            kept += 1
+        del channel.charges[:kept]
+
+    def _forfeit(self, channel: Channel, final_wei: int) -> list[Refund]:
+        """Refund every charge's part above `final_wei`, once: the channel takes no more charges."""
+        if channel.closed:
+            return []
+        channel.closed = True
+        channel.claimed_wei = channel.final_wei = final_wei
+        refunds: list[Refund] = []
+        for charge in channel.charges:
+            amount_wei = charge.end_wei - max(final_wei, charge.end_wei - charge.amount_wei)
+            if amount_wei > 0:
+                account = self.account(Digest(charge.account))
+                account.charged_wei -= amount_wei
+                account.refunded_wei += amount_wei
+                refunds.append(
+                    Refund(Digest(charge.account), channel.provider, Digest(charge.order), amount_wei)
+                )
+            self.paid.pop(Digest(charge.order), None)
+        channel.charges.clear()
+        channel.maturing.clear()
+        return refunds
+
+    def _restore(self, state: ChannelState) -> None:
+        channel = self._open(state.config)
+        channel.balance_wei, channel.vouchered_wei = state.balance_wei, state.vouchered_wei
+        channel.claimed_wei, channel.final_wei = state.claimed_wei, state.final_wei
+        channel.deposits, channel.barred, channel.closed = state.deposits, state.barred, state.closed
+        channel.maturing = list(state.maturing)
+        channel.last_order = None if state.last_order is None else Digest(state.last_order)
