@@ -91,11 +91,13 @@ class Engine(Protocol):
         """
         ...
 
-    def score(self, tokens: Sequence[int], first: int) -> AsyncIterator[NDArray[np.float32]]:
-        """Logits that predict tokens[first:], in chunks of rows, from one prefill of `tokens`.
+    def score(
+        self, prompt: Sequence[int], answer: Sequence[int], skip: int = 0
+    ) -> AsyncIterator[NDArray[np.float32]]:
+        """The logits that predict answer[skip:], in chunks of rows, from one prefill of prompt and answer.
 
-        Row i of all chunks together predicts tokens[first + i]; there are len(tokens) - first rows. Chunks bound
-        the memory: a row of 49,152 logits takes 192 KiB.
+        Row i of all chunks together predicts answer[skip + i]; there are len(answer) - skip rows. Chunks bound
+        the memory: a row of 49,152 logits takes 192 KiB. The engine computes on only while they are taken.
         """
         ...
 

@@ -97,11 +97,14 @@ class TinyEngine:
                 state = self._tiny.after(state, token)
             put(Finish(reason, Usage(len(prompt), 0, size)))
 
-    async def score(self, tokens: Sequence[int], first: int) -> AsyncIterator[NDArray[np.float32]]:
+    async def score(
+        self, prompt: Sequence[int], answer: Sequence[int], skip: int = 0
+    ) -> AsyncIterator[NDArray[np.float32]]:
         state = self._tiny.start()
-        for at, token in enumerate(tokens):
-            if at >= first:
-                yield self._tiny.logits(state)[None, :]
+        for token in (*prompt, *answer[:skip]):
+            state = self._tiny.after(state, token)
+        for token in answer[skip:]:
+            yield self._tiny.logits(state)[None, :]
             state = self._tiny.after(state, token)
 
     def stats(self) -> Stats:
