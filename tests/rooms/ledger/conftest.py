@@ -93,3 +93,9 @@ def web3(chain: Process) -> Iterator[Web3]:
 
 def address_of(text: str) -> Address:
     return Address(bytes.fromhex(text[2:]))
+
+
+@pytest.fixture
+def kills() -> int:
+    """How often the embedded chain is killed in its test: CLUSTERAI_KILLS, or a few."""
+    return int(os.environ.get("CLUSTERAI_KILLS", "8"))
