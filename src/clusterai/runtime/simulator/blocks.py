@@ -173,10 +173,15 @@ class Blockchain:
         follower = self._followers[process.index]
         follower.away_until_us = self._timeline.now_us + int(seconds * SECOND_US)
 
+    def is_away(self, process: Process) -> bool:
+        follower = self._followers.get(process.index)
+        return follower is not None and follower.away_until_us > self._timeline.now_us
+
     def heal(self) -> None:
         self._faults = Faults()
         for follower in self._followers.values():
             follower.away_until_us = 0
+            follower.busy = False
             self._wake(follower)
 
     def _transaction(self, sender: Address, call: Any, process: Process | None, key: str) -> Transaction:

@@ -43,7 +43,7 @@ class Faults(msgspec.Struct, frozen=True):
         reordering: whether packets overtake each other on one link.
         cut_every_us, partition_every_us, one_way_every_us: mean time between, of a link or of the network; 0 is never.
         parted_us, one_way_us: the longest partition of either form.
-        crash: probability per step that the process dies between two of its effects.
+        crash_every_us: mean time between deaths of one process; it dies between two effects of its next step.
         down_us: the longest time that a process stays dead.
         torn_write: whether a part of what was not synced may survive, record by record.
         compaction: probability per step that the journal is replaced by a snapshot.
@@ -66,7 +66,7 @@ class Faults(msgspec.Struct, frozen=True):
     one_way_every_us: int = 0
     parted_us: int = 0
     one_way_us: int = 0
-    crash: float = 0.0
+    crash_every_us: int = 0
     down_us: int = 0
     torn_write: bool = False
     compaction: float = 0.0
@@ -119,7 +119,10 @@ def _severity(kind: Fault, random: Random) -> dict[str, object]:
                 "one_way_us": _between(random, 100_000, 40_000_000),
             }
         case Fault.CRASH:
-            return {"crash": _rate(random, 0.0003, 0.03), "down_us": _between(random, 100_000, 40_000_000)}
+            return {
+                "crash_every_us": _between(random, 3_000_000, 120_000_000),
+                "down_us": _between(random, 100_000, 40_000_000),
+            }
         case Fault.TORN_WRITE:
             return {"torn_write": True}
         case Fault.COMPACTION:

@@ -47,6 +47,7 @@ class Process:
         index: position in the order of spawning; stands for the process in the digest.
         machine: None while dead.
         incarnation: counts restarts.
+        doomed: it dies in its next step that has effects.
         skew_us: what its clock shows too much.
         steps: how many steps it made, in all incarnations.
     """
@@ -56,13 +57,13 @@ class Process:
         "_timeline_after",
         "address",
         "build",
+        "doomed",
         "host",
         "incarnation",
         "index",
         "journal",
         "machine",
         "name",
-        "records",
         "skew_us",
         "steps",
         "tick_us",
@@ -88,6 +89,7 @@ class Process:
         self.journal = MemoryJournal()
         self.machine: Machine | None = None
         self.incarnation = 0
+        self.doomed = False
         self.skew_us = 0
         self.steps = 0
         self._timeline_after = after

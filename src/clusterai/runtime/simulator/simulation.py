@@ -2,9 +2,9 @@
 
     event ── step ──> effects, one by one: Save is written, and synced before the next other effect;
                       Send is encoded and carried; the rest goes to the process's host.
-                      At a drawn place among them the process may die.
+                      At a drawn place among them a doomed process dies.
 
-Observers see each step after its effects, exactly as far as they came. An exception, of a machine or of an observer,
+Observers see each step after its effects, exactly as far as they came and stayed. An exception, of a machine or of an observer,
 ends the run as `Broken`, which carries the command that repeats it.
 """
 
@@ -117,6 +117,8 @@ class Simulation:
         """Start all processes and the network's faults."""
         for process in self.processes:
             self._start(process)
+            if self.faults.crash_every_us:
+                self._doom(process, self.faults)
         self.network.begin_faults()
 
     def run(self, seconds: float, until: Callable[[], bool] | None = None) -> bool:
@@ -145,6 +147,7 @@ class Simulation:
         self.network.heal()
         for process in self.processes:
             process.skew_us = 0
+            process.doomed = False
             if process.machine is None:
                 self._start(process)
 
@@ -177,7 +180,7 @@ class Simulation:
         process.steps += 1
         trail = [b"%d %d " % (now_us, process.index), raw or _bytes_of(event)]
         dies_at = -1
-        if self.faults.crash and self._random.random() < self.faults.crash:
+        if process.doomed and effects:
             dies_at = self._random.randint(0, len(effects))
         journal = process.journal
         done: list[Any] = []
@@ -205,7 +208,9 @@ class Simulation:
         self._hasher.update(b"".join(trail))
         self._story.append((self.start_s + now_us / SECOND_US, process.name, event, done))
         if dies_at >= 0:
-            self._crash(process)
+            lost = self._crash(process)
+            while lost:
+                lost -= isinstance(done.pop(), Save)
         else:
             if unsynced:
                 journal.sync()
@@ -230,9 +235,18 @@ class Simulation:
         process.later(process.tick_us, self._tick, process)
         self._step(process, Tick())
 
-    def _crash(self, process: Process, down_s: float | None = None) -> None:
+    def _doom(self, process: Process, faults: Faults, doomed: bool = False) -> None:
+        """Draw, again and again, when `process` must die next."""
+        if self.faults is faults:
+            process.doomed = doomed
+            delay_us = 1 + int(self._random.expovariate(1 / faults.crash_every_us))
+            self.timeline.after(delay_us, self._doom, process, faults, True)
+
+    def _crash(self, process: Process, down_s: float | None = None) -> int:
+        """Returns how many of the newest saves were lost."""
         self.crashes += 1
-        process.journal.crash(self._random if self.faults.torn_write else None)
+        process.doomed = False
+        lost = process.journal.crash(self._random if self.faults.torn_write else None)
         process.machine = None
         process.host.crashed()
         self.network.crashed(process)
@@ -240,6 +254,7 @@ class Simulation:
         if down_s is None:
             down_us = 1 + int(self._random.random() * self.faults.down_us)
         self.timeline.after(down_us, self._start, process)
+        return lost
 
 
 def _bytes_of(value: Any) -> bytes:
@@ -265,8 +280,15 @@ def _short(value: Any) -> str:
         case tuple():
             few = [_short(item) for item in cast("tuple[object, ...]", value)]
             return f"({', '.join(few[:4])}{', …' if len(few) > 4 else ''})"
-        case _:
+        case int() | str() | float() | None:
             return repr(value)[:80]
+        case _:
+            return _name_of(value)
 
 
-_encoder = msgspec.msgpack.Encoder(order="deterministic", enc_hook=repr)
+def _name_of(value: Any) -> str:
+    """For what isn't data, such as a function: never its place in memory, which differs from run to run."""
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic", enc_hook=_name_of)

@@ -1,0 +1,135 @@
+"""No verdict without evidence, and the honest are never slashed.
+
+A conviction must name a receipt that is really wrong (`Truth` decides, not the validators), or a demand that stood
+unanswered to its deadline. An honest provider may miss a deadline only if it was cut off: the network promises its
+stake to those who could reach the chain for `PROMISED_S` in one piece while the demand stood.
+"""
+
+from typing import Any
+
+from clusterai.ledger.core import calls, events
+from clusterai.ledger.core.calls import Submit
+from clusterai.ledger.core.deploy import Rules
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.statements import EPOCH_LIST, Outcome
+from clusterai.runtime.simulator import Blockchain, Process
+from clusterai.validator.core.words import Keep
+from tests.simulation.checkers.blocks import OfBlocks, require
+from tests.simulation.checkers.truth import Truth
+
+PROMISED_S = 30
+"""In which an answer can be seen, submitted, lost twice and mined."""
+
+Place = tuple[Address, int, int]
+"""(provider, epoch, index)"""
+
+
+class Demand:
+    """An open challenge, and for how long its provider could have answered."""
+
+    __slots__ = ("answered", "best_s", "deadline_s", "since_s")
+
+    def __init__(self, deadline_s: int) -> None:
+        self.deadline_s = deadline_s
+        self.answered = False
+        self.since_s = -1
+        self.best_s = 0
+
+
+class JusticeDone(OfBlocks):
+    """Judges the judges.
+
+    Args:
+        processes: of providers, by address.
+        villains: addresses that may be convicted.
+    """
+
+    def __init__(
+        self,
+        chain: Blockchain,
+        rules: Rules,
+        truth: Truth,
+        processes: dict[Address, Process],
+        villains: dict[Address, str],
+    ) -> None:
+        self._rules = rules
+        self._truth = truth
+        self._processes = processes
+        self._villains = villains
+        self._kept: dict[Address, set[Digest]] = {}
+        self.convicted: dict[Address, str] = {}
+        super().__init__(chain)
+
+    def reset(self) -> None:
+        self.demands: dict[Place, Demand] = {}
+        self.voted: dict[Place, dict[Address, tuple[int, Digest]]] = {}
+        self.convicted.clear()
+
+    # --- what validators do ---
+
+    def stepped(self, process: Process, event: Any, effects: list[Any]) -> None:
+        for effect in effects:
+            match effect:
+                case Keep(evidence):
+                    self._kept.setdefault(process.address, set()).add(evidence)
+                case Submit(_, calls.Vote(verdict)) if process.address not in self._villains:
+                    kept = self._kept.get(process.address, ())
+                    require(verdict.evidence in kept, "no vote without evidence", process.name, verdict)
+                    if verdict.outcome == Outcome.FRAUD:
+                        self._is_fraud(Address(verdict.provider), verdict.index, Digest(verdict.leaf))
+                case _:
+                    pass
+
+    # --- what the chain shows ---
+
+    def event(self, event: Any, timestamp_s: int) -> None:
+        match event:
+            case events.Challenged(_, provider, epoch, index, deadline_s):
+                self.demands[provider, epoch, index] = Demand(deadline_s)
+            case events.ChallengeAnswered(provider, epoch, index):
+                self.demands[provider, epoch, index].answered = True
+            case events.Voted(validator, provider, epoch, index, outcome, evidence):
+                votes = self.voted.setdefault((provider, epoch, index), {})
+                require(validator not in votes, "a validator votes once on one receipt", validator, index)
+                votes[validator] = (outcome, evidence)
+            case events.Convicted(provider, epoch, index, outcome, evidence):
+                self._convicted((provider, epoch, index), outcome, evidence, timestamp_s)
+            case events.Slashed(owner):
+                require(owner in self._villains, "the honest are never slashed", owner)
+            case events.Equivocated(validator):
+                require(validator in self._villains, "honest validators never contradict themselves", validator)
+            case _:
+                pass
+
+    def block(self, timestamp_s: int) -> None:
+        """Note who can reach the chain now."""
+        for (provider, _, _), demand in self.demands.items():
+            if demand.answered or timestamp_s > demand.deadline_s:
+                continue
+            process = self._processes.get(provider)
+            if process is None or process.machine is None or self.chain.is_away(process):
+                demand.since_s = -1
+            elif demand.since_s < 0:
+                demand.since_s = timestamp_s
+            else:
+                demand.best_s = max(demand.best_s, timestamp_s - demand.since_s)
+
+    def _convicted(self, place: Place, outcome: int, evidence: Digest, timestamp_s: int) -> None:
+        provider, epoch, index = place
+        self.convicted[provider] = f"{Outcome(outcome).name.lower()} of epoch {epoch}, index {index}"
+        agreeing = [v for v, vote in self.voted.get(place, {}).items() if vote == (outcome, evidence)]
+        require(bool(agreeing), "a conviction follows votes", provider, epoch, index)
+        if outcome == Outcome.WITHHELD:
+            demand = self.demands.get(place)
+            if demand is None or demand.answered or timestamp_s <= demand.deadline_s:
+                require(False, "withheld is what was demanded, unanswered, past its deadline", *place)
+            elif provider not in self._villains:
+                require(demand.best_s < PROMISED_S, "who could answer is not convicted", provider, demand.best_s)
+        else:
+            require(outcome == Outcome.FRAUD, "a conviction is for fraud or withholding", outcome)
+            require(provider in self._villains, "the honest are never convicted of fraud", *place)
+
+    def _is_fraud(self, provider: Address, index: int, leaf: Digest) -> None:
+        require(provider in self._villains, "honest validators don't accuse the honest", provider, index)
+        if index != EPOCH_LIST and (receipt := self._truth.receipts.get(leaf)) is not None:
+            require(self._truth.wrong(receipt) is not None, "what is called fraud is wrong", provider, index)
