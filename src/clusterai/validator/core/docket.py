@@ -1,0 +1,135 @@
+"""One committed epoch on its way to a verdict or a clearance: what is known of it, and what is still missing.
+
+committed ── beacon ──> drawn ── opened ──> checked ── weighed ──> cleared | accused
+                           └── not opened ── challenged ── deadline ──> accused (withheld)
+"""
+
+import msgspec
+
+from clusterai.audit.core.draw import drawn
+from clusterai.audit.core.opening import LIST_FITS
+from clusterai.audit.core.recount import Commitment, Fault
+from clusterai.protocol import merkle
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.messages import Transcript
+from clusterai.protocol.statements import EPOCH_LIST, Receipt
+from clusterai.validator.core.words import Found
+
+
+class Challenge(msgspec.Struct):
+    """An open or answered demand on chain. `round` counts demands for one index."""
+
+    by: Address
+    deadline_s: int
+    block: int
+    round: int = 1
+    answered: bool = False
+    answered_block: int = -1
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """A drawn receipt with its transcript; `path` where only an answer on chain placed it."""
+
+    receipt: Receipt
+    transcript: Transcript
+    path: tuple[Digest, ...]
+
+
+class Docket:
+    """Mutable; the auditor alone changes it."""
+
+    __slots__ = (
+        "asks",
+        "beacon",
+        "beacon_at_s",
+        "beacon_block",
+        "block",
+        "challenges",
+        "checking",
+        "closed_block",
+        "commitment",
+        "committed_at_s",
+        "committed_in",
+        "drawn",
+        "faults",
+        "found",
+        "next_ask_s",
+        "outstanding",
+        "receipts",
+        "shown",
+        "unverifiable",
+    )
+
+    def __init__(self, commitment: Commitment, committed_in: int, block: int) -> None:
+        self.commitment = commitment
+        self.committed_in = committed_in
+        self.block = block
+        self.committed_at_s = -1
+        self.beacon: Digest | None = None
+        self.beacon_block = -1
+        self.beacon_at_s = -1
+        self.drawn: tuple[int, ...] | None = None
+        self.receipts: tuple[Receipt, ...] | None = None
+        self.shown: dict[int, Shown] = {}
+        self.checking: dict[int, float] = {}
+        self.found: dict[int, Found] = {}
+        self.faults: dict[int, Fault] = {}
+        self.unverifiable: dict[int, str] = {}
+        self.challenges: dict[int, Challenge] = {}
+        self.closed_block = -1
+        self.asks = 0
+        self.next_ask_s = 0.0
+        self.outstanding: dict[Address, int] = {}
+
+    @property
+    def key(self) -> tuple[Address, int]:
+        return self.commitment.provider, self.commitment.epoch
+
+    @property
+    def closed(self) -> bool:
+        """Cleared or convicted; what is known stays until the window's end, for a chain that changes its mind."""
+        return self.closed_block >= 0
+
+    def draw(self, rate_ppm: int) -> None:
+        assert self.beacon is not None, "drawn once the beacon is known"
+        c = self.commitment
+        self.drawn = drawn(self.beacon, c.provider, c.epoch, c.root, c.count, rate_ppm)
+
+    def redraw(self) -> None:
+        """The beacon was reorganised away. What was shown stays: it is bound to the root, not to the draw."""
+        self.beacon, self.beacon_block, self.beacon_at_s = None, -1, -1
+        self.drawn = None
+
+    def missing(self) -> tuple[int, ...]:
+        """Drawn receipts of which nothing is known yet."""
+        known = (self.shown, self.found, self.faults, self.unverifiable)
+        return tuple(index for index in self.drawn or () if not any(index in some for some in known))
+
+    def undecided(self) -> tuple[int, ...]:
+        """Drawn receipts without an outcome."""
+        known = (self.found, self.faults, self.unverifiable)
+        return tuple(index for index in self.drawn or () if not any(index in some for some in known))
+
+    def withheld(self) -> tuple[int, ...]:
+        """What may be demanded on chain: a list that fits an answer, and missing receipts."""
+        lists = (EPOCH_LIST,) if self.receipts is None and self.commitment.count <= LIST_FITS else ()
+        return lists + self.missing()
+
+    def leaf(self, index: int) -> Digest | None:
+        if self.receipts is not None:
+            return self.receipts[index].struct()
+        if index in self.shown:
+            return self.shown[index].receipt.struct()
+        return self.found[index].leaf if index in self.found else None
+
+    def path(self, index: int) -> tuple[Digest, ...] | None:
+        """The proof of `index`; None while the list isn't known and nothing else placed it."""
+        if self.receipts is not None:
+            return merkle.proof([receipt.struct() for receipt in self.receipts], index)
+        if self.commitment.count == 1:
+            return ()
+        if index in self.shown and self.shown[index].path:
+            return self.shown[index].path
+        if index in self.found and self.found[index].path:
+            return self.found[index].path
+        return None
