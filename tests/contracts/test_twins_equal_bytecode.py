@@ -85,52 +85,36 @@ class Histories(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         self.pair.advance(seconds)
 
-    # --- token, registry, credit ---
+    # --- token, registry, credit: one rule each, so that most steps are about channels and the court ---
 
-    @rule(source=names, to=names, value=amounts)
-    def transfer(self, source: str, to: str, value: int) -> None:
-        self.do(calls.Transfer(EVERYONE[to].address, value), EVERYONE[source])
+    @rule(kind=st.integers(0, 3), who=names, other=names, value=amounts)
+    def money_moves(self, kind: int, who: str, other: str, value: int) -> None:
+        to = EVERYONE[other].address
+        spender = (AT.registry, AT.channels, AT.court, AT.credit)[value % 4]
+        any_of: tuple[calls.Call, ...] = (
+            calls.Transfer(to, value),
+            calls.Approve(spender, value),
+            calls.Burn(value),
+            calls.Fund(to, ZERO_DIGEST, value),
+        )
+        self.do(any_of[kind], EVERYONE[who])
 
-    @rule(source=names, spender=st.sampled_from((AT.registry, AT.channels, AT.court)), value=amounts)
-    def approve(self, source: str, spender: Address, value: int) -> None:
-        self.do(calls.Approve(spender, value), EVERYONE[source])
+    @rule(kind=st.integers(0, 4), who=names, other=names, roles=st.integers(0, 8))
+    def participants_change(self, kind: int, who: str, other: str, roles: int) -> None:
+        key = EVERYONE[other].address
+        any_of: tuple[calls.Call, ...] = (
+            calls.Register(roles, ZERO_DIGEST),
+            calls.UpdateCard(ZERO_DIGEST),
+            calls.Delegate(key),
+            calls.Revoke(key),
+            calls.Revoke(HOTS[who].address if who in HOTS else key),
+        )
+        self.do(any_of[kind], EVERYONE[who])
 
-    @rule(source=names, value=amounts)
-    def burn(self, source: str, value: int) -> None:
-        self.do(calls.Burn(value), EVERYONE[source])
-
-    @rule(who=names, roles=st.integers(0, 8))
-    def register(self, who: str, roles: int) -> None:
-        self.do(calls.Register(roles, ZERO_DIGEST), EVERYONE[who])
-
-    @rule(who=names, card=evidence)
-    def update_card(self, who: str, card: Digest) -> None:
-        self.do(calls.UpdateCard(card), EVERYONE[who])
-
-    @rule(who=names, hot=names)
-    def delegate(self, who: str, hot: str) -> None:
-        self.do(calls.Delegate(EVERYONE[hot].address), EVERYONE[who])
-
-    @rule(who=owners, data=st.data())
-    def revoke(self, who: str, data: st.DataObject) -> None:
-        hot = HOTS[who] if data.draw(st.booleans()) else EVERYONE[data.draw(names)]
-        self.do(calls.Revoke(hot.address), OWNERS[who])
-
-    @rule(who=names, amount=amounts)
-    def bond(self, who: str, amount: int) -> None:
-        self.do(calls.Bond(amount), EVERYONE[who])
-
-    @rule(who=owners, amount=small)
-    def unbond(self, who: str, amount: int) -> None:
-        self.do(calls.Unbond(amount), OWNERS[who])
-
-    @rule(who=owners)
-    def withdraw(self, who: str) -> None:
-        self.do(calls.Withdraw(), OWNERS[who])
-
-    @rule(who=names, gateway=names, amount=amounts)
-    def fund(self, who: str, gateway: str, amount: int) -> None:
-        self.do(calls.Fund(EVERYONE[gateway].address, ZERO_DIGEST, amount), EVERYONE[who])
+    @rule(kind=st.integers(0, 2), who=owners, amount=amounts)
+    def stake_changes(self, kind: int, who: str, amount: int) -> None:
+        any_of = (calls.Bond(amount), calls.Unbond(amount), calls.Withdraw())
+        self.do(any_of[kind], OWNERS[who])
 
     # --- channels ---
 
@@ -138,14 +122,32 @@ class Histories(RuleBasedStateMachine):
     def deposit(self, config: ChannelConfig, who: str, amount: int) -> None:
         self.do(calls.Deposit(config, amount), EVERYONE[who])
 
-    @rule(rows=st.lists(st.tuples(configs, small, st.integers(-1, 500)), max_size=4), data=st.data())
-    def claim(self, rows: list[tuple[ChannelConfig, int, int]], data: st.DataObject) -> None:
-        signer = EVERYONE[data.draw(names)] if data.draw(st.integers(0, 9)) == 0 else None
-        made = tuple(claim_row(config, total, max(0, total + spare), signer) for config, total, spare in rows)
-        sender = self.receiver_side(data, rows[0][0]) if rows else DEPLOYER
-        outcome = self.do(calls.Claim(made), sender)
+    @rule(
+        config=configs,
+        more=st.lists(configs, max_size=2),
+        rise=st.integers(0, 400),
+        spare=st.sampled_from((0, 0, 0, 50, -1)),
+        data=st.data(),
+    )
+    def claim(
+        self, config: ChannelConfig, more: list[ChannelConfig], rise: int, spare: int, data: st.DataObject
+    ) -> None:
+        rows: list[calls.VoucherClaim] = []
+        forger = EVERYONE[data.draw(names)] if data.draw(st.integers(0, 15)) == 0 else None
+        for one in (config, *(other for other in more if other.receiver == config.receiver)):
+            claimed = self.pair.twin.channels.channel(self.pair.twin.channels.channel_id(one)).total_claimed
+            rows.append(claim_row(one, claimed + rise, max(0, claimed + rise + spare), forger))
+        self.submit_claim(tuple(rows), self.receiver_side(data, config))
+
+    @rule(rows=st.lists(st.tuples(configs, small), max_size=4), data=st.data())
+    def claim_anything(self, rows: list[tuple[ChannelConfig, int]], data: st.DataObject) -> None:
+        made = tuple(claim_row(config, total) for config, total in rows)
+        self.submit_claim(made, self.receiver_side(data, rows[0][0]) if rows else DEPLOYER)
+
+    def submit_claim(self, rows: tuple[calls.VoucherClaim, ...], sender: Key) -> None:
+        outcome = self.do(calls.Claim(rows), sender)
         if not isinstance(outcome, Refused):
-            for row in made:
+            for row in rows:
                 channel_id = self.pair.twin.channels.channel_id(row.config)
                 self.ceilings[channel_id] = max(self.ceilings.get(channel_id, 0), row.max_claimable)
 
@@ -168,13 +170,14 @@ class Histories(RuleBasedStateMachine):
     def refund(self, config: ChannelConfig, amount: int, data: st.DataObject) -> None:
         self.do(calls.Refund(config, amount), self.receiver_side(data, config))
 
-    @rule(config=configs, amount=small)
-    def initiate_withdraw(self, config: ChannelConfig, amount: int) -> None:
-        self.do(calls.InitiateWithdraw(config, amount), KEYS[Address(config.payer)])
-
-    @rule(config=configs)
-    def finalize_withdraw(self, config: ChannelConfig) -> None:
-        self.do(calls.FinalizeWithdraw(config), KEYS[Address(config.payer)])
+    @rule(config=configs, amount=small, waits=st.booleans(), data=st.data())
+    def take_back(self, config: ChannelConfig, amount: int, waits: bool, data: st.DataObject) -> None:
+        """The payer withdraws, now or after the delay; claims may come between."""
+        payer = KEYS[Address(config.payer)] if data.draw(st.integers(0, 7)) else DEPLOYER
+        self.do(calls.InitiateWithdraw(config, amount), payer)
+        if waits:
+            self.pair.advance(900)
+        self.do(calls.FinalizeWithdraw(config), payer)
 
     # --- court ---
 
@@ -197,6 +200,28 @@ class Histories(RuleBasedStateMachine):
         self.commit(who, 1, 4, 1_500, 1)
         self.pair.advance(max(seconds, RULES.epoch_s))
         self.do(calls.Tick(), DEPLOYER)
+
+    @rule(who=providers, rise=st.integers(1, 400), wait=st.sampled_from((1, 30, 59)), rare=st.integers(0, 3))
+    def cheat_is_convicted(self, who: str, rise: int, wait: int, rare: int) -> None:
+        """Claim, be convicted for the epoch's list some time later, and forfeit what is held."""
+        if rare:
+            return
+        self.commit_and_draw(who, 1)
+        theirs = [c for c in CHANNEL_POOL if c.receiver in (OWNERS[who].address, HOTS[who].address)]
+        for config in theirs:
+            claimed = self.pair.twin.channels.channel(
+                self.pair.twin.channels.channel_id(config)
+            ).total_claimed
+            self.submit_claim((claim_row(config, claimed + rise),), KEYS[Address(config.receiver)])
+        self.pair.advance(wait)
+        epochs = [epoch for name, epoch in self.committed if name == who]
+        verdict = Verdict(
+            OWNERS[who].address, max(epochs, default=1), EPOCH_LIST, ZERO_DIGEST, 2, ZERO_DIGEST
+        )
+        for voter in ("val", "vic"):
+            self.do(calls.Vote(verdict, (), judged(verdict, HOTS[voter])), DEPLOYER)
+        for config in theirs:
+            self.do(calls.Reclaim(config), DEPLOYER)
 
     def some_commitment(self, data: st.DataObject) -> tuple[str, int, list[Digest]]:
         if not self.committed:
@@ -317,4 +342,4 @@ def run(machine: type[Any], examples: int, steps: int) -> None:
 
 def test_twins_and_bytecode_agree_over_random_histories() -> None:
     """Outcome, revert name, events and state of twin and bytecode are equal, and money is conserved at each step."""
-    run(Histories, examples=60, steps=60)
+    run(Histories, examples=100, steps=80)
