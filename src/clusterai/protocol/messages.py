@@ -120,7 +120,7 @@ class Refused(_Frame, frozen=True):
     """Provider: I don't do this order, or couldn't end it; nothing is owed.
 
     `code` is of a closed list: busy, unknown_model, bad_request, bad_signature, expired, unfunded, credit,
-    paused, engine_failed, shutting_down.
+    paused, engine_failed, shutting_down, cancelled (before anything was produced).
     """
 
     order: DigestBytes

@@ -1,0 +1,1 @@
+"""What a provider does: runs engines, keeps transcripts, speaks on links and with the chain."""

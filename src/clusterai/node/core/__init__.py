@@ -1,0 +1,1 @@
+"""What a provider decides: the lease book."""

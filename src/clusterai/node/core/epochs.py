@@ -1,0 +1,336 @@
+"""Receipts by epoch: made, committed in order, opened to validators, forgotten.
+
+    receipts of e | e is over: Committing fixes the list | mined | the next beacon draws | committed + window: Forget
+                    `── root, count, total                        `── AskEpoch, Challenged: always answered
+
+A receipt is promised to one epoch when its transcript is kept; that epoch isn't committed before the transcript is
+durable, since a committed receipt that can't be opened costs the stake.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from clusterai.audit.core.draw import is_drawn
+from clusterai.ledger.core import events
+from clusterai.ledger.core.calls import AnswerChallenge, CommitEpoch, Mined, Reverted, Submit
+from clusterai.ledger.core.projection import Projection
+from clusterai.market.core.directory import Directory
+from clusterai.node.core.leases import (
+    Answered,
+    Committing,
+    Disputed,
+    Forget,
+    Forgot,
+    Made,
+    Noted,
+    OpenEpoch,
+    Prepare,
+    Prepared,
+    Record,
+    Spent,
+)
+from clusterai.protocol import merkle
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import Address, Digest, Role
+from clusterai.protocol.messages import AskEpoch
+from clusterai.protocol.signing import BadSignature
+from clusterai.protocol.statements import EPOCH_LIST
+from clusterai.runtime.machine import Save
+
+COMMIT_AFTER_S = 1
+"""After an epoch's end: our clock and the chain's may differ a little."""
+RETRY_S = 10.0
+ASK_AGAIN_S = 0.5
+"""A validator that asks for the same epoch more often than this is not answered: sealing costs us more than asking."""
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """An epoch of ours as the chain has it. `beacon` is the first recorded after it."""
+
+    root: Digest
+    count: int
+    at_s: int | None = None
+    beacon: Digest | None = None
+
+
+class Epochs:
+    """One provider's receipts. A part of the lease book: `apply` changes, the rest decides.
+
+    Attributes:
+        made: receipts by order, in the order they were made, of all epochs not yet forgotten.
+        spent: orders with receipts in forgotten epochs, to their expiry.
+    """
+
+    def __init__(
+        self,
+        me: Address,
+        network: Domain,
+        recover: Callable[[Digest, bytes], Address],
+        directory: Directory,
+        chain: Projection,
+        epoch_s: int,
+        window_s: int,
+        audit_rate_ppm: int,
+    ) -> None:
+        self._me = me
+        self._network = network
+        self._recover = recover
+        self._directory = directory
+        self._chain = chain
+        self._epoch_s = epoch_s
+        self._window_s = window_s
+        self._audit_rate_ppm = audit_rate_ppm
+        self.made: dict[Digest, Made] = {}
+        self.by_epoch: dict[int, list[Digest]] = {}
+        self.lists: dict[int, tuple[Digest, ...]] = {}
+        """epochs whose commitment is fixed"""
+        self.spent: dict[Digest, int] = {}
+        self.forgotten = -1
+        self._committed: dict[int, Committed] = {}
+        """of epochs not yet forgotten"""
+        self._newest: dict[str, int] = {}
+        self._challenges: dict[tuple[int, int], events.Challenged | None] = {}
+        self._pending: dict[str, int | None] = {}
+        self._not_before_s: dict[str, float] = {}
+        self._asked_at_s: dict[tuple[Address, int, Address], float] = {}
+        self._seal_to: dict[tuple[Address, int], bytes] = {}
+
+    # --- state ---
+
+    def apply(self, record: Record) -> None:
+        match record:
+            case Made(receipt):
+                order = Digest(receipt.order)
+                self.made[order] = record
+                self.by_epoch.setdefault(receipt.epoch, []).append(order)
+            case Answered(order):
+                self._mark(Digest(order), answered=True)
+            case Disputed(order):
+                self._mark(Digest(order), answered=True, disputed=True)
+            case Committing(epoch, orders):
+                self.lists[epoch] = tuple(Digest(order) for order in orders)
+            case Forgot(epoch):
+                self.forgotten = max(self.forgotten, epoch)
+                for old in [it for it in self.by_epoch if it <= epoch]:
+                    for order in self.by_epoch.pop(old):
+                        self.spent[order] = self.made.pop(order).expires_s
+                for old in [it for it in self.lists if it <= epoch]:
+                    del self.lists[old]
+                for old in [it for it in self._committed if it <= epoch]:
+                    del self._committed[old]
+                for challenge in [it for it in self._challenges if it[0] <= epoch]:
+                    del self._challenges[challenge]
+            case Spent(order, expires_s):
+                self.spent[Digest(order)] = expires_s
+            case _:
+                pass
+
+    def snapshot(self) -> list[msgspec.Struct]:
+        records: list[msgspec.Struct] = [Spent(order, expires_s) for order, expires_s in self.spent.items()]
+        if self.forgotten >= 0:
+            records.append(Forgot(self.forgotten))
+        records.extend(self.made.values())
+        records.extend(Committing(epoch, orders) for epoch, orders in self.lists.items())
+        return records
+
+    def epoch_of_next(self, now_s: float) -> int:
+        """Where a receipt that is made now belongs: never in an epoch whose list is fixed."""
+        epoch = int(self._chain.time_s(now_s)) // self._epoch_s
+        return max(epoch, self.forgotten + 1, max(self.lists, default=-1) + 1)
+
+    def committed(self, epoch: int) -> Committed | None:
+        return self._committed.get(epoch)
+
+    def _mark(self, order: Digest, **changes: bool) -> None:
+        made = self.made.get(order)
+        if made is not None:
+            self.made[order] = msgspec.structs.replace(made, **changes)
+
+    def _save(self, record: Record) -> Save:
+        self.apply(record)
+        return Save(record)
+
+    # --- from the chain ---
+
+    def project(self, event: Any) -> None:
+        """Take a chain event; acting on it waits for the next `tick`, so that a replay acts on nothing that is over."""
+        match event:
+            case events.EpochCommitted(provider, epoch, root, count) if provider == self._me:
+                self._chain.put(self._newest, "epoch", epoch)
+                if epoch > self.forgotten:
+                    self._chain.put(self._committed, epoch, Committed(root, count))
+            case events.BeaconRecorded(_, beacon):
+                for epoch, it in list(self._committed.items()):
+                    if it.beacon is None:
+                        self._chain.put(self._committed, epoch, msgspec.structs.replace(it, beacon=beacon))
+            case events.Challenged(_, provider, epoch, index) if (
+                provider == self._me and epoch > self.forgotten
+            ):
+                self._chain.put(self._challenges, (epoch, index), event)
+            case events.ChallengeAnswered(provider, epoch, index) if provider == self._me:
+                self._chain.put(self._challenges, (epoch, index), None)
+            case events.Block(number, timestamp_s):
+                for epoch, it in list(self._committed.items()):
+                    if it.at_s is None:
+                        self._chain.put(self._committed, epoch, msgspec.structs.replace(it, at_s=timestamp_s))
+                for key, block in list(self._pending.items()):
+                    if block is not None and block <= number:
+                        del self._pending[key]
+            case _:
+                pass
+
+    def outcome(self, event: Mined | Reverted, now_s: float) -> list[Any]:
+        if event.key not in self._pending:
+            return []
+        if isinstance(event, Mined):
+            self._pending[event.key] = event.block
+            return []
+        del self._pending[event.key]
+        self._not_before_s[event.key] = now_s + RETRY_S
+        return [Noted("reverted", f"{event.key}: {event.reason}")]
+
+    # --- what is due ---
+
+    def tick(self, now_s: float, keeping: Callable[[int], bool], *, barred: bool) -> list[Any]:
+        """
+        Args:
+            keeping: whether a receipt promised to this epoch waits for its transcript.
+            barred: convicted: nothing more can be committed, but what was can still be asked for.
+        """
+        effects: list[Any] = []
+        if not barred:
+            effects += self._commit(now_s, keeping)
+        effects += self._answer(now_s)
+        effects += self._forget(now_s)
+        return effects
+
+    def _commit(self, now_s: float, keeping: Callable[[int], bool]) -> list[Any]:
+        """The oldest epoch that is over and not on chain; one at a time, since the Court takes them in rising order."""
+        newest = self._newest.get("epoch", -1)
+        for epoch in sorted(self.by_epoch):
+            if epoch in self._committed:
+                continue
+            if epoch < newest:
+                continue  # passed over: another commitment of ours overtook it, and the Court takes no older one
+            if self._chain.time_s(now_s) < (epoch + 1) * self._epoch_s + COMMIT_AFTER_S or keeping(epoch):
+                return []
+            effects: list[Any] = []
+            if epoch not in self.lists:
+                orders = tuple(it for it in self.by_epoch[epoch] if not self.made[it].disputed)
+                effects.append(self._save(Committing(epoch, orders)))
+            orders = self.lists[epoch]
+            if not orders:
+                continue  # all disputed: nothing to commit, and the Court takes no empty epoch
+            receipts = [self.made[order].receipt for order in orders]
+            root = merkle.root([receipt.struct() for receipt in receipts])
+            total_wei = sum(receipt.amount_wei for receipt in receipts)
+            call = CommitEpoch(epoch, root, len(receipts), total_wei)
+            return [*effects, *self._submit(f"commit:{epoch}", call, now_s)]
+        return []
+
+    def _answer(self, now_s: float) -> list[Any]:
+        effects: list[Any] = []
+        for (epoch, index), challenge in self._challenges.items():
+            key = f"answer:{epoch}:{index}"
+            late = challenge is None or self._chain.time_s(now_s) > challenge.deadline_s
+            if challenge is None or late or epoch not in self.lists or not self._free(key, now_s):
+                continue
+            if index != EPOCH_LIST and index >= len(self.lists[epoch]):
+                continue
+            self._not_before_s[key] = now_s + RETRY_S
+            orders = self.lists[epoch]
+            effects.append(
+                Prepare(
+                    epoch,
+                    index,
+                    tuple(self.made[order].receipt for order in orders),
+                    None if index == EPOCH_LIST else orders[index],
+                    self._seal_to.get((challenge.validator, epoch)),
+                )
+            )
+        return effects
+
+    def prepared(self, event: Prepared) -> list[Any]:
+        key = f"answer:{event.epoch}:{event.index}"
+        if event.answer is None:
+            return [
+                Noted("unanswerable", f"receipt {event.index} of epoch {event.epoch} can't be shown on chain")
+            ]
+        if key in self._pending:
+            return []
+        self._pending[key] = None
+        return [Submit(key, AnswerChallenge(self._me, event.epoch, event.index, event.answer))]
+
+    def _forget(self, now_s: float) -> list[Any]:
+        """Epochs from the oldest on, as long as nobody can ask for them: judged too late, or never to be committed."""
+        effects: list[Any] = []
+        head_s = self._chain.head_s
+        newest = self._newest.get("epoch", -1)
+        for epoch in sorted(self.by_epoch):
+            committed = self._committed.get(epoch)
+            if committed is None:
+                empty = epoch in self.lists and not self.lists[epoch]
+                over = empty or epoch < newest
+            else:
+                over = (
+                    head_s is not None
+                    and committed.at_s is not None
+                    and head_s > committed.at_s + self._window_s
+                )
+            if not over:
+                break
+            effects += [self._save(Forgot(epoch)), Forget(epoch)]
+            self._asked_at_s = {key: at for key, at in self._asked_at_s.items() if key[1] > epoch}
+            self._seal_to = {key: seal for key, seal in self._seal_to.items() if key[1] > epoch}
+        time_s = self._chain.time_s(now_s)
+        for order in [order for order, expires_s in self.spent.items() if expires_s < time_s]:
+            del self.spent[order]
+        return effects
+
+    def _submit(self, key: str, call: CommitEpoch, now_s: float) -> list[Any]:
+        if not self._free(key, now_s):
+            return []
+        self._pending[key] = None
+        return [Submit(key, call)]
+
+    def _free(self, key: str, now_s: float) -> bool:
+        return key not in self._pending and now_s >= self._not_before_s.get(key, 0.0)
+
+    # --- what validators ask ---
+
+    def asked(self, gateway: Address, ask: AskEpoch, now_s: float) -> list[Any]:
+        """Open an epoch to a registered validator; only what the beacon drew, whatever it asks for."""
+        validator = Address(ask.validator)
+        if ask.provider != self._me or not self._is_validators(ask, validator):
+            return [Noted("stranger_asks", f"for epoch {ask.epoch}", validator)]
+        committed = self._committed.get(ask.epoch)
+        orders = self.lists.get(ask.epoch)
+        if committed is None or not orders:
+            return []
+        asked = (validator, ask.epoch, gateway)
+        if now_s < self._asked_at_s.get(asked, float("-inf")) + ASK_AGAIN_S:
+            return []
+        self._asked_at_s[asked] = now_s
+        self._seal_to[validator, ask.epoch] = ask.seal_to
+        receipts = tuple(self.made[order].receipt for order in orders)
+        signatures = tuple(self.made[order].signature for order in orders)
+        drawn = tuple(
+            (index, orders[index])
+            for index in dict.fromkeys(ask.drawn)
+            if index < len(orders) and self._drawn(ask.epoch, committed, index)
+        )
+        return [OpenEpoch(gateway, ask, receipts, signatures, drawn)]
+
+    def _is_validators(self, ask: AskEpoch, validator: Address) -> bool:
+        try:
+            hot = self._recover(ask.signing_digest(self._network), ask.signature)
+        except BadSignature:
+            return False
+        return self._directory.acts_for(hot, validator, Role.VALIDATOR)
+
+    def _drawn(self, epoch: int, committed: Committed, index: int) -> bool:
+        return committed.beacon is not None and is_drawn(
+            committed.beacon, self._me, epoch, committed.root, index, self._audit_rate_ppm
+        )

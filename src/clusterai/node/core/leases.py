@@ -1,0 +1,208 @@
+"""The lease book's vocabulary: what it hears, what it asks for, and what it writes down.
+
+Work ──> Start ──> Produced ──> Keep ──> Kept ──> Save(Made) ──> Send(Finished) ──> Pay
+          │                                                                          │ Save(Vouched)
+          └──> Broke ──> Send(Refused)                                               └──> Dispute ──> Save(Disputed)
+
+epoch over ──> Save(Committing) ──> Submit(CommitEpoch) ──> audits: Open, Prepare ──> window over ──> Save(Forgot), Forget
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from clusterai.ledger.core import claims
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.messages import Answer, AskEpoch, ModelOffer, Transcript
+from clusterai.protocol.statements import (
+    U32,
+    U40,
+    DigestBytes,
+    Order,
+    Receipt,
+    SignatureBytes,
+)
+
+# --- events ---
+
+
+class Serving(msgspec.Struct, frozen=True):
+    """The engines are ready for these offers; none while an engine starts or restarts."""
+
+    offers: tuple[ModelOffer, ...]
+
+
+class Produced(msgspec.Struct, frozen=True):
+    """An order's work ended by itself or was stopped; `cached_units` is only told, not charged by."""
+
+    order: Digest
+    answer: Answer
+    cached_units: int = 0
+
+
+class Broke(msgspec.Struct, frozen=True):
+    """An order's work can't be done: busy, bad_request, engine_failed."""
+
+    order: Digest
+    code: str
+    detail: str
+    retry_after_ms: int = 0
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """The transcript of an order is durable."""
+
+    order: Digest
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """The bytes that answer a challenge, or None where they don't exist or don't fit."""
+
+    epoch: int
+    index: int
+    answer: bytes | None
+
+
+class Drain(msgspec.Struct, frozen=True):
+    """Take no more work; what runs may end."""
+
+
+# --- effects ---
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Do this and report `Produced` or `Broke`; tokens stream to `gateway` meanwhile."""
+
+    order: Digest
+    gateway: Address
+    model: Digest
+    kind: str
+    request: Any
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """End an order's work at once. With `report`, `Produced` follows with what there is; else nothing does."""
+
+    order: Digest
+    report: bool
+
+
+class Keep(msgspec.Struct, frozen=True):
+    """Make a transcript durable, encrypted under its epoch's key; `Kept` follows."""
+
+    epoch: int
+    order: Digest
+    transcript: Transcript
+
+
+class Forget(msgspec.Struct, frozen=True):
+    """Destroy the key and the transcripts of an epoch: nobody can ask for them any more."""
+
+    epoch: int
+
+
+class OpenEpoch(msgspec.Struct, frozen=True):
+    """Show a validator an epoch: all its receipts, and the drawn ones' transcripts, sealed; sent through `gateway`."""
+
+    gateway: Address
+    ask: AskEpoch
+    receipts: tuple[Receipt, ...]
+    signatures: tuple[bytes, ...]
+    drawn: tuple[tuple[int, Digest], ...]
+
+
+class Prepare(msgspec.Struct, frozen=True):
+    """Pack the on-chain answer to a challenge; `Prepared` follows. `order` is None for the epoch's list."""
+
+    epoch: int
+    index: int
+    receipts: tuple[Receipt, ...]
+    order: Digest | None
+    seal_to: bytes | None
+
+
+class Noted(msgspec.Struct, frozen=True):
+    """For people and metrics: something happened that nobody else is told."""
+
+    what: str
+    detail: str
+    peer: Address | None = None
+
+
+# --- records ---
+
+
+class _Record(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True, array_like=True):
+    pass
+
+
+class Made(_Record, frozen=True):
+    """A receipt that we signed. `answered`: its gateway paid or disputed it, so it needn't be sent again."""
+
+    receipt: Receipt
+    signature: SignatureBytes
+    channel_id: DigestBytes
+    reason: Annotated[str, Meta(max_length=16)]
+    cached_units: U32
+    expires_s: U40
+    answered: bool = False
+    disputed: bool = False
+
+
+class Answered(_Record, frozen=True):
+    """The gateway paid this order."""
+
+    order: DigestBytes
+
+
+class Disputed(_Record, frozen=True):
+    """The gateway refuses to pay; not committed, unless that was done already."""
+
+    order: DigestBytes
+
+
+class Committing(_Record, frozen=True):
+    """The receipts of an epoch in commitment order: fixed before the chain hears of them."""
+
+    epoch: U40
+    orders: Annotated[tuple[DigestBytes, ...], Meta(max_length=10_000)]
+
+
+class Forgot(_Record, frozen=True):
+    """Nothing of this epoch and those before can be asked for any more."""
+
+    epoch: U40
+
+
+class Spent(_Record, frozen=True):
+    """Snapshot: an order that had a receipt in a forgotten epoch and hasn't expired; it must not be done again."""
+
+    order: DigestBytes
+    expires_s: U40
+
+
+class Carried(_Record, frozen=True):
+    """Snapshot: what receipts of forgotten epochs add up to on a channel."""
+
+    channel_id: DigestBytes
+    amount_wei: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+Record = (
+    Carried | Made | Answered | Disputed | Committing | Forgot | Spent | claims.ChannelMet | claims.Vouched
+)
+
+
+class Running(msgspec.Struct):
+    """An order in work; not durable, for nothing is owed before its receipt."""
+
+    order: Order
+    signature: bytes
+    kind: str
+    request: bytes
+    value: Any
+    offer: ModelOffer
+    cancelled: bool = False
+    keeping: Made | None = None
+    """the receipt, while its transcript becomes durable"""
