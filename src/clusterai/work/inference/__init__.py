@@ -5,6 +5,7 @@ position decide. So a validator with the weights can re-draw each token from one
 where one died. The room refuses requests whose answer would depend on anything else.
 """
 
+from clusterai.work.inference.check import check
 from clusterai.work.inference.price import Price, cap_wei, cost_wei, recount
 from clusterai.work.inference.spec import (
     NO_LOGPROBS,
@@ -29,6 +30,7 @@ KIND = Kind(
         recount(generation, answer).answer_tokens,
     ),
     resume=resume,
+    check=check,
 )
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "Sampling",
     "Usage",
     "cap_wei",
+    "check",
     "choice_seed",
     "cost_wei",
     "decode_generation",

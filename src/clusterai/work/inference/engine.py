@@ -12,6 +12,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from clusterai.models.core.card import Calibration
+from clusterai.models.core.text import Vocabulary
+from clusterai.work.inference.core.grammar import Grammar
 from clusterai.work.inference.spec import FinishReason, Generation, Usage
 
 
@@ -76,11 +79,23 @@ class Engine(Protocol):
         model: its content address.
         context: the most tokens that prompt and answer may have together.
         vocabulary: rows of logits are this wide.
+        words: the bytes of each token, and which tokens end an answer.
+        calibration: the audit's constants for this model.
     """
 
     model: bytes
     context: int
     vocabulary: int
+    words: Vocabulary
+    calibration: Calibration
+
+    def grammar(self, generation: Generation) -> Grammar | None:
+        """The grammar of the generation's schema, with `so_far` read; None without a schema.
+
+        Raises:
+            BadSchema: it can't be followed, or `so_far` doesn't.
+        """
+        ...
 
     def submit(self, generation: Generation) -> Stream:
         """Queue a generation; called in the event loop's thread.

@@ -19,12 +19,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from clusterai.models.core.card import Calibration
 from clusterai.models.core.text import Vocabulary
 from clusterai.work.inference.adapters.paged import PRECISION, PagedModel
 from clusterai.work.inference.adapters.streams import QueueStream
 from clusterai.work.inference.core.blocks import BLOCK, BlockPool
 from clusterai.work.inference.core.ending import Ending
 from clusterai.work.inference.core.grammar import BadSchema, Grammar, GrammarMaker
+from clusterai.work.inference.core.judge import GENERIC
 from clusterai.work.inference.core.sampler import Context, draw, logprobs
 from clusterai.work.inference.core.schedule import Part, Scheduler, Sequence
 from clusterai.work.inference.engine import Busy, EngineFailed, Finish, Stats, TokenEvent, Unfit
@@ -99,6 +101,7 @@ class OpenVinoEngine:
         queue: answers waiting; then `Busy`.
         cache_bytes, threads, precision: see `PagedModel`.
         grammars: makes a grammar from a JSON schema; without it, schemas are refused.
+        calibration: the audit's constants, from the model's card.
     """
 
     def __init__(
@@ -114,12 +117,15 @@ class OpenVinoEngine:
         threads: int = 1,
         precision: str = PRECISION,
         grammars: GrammarMaker | None = None,
+        calibration: Calibration = GENERIC,
     ) -> None:
         self._paged = PagedModel(folder, cache_bytes=cache_bytes, threads=threads, precision=precision)
         self.model = model
-        self.context = min(context, (self._paged.blocks - 1) * BLOCK)
+        self.context = context
+        self._capacity = (self._paged.blocks - 1) * BLOCK
         self.vocabulary = self._paged.vocabulary
-        self._words = vocabulary
+        self.words = vocabulary
+        self.calibration = calibration
         self._most = slots + queue
         self._grammars = grammars
         self._pool = BlockPool(self._paged.blocks)
@@ -139,11 +145,15 @@ class OpenVinoEngine:
         if generation.model != self.model:
             raise Unfit("this engine serves another model; route the request by its model address")
         size = len(generation.prompt) + len(generation.so_far)
-        self._fits(size, max(*generation.prompt, *generation.so_far, 0))
+        most = len(generation.prompt) + generation.max_tokens
+        self._fits(size, min(most, self.context), max(*generation.prompt, *generation.so_far, 0))
         if len(self._jobs) >= self._most:
             raise Busy(self.stats().queued, self._retry_after_s())
-        grammar = self._grammar(generation)
-        ending = Ending(generation, self._words, self.context)
+        try:
+            grammar = self.grammar(generation)
+        except BadSchema as error:
+            raise Unfit(str(error)) from None
+        ending = Ending(generation, self.words, self.context)
         self._start()
         sequence = Sequence(self._number(), generation.prompt, generation.so_far)
         stream = QueueStream(lambda: self._tell(lambda: self._cancel(sequence)))
@@ -155,7 +165,8 @@ class OpenVinoEngine:
     async def score(self, prompt: Tokens[int], answer: Tokens[int], skip: int = 0) -> AsyncIterator[Rows]:
         if skip >= len(answer):
             return
-        self._fits(len(prompt) + len(answer) - 1, max(*prompt, *answer))
+        size = len(prompt) + len(answer)
+        self._fits(size - 1, size, max(*prompt, *answer))
         self._start()
         first = len(prompt) + skip - 1
         sequence = Sequence(self._number(), prompt, answer[:-1], rows_from=first)
@@ -192,27 +203,29 @@ class OpenVinoEngine:
         await asyncio.to_thread(thread.join)
         self._thread = None
 
-    def _fits(self, size: int, greatest: int) -> None:
-        if size >= self.context:
-            raise Unfit(f"the prompt has {size} tokens and the context {self.context}; shorten the prompt")
-        if greatest >= self.vocabulary:
-            raise Unfit(
-                f"token {greatest} is past the model's {self.vocabulary}; tokenize with the model's tokenizer"
-            )
-
-    def _grammar(self, generation: Generation) -> Grammar | None:
+    def grammar(self, generation: Generation) -> Grammar | None:
         schema = generation.sampling.schema
         if schema is None:
             return None
         if self._grammars is None:
-            raise Unfit("this engine can't follow a schema; leave response_format out")
+            raise BadSchema("this engine can't follow a schema; leave response_format out")
+        grammar = self._grammars(schema)
         try:
-            grammar = self._grammars(schema)
             for token in generation.so_far:
                 grammar.push(token)
-        except BadSchema as error:
-            raise Unfit(str(error)) from None
+        except ValueError as error:
+            raise BadSchema(f"the tokens so far don't follow the schema: {error}") from None
         return grammar
+
+    def _fits(self, size: int, most: int, greatest: int) -> None:
+        if size >= self.context:
+            raise Unfit(f"the prompt has {size} tokens and the context {self.context}; shorten the prompt")
+        if most > self._capacity:
+            raise Unfit(f"{most} tokens don't fit this engine's cache of {self._capacity}; lower max_tokens")
+        if greatest >= self.vocabulary:
+            raise Unfit(
+                f"token {greatest} is past the model's {self.vocabulary}; tokenize with the model's tokenizer"
+            )
 
     def _retry_after_s(self) -> float:
         """How long until a queue's place is free, by the tokens that the running answers may still take."""

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from clusterai.work.inference.adapters.streams import QueueStream
 from clusterai.work.inference.core import tiny
 from clusterai.work.inference.core.ending import Ending
+from clusterai.work.inference.core.grammar import BadSchema, Grammar
+from clusterai.work.inference.core.judge import GENERIC
 from clusterai.work.inference.core.sampler import Context, draw, logprobs
 from clusterai.work.inference.engine import (
     Busy,
@@ -43,7 +45,8 @@ class TinyEngine:
         self.model = model
         self.context = context
         self.vocabulary = tiny.SIZE
-        self._words = tiny.vocabulary()
+        self.words = tiny.vocabulary()
+        self.calibration = GENERIC
         self._tiny = tiny.TinyModel(model, altered)
         self._slots = asyncio.Semaphore(slots)
         self._limit = slots + queue
@@ -51,14 +54,21 @@ class TinyEngine:
         self._pause_s = pause_s
         self._tasks: dict[asyncio.Task[None], QueueStream] = {}
 
+    def grammar(self, generation: Generation) -> Grammar | None:
+        if generation.sampling.schema is not None:
+            raise BadSchema("the tiny model can't follow a schema; leave response_format out")
+        return None
+
     def submit(self, generation: Generation) -> QueueStream:
         if generation.model != self.model:
             raise Unfit("this engine serves another model; route the request by its model address")
         size = len(generation.prompt) + len(generation.so_far)
         if size >= self.context:
             raise Unfit(f"prompt has {size} tokens, the context {self.context}; shorten the prompt")
-        if generation.sampling.schema is not None:
-            raise Unfit("the tiny model can't follow a schema; leave response_format out")
+        try:
+            self.grammar(generation)
+        except BadSchema as error:
+            raise Unfit(str(error)) from None
         if len(self._tasks) >= self._limit:
             raise Busy(self._limit - self._slot_count, 0.1)
         stopping = asyncio.Event()
@@ -80,7 +90,7 @@ class TinyEngine:
             for token in prompt:
                 state = self._tiny.after(state, token)
             penalties = Context(generation.sampling, generation.prompt, generation.so_far)
-            ending = Ending(generation, self._words, self.context)
+            ending = Ending(generation, self.words, self.context)
             size, reason = 0, None
             while reason is None:
                 await asyncio.sleep(self._pause_s)
