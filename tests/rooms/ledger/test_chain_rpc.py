@@ -324,10 +324,9 @@ def test_gas_is_counted_as_elsewhere(web3: Any, toy: Any):
         f.note(b"g" * 32, 3, b"abc" * 50, "text"),
         f.make(),
         f.makeAndKill(),
-        f.remember(),
         f.transient_(3),
         f.fails("no"),
         f.transfer(who, 1),
     ]
     used = [doing(web3, fresh, call)["gasUsed"] for call in calls]
-    assert used == [51_212, 51_326, 29_426, 30_657, 95_081, 100_494, 65_450, 21_725, 22_275, 24_253]
+    assert used == [51_212, 51_326, 29_426, 30_657, 95_081, 100_494, 21_725, 22_275, 24_253]

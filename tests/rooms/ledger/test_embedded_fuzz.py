@@ -15,12 +15,8 @@ from clusterai.ledger.adapters.embedded.chain import Chain
 from clusterai.ledger.adapters.embedded.methods import Methods
 from clusterai.ledger.adapters.embedded.pool import Pool
 from clusterai.ledger.adapters.embedded.rpc import MAX_BATCH, Rpc
-from clusterai.ledger.adapters.embedded.transactions import (
-    BadTransaction,
-    decode_rlp,
-    decode_transaction,
-    encode_rlp,
-)
+from clusterai.ledger.adapters.embedded.transactions import BadTransaction, decode_transaction
+from clusterai.ledger.core.rlp import BadRlp, decode_rlp, encode_rlp
 from clusterai.protocol.signing import Key
 from tests.rooms.ledger.conftest import CHAIN_ID
 from tests.rooms.ledger.test_embedded_journal import GENESIS, SEED, TOY_AT, Clock
@@ -194,7 +190,7 @@ def test_rlp_round_trips(item: Any):
     if depth(item) <= 4:
         assert decode_rlp(encode_rlp(item)) == item
     else:
-        with pytest.raises(BadTransaction, match="deep"):
+        with pytest.raises(BadRlp, match="deep"):
             decode_rlp(encode_rlp(item))
 
 
@@ -208,7 +204,7 @@ def test_rlp_has_one_spelling(data: bytes):
     """Bytes that decode are what encoding gives back."""
     try:
         item = decode_rlp(data)
-    except BadTransaction:
+    except BadRlp:
         return
     assert encode_rlp(item) == data
 

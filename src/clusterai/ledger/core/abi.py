@@ -36,6 +36,7 @@ class _Log(msgspec.Struct, frozen=True):
     indexed: tuple[str, ...]
     data: tuple[str, ...]
     order: tuple[tuple[bool, int], ...]
+    is_static: bool
 
 
 class Codec:
@@ -69,10 +70,16 @@ class Codec:
         log = self._logs.get((address, topics[0])) if topics else None
         if log is None:
             return None
-        indexed = [abi.decode((kind,), topic)[0] for kind, topic in zip(log.indexed, topics[1:], strict=True)]
-        plain = abi.decode(log.data, data)
-        values = [(indexed if is_indexed else plain)[at] for is_indexed, at in log.order]
-        return cast("events.Event", log.kind(*map(_value, values)))
+        indexed = [_word(kind, topic) for kind, topic in zip(log.indexed, topics[1:], strict=True)]
+        if log.is_static:
+            # eth_abi takes 50 microseconds for such a log, which is all but one of ours; this takes 5
+            plain = [_word(kind, data[32 * at : 32 * at + 32]) for at, kind in enumerate(log.data)]
+        else:
+            plain = list(map(_value, abi.decode(log.data, data)))
+        return cast(
+            "events.Event",
+            log.kind(*[(indexed if is_indexed else plain)[at] for is_indexed, at in log.order]),
+        )
 
     def topics(self) -> list[tuple[Address, bytes]]:
         """Contract and first topic of all events that have structs, for log filters."""
@@ -138,7 +145,19 @@ def _log(kind: type[Any], inputs: list[dict[str, Any]]) -> _Log:
         order.append((entry["indexed"], len(part)))
         part.append(_canonical(entry))
     assert len(order) == len(kind.__struct_fields__), f"{kind.__name__} and its event differ"
-    return _Log(kind, tuple(indexed), tuple(data), tuple(order))
+    return _Log(kind, tuple(indexed), tuple(data), tuple(order), all(map(_is_word, data)))
+
+
+def _is_word(kind: str) -> bool:
+    return kind == "address" or kind == "bytes32" or kind.startswith("uint")
+
+
+def _word(kind: str, word: bytes) -> Any:
+    """A value of one of `_is_word`'s types out of its 32 bytes."""
+    assert len(word) == 32, "a log of our contracts has whole words"
+    if kind == "address":
+        return Address(word[12:])
+    return int.from_bytes(word) if kind != "bytes32" else word
 
 
 def _signature(entry: dict[str, Any]) -> str:

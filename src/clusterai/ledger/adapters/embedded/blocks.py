@@ -19,7 +19,8 @@ from clusterai.ledger.adapters.embedded.evm import (
     Outcome,
     Writes,
 )
-from clusterai.ledger.adapters.embedded.transactions import Transaction, encode_rlp, integer_bytes
+from clusterai.ledger.adapters.embedded.transactions import Transaction
+from clusterai.ledger.core.rlp import encode_rlp, integer_bytes
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 
 EMPTY_UNCLES = bytes.fromhex("1dcc4de8dec75d7aab85b567b6ccd41ad312451b948a7413f0a142fd40d49347")

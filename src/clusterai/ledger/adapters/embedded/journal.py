@@ -34,7 +34,8 @@ from clusterai.ledger.adapters.embedded.evm import (
     SlotWrite,
     Writes,
 )
-from clusterai.ledger.adapters.embedded.transactions import decode_transaction, integer_bytes
+from clusterai.ledger.adapters.embedded.transactions import decode_transaction
+from clusterai.ledger.core.rlp import integer_bytes
 from clusterai.protocol.ids import Address, Digest
 
 IDLE_RUN = 256

@@ -4,21 +4,17 @@ Types 0 (legacy, EIP-155 only), 1 (EIP-2930) and 2 (EIP-1559). Every second spel
 refused (leading zeros, long lengths, trailing bytes, high s), so that one transaction has one hash.
 """
 
-from typing import TypeAlias
-
 import msgspec
 from coincurve import PublicKey
 from eth_hash.auto import keccak
 
+from clusterai.ledger.core.rlp import BadRlp, Rlp, decode_rlp, encode_rlp, integer_bytes
 from clusterai.protocol.ids import Address, Digest
 
 MAX_TRANSACTION_BYTES = 128 * 1024
 """As go-ethereum's pool: initcode may be 48 KiB, and nothing honest comes near the rest."""
 
 _HALF_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364140 // 2
-_MAX_DEPTH = 4
-
-Rlp: TypeAlias = "bytes | list[Rlp]"
 
 
 class BadTransaction(ValueError):
@@ -62,11 +58,12 @@ def decode_transaction(raw: bytes, chain_id: int) -> Transaction:
         raise BadTransaction(f"oversized data: {len(raw)} bytes, the limit is {MAX_TRANSACTION_BYTES}")
     if not raw:
         raise BadTransaction("no bytes")
-    if raw[0] >= 0xC0:
-        return _legacy(raw, chain_id)
-    if raw[0] not in (1, 2):
+    if raw[0] < 0xC0 and raw[0] not in (1, 2):
         raise BadTransaction(f"transaction type not supported: {raw[0]}; send type 0, 1 or 2")
-    return _typed(raw, chain_id)
+    try:
+        return _legacy(raw, chain_id) if raw[0] >= 0xC0 else _typed(raw, chain_id)
+    except BadRlp as error:
+        raise BadTransaction(str(error)) from None
 
 
 def _legacy(raw: bytes, chain_id: int) -> Transaction:
@@ -194,66 +191,3 @@ def _integer(item: Rlp, size: int = 32) -> int:
     if len(data) > size or data[:1] == b"\0":
         raise BadTransaction("rlp: an integer with leading zeros or too many bytes")
     return int.from_bytes(data)
-
-
-def integer_bytes(value: int) -> bytes:
-    """Shortest big-endian form; zero is no bytes at all."""
-    return value.to_bytes((value.bit_length() + 7) // 8)
-
-
-def encode_rlp(item: Rlp) -> bytes:
-    """Source: Ethereum yellow paper, appendix B. By hand because the `rlp` package takes 4 times as long."""
-    if isinstance(item, bytes):
-        if len(item) == 1 and item[0] < 0x80:
-            return item
-        return _length(len(item), 0x80) + item
-    body = b"".join(map(encode_rlp, item))
-    return _length(len(body), 0xC0) + body
-
-
-def _length(size: int, offset: int) -> bytes:
-    if size < 56:
-        return bytes((offset + size,))
-    digits = integer_bytes(size)
-    return bytes((offset + 55 + len(digits),)) + digits
-
-
-def decode_rlp(data: bytes) -> Rlp:
-    """The one item that `data` is, or BadTransaction."""
-    item, end = _decode(data, 0, len(data), 0)
-    if end != len(data):
-        raise BadTransaction("rlp: bytes after the end")
-    return item
-
-
-def _decode(data: bytes, at: int, limit: int, depth: int) -> tuple[Rlp, int]:
-    if at >= limit or depth > _MAX_DEPTH:
-        raise BadTransaction("rlp: too short or too deep")
-    head = data[at]
-    if head < 0x80:
-        return data[at : at + 1], at + 1
-    offset = 0x80 if head < 0xC0 else 0xC0
-    start, end = _span(data, at, limit, head - offset)
-    if offset == 0x80:
-        body = data[start:end]
-        if len(body) == 1 and body[0] < 0x80:
-            raise BadTransaction("rlp: a small byte with a length")
-        return body, end
-    items: list[Rlp] = []
-    while start < end:
-        item, start = _decode(data, start, end, depth + 1)
-        items.append(item)
-    return items, end
-
-
-def _span(data: bytes, at: int, limit: int, size: int) -> tuple[int, int]:
-    start = at + 1
-    if size >= 56:
-        digits = data[start : start + size - 55]
-        start += size - 55
-        size = int.from_bytes(digits)
-        if start > limit or digits[:1] == b"\0" or size < 56:
-            raise BadTransaction("rlp: a length that is not the shortest")
-    if start + size > limit:
-        raise BadTransaction("rlp: a length past the end")
-    return start, start + size
