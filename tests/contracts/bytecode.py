@@ -7,7 +7,7 @@ from eth_abi import abi
 from eth_hash.auto import keccak
 
 from clusterai.ledger.adapters.embedded.evm import BlockContext as EvmBlock
-from clusterai.ledger.adapters.embedded.evm import Evm, Message, Outcome
+from clusterai.ledger.adapters.embedded.evm import Evm, Log, Message, Outcome
 from clusterai.ledger.adapters.embedded.genesis import build, genesis_of
 from clusterai.ledger.artifacts import load
 from clusterai.ledger.core.abi import Codec
@@ -22,7 +22,7 @@ GAS = 29_000_000
 
 
 class BytecodeChain:
-    """Executes calls on the bytecode; keeps the gas of the last one in `gas_used`."""
+    """Executes calls on the bytecode; keeps gas and logs of the last one."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -30,6 +30,7 @@ class BytecodeChain:
         self.evm = Evm(CHAIN_ID)
         build(self.evm, genesis_of(plan), EvmBlock(0, 1, bytes(32)))
         self.gas_used = 0
+        self.logs: tuple[Log, ...] = ()
 
     def execute(self, call: Call, sender: Address, block: BlockContext) -> tuple[Event, ...] | Refused:
         to, data = self.codec.encode(call)
@@ -45,6 +46,7 @@ class BytecodeChain:
         self.enter(block)
         outcome, _ = self.evm.execute(Message(sender, to, data, 0, GAS))
         self.gas_used = outcome.gas_used
+        self.logs = outcome.logs
         if not outcome.success:
             assert not outcome.halt, f"{outcome.halt} in {to.hex()}"
             return Refused(self.codec.revert(outcome.output))
