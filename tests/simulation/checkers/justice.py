@@ -73,9 +73,10 @@ class JusticeDone(OfBlocks):
                 case Keep(evidence):
                     self._kept.setdefault(process.address, set()).add(evidence)
                 case Submit(_, calls.Vote(verdict)) if process.address not in self._villains:
-                    kept = self._kept.get(process.address, ())
-                    require(verdict.evidence in kept, "no vote without evidence", process.name, verdict)
                     if verdict.outcome == Outcome.FRAUD:
+                        kept = self._kept.get(process.address, ())
+                        has = verdict.index == EPOCH_LIST or verdict.evidence in kept
+                        require(has, "no vote without evidence", process.name, verdict)
                         self._is_fraud(Address(verdict.provider), verdict.index, Digest(verdict.leaf))
                 case _:
                     pass

@@ -45,15 +45,15 @@ class Request(msgspec.Struct, eq=False):
 class Client:
     """One account at one gateway."""
 
-    def __init__(self, world: "World", name: str, gateway: "Gateway", requests: int, over_s: float) -> None:
+    def __init__(self, world: "World", name: str, gateway: "Gateway") -> None:
         self.world = world
         self.name = name
         self.gateway = gateway
         self.account = Digest(blake3(name.encode()).digest())
         self._random = Random(f"{name} {world.seed}")
-        self.requests = [self._plan(number) for number in range(requests)]
+        self.requests = [self._plan(number) for number in range(world.shape.requests)]
         for request in self.requests:
-            at_us = 1 + int(self._random.random() * over_s * SECOND_US)
+            at_us = 1 + int(self._random.random() * world.shape.busy_s * SECOND_US)
             world.simulation.timeline.after(at_us, self._ask, request)
 
     @property

@@ -12,7 +12,7 @@ from clusterai.ledger.core.calls import Submit
 from clusterai.market.core.directory import Directory
 from clusterai.market.core.routing import Routing
 from clusterai.protocol.eip712 import Domain
-from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.ids import Address, Digest, Role
 from clusterai.protocol.messages import Relay, Unreachable
 from clusterai.protocol.signing import BadSignature
 from clusterai.protocol.statements import channels_domain, network_domain
@@ -25,6 +25,8 @@ from tests.simulation.world.parties import Party, recover
 
 if TYPE_CHECKING:
     from tests.simulation.world.clients import Client, Request
+    from tests.simulation.world.providers import Provider
+    from tests.simulation.world.validators import Validator
     from tests.simulation.world.world import World
 
 NETWORK: Domain = network_domain(CHAIN_ID, ADDRESSES.registry)
@@ -109,6 +111,24 @@ class Gateway:
     def meter(self) -> Meter | None:
         machine = self.process.machine
         return machine.meter if isinstance(machine, Relaying) else None
+
+    @property
+    def directory(self) -> Directory | None:
+        return None if self.meter is None else self.meter.directory
+
+    def host(self, caller: "Provider | Validator", role: Role) -> None:
+        """Keep a link with `caller`, as long as each finds the other in the Registry, and not barred."""
+
+        def admitted() -> bool:
+            ours, theirs = self.directory, caller.directory
+            return (
+                ours is not None
+                and theirs is not None
+                and ours.acts_for(caller.party.hot.address, caller.party.address, role)
+                and theirs.acts_for(self.party.hot.address, self.party.address, Role.GATEWAY)
+            )
+
+        self.world.simulation.network.dial(caller.process, self.process, admitted)
 
     # --- what clients do ---
 

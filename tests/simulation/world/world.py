@@ -1,32 +1,37 @@
 """The simulated network: who takes part, how they are wired, and when everything has come to its end.
 
-    clients ──asks──> gateways <──dial── providers, validators        all of them ──calls, events── the twin chain
+    clients ──ask──> gateways <──dial── providers, validators        all of them ──calls, events── the twin chain
 
 A run: the participants meet and `Shape.busy_s` seconds of work go by under faults; then all faults end, and within
 `Shape.settle_s` everything must be finished: each client answered, each charge paid out or refunded.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.deploy import Rules
-from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role
+from clusterai.protocol.ids import ZERO_DIGEST, Address, Role
 from clusterai.protocol.money import WEI_PER_TOKEN
-from clusterai.runtime.simulator import Blockchain, Fault, Faults, Simulation
+from clusterai.runtime.simulator import Blockchain, Faults, Simulation
 from clusterai.runtime.simulator.timeline import SECOND_US
 from tests.simulation.world.chain import ADDRESSES, DEPLOYER, RULES, WORDS, Chain
 from tests.simulation.world.clients import Client
 from tests.simulation.world.gateways import Gateway
 from tests.simulation.world.parties import Party
+from tests.simulation.world.providers import Provider
+from tests.simulation.world.validators import Validator
 
 STAKE_WEI = 1_000 * WEI_PER_TOKEN
 PURSE_WEI = 10_000 * WEI_PER_TOKEN
 CREDIT_WEI = WEI_PER_TOKEN
 START_S = 1_000_000 // RULES.window_s * RULES.window_s
 """A window and an epoch begin with the run."""
+
+Participant = Gateway | Provider | Validator
+Maker = Callable[["World", Party], Any]
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,8 +55,11 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 class World:
     """One run.
 
+    Args:
+        makers: participant's name to what is made in its place: the villains.
+
     Attributes:
-        villains: participants whose machines are wrapped; all others are honest.
+        villains: addresses of those, to their kind's name; all others are honest.
     """
 
     def __init__(
@@ -59,6 +67,7 @@ class World:
         seed: int,
         faults: Faults,
         shape: Shape | None = None,
+        makers: Mapping[str, Maker] | None = None,
         rules: Rules = RULES,
         command: str = "(no command given)",
     ) -> None:
@@ -78,12 +87,25 @@ class World:
             final=faults.reorganised_blocks,
         )
         self.villains: dict[Address, str] = {}
+        self._makers = makers or {}
         self._errands = 0
-        self.gateways = [Gateway(self, Party(f"gateway-{n}")) for n in range(self.shape.gateways)]
+        self.gateways: list[Gateway] = self._make("gateway", self.shape.gateways, Gateway)
+        self.providers: list[Provider] = self._make("provider", self.shape.providers, Provider)
+        self.validators: list[Validator] = self._make("validator", self.shape.validators, Validator)
         self.clients = [
-            Client(self, f"client-{n}", self.gateways[n % len(self.gateways)], self.shape.requests, self.shape.busy_s)
+            Client(self, f"client-{n}", self.gateways[n % len(self.gateways)])
             for n in range(self.shape.clients)
         ]
+
+    def _make(self, role: str, count: int, honest: Maker) -> list[Any]:
+        made: list[Any] = []
+        for number in range(count):
+            party = Party(f"{role}-{number}")
+            maker = self._makers.get(party.name)
+            if maker is not None:
+                self.villains[party.address] = getattr(maker, "__name__", "villain")
+            made.append((maker or honest)(self, party))
+        return made
 
     def next_errand(self) -> int:
         self._errands += 1
@@ -95,42 +117,71 @@ class World:
         self.chain.begin(self._genesis())
         self.simulation.begin()
 
-    def run(self) -> None:
-        """The whole life of the world; raises `Broken` where a promise doesn't hold."""
-        self.begin()
-        self.simulation.run(self.shape.busy_s)
+    def heal(self) -> None:
         self.simulation.heal()
         self.chain.heal()
+
+    def settle(self) -> None:
+        """Let everything come to its end; raises `Broken` if something doesn't."""
         if not self.simulation.run(self.shape.settle_s, until=self.finished):
-            raise self.simulation.broken(f"not finished {self.shape.settle_s} s after the faults: {self.unfinished()}")
+            left = "; ".join(self.unfinished()[:5])
+            raise self.simulation.broken(f"unfinished {self.shape.settle_s} s after the faults: {left}")
 
     def finished(self) -> bool:
-        return next(iter(self.unfinished()), None) is None
+        return not self.unfinished()
 
     def unfinished(self) -> list[str]:
-        """What is still to be done, for people."""
+        """What is still to be done."""
         left = [
             f"{client.name}'s request {request.number} is {request.state} after {request.failures[-5:]}"
             for client in self.clients
             for request in client.requests
             if request.state not in ("done", "abandoned")
         ]
+        return left or self.unpaid()
+
+    def unpaid(self) -> list[str]:
+        """Vouchers that honest providers could still turn into money; with the barred, it goes back."""
+        left: list[str] = []
+        twin = self.ledger.twin
+        for gateway in self.gateways:
+            meter = gateway.meter
+            if meter is None:
+                left.append(f"{gateway.party} is down")
+                continue
+            for channel_id, channel in meter.book.channels.items():
+                if twin.channels.barred(channel.provider):
+                    if not channel.closed:
+                        left.append(f"{gateway.party}'s channel with a barred provider isn't closed")
+                    continue
+                claimed = twin.channels.channel(channel_id).total_claimed
+                if claimed != channel.vouchered_wei:
+                    left.append(f"{gateway.party} vouchered {channel.vouchered_wei}, claimed is {claimed}")
+        for provider in self.providers:
+            sums = twin.channels.receiver(provider.party.address, ADDRESSES.token)
+            if sums.total_claimed != sums.total_settled and not twin.channels.barred(provider.party.address):
+                left.append(f"{provider.party} claimed {sums.total_claimed}, settled {sums.total_settled}")
         return left
 
     def _genesis(self) -> list[tuple[Address, Any]]:
         """Tokens for all; everybody registers, delegates, and bonds; accounts are funded."""
         todo: list[tuple[Address, Any]] = []
-        parties = [(gateway.party, Role.GATEWAY) for gateway in self.gateways]
-        for party, role in parties:
-            owner, hot = party.address, party.hot.address
-            todo += [
-                (DEPLOYER.address, calls.Transfer(owner, PURSE_WEI)),
-                (DEPLOYER.address, calls.Transfer(hot, PURSE_WEI)),
-                (owner, calls.Register(int(role), ZERO_DIGEST)),
-                (owner, calls.Delegate(hot)),
-                (owner, calls.Approve(ADDRESSES.registry, STAKE_WEI)),
-                (owner, calls.Bond(STAKE_WEI)),
-            ]
+        roles: list[tuple[list[Any], Role]] = [
+            (self.gateways, Role.GATEWAY),
+            (self.providers, Role.PROVIDER),
+            (self.validators, Role.VALIDATOR),
+        ]
+        for hosts, role in roles:
+            for host in hosts:
+                owner, hot = host.party.address, host.party.hot.address
+                todo += [
+                    (DEPLOYER.address, calls.Transfer(owner, PURSE_WEI)),
+                    (DEPLOYER.address, calls.Transfer(hot, PURSE_WEI)),
+                    (owner, calls.Register(int(role), ZERO_DIGEST)),
+                    (owner, calls.Delegate(hot)),
+                    (owner, calls.Approve(ADDRESSES.registry, STAKE_WEI)),
+                    (owner, calls.Bond(STAKE_WEI)),
+                ]
         todo.append((DEPLOYER.address, calls.Approve(ADDRESSES.credit, PURSE_WEI)))
         for client in self.clients:
             fund = calls.Fund(client.gateway.party.address, client.account, CREDIT_WEI)

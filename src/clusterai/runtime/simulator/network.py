@@ -32,10 +32,11 @@ class Link:
         cut: the newest connection whose packets under way are lost.
     """
 
-    __slots__ = ("arrival_us", "believed", "cut", "ends", "generation", "up")
+    __slots__ = ("admitted", "arrival_us", "believed", "cut", "ends", "generation", "up")
 
-    def __init__(self, dialler: Process, listener: Process) -> None:
+    def __init__(self, dialler: Process, listener: Process, admitted: Callable[[], bool]) -> None:
         self.ends = (dialler, listener)
+        self.admitted = admitted
         self.generation = 0
         self.up = False
         self.believed = [0, 0]
@@ -82,9 +83,11 @@ class Network:
         self.sent = 0
         self.lost = 0
 
-    def dial(self, dialler: Process, listener: Process) -> None:
-        """Let a standing link be kept between the two from now on."""
-        link = Link(dialler, listener)
+    def dial(
+        self, dialler: Process, listener: Process, admitted: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Let a standing link be kept between the two from now on, whenever both ends find the other `admitted`."""
+        link = Link(dialler, listener, admitted)
         self._links.append(link)
         self._of[dialler.address, listener.address] = (link, 0)
         self._of[listener.address, dialler.address] = (link, 1)
@@ -163,7 +166,7 @@ class Network:
             return
         first, second = link.ends
         reachable = not any(wall.stops(first, second) or wall.stops(second, first) for wall in self._walls)
-        if not (reachable and first.machine and second.machine):
+        if not (reachable and first.machine and second.machine and link.admitted()):
             self._timeline.after(self._random.randint(*BACKOFF_US), self._connect, link)
             return
         link.up = True

@@ -58,6 +58,9 @@ class Simulation:
         start_s: what clocks show at the beginning.
         frames: tagged union of what may be sent.
         command: how a person repeats this run; `Broken` shows it.
+
+    Attributes:
+        tell: called with a readable line per step, for tracing.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Simulation:
         self.network = Network(seed, faults, self.timeline, self._receive)
         self.processes: list[Process] = []
         self.observers: list[Observer] = []
+        self.tell: Callable[[str], None] | None = None
         self.steps = 0
         self.crashes = 0
         self.healed = False
@@ -156,15 +160,16 @@ class Simulation:
         if process.machine is not None:
             self._crash(process, down_s)
 
+    def send(self, process: Process, to: Address, frame: msgspec.Struct) -> None:
+        """What an adapter sends by itself, past the machine: streams, mostly."""
+        self.network.send(process, to, canonical.encode(frame))
+
     def digest(self) -> str:
         """Of every step so far: time, process, event, effects."""
         return self._hasher.hexdigest()
 
     def broken(self, why: str) -> Broken:
-        story = [
-            f"{now_s:12.3f} {name:<12} {_short(event)} -> [{', '.join(map(_short, effects))}]"
-            for now_s, name, event, effects in self._story
-        ]
+        story = [_line(line) for line in self._story]
         return Broken(self.seed, self.steps, self.now_s, why, self._command, story)
 
     def _receive(self, process: Process, sender: Address, packet: bytes) -> None:
@@ -206,7 +211,10 @@ class Simulation:
                     process.host.perform(effect)
             done.append(effect)
         self._hasher.update(b"".join(trail))
-        self._story.append((self.start_s + now_us / SECOND_US, process.name, event, done))
+        line = (self.start_s + now_us / SECOND_US, process.name, event, done)
+        self._story.append(line)
+        if self.tell is not None:
+            self.tell(_line(line))
         if dies_at >= 0:
             lost = self._crash(process)
             while lost:
@@ -257,8 +265,16 @@ class Simulation:
         return lost
 
 
+def _line(told: tuple[float, str, Any, list[Any]]) -> str:
+    now_s, name, event, effects = told
+    return f"{now_s:12.3f} {name:<12} {_short(event)} -> [{', '.join(map(_short, effects))}]"
+
+
 def _bytes_of(value: Any) -> bytes:
-    return type(value).__name__.encode() + _encoder.encode(value)
+    try:
+        return type(value).__name__.encode() + _encoder.encode(value)
+    except OverflowError:
+        return repr(value).encode()  # amounts beyond 64 bits, such as an endless allowance
 
 
 def _short(value: Any) -> str:
