@@ -171,6 +171,10 @@ class Auditor:
     def open_dockets(self) -> tuple[Docket, ...]:
         return tuple(docket for docket in self._dockets.values() if not docket.closed)
 
+    def docket(self, provider: Address, epoch: int) -> Docket | None:
+        """What is known of a commitment; None once its window is over."""
+        return self._dockets.get((provider, epoch))
+
     @property
     def caught_up(self) -> bool:
         """Whether the chain's newest known block is recent (or was, since the start)."""
@@ -553,8 +557,7 @@ class Auditor:
         for fault in transcript_faults(self._rules, index, shown.receipt, shown.transcript):
             docket.faults.setdefault(index, fault)
         c = docket.commitment
-        kind = self._kinds.get(shown.transcript.kind)
-        if index not in docket.faults and (kind is None or kind.check is None):
+        if index not in docket.faults and shown.transcript.kind not in self._kinds:
             docket.unverifiable[index] = f"unknown kind of work {shown.transcript.kind!r}"
         bundle = Bundle(
             c.root,
@@ -611,9 +614,7 @@ class Auditor:
             return []
         why = unsigned_order(self._rules, shown.transcript)
         if why is not None:
-            docket.shown[index] = shown
             docket.faults.setdefault(index, Fault(index, Code.UNSIGNED_ORDER, why))
-            return []
         return self._take(docket, index, shown, NO_SIGNATURE)
 
     def _bad_answer(self, docket: Docket, why: str) -> None:

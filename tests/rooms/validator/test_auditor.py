@@ -1,0 +1,285 @@
+"""The auditor among honest participants and bad weather: nobody is wronged."""
+
+import pytest
+from msgspec.structs import replace
+
+from clusterai.ledger.core import calls, events
+from clusterai.protocol.messages import EpochOpened
+from clusterai.protocol.statements import EPOCH_LIST
+from clusterai.runtime.machine import Unlinked
+from tests.rooms.validator.theatre import MODEL, Gateway, Provider, Stage
+
+
+def test_honest_work_is_cleared() -> None:
+    """An honest epoch is opened over a gateway, checked, and cleared on chain; nothing is challenged."""
+    stage = Stage()
+    stage.serve(4)
+    stage.commit()
+    stage.play(40)
+    assert stage.cleared == 1
+    assert stage.told(events.EpochCleared)[0].audited == 4
+    assert not stage.told(events.Challenged)
+    assert not stage.told(events.Voted)
+    assert len(stage.seat.kept) == 4
+
+
+def test_only_drawn_receipts_are_opened() -> None:
+    """At a rate of a quarter, transcripts of the drawn receipts come and no other leaves the provider."""
+    stage = Stage(rate_ppm=250_000)
+    stage.serve(24)
+    stage.commit()
+    stage.play(40)
+    audited = stage.told(events.EpochCleared)[0].audited
+    assert 0 < audited < 24
+    assert len(stage.seat.kept) == audited
+
+
+def test_three_validators_agree_without_talking() -> None:
+    """Clearances of several honest validators are one statement, so they add up on chain."""
+    stage = Stage(validators=3)
+    stage.serve(3)
+    stage.commit()
+    stage.play(40)
+    assert stage.cleared == 1
+
+
+def test_nothing_is_done_before_the_beacon() -> None:
+    """Until the beacon draws, the provider isn't asked: nobody knows what to ask for."""
+    stage = Stage()
+    stage.serve(2)
+    stage.commit()
+    while not stage.told(events.EpochCommitted):
+        stage.play(1)
+    assert not stage.seat.machine.open_dockets()[0].asks
+    stage.play(14)
+    assert stage.told(events.BeaconRecorded)
+
+
+def test_the_validator_records_the_beacon_if_nobody_does() -> None:
+    """A network without traffic still gets its draw."""
+    stage = Stage()
+    stage.serve(1)
+    stage.commit()
+    stage.play(40)
+    assert any(isinstance(it.call, calls.Tick) for it in stage.seat.submitted)
+    assert stage.cleared == 1
+
+
+def test_a_slow_provider_is_waited_for() -> None:
+    """A provider that is away for less than the patience is opened when it comes back, and not challenged."""
+    stage = Stage()
+    stage.serve(2)
+    stage.commit()
+    stage.provider.away = True
+    stage.play(25)
+    stage.provider.away = False
+    stage.play(30)
+    assert stage.cleared == 1
+    assert not stage.told(events.Challenged)
+
+
+def test_a_provider_cut_off_from_gateways_answers_on_chain() -> None:
+    """Challenged on chain, an honest provider opens there, is cleared, and keeps the challengers' bonds."""
+    stage = Stage()
+    stage.serve(2)
+    stage.commit()
+    stage.provider.away = True
+    stage.play(58)
+    assert {it.index for it in stage.told(events.Challenged)} == {EPOCH_LIST, 0, 1}
+    assert len(stage.told(events.ChallengeAnswered)) == 3
+    assert not stage.told(events.Voted)
+    assert stage.cleared == 1
+
+
+def test_a_provider_that_never_heard_of_the_validator_answers_in_the_open() -> None:
+    """With every gateway away no seal key came through; the stake is kept at the price of one open transcript."""
+    stage = Stage()
+    stage.gateways[0].away = True
+    stage.serve(1)
+    stage.commit()
+    stage.seat.step(Unlinked(stage.gateways[0].address))
+    stage.play(58)
+    assert not stage.provider.seals
+    assert stage.told(events.ChallengeAnswered)
+    assert stage.cleared == 1
+
+
+class Liar(Gateway):
+    """Leaves the last receipt out, and puts another's bytes in the boxes."""
+
+    lies = 0
+
+    def carry(self, opened: EpochOpened) -> EpochOpened:
+        self.lies += 1
+        match self.lies % 3:
+            case 0:
+                return replace(opened, receipts=opened.receipts[:-1])
+            case 1:
+                return replace(opened, sealed=((0, b"x" * 99), (1, b"")))
+            case _:
+                return replace(opened, signatures=tuple(bytes(65) for _ in opened.signatures))
+
+
+@pytest.mark.parametrize("honest_too", [True, False])
+def test_a_lying_relay_convicts_nobody(honest_too: bool) -> None:
+    """What a gateway spoils counts as not opened: another gateway, or at last the chain, tells the truth."""
+    liar = Liar("gateway 0")
+    stage = Stage(gateways=(liar, Gateway("gateway 1")) if honest_too else (liar,))
+    stage.serve(2)
+    stage.commit()
+    stage.play(58)
+    assert liar.lies
+    assert stage.seat.noted("unproven")
+    assert not stage.told(events.Voted)
+    assert stage.cleared == 1
+    assert bool(stage.told(events.Challenged)) is not honest_too
+
+
+def test_a_gateway_that_is_away_is_passed_over() -> None:
+    """The next gateway is asked after a retry."""
+    away = Gateway("gateway 0")
+    away.away = True
+    stage = Stage(gateways=(away, Gateway("gateway 1")))
+    stage.serve(2)
+    stage.commit()
+    stage.play(40)
+    assert stage.cleared == 1
+    assert not stage.told(events.Challenged)
+
+
+def test_the_chain_away_for_a_while_harms_nobody() -> None:
+    """While no block comes, checks go on and nothing is demanded; after it, all is cleared in time."""
+    stage = Stage()
+    stage.serve(2)
+    stage.commit()
+    beacons = len(stage.told(events.BeaconRecorded))
+    stage.play(2)
+    while len(stage.told(events.BeaconRecorded)) < beacons + 2:
+        stage.play(1)
+    stage.provider.away = True
+    stage.play(3)
+    stage.chain_away = True
+    stage.provider.away = False
+    stage.play(12)
+    assert len(stage.seat.noted("checked")) == 2
+    stage.chain_away = False
+    stage.play(10)
+    assert stage.cleared == 1
+    assert not stage.told(events.Challenged)
+
+
+def test_a_failing_engine_accuses_nobody() -> None:
+    """A check that breaks is this validator's own fault: it is tried again, and the epoch is cleared after."""
+    stage = Stage()
+    stage.serve(1)
+    stage.commit()
+    stage.seat.engine_fails = True
+    stage.play(25)
+    assert stage.seat.noted("check_failed")
+    stage.seat.engine_fails = False
+    stage.play(20)
+    assert stage.cleared == 1
+
+
+def test_an_engine_that_never_answers_leaves_the_epoch_open() -> None:
+    """Without findings there is neither accusation nor clearance; at the window's end all is forgotten."""
+    stage = Stage()
+    stage.serve(1)
+    stage.commit()
+    stage.seat.engine_slow = True
+    stage.play(75)
+    assert not stage.told(events.Voted)
+    assert stage.cleared == 0
+    assert stage.seat.forgotten
+    assert not stage.seat.machine.open_dockets()
+
+
+def test_the_draw_follows_a_reorganised_beacon() -> None:
+    """A beacon that is undone before it is deep enough draws nothing; the new one does."""
+    stage = Stage(rate_ppm=300_000, confirmations=4)
+    stage.serve(12)
+    stage.commit()
+    beacons = len(stage.told(events.BeaconRecorded))
+    stage.play(2)
+    while len(stage.told(events.BeaconRecorded)) < beacons + 2:
+        stage.play(1)
+    first = stage.told(events.BeaconRecorded)[-1]
+    (docket,) = stage.seat.machine.open_dockets()
+    assert docket.beacon == first.beacon
+    stage.reorganise(stage.height - 2)
+    assert docket.beacon is None
+    stage.play(36)
+    assert docket.beacon in {it.beacon for it in stage.told(events.BeaconRecorded)} - {first.beacon}
+    assert stage.cleared == 1
+    assert all(note.detail.split(": ")[1] != "NotDrawn" for note in stage.seat.noted("refused_by_chain"))
+
+
+def test_a_reorganisation_after_the_verdict_makes_no_second_one() -> None:
+    """What was voted and cleared in undone blocks is said again in the same words, never in others."""
+    stage = Stage()
+    stage.serve(2)
+    stage.commit()
+    while not stage.cleared:
+        stage.play(1)
+    docket = stage.seat.machine.docket(stage.provider.owner.address, max(stage.provider.epochs))
+    assert docket is not None
+    stage.reorganise(docket.closed_block - 1)
+    assert not docket.closed
+    stage.play(10)
+    assert stage.cleared == 1
+    said = {it.call.clearance for it in stage.seat.submitted if isinstance(it.call, calls.Clear)}
+    assert len(said) == 1
+
+
+def test_old_history_moves_nobody() -> None:
+    """A validator that starts late reads commitments whose window is over, and asks for none of them."""
+    stage = Stage()
+    stage.serve(2)
+    stage.commit()
+    stage.play(90)
+    seat = stage.seat
+    asked_before = len(seat.submitted)
+    seat.journal.clear()
+    seat.restart()
+    stage.play(4)
+    assert len(seat.submitted) == asked_before
+    assert not stage.outbox
+
+
+@pytest.mark.parametrize("crash_at", range(0, 40, 1))
+def test_a_crash_between_any_two_effects_changes_no_outcome(crash_at: int) -> None:
+    """Killed before any of its effects and restored, the validator still clears the honest epoch, once."""
+    stage = Stage()
+    stage.seat.crash_at = crash_at
+    stage.serve(3)
+    stage.commit()
+    stage.play(50)
+    assert stage.cleared == 1
+    assert not stage.told(events.Voted)
+
+
+def test_a_snapshot_restores_to_the_same_state() -> None:
+    """Compacted or not, the journal gives the same memory."""
+    stage = Stage()
+    stage.serve(3)
+    stage.commit()
+    stage.play(30)
+    seat = stage.seat
+    state = seat.machine.standing_milli(stage.provider.owner.address, MODEL)
+    seat.compact()
+    seat.restart()
+    assert state == seat.machine.standing_milli(stage.provider.owner.address, MODEL) < 0
+    stage.play(20)
+    assert stage.cleared == 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_honest_providers_stay_honest_over_many_seeds(seed: int) -> None:
+    """Twelve answers a seed, on an engine that differs in the last bits: never an accusation."""
+    stage = Stage(Provider)
+    stage.seat.engine_altered = 1e-4
+    stage.serve(12, first=1_000 * seed)
+    stage.commit()
+    stage.play(50)
+    assert not stage.told(events.Voted)
+    assert stage.cleared == 1
