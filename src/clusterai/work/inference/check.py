@@ -1,6 +1,8 @@
-"""The audit of answers: one prefill each on the auditor's own engine, and every token drawn again."""
+"""The audit of answers: one prefill each on the auditor's own engine, and every token drawn again.
 
-import asyncio
+One after the other: an answer's tokens fill the engine's batch by themselves.
+"""
+
 from collections.abc import Sequence
 
 from clusterai.work.inference.core.grammar import BadSchema
@@ -8,9 +10,6 @@ from clusterai.work.inference.core.judge import Judge, forged, impossible
 from clusterai.work.inference.engine import Engine
 from clusterai.work.inference.spec import Generation
 from clusterai.work.kind import Findings
-
-AT_ONCE = 4
-"""Answers in work together: enough to fill the engine's batch, few enough to bound the logits held (25 MB each)."""
 
 Answered = tuple[Generation, tuple[int, ...], str]
 """A request, the tokens that came for it, and the reason that was stated for their end."""
@@ -26,15 +25,7 @@ async def check(engine: Engine, answers: Sequence[Answered]) -> list[Findings]:
         Unfit: this engine is too small for a request; ask one with a larger cache.
         EngineFailed: the auditor's engine broke; nothing is said about anybody.
     """
-    turn = asyncio.Semaphore(AT_ONCE)
-
-    async def one(generation: Generation, answer: tuple[int, ...], reason: str) -> Findings:
-        async with turn:
-            return (await judge_answer(engine, generation, answer, reason))[0]
-
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(*answered)) for answered in answers]
-    return [task.result() for task in tasks]
+    return [(await judge_answer(engine, *answered))[0] for answered in answers]
 
 
 async def judge_answer(
@@ -54,5 +45,5 @@ async def judge_answer(
     if answer:
         rows = engine.score(generation.prompt, (*generation.so_far, *answer), len(generation.so_far))
         async for chunk in rows:
-            await asyncio.to_thread(judge.read, chunk)
+            judge.read(chunk)
     return judge.findings(), judge.gaps
