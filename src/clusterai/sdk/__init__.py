@@ -1,5 +1,42 @@
-"""The client of a gateway's own endpoints for other people's programs: receipts, audits, accounts, models, nodes.
+"""The client of a gateway's own endpoints for other people's programs: receipts, audits, accounts, nodes, events.
+
+    from clusterai.sdk import Client
+    with Client() as client:                      # CLUSTERAI_BASE_URL or OPENAI_BASE_URL, OPENAI_API_KEY
+        receipt = client.receipt("0x…")
+        print(receipt.state, receipt.price_wei)
 
 Answers of models are asked for with the `openai` package; this room holds what OpenAI's API has no word for. It
-refuses to hold keys or server code.
+refuses to hold wallets or server code, and it asks twice only what changes nothing.
 """
+
+from clusterai.sdk.client import ApiError, Client, Unreachable
+from clusterai.sdk.shapes import (
+    Account,
+    Audits,
+    Channel,
+    Event,
+    Key,
+    NewKey,
+    Node,
+    NodeModel,
+    Receipt,
+    Status,
+    Transcript,
+)
+
+__all__ = [
+    "Account",
+    "ApiError",
+    "Audits",
+    "Channel",
+    "Client",
+    "Event",
+    "Key",
+    "NewKey",
+    "Node",
+    "NodeModel",
+    "Receipt",
+    "Status",
+    "Transcript",
+    "Unreachable",
+]

@@ -1,0 +1,156 @@
+"""What a gateway tells, as structs. Fields that a newer gateway adds are passed over; `numbers` says of each number
+whether it is measured, claimed or settled. Amounts are in the token's smallest unit, ids and addresses 0x hex."""
+
+from typing import Any
+
+import msgspec
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    numbers: dict[str, str] = {}
+
+
+class Channel(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    provider: str
+    balance_wei: int
+    vouchered_wei: int
+    claimed_wei: int
+    final_wei: int
+    barred: bool
+
+
+class Status(_Told, frozen=True, kw_only=True):
+    gateway: str
+    chain_id: int
+    block: int
+    chain_time_s: int
+    epoch: int
+    epoch_s: int
+    window_s: int
+    providers_linked: int
+    errands: int
+    accounts: int
+    funded_wei: int
+    charged_wei: int
+    refunded_wei: int
+    channels: list[Channel] = []
+    did: str = ""
+    version: str = ""
+    since_s: int = 0
+    reason: str = ""
+    """why it isn't ready; empty when it is"""
+
+
+class NodeModel(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    address: str
+    input_price_wei: int
+    output_price_wei: int
+    slots: int
+
+
+class Node(_Told, frozen=True, kw_only=True):
+    """`state`: ready, or why it gets no work."""
+
+    provider: str
+    stake_wei: int
+    barred: bool
+    linked: bool
+    state: str
+    channel: Channel | None = None
+    models: list[NodeModel] = []
+    running: int = 0
+    queued: int = 0
+    orders_here: int = 0
+    first_token_s: float = 0.0
+    failures_in_a_row: int = 0
+    cleared_epochs: int = 0
+
+
+class Receipt(_Told, frozen=True, kw_only=True):
+    """`state`: paid → committed → verified → settled; or convicted → refunded."""
+
+    id: str
+    state: str
+    provider: str
+    gateway: str
+    model: str
+    answer: str
+    input_units: int
+    output_units: int
+    price_wei: int
+    refunded_wei: int
+    epoch: int
+    at_s: int
+    leaf: str
+    signature: str
+    order_signature: str
+    channel: str
+    epoch_on_chain: dict[str, Any] | None = None
+    model_name: str | None = None
+    account: str | None = None
+
+
+class Transcript(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a replay of the audit needs, in the protocol's own bytes (base64)."""
+
+    id: str
+    kind: str
+    transcript: str
+    receipt: str
+    receipt_signature: str
+    request: str
+    tokens: list[int]
+    text: str | None = None
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    name: str
+    account: str
+    scopes: list[str]
+    created_s: int
+    limits: dict[str, Any] = {}
+
+
+class NewKey(Key, frozen=True, kw_only=True):
+    """`key` is shown this once."""
+
+    key: str
+
+
+class Account(_Told, frozen=True, kw_only=True):
+    account: str
+    gateway: str
+    credit_wei: int
+    held_wei: int
+    funded_wei: int
+    charged_wei: int
+    refunded_wei: int
+    keys: list[Key] = []
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that just happened at a gateway or on its chain."""
+
+    seq: int
+    kind: str
+    at_s: int
+    detail: dict[str, Any]
+    block: int | None = None
+
+
+class Epoch(msgspec.Struct, frozen=True, kw_only=True):
+    """What the chain says of one provider's epoch: committed, cleared or convicted."""
+
+    provider: str
+    epoch: int
+    state: str
+    block: int
+    detail: dict[str, Any]
+
+
+class Audits(msgspec.Struct, frozen=True, kw_only=True):
+    epochs: list[Epoch]
+    events: list[Event]
