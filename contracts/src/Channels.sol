@@ -192,6 +192,7 @@ contract Channels is Multicall, ReentrancyGuardTransient {
     /// Anyone may call; the money belongs to the channel's payer from then on.
     /// @dev Abuse: a collector that delivers less, or calls back: the balance is compared before and after, and no
     /// function can be entered meanwhile. A channel whose receiver is barred takes no more money.
+    // slither-disable-next-line reentrancy-balance
     function deposit(ChannelConfig calldata config, uint128 amount, address collector, bytes calldata collectorData)
         external
         nonReentrant
@@ -421,7 +422,7 @@ contract Channels is Multicall, ReentrancyGuardTransient {
     // --- internal: claims ---
 
     function _claimAll(VoucherClaim[] calldata rows) internal {
-        Payee memory payee;
+        Payee memory payee = Payee(address(0), address(0), address(0), false, 0, 0);
         for (uint256 i = 0; i < rows.length; ++i) {
             ChannelConfig calldata config = rows[i].voucher.channel;
             if (config.receiver != payee.receiver || config.token != payee.token) {

@@ -510,10 +510,11 @@ contract Court is ICourt, EIP712, Ownable {
         bytes32 node = keccak256(abi.encodePacked(uint8(0), value));
         uint256 used = 0;
         while (count > 1) {
-            if (index ^ 1 < count) {
+            // slither-disable-next-line incorrect-exp
+            if ((index ^ 1) < count) {
                 if (used == proof.length) return false;
                 bytes32 sibling = proof[used++];
-                node = index & 1 == 1
+                node = (index & 1) == 1
                     ? keccak256(abi.encodePacked(uint8(1), sibling, node))
                     : keccak256(abi.encodePacked(uint8(1), node, sibling));
             }
