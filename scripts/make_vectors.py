@@ -1,0 +1,263 @@
+"""Writes tests/vectors/*.json: fixed values with the bytes and digests that every implementation must arrive at.
+
+    python scripts/make_vectors.py            rewrite the files
+    python scripts/make_vectors.py --check    say whether they are up to date
+
+Solidity tests, other languages and docs/spec read the files. A change in them is a change of the protocol.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from clusterai.audit.core.draw import drawn, lot
+from clusterai.audit.core.evidence import ClearedCase, ListCase, case_of
+from clusterai.audit.core.opening import open_receipt
+from clusterai.protocol import canonical, merkle
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import Address, Digest, address, hex0x
+from clusterai.protocol.messages import (
+    Announce,
+    Answer,
+    AskEpoch,
+    Cancel,
+    Dispute,
+    EpochOpened,
+    Finished,
+    ModelOffer,
+    OpenChannel,
+    Pay,
+    Ping,
+    Pong,
+    Refused,
+    Relay,
+    Tokens,
+    Transcript,
+    Unreachable,
+    Work,
+)
+from clusterai.protocol.signing import Key
+from clusterai.protocol.statements import (
+    EPOCH_LIST,
+    ChannelConfig,
+    Clearance,
+    Greeting,
+    Order,
+    Outcome,
+    Receipt,
+    Statement,
+    Verdict,
+    Voucher,
+    channels_domain,
+    court_domain,
+    network_domain,
+    signing_digest,
+)
+from clusterai.work.inference import Generation, Sampling
+
+FOLDER = Path(__file__).resolve().parent.parent / "tests" / "vectors"
+CHAIN_ID = 31415
+CHANNELS = address("0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003")
+COURT, REGISTRY, TOKEN = (Address(bytes([n]) * 20) for n in (0xC0, 0xE6, 0x70))
+DOMAINS = {
+    "channels": channels_domain(CHAIN_ID, CHANNELS),
+    "court": court_domain(CHAIN_ID, COURT),
+    "network": network_domain(CHAIN_ID, REGISTRY),
+}
+GATEWAY, PROVIDER, VALIDATOR = (Key(bytes(31) + bytes([n])) for n in (1, 2, 3))
+
+CHANNEL = ChannelConfig(
+    payer=GATEWAY.address,
+    payer_authorizer=GATEWAY.address,
+    receiver=PROVIDER.address,
+    receiver_authorizer=PROVIDER.address,
+    token=TOKEN,
+    withdraw_delay_s=900,
+    salt=bytes(range(32)),
+)
+MODEL = canonical.content_digest(b"a model")
+GENERATION = Generation(MODEL, (1, 200, 40_000), Sampling(seed=7, temperature_ppm=700_000), max_tokens=4)
+REQUEST = GENERATION.canonical()
+ANSWER = Answer((17, 0, 49_151), "stop")
+ORDER = Order(
+    gateway=GATEWAY.address,
+    provider=PROVIDER.address,
+    model=MODEL,
+    request=canonical.content_digest(REQUEST),
+    channel_id=CHANNEL.channel_id(DOMAINS["channels"]),
+    cap_wei=1_000,
+    expires_s=1_700_000_060,
+    nonce=bytes(31) + b"\x09",
+)
+RECEIPT = Receipt(
+    order=canonical.digest(ORDER),
+    provider=PROVIDER.address,
+    gateway=GATEWAY.address,
+    model=MODEL,
+    answer=ANSWER.digest(),
+    input_units=3,
+    output_units=3,
+    amount_wei=9,
+    epoch=113_333_333,
+)
+VOUCHER = Voucher(ORDER.channel_id, 2**63 - 1)
+VERDICT = Verdict(PROVIDER.address, RECEIPT.epoch, 2, RECEIPT.struct(), int(Outcome.FRAUD), bytes([5]) * 32)
+CLEARANCE = Clearance(PROVIDER.address, RECEIPT.epoch, bytes([6]) * 32, 3, bytes([7]) * 32)
+GREETING = Greeting(PROVIDER.address, 1, bytes([8]) * 32)
+SIGNATURE = PROVIDER.sign(signing_digest(RECEIPT, DOMAINS["network"]))
+TRANSCRIPT = Transcript(
+    ORDER, GATEWAY.sign(signing_digest(ORDER, DOMAINS["network"])), "inference", REQUEST, ANSWER
+)
+
+
+def jsonable(value: Any) -> Any:
+    """Bytes as 0x hex, structs as objects with the fields' names."""
+    if isinstance(value, bytes):
+        return hex0x(value)
+    if isinstance(value, msgspec.Struct):
+        return {name: jsonable(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, tuple | list):
+        return [jsonable(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    return value
+
+
+def statements() -> dict[str, Any]:
+    signed: list[tuple[Statement, str, Key]] = [
+        (VOUCHER, "channels", GATEWAY),
+        (ORDER, "network", GATEWAY),
+        (RECEIPT, "network", PROVIDER),
+        (VERDICT, "court", VALIDATOR),
+        (CLEARANCE, "court", VALIDATOR),
+        (GREETING, "network", PROVIDER),
+    ]
+    return {
+        "domains": {name: _domain(domain) for name, domain in DOMAINS.items()},
+        "channel": {
+            "config": jsonable(CHANNEL),
+            "bytes": hex0x(canonical.encode(CHANNEL)),
+            "id": hex0x(CHANNEL.channel_id(DOMAINS["channels"])),
+        },
+        "statements": [
+            {
+                "type": type(statement).__name__,
+                "domain": domain,
+                "value": jsonable(statement),
+                "bytes": hex0x(canonical.encode(statement)),
+                "digest": hex0x(canonical.digest(statement)),
+                "struct_hash": hex0x(statement.struct()),
+                "signing_digest": hex0x(signing_digest(statement, DOMAINS[domain])),
+                "secret": hex0x(key.secret()),
+                "signer": hex0x(key.address),
+                "signature": hex0x(key.sign(signing_digest(statement, DOMAINS[domain]))),
+            }
+            for statement, domain, key in signed
+        ],
+    }
+
+
+def _domain(domain: Domain) -> dict[str, Any]:
+    return jsonable(domain) | {"separator": hex0x(domain.separator())}
+
+
+def frames() -> dict[str, Any]:
+    ask = AskEpoch(VALIDATOR.address, PROVIDER.address, RECEIPT.epoch, (0, 2), bytes([9]) * 32, bytes(65))
+    digest = ask.signing_digest(DOMAINS["network"])
+    ask = msgspec.structs.replace(ask, signature=VALIDATOR.sign(digest))
+    opened = EpochOpened(PROVIDER.address, RECEIPT.epoch, (RECEIPT,), (SIGNATURE,), ((0, b"sealed"),))
+    order = RECEIPT.order
+    examples: list[msgspec.Struct] = [
+        Announce((ModelOffer(MODEL, "smollm2-135m", 1, 2, 32),), 1, 0, paused=False),
+        OpenChannel(CHANNEL),
+        Work(ORDER, TRANSCRIPT.order_signature, "inference", REQUEST),
+        Tokens(order, 0, (17, 0), (-1_200, -3), (((17, -1_200), (5, -1_500)), ((0, -3),))),
+        Finished(RECEIPT, SIGNATURE, "stop", 0),
+        Refused(order, "busy", "the queue is full", 750),
+        Cancel(order),
+        Pay(order, VOUCHER, GATEWAY.sign(signing_digest(VOUCHER, DOMAINS["channels"]))),
+        Dispute(order, "usage_mismatch", "4 tokens, not 3"),
+        Ping(1_700_000_000_000, 1, 2),
+        Pong(1_700_000_000_000),
+        Relay(VALIDATOR.address, PROVIDER.address, canonical.encode(ask)),
+        Unreachable(PROVIDER.address),
+    ]
+    inner: list[msgspec.Struct] = [ask, opened]
+    values: list[msgspec.Struct] = [GENERATION, ANSWER, TRANSCRIPT, open_receipt([RECEIPT], 0, TRANSCRIPT)]
+    return {
+        "frames": [_bytes_of(frame) for frame in examples],
+        "relayed": [_bytes_of(frame) for frame in inner],
+        "values": [_bytes_of(value) for value in values],
+        "ask_epoch_signing_digest": hex0x(digest),
+    }
+
+
+def _bytes_of(value: msgspec.Struct) -> dict[str, Any]:
+    data = canonical.encode(value)
+    return {
+        "type": type(value).__name__,
+        "value": jsonable(value),
+        "bytes": hex0x(data),
+        "digest": hex0x(canonical.content_digest(data)),
+    }
+
+
+def trees() -> dict[str, Any]:
+    def leaves(count: int) -> list[Digest]:
+        return [canonical.content_digest(b"leaf %d" % number) for number in range(count)]
+
+    return {
+        "leaf": "keccak(0x00 || value); node: keccak(0x01 || left || right); without right neighbour: moves up",
+        "trees": [
+            {
+                "values": jsonable(leaves(count)),
+                "root": hex0x(merkle.root(leaves(count))),
+                "proofs": [jsonable(merkle.proof(leaves(count), index)) for index in range(count)],
+            }
+            for count in (0, 1, 2, 3, 4, 5, 7, 8, 13)
+        ],
+    }
+
+
+def draws() -> dict[str, Any]:
+    beacon, root = canonical.content_digest(b"beacon"), canonical.content_digest(b"root")
+    at = (beacon, PROVIDER.address, RECEIPT.epoch, root)
+    return {
+        "lot": "keccak(beacon || provider || uint64 epoch || root || uint32 index), drawn iff lot * 10^6 >> 256 < rate",
+        "beacon": hex0x(beacon),
+        "provider": hex0x(PROVIDER.address),
+        "epoch": RECEIPT.epoch,
+        "root": hex0x(root),
+        "lots": [hex(lot(*at, index)) for index in range(8)],
+        "drawn_of_100": {str(rate): list(drawn(*at, 100, rate)) for rate in (1, 10_000, 250_000, 1_000_000)},
+        "evidence": {
+            "case": hex0x(case_of(RECEIPT, TRANSCRIPT)),
+            "list": hex0x(canonical.digest(ListCase(PROVIDER.address, RECEIPT.epoch, root, EPOCH_LIST))),
+            "cleared": hex0x(canonical.digest(ClearedCase(root, (0, 2, 5)))),
+        },
+    }
+
+
+def everything() -> Iterator[tuple[Path, str]]:
+    """(file, what must stand in it)"""
+    for name, make in (("statements", statements), ("frames", frames), ("merkle", trees), ("draw", draws)):
+        yield FOLDER / f"{name}.json", json.dumps(make(), indent=1) + "\n"
+
+
+def main() -> int:
+    stale = [path for path, text in everything() if not path.exists() or path.read_text() != text]
+    if "--check" not in sys.argv:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        for path, text in everything():
+            path.write_text(text)
+    for path in stale:
+        print(
+            f"{path.name} {'is stale: run scripts/make_vectors.py' if '--check' in sys.argv else 'written'}"
+        )
+    return int(bool(stale) and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
