@@ -14,6 +14,7 @@ What a provider says is checked here before it costs anything: that it was asked
 against the tokens that were delivered, the usage recounted, the price of the offer that was chosen, the cap, the epoch.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -88,6 +89,8 @@ class Party(msgspec.Struct, frozen=True):
     window_s: int
     sign: Callable[[Digest], bytes]
     recover: Recover
+    confirmations: int = 0
+    """blocks above one before its money counts; 0 on a chain that can't reorganise"""
 
 
 class Meter:
@@ -121,6 +124,9 @@ class Meter:
         self._waiting: dict[int, Errand] = {}
         self._closed: dict[Digest, str] = {}
         self._batch: list[Any] = []
+        self._blocks: deque[events.Block] = deque()
+        self._batches: dict[int, tuple[Any, ...]] = {}
+        """blocks that aren't deep enough yet, and their money events"""
         self._pending: dict[str, float] = {}
         """intents given to the chain, or to be retried after that time"""
         self._head_s: int | None = None
@@ -470,7 +476,7 @@ class Meter:
         errand = opened.errand
         errand.order = None
         if errand.abandoned:
-            self.errands.pop(errand.ask.errand, None)
+            self._fail(errand, "abandoned", "the client went away, and no receipt came")
             return
         if opened.tokens:
             kind = errand.ask.kind
@@ -600,22 +606,35 @@ class Meter:
         """Chain events, in the chain's order; money moves when their block is complete, and only once."""
         self.directory.apply(event)
         match event:
-            case events.Block(number, timestamp_s):
-                self._head_s, self._head_at_s = timestamp_s, self._now_s
-                batch, self._batch = tuple(self._batch), []
-                self._caught_up = self._caught_up or number > self.book.block
-                if number > self.book.block and (batch or number >= self.book.block + IDLE_BLOCKS):
-                    self._save(book.Applied(number, timestamp_s, batch))
-                    self._after(batch)
-                self._fund_channels()
-            case events.RolledBack():
+            case events.Block():
+                self._block(event)
+            case events.RolledBack(number):
                 self._batch = []
+                while self._blocks and self._blocks[-1].number > number:
+                    self._batches.pop(self._blocks.pop().number, None)
             case events.EpochCleared(provider):
                 self.routing.cleared(provider)
             case _ if self._concerns(event):
                 self._batch.append(event)
             case _:
                 pass
+
+    def _block(self, head: events.Block) -> None:
+        """Close a block, and let the money of those count that are deep enough by now."""
+        self._head_s, self._head_at_s = head.timestamp_s, self._now_s
+        batch, self._batch = tuple(self._batch), []
+        if head.number > self.book.block:
+            self._blocks.append(head)
+            if batch:
+                self._batches[head.number] = batch
+        while self._blocks and self._blocks[0].number + self.me.confirmations <= head.number:
+            block = self._blocks.popleft()
+            self._caught_up = True
+            happened = self._batches.pop(block.number, ())
+            if happened or block.number >= self.book.block + IDLE_BLOCKS:
+                self._save(book.Applied(block.number, block.timestamp_s, happened))
+                self._after(happened)
+        self._fund_channels()
 
     def _concerns(self, event: Any) -> bool:
         match event:

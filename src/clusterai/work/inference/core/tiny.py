@@ -12,11 +12,15 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from clusterai.models.core.text import Vocabulary
+from clusterai.protocol.canonical import content_digest
 from clusterai.work.inference.core import noise
 from clusterai.work.inference.core.ending import Ending
 from clusterai.work.inference.core.sampler import Context, draw
 from clusterai.work.inference.spec import FinishReason, Generation
 
+NAME = "tiny"
+ADDRESS = content_digest(b"clusterai tiny model 1")
+"""It has no weights, so its address is of its name."""
 WORDS = 512
 END = 256 + WORDS
 SIZE = END + 1

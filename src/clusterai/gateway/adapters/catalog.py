@@ -1,0 +1,122 @@
+"""Models as this gateway can serve them: it tokenizes and detokenizes itself.
+
+So a provider gets token ids and returns token ids, and can't show a client other text than the tokens that it is paid
+and audited for.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from clusterai.gateway.core.faults import bad
+from clusterai.models import ChatTemplate, ModelStore, StoredModel, TextStream, Vocabulary
+from clusterai.models.template import BadChat
+from clusterai.protocol.ids import Digest
+from clusterai.work.inference import Generation
+from clusterai.work.inference.core import tiny
+
+IN_THREAD = 32_768
+"""Characters from which on a prompt is tokenized off the event loop: about 5 ms of work."""
+
+
+class Served(msgspec.Struct, frozen=True):
+    """One model that clients may name. `kind` is chat or embedding."""
+
+    name: str
+    address: Digest
+    context: int
+    created_s: int
+    vocabulary: Vocabulary
+    encode: Callable[[str], tuple[int, ...]]
+    chat: Callable[[Sequence[Mapping[str, Any]]], str]
+    licence: str = ""
+    kind: str = "chat"
+
+    async def tokens_of_chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+        """
+        Raises:
+            Fault: the model's template refuses these messages.
+        """
+        size = sum(len(message["content"]) for message in messages)
+        return await self._off_loop(size, lambda: self.encode(self._rendered(messages)))
+
+    async def tokens_of_text(self, text: str) -> tuple[int, ...]:
+        return await self._off_loop(len(text), lambda: self.encode(text))
+
+    async def _off_loop(self, size: int, work: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
+        return work() if size < IN_THREAD else await asyncio.to_thread(work)
+
+    def _rendered(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        try:
+            return self.chat(messages)
+        except BadChat as error:
+            raise bad(str(error), "messages") from None
+
+
+class Catalog:
+    """The models of this gateway by name and by address."""
+
+    def __init__(self, models: Sequence[Served]) -> None:
+        self.by_name = {model.name: model for model in models}
+        self.by_address = {model.address: model for model in models}
+
+    def find(self, name: str) -> Served | None:
+        """By name, also with OpenRouter's suffix, or by 0x address."""
+        found = self.by_name.get(name)
+        if found is None and name.startswith("0x") and len(name) == 66:
+            try:
+                return self.by_address.get(Digest(bytes.fromhex(name[2:])))
+            except ValueError:
+                return None
+        return found
+
+    def ended(self, model: Digest, request: Any, tokens: tuple[int, ...]) -> str | None:
+        """Why an answer with these new tokens is over, if it is: what the provider would have said."""
+        served = self.by_address.get(model)
+        if served is None or not isinstance(request, Generation):
+            return None
+        so_far = request.so_far + tokens
+        if so_far and so_far[-1] in served.vocabulary.ends:
+            return "stop"
+        if request.stop:
+            text = TextStream(served.vocabulary, request.stop)
+            for token in so_far:
+                text.push(token)
+            if text.stopped:
+                return "stop"
+        full = len(so_far) >= request.max_tokens or len(request.prompt) + len(so_far) >= served.context
+        return "length" if full else None
+
+
+def of_store(store: ModelStore, names: Sequence[str]) -> Catalog:
+    """
+    Raises:
+        NoSuchModel: a name that isn't in the store.
+    """
+    return Catalog([_tiny() if name == tiny.NAME else _stored(store.get(name)) for name in names])
+
+
+def _stored(model: StoredModel) -> Served:
+    card = model.card
+    tokenizer = model.tokenizer()
+    template = ChatTemplate(card.template, tokenizer.guarded)
+    return Served(
+        name=card.name,
+        address=model.address,
+        context=card.context,
+        created_s=int(model.weights.stat().st_mtime),
+        vocabulary=tokenizer.vocabulary,
+        encode=tokenizer.encode,
+        chat=template.render,
+        licence=card.licence,
+        kind=card.kind,
+    )
+
+
+def _tiny() -> Served:
+    def chat(messages: Sequence[Mapping[str, Any]]) -> str:
+        return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant:"
+
+    return Served(tiny.NAME, tiny.ADDRESS, 8192, 0, tiny.vocabulary(), tiny.encode, chat, "apache-2.0")

@@ -1,0 +1,209 @@
+"""Between HTTP and the Meter: each wanted answer is a choice, each choice an errand, and its tokens become text here."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from clusterai.gateway.adapters.catalog import Served
+from clusterai.gateway.core.errands import Abandon, Ask, Deliver, Done, Failed, Restarted
+from clusterai.gateway.core.faults import Fault, of_failure
+from clusterai.gateway.core.shapes import Logprob
+from clusterai.market.core.routing import Preference
+from clusterai.models.core.text import TextStream
+from clusterai.protocol.ids import Digest
+from clusterai.work.inference import KIND, Generation
+
+ANSWER_S = 600.0
+"""An answer that takes longer is given up; the Meter's own deadlines come much sooner."""
+
+
+class Choice:
+    """One answer on its way to one client."""
+
+    __slots__ = (
+        "_wake",
+        "done",
+        "failed",
+        "generation",
+        "index",
+        "model",
+        "reason",
+        "said",
+        "text",
+        "tokens",
+        "words",
+    )
+
+    def __init__(self, index: int, model: Served, generation: Generation, wake: Callable[[], None]) -> None:
+        self.index = index
+        self.model = model
+        self.generation = generation
+        self._wake = wake
+        self.done: Done | None = None
+        self.failed: Failed | None = None
+        self.reason: str | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        """Nothing has come yet, or all that came is void."""
+        self.words = TextStream(self.model.vocabulary, self.generation.stop)
+        self.text: list[str] = []
+        self.said: list[Logprob] = []
+        self.tokens = 0
+
+    @property
+    def over(self) -> bool:
+        return self.reason is not None or self.failed is not None
+
+    def delivered(self, deliver: Deliver) -> None:
+        """Text that is certain now is ready to be taken; what may be a stop string's beginning is held back."""
+        push = self.words.push
+        for token in deliver.tokens:
+            if piece := push(token):
+                self.text.append(piece)
+        self.tokens += len(deliver.tokens)
+        if deliver.logprobs_milli:
+            top = deliver.top or ((),) * len(deliver.tokens)
+            self.said += map(Logprob, deliver.tokens, deliver.logprobs_milli, top)
+        self._wake()
+
+    def finished(self, done: Done) -> None:
+        self.done = done
+        if piece := self.words.finish():
+            self.text.append(piece)
+        self.reason = "stop" if self.words.stopped or done.reason == "stop" else "length"
+        self._wake()
+
+    def broke(self, failed: Failed) -> None:
+        self.failed = failed
+        self._wake()
+
+    def taken(self) -> tuple[str, list[Logprob]]:
+        """What is ready for the client since the last time."""
+        text, said = "".join(self.text), self.said
+        self.text, self.said = [], []
+        return text, said
+
+
+class Call:
+    """All choices of one request."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.choices: dict[int, Choice] = {}
+        """by errand"""
+
+    def wake(self) -> None:
+        self._event.set()
+
+    async def news(self) -> None:
+        """Wait until something came for any choice."""
+        await self._event.wait()
+        self._event.clear()
+
+    def in_order(self) -> list[Choice]:
+        return sorted(self.choices.values(), key=lambda choice: choice.index)
+
+    def fault(self, *, shown: bool) -> Fault | None:
+        """The first failure, as the client hears it. `shown`: it has already read something."""
+        for choice in self.choices.values():
+            if (failed := choice.failed) is not None:
+                charged = any(it.done is not None and it.done.charged for it in self.choices.values())
+                return of_failure(
+                    failed.code,
+                    failed.detail,
+                    failed.retry_after_s,
+                    partial=charged or (shown and failed.partial),
+                )
+        return None
+
+    @property
+    def over(self) -> bool:
+        return all(choice.over for choice in self.choices.values())
+
+    @property
+    def failed(self) -> bool:
+        return any(choice.failed is not None for choice in self.choices.values())
+
+
+class Desk:
+    """Opens calls and hands the Meter's effects to them.
+
+    Args:
+        handle: steps the Meter (`Driver.handle`).
+    """
+
+    def __init__(self, patience_s: float = 10.0) -> None:
+        self.handle: Callable[[Any], None] = _unwired
+        self.patience_s = patience_s
+        self._choices: dict[int, Choice] = {}
+        self._names: Iterator[int] = iter(range(1, 2**62))
+        self._root = secrets.token_bytes(16)
+
+    @property
+    def running(self) -> int:
+        return len(self._choices)
+
+    def open(
+        self,
+        account: Digest,
+        model: Served,
+        generations: Sequence[Generation],
+        preference: Preference,
+        *,
+        streamed: bool,
+        tag: bytes = b"",
+    ) -> Call:
+        call = Call()
+        for index, generation in enumerate(generations):
+            name = next(self._names)
+            choice = Choice(index, model, generation, call.wake)
+            call.choices[name] = self._choices[name] = choice
+            self.handle(
+                Ask(
+                    name,
+                    account,
+                    KIND,
+                    model.address,
+                    generation,
+                    # Sixteen secret random bytes and a counter: as fresh as drawing anew, and without a system call.
+                    self._root + name.to_bytes(16, "big"),
+                    tag,
+                    preference,
+                    streamed,
+                    self.patience_s,
+                )
+            )
+        return call
+
+    def close(self, call: Call) -> None:
+        """The client has all, or went away: what still runs is stopped."""
+        for name, choice in call.choices.items():
+            if self._choices.pop(name, None) is not None and not choice.over:
+                self.handle(Abandon(name))
+
+    def end_all(self) -> None:
+        """The gateway shuts down: every client still here hears so."""
+        for name, choice in list(self._choices.items()):
+            if not choice.over:
+                detail = "this gateway restarts; what came so far was not charged"
+                choice.broke(Failed(name, "shutting_down", detail, 2.0, partial=choice.tokens > 0))
+
+    def perform(self, effect: Deliver | Done | Failed | Restarted) -> None:
+        choice = self._choices.get(effect.errand)
+        if choice is None:
+            return
+        match effect:
+            case Deliver():
+                choice.delivered(effect)
+            case Done():
+                choice.finished(effect)
+            case Failed():
+                choice.broke(effect)
+            case Restarted():
+                choice.begin()
+
+
+def _unwired(event: Any) -> None:
+    raise AssertionError(f"the desk isn't wired to a meter: {event}")

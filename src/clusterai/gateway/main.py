@@ -1,0 +1,412 @@
+"""The gateway as a process: machine, journal, links, chain and HTTP, wired by hand.
+
+    clients ──HTTP── Front, Pages ── Desk ──┐                 ┌── LinkServer ──TLS── providers, validators
+                                            ├── Driver(Meter) ┤
+    LogFollower ──events────────────────────┘                 └── Outbox ── chain
+
+Everything that was acknowledged is in the journal before it is said, so this process may be killed at any moment. On SIGTERM it
+takes no new work, lets answers end for `grace_s`, and tells those that are left why.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncGenerator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import structlog
+import uvicorn
+
+from clusterai.gateway.adapters import catalog as catalogs
+from clusterai.gateway.adapters.archive import Archive
+from clusterai.gateway.adapters.desk import Desk
+from clusterai.gateway.adapters.door import Doors, KeyDoor
+from clusterai.gateway.adapters.front import Front, Receive, Scope
+from clusterai.gateway.adapters.front import Send as AsgiSend
+from clusterai.gateway.adapters.journal import FlushedJournal
+from clusterai.gateway.adapters.keys import KeyRing
+from clusterai.gateway.adapters.meters import Meters
+from clusterai.gateway.adapters.pages import Pages
+from clusterai.gateway.adapters.replies import Replies
+from clusterai.gateway.adapters.secrets import made_secret
+from clusterai.gateway.core.book import Book
+from clusterai.gateway.core.errands import Deliver, Done, Failed, Refunded, Restarted, Terms
+from clusterai.gateway.core.meter import Meter, Party
+from clusterai.ledger.adapters.client import ChainClient
+from clusterai.ledger.adapters.follower import Cursor, LogFollower
+from clusterai.ledger.adapters.jsonrpc import ChainDown, RpcRefused
+from clusterai.ledger.adapters.network import Network, load_key, load_network
+from clusterai.ledger.adapters.outbox import Outbox
+from clusterai.ledger.core import events
+from clusterai.ledger.core.calls import Submit
+from clusterai.market.core.directory import Directory
+from clusterai.market.core.routing import Routing
+from clusterai.models import ModelStore
+from clusterai.protocol.ids import Address, Digest, Role, address
+from clusterai.protocol.messages import Frame, Relay, Unreachable
+from clusterai.protocol.signing import BadSignature, Key, recover
+from clusterai.protocol.statements import channels_domain, network_domain
+from clusterai.runtime.adapters.certificate import certificate
+from clusterai.runtime.adapters.driver import Driver
+from clusterai.runtime.adapters.link import LinkServer
+from clusterai.runtime.core.greeting import Identity, Reason
+from clusterai.runtime.machine import Linked, Received, Send, Unlinked
+
+log = structlog.get_logger("gateway")
+
+SWEEP_S = 600.0
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A gateway's configuration, one JSON file.
+
+    Attributes:
+        data: folder of journal, keys, receipts; made if it isn't there.
+        network: path of network.json.
+        key: path of the hot key.
+        owner: the owner's address, whom the hot key acts for.
+        models: folder of the model store.
+        serve: names of the models that clients may ask for.
+        host, port: where HTTP is served; with `tls_certificate` and `tls_key` (PEM files) as HTTPS.
+        link_host, link_port: where providers and validators dial in.
+        least_provider_stake_wei, least_validator_stake_wei: who has less is refused.
+        grace_s: how long answers may go on after SIGTERM.
+        patience_s: how long a request may wait for a free provider.
+        most_body: bytes of a request.
+        most_running: requests at once.
+        keep_transcripts_s: how long encrypted transcripts are kept for replays.
+        durable: NORMAL survives the death of the process; FULL also the loss of power, for 1-5 ms a request.
+    """
+
+    data: str
+    network: str
+    key: str
+    owner: str
+    models: str = ""
+    serve: tuple[str, ...] = ("smollm2-135m",)
+    host: str = "127.0.0.1"
+    port: int = 8080
+    link_host: str = "127.0.0.1"
+    link_port: int = 8081
+    tls_certificate: str = ""
+    tls_key: str = ""
+    least_provider_stake_wei: int = 1
+    least_validator_stake_wei: int = 1
+    grace_s: float = 3.0
+    patience_s: float = 10.0
+    most_body: int = 8 * 1024 * 1024
+    most_running: int = 4096
+    keep_transcripts_s: int = 7 * 24 * 3600
+    durable: str = "NORMAL"
+    terms: Terms = Terms()
+
+
+class Gateway:
+    """One running gateway. `run` is its life."""
+
+    def __init__(self, config: Config, network: Network, key: Key, client: ChainClient) -> None:
+        self.config = config
+        self.network = network
+        data = Path(config.data)
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        contracts, rules = network.contracts, network.rules
+        self.owner = address(config.owner)
+        domain = network_domain(network.chain_id, contracts.registry)
+        self.directory = Directory()
+        self.catalog = catalogs.of_store(ModelStore(Path(config.models)), config.serve)
+        self.meter = Meter(
+            Party(
+                owner=self.owner,
+                hot=key.address,
+                token=contracts.token,
+                channels=contracts.channels,
+                network=domain,
+                vouchers=channels_domain(network.chain_id, contracts.channels),
+                epoch_s=rules.epoch_s,
+                window_s=rules.window_s,
+                sign=key.sign,
+                recover=_signer,
+                confirmations=network.confirmations,
+            ),
+            self.directory,
+            Routing(),
+            config.terms,
+            self.catalog.ended,
+        )
+        self.archive = Archive(
+            data / "archive.db", made_secret(data / "transcripts.key"), config.keep_transcripts_s
+        )
+        journal = FlushedJournal(data / "journal.db", config.durable, self.archive)
+        self._recover_receipts(journal)
+        self.driver = Driver(self.meter, journal, self._perform)
+        self.desk = Desk(config.patience_s)
+        self.desk.handle = self.driver.handle
+        self.links = LinkServer(
+            config.link_host,
+            config.link_port,
+            Identity(self.owner, Role.GATEWAY, domain, key.sign),
+            certificate(data),
+            self._authorize,
+            self._up,
+            self._down,
+            self._frame,
+        )
+        self.outbox = Outbox(client, key, data / "outbox.db", self.driver.handle)
+        self.follower = LogFollower(client, self._chain)
+        self.keys = KeyRing(data / "keys.db")
+        self.replies = Replies(data / "replies.db")
+        self.doors = Doors([KeyDoor(self.keys)])
+        self.meters = Meters()
+        self.front = Front(
+            self.desk,
+            self.catalog,
+            self.doors,
+            self.replies,
+            self.archive,
+            self.meters,
+            config.most_body,
+            config.most_running,
+        )
+        self.pages = Pages(
+            self.meter,
+            self.catalog,
+            self.doors,
+            self.keys,
+            self.archive,
+            self.meters,
+            made_secret(data / "admin.key").hex(),
+            self.trouble,
+            version("clusterai"),
+        )
+        self._pages = self.pages.app()
+        self._client = client
+        self._journal = journal
+        self._caught_up = False
+        self.stopping = asyncio.Event()
+
+    def trouble(self) -> str:
+        """Why this gateway can't serve now, for people; "" when it can."""
+        if self.stopping.is_set():
+            return "shutting down"
+        if not self._caught_up:
+            return f"reading the chain: {self.follower.trouble or f'{self.follower.behind} blocks behind'}"
+        return ""
+
+    # --- what the machine wants done ---
+
+    def _perform(self, effect: Any) -> None:
+        match effect:
+            case Deliver() | Failed() | Restarted():
+                self.desk.perform(effect)
+            case Send(to, frame):
+                # One that isn't linked gets it again when it links: the machine counts on no single delivery.
+                self.links.send(to, cast("Frame", frame))
+            case Done():
+                if effect.charged is not None:
+                    self.archive.charged(effect.charged, effect.transcript)
+                self.desk.perform(effect)
+            case Submit():
+                self.outbox.submit(effect)
+            case Refunded(refund):
+                self.archive.refunded(refund)
+                log.info("refunded", account=refund.account.hex(), amount_wei=refund.amount_wei)
+            case _:
+                raise AssertionError(f"nobody performs {effect}")
+
+    # --- links ---
+
+    def _authorize(self, hot: Address, role: Role) -> Address | Reason:
+        owner = self.directory.owner_of(hot)
+        if owner is None:
+            return Reason.UNREGISTERED
+        if self.directory.barred(owner):
+            return Reason.BARRED
+        if not self.directory.roles(owner) & role:
+            return Reason.WRONG_ROLE
+        least = {
+            Role.PROVIDER: self.config.least_provider_stake_wei,
+            Role.VALIDATOR: self.config.least_validator_stake_wei,
+        }.get(role, 0)
+        return owner if self.directory.stake(owner) >= least else Reason.LITTLE_STAKE
+
+    def _up(self, peer: Address, role: Role) -> None:
+        log.info("linked", peer=peer.hex(), role=role.name)
+        self.driver.handle(Linked(peer))
+
+    def _down(self, peer: Address, why: str) -> None:
+        log.info("unlinked", peer=peer.hex(), why=why)
+        self.driver.handle(Unlinked(peer))
+
+    def _frame(self, peer: Address, frame: Frame) -> None:
+        if isinstance(frame, Relay):
+            to = Address(frame.to)
+            if not self.links.send(to, Relay(peer, to, frame.body)):
+                self.links.send(peer, Unreachable(to))
+            return
+        self.driver.handle(Received(peer, frame))
+
+    # --- chain ---
+
+    def _chain(self, happened: Sequence[Any], cursor: Cursor) -> None:
+        for event in happened:
+            self.driver.handle(event)
+            self.archive.chain(event)
+            if isinstance(event, events.Barred):
+                self.links.drop(event.receiver, "convicted of fraud")
+        if not self._caught_up and self.follower.behind <= len(happened) + 1:
+            self._caught_up = True
+            log.info("caught up", block=cursor.number)
+
+    def _recover_receipts(self, journal: FlushedJournal) -> None:
+        """Receipts that a crash kept from the archive are still in the journal; so are refunds' causes."""
+        decoder = msgspec.msgpack.Decoder(Meter.RECORDS)
+        records = [decoder.decode(record) for record in journal.load()]
+        book = Book(
+            self.owner, lambda config: config.channel_id(self.meter.me.vouchers), self.meter.me.window_s
+        )
+        refunds = [refund for record in records for refund in book.apply(record)]
+        self.archive.recover(records, refunds)
+
+    # --- life ---
+
+    async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
+        """ASGI: the paid endpoints go the short way."""
+        if scope["type"] == "http" and scope["path"] in self.front.routes:
+            await self.front(scope, receive, send)
+        else:
+            await self._pages(scope, receive, send)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        server = _Server(
+            uvicorn.Config(
+                self,
+                host=self.config.host,
+                port=self.config.port,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=1,
+                ssl_certfile=self.config.tls_certificate or None,
+                ssl_keyfile=self.config.tls_key or None,
+            )
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                chores = [
+                    tasks.create_task(chore)
+                    for chore in (
+                        self._follow(),
+                        self.outbox.run(),
+                        self.driver.tick_forever(),
+                        self.archive.flush_forever(),
+                        self._sweep(),
+                    )
+                ]
+                await self.links.start()
+                self.driver.start()
+                serving = tasks.create_task(server.serve())
+                log.info(
+                    "serving", url=f"http://{self.config.host}:{self.config.port}", links=self.links.port
+                )
+                await _first(self.stopping, serving)
+                self.stopping.set()
+                await self._wind_down()
+                server.should_exit = True
+                await serving
+                await self.links.close()
+                for chore in chores:
+                    chore.cancel()
+        finally:
+            self.archive.close()
+            self.outbox.close()
+            self.replies.close()
+            self.keys.close()
+            self._journal.close()
+
+    async def _wind_down(self) -> None:
+        """No new work; what runs may end; who still waits is told."""
+        self.front.closing.set()
+        self.pages.closing.set()
+        log.info("stopping", running=self.desk.running)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.grace_s):
+                await self.front.idle.wait()
+        self.desk.end_all()
+        # The errors leave through tasks that have yet to run.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self.front.idle.wait()
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self._client.check()
+                break
+            except (ChainDown, RpcRefused) as error:
+                self.follower.trouble = str(error)
+                await asyncio.sleep(0.5)
+        await self.follower.run()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self.replies.sweep()
+            await asyncio.to_thread(self.archive.sweep)
+
+
+class _Server(uvicorn.Server):
+    """Signals are the gateway's: it says goodbye before the server does."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+async def _first(event: asyncio.Event, task: asyncio.Task[Any]) -> None:
+    waiting = asyncio.ensure_future(event.wait())
+    await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+
+
+def _signer(digest: Digest, signature: bytes) -> Address | None:
+    try:
+        return recover(digest, signature)
+    except BadSignature:
+        return None
+
+
+def load_config(path: Path) -> Config:
+    """
+    Raises:
+        ValueError: not such a file; the message says what is wrong.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Config)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+@contextlib.asynccontextmanager
+async def opened(config: Config) -> AsyncGenerator[Gateway]:
+    """A gateway ready to run."""
+    network = load_network(Path(config.network))
+    key = load_key(Path(config.key))
+    async with ChainClient(network) as client:
+        yield Gateway(config, network, key, client)
+
+
+async def run(config: Config) -> None:
+    """Run a gateway until it is told to stop."""
+    async with opened(config) as gateway:
+        await gateway.run()
