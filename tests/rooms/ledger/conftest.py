@@ -1,5 +1,6 @@
 """Two chains with one suite: the embedded one and anvil, each a real process on a loopback port."""
 
+import asyncio
 import json
 import os
 import re
@@ -9,11 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
 import pytest
 from web3 import Web3
 
+from clusterai.ledger import artifacts
+from clusterai.ledger.adapters.client import ChainClient
+from clusterai.ledger.adapters.deployer import deploy, place
 from clusterai.ledger.adapters.embedded.genesis import Allocation, Genesis
-from clusterai.protocol.ids import Address
+from clusterai.ledger.adapters.jsonrpc import JsonRpc, Request
+from clusterai.ledger.adapters.network import Network
+from clusterai.ledger.adapters.outbox import NO_FEES
+from clusterai.ledger.core.deploy import LOCAL, local_plan
+from clusterai.protocol.ids import Address, digest
 from clusterai.protocol.signing import Key
 
 CHAIN_ID = 31415
@@ -99,3 +108,63 @@ def address_of(text: str) -> Address:
 def kills() -> int:
     """How often the embedded chain is killed in its test: CLUSTERAI_KILLS, or a few."""
     return int(os.environ.get("CLUSTERAI_KILLS", "8"))
+
+
+OWNER = Key(b"\x71" * 32)
+"""Deploys the network's contracts in tests and holds all tokens."""
+
+
+class World(msgspec.Struct, frozen=True):
+    """A chain with the network's contracts on it."""
+
+    process: Process
+    network: Network
+    is_anvil: bool
+
+    def client(self) -> ChainClient:
+        return ChainClient(self.network)
+
+
+async def _settle(process: Process, is_anvil: bool) -> World:
+    plan = local_plan(artifacts.load, OWNER.address)
+    async with JsonRpc([process.url]) as rpc:
+        if is_anvil:
+            await place(rpc, plan)
+            await deploy(rpc, OWNER, plan, CHAIN_ID, NO_FEES)
+        start, genesis = await rpc.batch(
+            [Request("eth_blockNumber", ()), Request("eth_getBlockByNumber", ("0x0", False))]
+        )
+    network = Network(
+        chain_id=CHAIN_ID,
+        rpc_urls=(process.url,),
+        contracts=plan.addresses,
+        genesis=digest(genesis["hash"]),
+        rules=LOCAL,
+        start_block=int(start, 16) + 1,
+    )
+    return World(process, network, is_anvil)
+
+
+def start_world(is_anvil: bool, data: Path) -> World:
+    process = start_anvil() if is_anvil else start_embedded(data, "--deployer", OWNER.address.hex())
+    try:
+        return asyncio.run(_settle(process, is_anvil))
+    except BaseException:
+        process.kill()
+        raise
+
+
+@pytest.fixture(scope="module", params=["embedded", "anvil"])
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Either chain with the real contracts, without empty blocks."""
+    world = start_world(request.param == "anvil", tmp_path_factory.mktemp("world"))
+    yield world
+    world.process.end()
+
+
+@pytest.fixture(scope="module")
+def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A chain that can be made to reorganise and to lose transactions."""
+    world = start_world(is_anvil=True, data=tmp_path_factory.mktemp("anvil"))
+    yield world
+    world.process.end()
