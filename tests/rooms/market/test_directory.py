@@ -95,6 +95,14 @@ def test_a_rollback_takes_back_what_its_blocks_said() -> None:
     assert directory.holders(Role.GATEWAY) == (OTHER,)
 
 
+def test_blocks_without_events_may_be_left_out() -> None:
+    """What is told before block 9 stands in block 9, though the last block named was 1."""
+    directory = told(Registered(OWNER, 1, CARD), Block(1, 10), Delegated(OWNER, HOT), Block(9, 26))
+    directory.apply(RolledBack(7))
+    assert directory.owner_of(HOT) is None
+    assert directory.owner_of(OWNER) == OWNER
+
+
 def test_a_rollback_deeper_than_the_log_is_refused() -> None:
     """Rather than be wrong, the directory asks for a fresh read."""
     directory = told(Registered(OWNER, 1, CARD))

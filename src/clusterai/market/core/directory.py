@@ -67,6 +67,8 @@ class Directory:
         self.block = -1
         self.time_s = 0
         self._undo: deque[tuple[int, dict[Address, Any], Address, Any]] = deque()
+        # Events come before the block that they stand in is named, and blocks without any may be left out.
+        self._unnamed: list[tuple[dict[Address, Any], Address, Any]] = []
         self._forgotten = -1
 
     # --- events ---
@@ -102,6 +104,8 @@ class Directory:
                 self._change(receiver, barred=True)
             case Block(number, timestamp_s):
                 self.block, self.time_s = number, timestamp_s
+                self._undo.extend((number, *change) for change in self._unnamed)
+                self._unnamed.clear()
                 while self._undo and self._undo[0][0] <= number - UNDO_BLOCKS:
                     self._forgotten = self._undo.popleft()[0]
             case RolledBack(number):
@@ -113,14 +117,17 @@ class Directory:
         self._put(self._participants, owner, msgspec.structs.replace(self.participant(owner), **changes))
 
     def _put(self, table: dict[Address, Any], key: Address, value: object) -> None:
-        self._undo.append((self.block + 1, table, key, table.get(key)))
+        self._unnamed.append((table, key, table.get(key)))
         table[key] = value
 
     def _roll_back(self, number: int) -> None:
         if number < self._forgotten:
             raise TooDeep(number, self._forgotten)
+        undone = self._unnamed[::-1]
+        self._unnamed.clear()
         while self._undo and self._undo[-1][0] > number:
-            _, table, key, before = self._undo.pop()
+            undone.append(self._undo.pop()[1:])
+        for table, key, before in undone:
             if before is None:
                 del table[key]
             else:

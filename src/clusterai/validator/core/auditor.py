@@ -146,6 +146,7 @@ class Auditor:
         self._gateways: dict[Address, None] = {}
         self._submitted: dict[str, None] = {}
         self._on_chain: dict[tuple[Address, int, int], int] = {}
+        self._unnamed: list[object] = []
         self._caught_up = False
         self._overheard: dict[tuple[Address, Address, int, int], tuple[Verdict, bytes]] = {}
         self._memory = Memory(settings.rules.epoch_s)
@@ -213,8 +214,23 @@ class Auditor:
     # --- the chain ---
 
     def _chain(self, event: object, now_s: float) -> list[Any]:
+        """Events wait for the `Block` that names the block they stand in."""
+        match event:
+            case events.Block(number, timestamp_s):
+                told, self._unnamed = self._unnamed, []
+                effects = [effect for it in told for effect in self._event(it, number)]
+                self.directory.apply(event)
+                return [*effects, *self._block(timestamp_s, now_s)]
+            case events.RolledBack(number):
+                self._unnamed.clear()
+                self.directory.apply(event)
+                self._roll_back(number)
+            case _:
+                self._unnamed.append(event)
+        return []
+
+    def _event(self, event: object, block: int) -> list[Any]:
         self.directory.apply(event)
-        block = self.directory.block + 1
         match event:
             case events.EpochCommitted(provider, epoch, root, count, total, committed_in):
                 docket = Docket(Commitment(provider, epoch, root, count, total), committed_in, block)
@@ -234,10 +250,6 @@ class Auditor:
                 self._close(block, [d for key, d in self._dockets.items() if key == (provider, epoch)])
             case events.Convicted(provider):
                 self._close(block, [d for key, d in self._dockets.items() if key[0] == provider])
-            case events.RolledBack(number):
-                self._roll_back(number)
-            case events.Block(_, timestamp_s):
-                return self._block(timestamp_s, now_s)
             case _:
                 pass
         return []
