@@ -14,7 +14,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-GREATEST = 22.8722
+GREATEST = 22.874
 """No Gumbel value made from 32 bits is greater: -ln(-ln(1 - 2^-33))."""
 
 _M1 = np.uint32(0x7FEB352D)

@@ -21,6 +21,9 @@ Row = NDArray[np.float32]
 NEAR = 8.0
 """First look at tokens within e^-8 of the likeliest; the rest is asked only whether it can still win."""
 
+FORBIDDEN = np.float32(-1e30)
+"""Logit of what the grammar forbids: never wins, and unlike an infinity it can be subtracted."""
+
 
 class Draw(msgspec.Struct, frozen=True):
     """A drawn token and its score (scaled logit plus noise)."""
@@ -261,7 +264,7 @@ def _distorted(row: Row, context: Context | None, allowed: NDArray[np.bool_] | N
     if context is not None and not context.plain:
         row = context.distort(row)
     if allowed is not None:
-        row = np.where(allowed[: len(row)], row, np.float32(-np.inf))
+        row = np.where(allowed[: len(row)], row, FORBIDDEN)
     return row
 
 
