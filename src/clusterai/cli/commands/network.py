@@ -1,0 +1,141 @@
+"""`clusterai up`, `down`, `status`: a whole network on this machine."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from clusterai.cli import options, say
+from clusterai.cli.failure import Exit, Failure
+
+STOP_S = 30.0
+
+Port = Annotated[
+    int,
+    typer.Option(
+        "--port",
+        envvar="CLUSTERAI_PORT",
+        min=1,
+        max=65_500,
+        help="Port of the API and console; the two above it serve nodes and the chain.",
+    ),
+]
+Nodes = Annotated[
+    int, typer.Option("--nodes", envvar="CLUSTERAI_NODES", min=1, max=16, help="Provider nodes to run.")
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        envvar="CLUSTERAI_MODEL",
+        help="Model that they serve: a name, an address, or `tiny` for a toy without weights.",
+    ),
+]
+
+
+def join(app: typer.Typer) -> None:
+    app.command()(up)
+    app.command()(down)
+    app.command()(status)
+
+
+def up(
+    data: options.Data = None,
+    port: Port = 8080,
+    nodes: Nodes = 2,
+    model: Model = "smollm2-135m",
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when it is ready; `clusterai down` ends it.")
+    ] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Start a network on this machine: chain, gateway, nodes and a validator.
+
+    The first time it makes keys, a chain with the contracts, and an account with credit; after that it resumes what
+    is in the data folder. Ctrl-C stops everything and loses nothing.
+    """
+    from clusterai.cli.local import up as network
+    from clusterai.cli.local.ports import Ports
+
+    folder = options.folder(data)
+    wish = network.Wish(Ports.beside(port), nodes, model)
+    if dry_run:
+        network.describe(folder, wish, json)
+    elif detach:
+        network.run_detached(folder, wish, json)
+    else:
+        network.run(folder, wish, json)
+
+
+def down(data: options.Data = None, quiet: options.Quiet = False, json: options.Json = False) -> None:
+    """Stop the network of a data folder; what it knows stays there."""
+    import os
+    import signal
+
+    folder = options.folder(data)
+    state = folder.running()
+    say.say(f"stopping {len(state.services)} processes…")
+    os.kill(state.pid, signal.SIGTERM)
+    ends_s = time.monotonic() + STOP_S
+    while folder.is_held():
+        if time.monotonic() > ends_s:
+            raise Failure(
+                f"process {state.pid} is still there after {STOP_S:.0f} s",
+                next=f"kill -9 {state.pid}   (its processes end with it; nothing acknowledged is lost)",
+            )
+        time.sleep(0.05)
+    if json:
+        say.emit({"stopped": True, "data": str(folder.root)})
+    else:
+        say.say(f"stopped; `clusterai up --data {folder.root}` resumes")
+
+
+def status(data: options.Data = None, json: options.Json = False, quiet: options.Quiet = False) -> int:
+    """Say what runs, and whether it works. Exit code 3: nothing runs, or not all of it is ready."""
+    folder = options.folder(data)
+    state = folder.running()
+    healthy = state.phase == "ready" and all(service.state == "ready" for service in state.services)
+    if json:
+        say.emit({"data": str(folder.root), "healthy": healthy, **_as_dict(state)})
+    else:
+        say.pairs(
+            [
+                ("network", f"{state.phase}, for {age(time.time() - state.started_s)}"),
+                ("data", folder.root),
+                ("console", state.gateway),
+                ("OPENAI_BASE_URL", f"{state.gateway}/v1"),
+                ("chain", state.chain),
+            ]
+        )
+        say.tell()
+        say.table(
+            ("process", "state", "#pid", "#restarts", "since", "last end"),
+            [
+                (
+                    one.name,
+                    one.state,
+                    one.pid or "-",
+                    one.restarts,
+                    age(time.time() - one.since_s),
+                    one.last_error or "-",
+                )
+                for one in state.services
+            ],
+        )
+    return Exit.OK if healthy else Exit.NOT_RUNNING
+
+
+def age(seconds: float) -> str:
+    """`12 s`, `3 min`, `5 h`: a duration as people say it."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _as_dict(state: object) -> dict[str, object]:
+    import msgspec
+
+    return msgspec.to_builtins(state)

@@ -1,0 +1,162 @@
+"""The data folder of a network on one machine: where everything lies, who holds it, and what runs.
+
+DIR/network.json       the chain's and the contracts' addresses and rules
+DIR/keys/NAME.key      secrets, readable by the owner alone
+DIR/account.json       the account that `up` made, with its API key; readable by the owner alone
+DIR/up.lock            held (flock) by the one `up` that runs here
+DIR/up.json            what that `up` started: rewritten whenever it changes
+DIR/chain, gateway, node-1, …, validator    each daemon's config.json, log and journal
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from clusterai.cli.failure import Exit, Failure
+
+State = Literal["starting", "ready", "restarting", "stopped", "failed"]
+
+
+class ServiceState(msgspec.Struct, frozen=True):
+    name: str
+    kind: str
+    state: State
+    pid: int | None
+    restarts: int
+    since_s: float
+    url: str = ""
+    last_error: str = ""
+
+
+class UpState(msgspec.Struct, frozen=True):
+    """What `up` says of itself. `phase` is `starting` until the gateway answers and a node serves a model."""
+
+    pid: int
+    phase: Literal["starting", "ready", "stopping"]
+    started_s: float
+    gateway: str
+    chain: str
+    services: tuple[ServiceState, ...]
+    ready_after_s: float | None = None
+    doing: str = ""
+    """what it waits for, for people"""
+
+
+class LocalAccount(msgspec.Struct, frozen=True):
+    """The account that `up` opens at its gateway, and the key to spend from it."""
+
+    account: str
+    key: str
+
+
+class DataFolder:
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().resolve()
+        self.manifest = self.root / "network.json"
+        self.keys = self.root / "keys"
+        self.account = self.root / "account.json"
+        self.log = self.root / "up.log"
+        self._state = self.root / "up.json"
+        self._lock = self.root / "up.lock"
+        self._held: int | None = None
+
+    def of(self, service: str) -> Path:
+        return self.root / service
+
+    def log_of(self, service: str) -> Path:
+        return self.root / service / "log"
+
+    # --- who holds it ---
+
+    def hold(self) -> None:
+        """Become the one `up` of this folder, until the process ends.
+
+        Raises:
+            Failure: another one is.
+        """
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            state = self.state()
+            raise Failure(
+                f"a network already runs in {self.root}",
+                f"process {state.pid} holds it" if state else "another process holds its lock",
+                f"clusterai status --data {self.root}, or clusterai down --data {self.root}",
+                Exit.BUSY,
+            ) from None
+        self._held = descriptor
+
+    def let_go(self) -> None:
+        if self._held is not None:
+            self._state.unlink(missing_ok=True)
+            os.close(self._held)
+            self._held = None
+
+    def is_held(self) -> bool:
+        """Whether an `up` runs here: its lock dies with it, so this can't be stale."""
+        try:
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(descriptor)
+
+    # --- what runs ---
+
+    def state(self) -> UpState | None:
+        try:
+            return msgspec.json.decode(self._state.read_bytes(), type=UpState)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def write_state(self, state: UpState) -> None:
+        write_atomically(self._state, msgspec.json.encode(state))
+
+    def running(self) -> UpState:
+        """What runs here.
+
+        Raises:
+            Failure: nothing does.
+        """
+        state = self.state() if self.is_held() else None
+        if state is None:
+            raise Failure(
+                f"no network runs in {self.root}",
+                next=f"clusterai up --data {self.root}",
+                code=Exit.NOT_RUNNING,
+            )
+        return state
+
+    def local_account(self) -> LocalAccount:
+        try:
+            return msgspec.json.decode(self.account.read_bytes(), type=LocalAccount)
+        except FileNotFoundError:
+            raise Failure(
+                f"{self.root} has no account yet",
+                "it is made by the first `up`",
+                f"clusterai up --data {self.root}",
+                Exit.NOT_RUNNING,
+            ) from None
+
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """A reader sees the old content or the new one, never half of it."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)

@@ -1,0 +1,43 @@
+"""Makes a model ready to be loaded: once per machine, with progress, before any node asks for it."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.settings import default_models
+
+TINY = "tiny"
+"""The toy model, which has no weights to prepare."""
+
+
+async def prepare(name: str, say: Callable[[str], None]) -> None:
+    """Find, verify and convert the weights of `name`.
+
+    Raises:
+        Failure: there is no such model, or its weights changed, or they can't be converted.
+    """
+    if name == TINY:
+        return
+    loop = asyncio.get_running_loop()
+
+    def progress(doing: str, part: float) -> None:
+        loop.call_soon_threadsafe(say, f"{name}: {doing} {part:.0%}" if part < 1 else f"{name}: {doing}")
+
+    with ThreadPoolExecutor(1, "model") as worker:
+        await loop.run_in_executor(worker, _prepare, name, progress)
+
+
+def _prepare(name: str, progress: Callable[[str, float], None]) -> None:
+    from clusterai.models import Altered, ModelStore, NoSuchModel
+    from clusterai.models.adapters.openvino_convert import NotConverted, openvino_folder
+
+    store = ModelStore(default_models())
+    try:
+        openvino_folder(store, store.get(name), progress)
+    except NoSuchModel as error:
+        raise Failure(str(error), code=Exit.NOT_FOUND) from None
+    except (Altered, NotConverted) as error:
+        raise Failure(
+            f"{name} can't be served", str(error), "clusterai model add FILE adds another"
+        ) from None

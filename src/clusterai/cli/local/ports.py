@@ -1,0 +1,54 @@
+"""The three ports of a local network, and who to ask when one is taken."""
+
+import socket
+
+import msgspec
+
+from clusterai.cli.failure import Exit, Failure
+
+HOST = "127.0.0.1"
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """`api` is for people and their programs; nodes dial `link`; everyone reads the chain at `chain`."""
+
+    api: int
+    link: int
+    chain: int
+
+    @classmethod
+    def beside(cls, api: int) -> "Ports":
+        return cls(api, api + 1, api + 2)
+
+
+def check(ports: Ports, data: str) -> None:
+    """
+    Raises:
+        Failure: one of them is in use.
+    """
+    for port, use in ((ports.api, "the API"), (ports.link, "nodes"), (ports.chain, "the chain")):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError as error:
+                raise Failure(
+                    f"port {port} (for {use}) can't be used",
+                    error.strerror or str(error),
+                    f"clusterai up --data {data} --port {_free_triple(ports.api)}",
+                    Exit.BUSY,
+                ) from None
+
+
+def _free_triple(above: int) -> int:
+    """A port above which two more are free as well."""
+    for first in range(above + 10, 65_000, 10):
+        if all(_is_free(first + more) for more in range(3)):
+            return first
+    return above
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return probe.connect_ex((HOST, port)) != 0

@@ -1,0 +1,60 @@
+"""Which gateway a command speaks to, with which key: the local network's where one runs, else what the environment names."""
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clusterai.cli import options
+from clusterai.cli.failure import Exit, Failure
+
+if TYPE_CHECKING:
+    from clusterai.sdk import Client
+
+ADMIN_KEY = "admin.key"
+
+
+@contextmanager
+def gateway(data: Path | None, *, admin: bool = False) -> "Generator[Client]":
+    """A client whose errors are told as failures of a command.
+
+    Args:
+        admin: with the gateway's admin key, which lies in the data folder.
+
+    Raises:
+        Failure: there is no gateway, or it refuses.
+    """
+    from clusterai.sdk import ApiError, Client, Unreachable
+
+    url, key = _find(data, admin)
+    try:
+        with Client(url, key) as client:
+            yield client
+    except Unreachable as error:
+        raise Failure(str(error), "", "clusterai status", Exit.NOT_RUNNING) from None
+    except ApiError as error:
+        code = Exit.NOT_FOUND if error.status == 404 else Exit.FAILED
+        raise Failure(error.detail, f"the gateway answered {error.status} {error.code}", code=code) from None
+
+
+def _find(data: Path | None, admin: bool) -> tuple[str, str]:
+    folder = options.folder(data)
+    if folder.is_held():
+        state = folder.running()
+        if admin:
+            path = folder.of("gateway") / ADMIN_KEY
+            try:
+                return state.gateway, path.read_text().strip()
+            except OSError as error:
+                raise Failure(f"{path} can't be read", error.strerror or "", "clusterai status") from None
+        return state.gateway, folder.local_account().key
+    url = os.environ.get("CLUSTERAI_BASE_URL") or os.environ.get("OPENAI_BASE_URL")
+    if data is None and url and not admin:
+        return url, os.environ.get("OPENAI_API_KEY", "")
+    raise Failure(
+        f"no network runs in {folder.root}",
+        "" if admin else "and OPENAI_BASE_URL names no other",
+        f"clusterai up --data {folder.root}",
+        Exit.NOT_RUNNING,
+    )

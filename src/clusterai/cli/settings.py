@@ -1,0 +1,98 @@
+"""Where a command's defaults come from: flag, then `CLUSTERAI_*`, then `./clusterai.toml`, then the user's config file.
+
+Both files hold the long names of options, in a table per command; options at the top hold for every command:
+
+    data = "/srv/clusterai"
+    [up]
+    nodes = 3
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from clusterai.cli.failure import Exit, Failure
+
+PROJECT_FILE = "clusterai.toml"
+
+
+def user_file() -> Path:
+    from platformdirs import user_config_path
+
+    return user_config_path("clusterai") / "config.toml"
+
+
+def default_data() -> Path:
+    """Where a network lives when nothing says otherwise."""
+    from platformdirs import user_data_path
+
+    return user_data_path("clusterai") / "local"
+
+
+def default_models() -> Path:
+    """Models are shared by all networks of this user: a conversion is made once."""
+    if named := os.environ.get("CLUSTERAI_MODELS"):
+        return Path(named).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("clusterai") / "models"
+
+
+def load(commands: dict[str, Any]) -> dict[str, Any]:
+    """Both files as click's `default_map`: per command, its table over the options at the top.
+
+    Args:
+        commands: the names of commands, with the same again for groups of commands.
+
+    Raises:
+        Failure: a file isn't TOML, or has a table that is no command.
+    """
+    merged: dict[str, Any] = {}
+    for path in (user_file(), Path(PROJECT_FILE)):
+        if path.is_file():
+            try:
+                found = tomllib.loads(path.read_text())
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise Failure(
+                    f"{path} can't be read",
+                    str(error),
+                    f"correct it, or move it away: mv {path} {path}.off",
+                    Exit.USAGE,
+                ) from None
+            merged = _over(merged, found)
+    shared = {_key(name): value for name, value in merged.items() if not isinstance(value, dict)}
+    tables = {name: value for name, value in merged.items() if isinstance(value, dict)}
+    unknown = tables.keys() - commands.keys()
+    if unknown:
+        raise Failure(
+            f"[{min(unknown)}] in clusterai.toml is no command",
+            next="clusterai --help lists the commands",
+            code=Exit.USAGE,
+        )
+    return _fill(commands, tables, shared)
+
+
+def _fill(commands: dict[str, Any], tables: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    filled: dict[str, Any] = {}
+    for name, inner in commands.items():
+        table: dict[str, Any] = tables.get(name, {})
+        own = {_key(key): value for key, value in table.items() if not isinstance(value, dict)}
+        if inner:
+            deeper = {key: value for key, value in table.items() if isinstance(value, dict)}
+            filled[name] = _fill(inner, deeper, shared | own)
+        else:
+            filled[name] = shared | own
+    return filled
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        was = merged.get(name)
+        merged[name] = _over(was, value) if isinstance(was, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _key(name: str) -> str:
+    return name.replace("-", "_")
