@@ -232,8 +232,9 @@ contract Channels is Multicall, ReentrancyGuardTransient {
     /// (refused), after conviction (refused), and being paid before the audit (held).
     function claim(VoucherClaim[] calldata voucherClaims) external nonReentrant {
         _requireBatch(voucherClaims.length);
+        address owner = registry.ownerOf(msg.sender);
         for (uint256 i = 0; i < voucherClaims.length; ++i) {
-            require(_isReceiverSide(msg.sender, voucherClaims[i].voucher.channel), NotReceiver(msg.sender));
+            require(_isReceiverSide(owner, voucherClaims[i].voucher.channel), NotReceiver(msg.sender));
         }
         _claimAll(voucherClaims);
     }
@@ -345,7 +346,7 @@ contract Channels is Multicall, ReentrancyGuardTransient {
     /// @notice Give unclaimed money back to the payer at once. Called by the receiver's side.
     /// @dev Harms only the caller: it gives up what it has not claimed. `amount` is capped by what is unclaimed.
     function refund(ChannelConfig calldata config, uint128 amount) external nonReentrant {
-        require(_isReceiverSide(msg.sender, config), NotReceiver(msg.sender));
+        require(_isReceiverSide(registry.ownerOf(msg.sender), config), NotReceiver(msg.sender));
         _refund(config, getChannelId(config), amount);
     }
 
@@ -484,9 +485,10 @@ contract Channels is Multicall, ReentrancyGuardTransient {
         return failure == ECDSA.RecoverError.NoError && signer == config.payerAuthorizer;
     }
 
-    function _isReceiverSide(address caller, ChannelConfig calldata config) internal view returns (bool) {
-        return caller == config.receiver || caller == config.receiverAuthorizer
-            || registry.ownerOf(caller) == config.receiver;
+    /// @dev Whether the caller, or the owner that it is a hot key of, is the receiver or its authorizer.
+    function _isReceiverSide(address callersOwner, ChannelConfig calldata config) internal view returns (bool) {
+        return msg.sender == config.receiver || msg.sender == config.receiverAuthorizer
+            || callersOwner == config.receiver;
     }
 
     function _requireBatch(uint256 size) internal pure {

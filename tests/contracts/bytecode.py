@@ -53,23 +53,37 @@ class BytecodeChain:
         found = (self.codec.event(log.address, log.topics, log.data) for log in outcome.logs)
         return tuple(event for event in found if event is not None)
 
+    def transact(
+        self, contract: str, function: str, sender: Address, block: BlockContext, *arguments: Any
+    ) -> tuple[Event, ...] | Refused:
+        """Any function, also those that no call struct stands for; overloads are told apart by their count."""
+        _, to, data = self._encode(contract, function, arguments)
+        return self.send(to, data, sender, block)
+
     def read(self, contract: str, function: str, *arguments: Any) -> Any:
         """A view's result: one value, or a tuple of several."""
-        entry = next(
-            one
-            for one in load(contract).abi  # pyright: ignore[reportArgumentType]
-            if one["type"] == "function" and one["name"] == function
-        )
-        types = [_canonical(one) for one in entry["inputs"]]
-        selector = keccak(f"{function}({','.join(types)})".encode())[:4]
-        to: Address = getattr(self.plan.addresses, contract.lower())
-        plain = [msgspec.structs.astuple(a) if isinstance(a, msgspec.Struct) else a for a in arguments]
-        outcome: Outcome = self.evm.call(
-            Message(self.plan.deployer, to, selector + abi.encode(types, plain), 0, GAS)
-        )
+        entry, to, data = self._encode(contract, function, arguments)
+        outcome: Outcome = self.evm.call(Message(self.plan.deployer, to, data, 0, GAS))
         assert outcome.success, self.codec.revert(outcome.output)
         values = abi.decode([_canonical(one) for one in entry["outputs"]], outcome.output)
         return values[0] if len(values) == 1 else values
+
+    def _encode(
+        self, contract: str, function: str, arguments: tuple[Any, ...]
+    ) -> tuple[dict[str, Any], Address, bytes]:
+        entry = next(
+            one
+            for one in load(contract).abi  # pyright: ignore[reportArgumentType]
+            if one["type"] == "function" and one["name"] == function and len(one["inputs"]) == len(arguments)
+        )
+        types = [_canonical(one) for one in entry["inputs"]]
+        selector = keccak(f"{function}({','.join(types)})".encode())[:4]
+        to: Address = getattr(self.plan.addresses, _FIELDS.get(contract, contract.lower()))
+        plain = [msgspec.structs.astuple(a) if isinstance(a, msgspec.Struct) else a for a in arguments]
+        return entry, to, selector + abi.encode(types, plain)
+
+
+_FIELDS = {"ERC3009DepositCollector": "collector", "Multicall3": "multicall"}
 
 
 def _canonical(entry: dict[str, Any]) -> str:

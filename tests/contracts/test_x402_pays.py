@@ -1,4 +1,5 @@
-# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportArgumentType=false
+# (x402's own classes don't fit its own protocols)
 """An unmodified x402 client, server, facilitator and channel manager on our contracts, by both schemes."""
 
 import time

@@ -86,28 +86,32 @@ class ChainSigner:
         self,
         address: str,
         domain: Any,
-        types: dict[str, Any],
+        types: dict[str, list[Any]],
         primary_type: str,
         message: dict[str, Any],
         signature: bytes,
     ) -> bool:
-        fields = {
-            kind: [one if isinstance(one, dict) else {"name": one.name, "type": one.type} for one in entries]
+        fields: dict[str, list[dict[str, str]]] = {
+            kind: [_field(one) for one in entries]
             for kind, entries in types.items()
             if kind != "EIP712Domain"
         }
-        plain = (
-            domain
-            if isinstance(domain, dict)
-            else {
+        plain: dict[str, Any] = (
+            {
                 "name": domain.name,
                 "version": domain.version,
                 "chainId": domain.chain_id,
                 "verifyingContract": domain.verifying_contract,
             }
+            if hasattr(domain, "chain_id")
+            else domain
         )
         signable = encode_typed_data(domain_data=plain, message_types=fields, message_data=message)
         return Account.recover_message(signable, signature=signature).lower() == address.lower()
+
+
+def _field(field: Any) -> dict[str, str]:
+    return {"name": field.name, "type": field.type} if hasattr(field, "name") else field
 
 
 def _encode(

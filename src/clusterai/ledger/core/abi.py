@@ -19,7 +19,15 @@ from clusterai.protocol.ids import ZERO_ADDRESS, Address
 PANIC = bytes.fromhex("4e487b71")
 """Selector of Panic(uint256): arithmetic that overflowed, for us."""
 
-_CONTRACTS: tuple[Name, ...] = ("Token", "Registry", "Channels", "Court", "Credit")
+_CONTRACTS: tuple[Name, ...] = (
+    "Token",
+    "Registry",
+    "Channels",
+    "Court",
+    "Credit",
+    "ERC3009DepositCollector",
+    "Multicall3",
+)
 _EVENT_NAMES = {"Transfer": "Transferred"}
 """Where a standard fixes the event's name, and our struct has a verb's past form like all others."""
 
@@ -49,6 +57,8 @@ class Codec:
             "Channels": addresses.channels,
             "Court": addresses.court,
             "Credit": addresses.credit,
+            "ERC3009DepositCollector": addresses.collector,
+            "Multicall3": addresses.multicall,
         }
         self._methods: dict[type, _Method] = {}
         self._logs: dict[tuple[Address, bytes], _Log] = {}

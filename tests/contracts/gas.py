@@ -1,0 +1,70 @@
+"""What the contracts cost: `python -m tests.contracts.gas` prints gas by call, in the steady state (warm slots)."""
+
+from clusterai.ledger.core import calls
+from clusterai.protocol import merkle
+from clusterai.protocol.ids import ZERO_DIGEST
+from clusterai.protocol.statements import Verdict
+from tests.contracts.cast import (
+    AT,
+    DEPLOYER,
+    HOTS,
+    OWNERS,
+    PAYER,
+    RULES,
+    Pair,
+    channel,
+    claim_row,
+    judged,
+    receipts,
+)
+
+SIZES = (1, 10, 100)
+
+
+def main() -> None:
+    pair = Pair()
+    pair.populate()
+    chain = pair.bytecode
+    ann, hot = OWNERS["ann"], HOTS["ann"]
+    channels = [channel(PAYER, ann.address, salt=100 + i) for i in range(100)]
+    for config in channels:
+        pair.expect(calls.Deposit(config, 5_000), PAYER)
+    print(f"{'deposit (allowance)':<34}{chain.gas_used:>10,}")
+    pair.expect(calls.Transfer(ann.address, 1), PAYER)
+    transfer = chain.gas_used
+    print(f"{'transfer':<34}{transfer:>10,}")
+    total = commit = 0
+    for name in ("first claims", "steady claims"):
+        for size in SIZES:
+            pair.advance(RULES.epoch_s)
+            epoch = pair.now_s // RULES.epoch_s - 1
+            leaves = receipts("ann", epoch, 100)
+            pair.expect(calls.CommitEpoch(epoch, merkle.root(leaves), 100, 100_000), hot)
+            commit = chain.gas_used
+            total += 1
+            rows = tuple(claim_row(config, total) for config in channels[:size])
+            if name == "first claims":
+                rows = tuple(claim_row(config, total) for config in channels[-size:]) if size < 100 else rows
+            pair.expect(calls.Claim(rows), hot)
+            gas = chain.gas_used
+            print(f"{name + f', {size} channels':<34}{gas:>10,}   {gas // size:>8,} a channel")
+    print(f"{'commitEpoch (steady)':<34}{commit:>10,}")
+    pair.advance(2 * RULES.window_s)
+    pair.expect(calls.Settle(ann.address, AT.token), DEPLOYER)
+    print(f"{'settle':<34}{chain.gas_used:>10,}")
+    pair.advance(RULES.epoch_s)
+    epoch = pair.now_s // RULES.epoch_s - 1
+    leaves = receipts("ann", epoch, 1_000)
+    pair.expect(calls.CommitEpoch(epoch, merkle.root(leaves), 1_000, 10), hot)
+    pair.advance(RULES.epoch_s)
+    pair.expect(calls.Tick(), DEPLOYER)
+    print(f"{'tick':<34}{chain.gas_used:>10,}")
+    index = next(i for i in range(1_000) if pair.twin.court.drawn(ann.address, epoch, i))
+    for who, what in (("val", "vote, 1 of 1000 receipts"), ("vic", "vote that convicts")):
+        verdict = Verdict(ann.address, epoch, index, leaves[index], 2, ZERO_DIGEST)
+        pair.expect(calls.Vote(verdict, merkle.proof(leaves, index), judged(verdict, HOTS[who])), DEPLOYER)
+        print(f"{what:<34}{chain.gas_used:>10,}")
+
+
+if __name__ == "__main__":
+    main()
