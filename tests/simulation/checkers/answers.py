@@ -63,7 +63,8 @@ class AnswersTrue:
                     self._open[process.address, errand].tokens.extend(tokens)
                 case Restarted(errand):
                     opened = self._open[process.address, errand]
-                    require(not opened.streamed, "what a client has read isn't taken back", errand)
+                    read = opened.streamed and opened.tokens
+                    require(not read, "what a client has read isn't taken back", errand)
                     opened.tokens.clear()
                 case Done(errand):
                     self._done(process.address, effect)

@@ -64,6 +64,8 @@ class JusticeDone(OfBlocks):
         self.demands: dict[Place, Demand] = {}
         self.voted: dict[Place, dict[Address, tuple[int, Digest]]] = {}
         self.convicted.clear()
+        self._slashed: dict[Address, None] = {}
+        """honest owners whose slash wasn't explained yet"""
 
     # --- what validators do ---
 
@@ -95,8 +97,8 @@ class JusticeDone(OfBlocks):
                 votes[validator] = (outcome, evidence)
             case events.Convicted(provider, epoch, index, outcome, evidence):
                 self._convicted((provider, epoch, index), outcome, evidence, timestamp_s)
-            case events.Slashed(owner):
-                require(owner in self._villains, "the honest are never slashed", owner)
+            case events.Slashed(owner) if owner not in self._villains:
+                self._slashed[owner] = None
             case events.Equivocated(validator):
                 require(validator in self._villains, "honest validators never contradict themselves", validator)
             case _:
@@ -104,6 +106,7 @@ class JusticeDone(OfBlocks):
 
     def block(self, timestamp_s: int) -> None:
         """Note who can reach the chain now."""
+        require(not self._slashed, "the honest are never slashed", *self._slashed)
         for (provider, _, _), demand in self.demands.items():
             if demand.answered or timestamp_s > demand.deadline_s:
                 continue
@@ -126,6 +129,7 @@ class JusticeDone(OfBlocks):
                 require(False, "withheld is what was demanded, unanswered, past its deadline", *place)
             elif provider not in self._villains:
                 require(demand.best_s < PROMISED_S, "who could answer is not convicted", provider, demand.best_s)
+                self._slashed.pop(provider, None)
         else:
             require(outcome == Outcome.FRAUD, "a conviction is for fraud or withholding", outcome)
             require(provider in self._villains, "the honest are never convicted of fraud", *place)

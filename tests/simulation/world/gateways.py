@@ -104,6 +104,7 @@ class Gateway:
             window_s=self.world.rules.window_s,
             sign=party.hot.sign,
             recover=key_of,
+            confirmations=self.world.simulation.faults_drawn.reorganised_blocks,
         )
         return Relaying(Meter(me, Directory(), Routing(), TERMS, ended))
 

@@ -70,7 +70,7 @@ class Validator:
             network=NETWORK,
             court=COURT,
             rules=self.world.rules,
-            confirmations=1 + self.world.simulation.faults.reorganised_blocks,
+            confirmations=1 + self.world.simulation.faults_drawn.reorganised_blocks,
         )
         return Auditor(settings, {KIND.name: KIND}, self.party.hot.sign, recover, self.unseal)
 

@@ -45,9 +45,9 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     gateways: int = 1
     providers: int = 2
     validators: int = 3
-    clients: int = 2
-    requests: int = 8
-    busy_s: int = 90
+    clients: int = 3
+    requests: int = 20
+    busy_s: int = 240
     settle_s: int = 1_200
     block_s: int = 2
 

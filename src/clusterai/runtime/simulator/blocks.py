@@ -1,10 +1,11 @@
 """A chain of blocks around any ledger: late, away, reorganised; transactions wait, vanish, come twice.
 
     submit ── may vanish ──> waiting ── next block ──> mined or reverted ── `final` blocks later ──> told to the sender
-       ^── again while nobody was told ──'                    |
+       ^── again until it is mined ──'                        |
                                                  reorganisation: the block is undone, its transactions wait again
 
-Each process follows the chain through a node of its own that may be away: it then sees no block, submits nothing, and
+Outboxes outlive their processes, as the daemons' do: a key in flight stays so over a crash, and an outcome is told
+again when the one who was told died of it. Each process follows the chain through a node of its own that may be away: it then sees no block, submits nothing, and
 catches up later. A restarted process reads the chain from its first block on, as the daemons do.
 """
 
@@ -55,16 +56,16 @@ class Words(msgspec.Struct, frozen=True):
 
 
 class Transaction(msgspec.Struct):
-    """`number` names it for ever; `outcome` is that of the block in which it stands now."""
+    """`number` names it for ever; `reason` is why it reverted in the block in which it stands now."""
 
     number: int
     sender: Address
     call: Any
     process: Process | None
-    incarnation: int
     key: str
     block: int = -1
     reason: str | None = None
+    final: bool = False
     told: bool = False
 
 
@@ -124,8 +125,7 @@ class Blockchain:
         self.undone = 0
         self.watchers: list[Callable[[Mined], None]] = []
         self._waiting: list[Transaction] = []
-        self._untold: list[Transaction] = []
-        self._in_flight: dict[tuple[int, int, str], Transaction] = {}
+        self._in_flight: dict[tuple[int, str], Transaction] = {}
         self._submitted = 0
         self._followers: dict[int, _Follower] = {}
         self._marks: list[tuple[int, Any]] = []
@@ -155,14 +155,16 @@ class Blockchain:
         follower.rolled = None
         follower.busy = False
         self._wake(follower)
+        for transaction in list(self._in_flight.values()):
+            if transaction.final and transaction.process is process:
+                self._hand_over(transaction)
 
     def submit(self, process: Process, sender: Address, key: str, call: Any) -> None:
-        """As an outbox does: once per key in flight, and again until the outcome is known."""
-        name = (process.index, process.incarnation, key)
-        if name in self._in_flight:
-            return
-        transaction = self._in_flight[name] = self._transaction(sender, call, process, key)
-        self._broadcast(transaction)
+        """Put a call into the process's outbox; dropped where its key is on its way already."""
+        name = (process.index, key)
+        if name not in self._in_flight:
+            transaction = self._in_flight[name] = self._transaction(sender, call, process, key)
+            self._broadcast(transaction)
 
     def send(self, sender: Address, call: Any) -> None:
         """A transaction of somebody who doesn't wait for the outcome; never lost."""
@@ -186,22 +188,14 @@ class Blockchain:
 
     def _transaction(self, sender: Address, call: Any, process: Process | None, key: str) -> Transaction:
         self._submitted += 1
-        incarnation = process.incarnation if process else 0
-        return Transaction(self._submitted, sender, call, process, incarnation, key)
+        return Transaction(self._submitted, sender, call, process, key)
 
     def _broadcast(self, transaction: Transaction) -> None:
         process = transaction.process
-        if (
-            transaction.told
-            or process is None
-            or process.machine is None
-            or process.incarnation != transaction.incarnation
-        ):
+        if process is None or transaction.told:
             return
-        follower = self._followers.get(process.index)
-        away = follower is not None and follower.away_until_us > self._timeline.now_us
-        lost = self._random.random() < self._faults.lost_transaction
-        if transaction.block < 0 and not away and not lost:
+        reachable = process.machine is not None and not self.is_away(process)
+        if transaction.block < 0 and reachable and self._random.random() >= self._faults.lost_transaction:
             delay_us = 1 + int(self._random.random() * MEMPOOL_US)
             self._timeline.after(delay_us, self._arrive, transaction)
         self._timeline.after(RESUBMIT_US, self._broadcast, transaction)
@@ -225,14 +219,11 @@ class Blockchain:
         if self.blocks:
             timestamp_s = max(timestamp_s, self.blocks[-1].timestamp_s)
         self.ledger.open_block(number, timestamp_s)
-        block = Mined(number, timestamp_s, self._waiting, [])
-        self._waiting = []
+        block = Mined(number, timestamp_s, self._minable(), [])
         for transaction in block.transactions:
             events, transaction.reason = self.ledger.execute(transaction.sender, transaction.call)
             transaction.block = number
             block.events.extend(events)
-            if transaction.process is not None and not transaction.told:
-                self._untold.append(transaction)
         self.blocks.append(block)
         if self._faults.reorganisation:
             self._marks.append((number, self.ledger.mark()))
@@ -241,9 +232,31 @@ class Blockchain:
             watcher(block)
         for follower in self._followers.values():
             self._wake(follower)
-        if self._untold:
+        if self._in_flight:
             self._tell()
         return block
+
+    def _minable(self) -> list[Transaction]:
+        """Take what can stand in the next block. Nonces keep a sender's own transactions in order: one that was
+        lost holds up those behind it until it is sent again."""
+        held: dict[int, int] = {}
+        for (index, _), transaction in self._in_flight.items():
+            if transaction.block < 0 and transaction not in self._waiting:
+                held[index] = min(transaction.number, held.get(index, transaction.number))
+        ready: list[Transaction] = []
+        waiting: list[Transaction] = []
+        for transaction in self._waiting:
+            process = transaction.process
+            first_missing = held.get(process.index) if process else None
+            late = first_missing is not None and transaction.number > first_missing
+            (waiting if late else ready).append(transaction)
+        self._waiting = waiting
+        turn: dict[Address, list[Transaction]] = {}
+        for transaction in ready:
+            turn.setdefault(transaction.sender, []).append(transaction)
+        for mine in turn.values():
+            mine.sort(key=lambda it: -it.number)
+        return [turn[transaction.sender].pop() for transaction in ready]
 
     def _undo(self, depth: int) -> None:
         """Take the newest blocks away; senders' transactions keep their own order and lose that among each other."""
@@ -253,7 +266,6 @@ class Blockchain:
         gone = [t for block in self.blocks[keep + 1 :] for t in block.transactions]
         del self.blocks[keep + 1 :]
         self.undone += 1
-        self._untold = [t for t in self._untold if t.block <= keep]
         turns = sorted((self._random.random(), sender) for sender in dict.fromkeys(t.sender for t in gone))
         for _, sender in turns:
             for transaction in gone:
@@ -264,38 +276,45 @@ class Blockchain:
             if follower.cursor > keep + 1:
                 follower.rolled = keep if follower.rolled is None else min(keep, follower.rolled)
                 follower.cursor = keep + 1
-        if self._random.random() < 0.5:
-            late = [t for t in self._waiting if self._random.random() < 0.3]
-            self._waiting = [t for t in self._waiting if t not in late]
-            for transaction in late:
-                self._timeline.after(2 * self._block_us, self._arrive, transaction)
+        late = [sender for _, sender in turns if self._random.random() < 0.2]
+        for transaction in [it for it in self._waiting if it.sender in late]:
+            self._waiting.remove(transaction)
+            self._timeline.after(2 * self._block_us, self._arrive, transaction)
 
     def _tell(self) -> None:
-        ready = [t for t in self._untold if t.block <= self.head - self._final]
-        if not ready:
-            return
-        self._untold = [t for t in self._untold if t.block > self.head - self._final]
-        for transaction in ready:
-            process = transaction.process
-            assert process is not None, "only those with a process wait to be told"
-            transaction.told = True
-            self._in_flight.pop((process.index, transaction.incarnation, transaction.key), None)
-            if process.incarnation != transaction.incarnation:
-                continue
-            if transaction.reason is None:
-                name = transaction.number.to_bytes(32)
-                outcome = self._words.mined(transaction.key, name, transaction.block)
-            else:
-                outcome = self._words.reverted(transaction.key, transaction.reason)
-            self._when_back(process, outcome)
+        for transaction in list(self._in_flight.values()):
+            if not transaction.final and 0 <= transaction.block <= self.head - self._final:
+                transaction.final = True
+                self._hand_over(transaction)
 
-    def _when_back(self, process: Process, outcome: Any) -> None:
-        follower = self._followers.get(process.index)
-        away_us = follower.away_until_us - self._timeline.now_us if follower else 0
+    def _hand_over(self, transaction: Transaction) -> None:
+        """Tell the outcome as soon as its process lives and its node is there."""
+        process = transaction.process
+        assert process is not None, "only an outbox has calls in flight"
+        away_us = self._followers[process.index].away_until_us - self._timeline.now_us
         if away_us > 0:
-            process.later(away_us, self._when_back, process, outcome)
+            process.later(away_us, self._hand_over, transaction)
         else:
-            process.post(1 + int(self._random.random() * 100_000), outcome)
+            process.later(1 + int(self._random.random() * 100_000), self._tell_one, transaction)
+
+    def _tell_one(self, transaction: Transaction) -> None:
+        process = transaction.process
+        assert process is not None, "as in `_hand_over`"
+        if transaction.told:
+            return
+        if transaction.reason is None:
+            name = transaction.number.to_bytes(32)
+            outcome = self._words.mined(transaction.key, name, transaction.block)
+        else:
+            outcome = self._words.reverted(transaction.key, transaction.reason)
+        incarnation = process.incarnation
+        # Forgotten before it is told, so that the same key can be submitted in answer; kept if the teller died of it.
+        del self._in_flight[process.index, transaction.key]
+        process.deliver(incarnation, outcome)
+        if process.machine is not None and process.incarnation == incarnation:
+            transaction.told = True
+        else:
+            self._in_flight.setdefault((process.index, transaction.key), transaction)
 
     def _wake(self, follower: _Follower) -> None:
         if not follower.busy and follower.process.machine is not None:

@@ -60,6 +60,7 @@ class Simulation:
         command: how a person repeats this run; `Broken` shows it.
 
     Attributes:
+        faults, faults_drawn: those of now, none once healed; and those of the beginning.
         tell: called with a readable line per step, for tracing.
     """
 
@@ -73,6 +74,7 @@ class Simulation:
     ) -> None:
         self.seed = seed
         self.faults = faults
+        self.faults_drawn = faults
         self.start_s = start_s
         self.timeline = Timeline()
         self.network = Network(seed, faults, self.timeline, self._receive)
