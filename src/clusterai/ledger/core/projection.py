@@ -37,10 +37,12 @@ class Projection:
         self._head_at_s = 0.0
         self._forgotten = -1
         self._undo: deque[tuple[int, dict[Any, Any], Any, Any]] = deque()
+        # Events come before the block that they stand in is named, and blocks without any may be left out.
+        self._unnamed: list[tuple[dict[Any, Any], Any, Any]] = []
 
     def put(self, table: dict[K, V], key: K, value: V) -> None:
         """Set one entry in a way that can be undone with its block."""
-        self._undo.append((self.block + 1, table, key, table.get(key, _ABSENT)))
+        self._unnamed.append((table, key, table.get(key, _ABSENT)))
         table[key] = value
 
     def time_s(self, now_s: float) -> float:
@@ -55,13 +57,18 @@ class Projection:
         """
         if isinstance(event, Block):
             self.block, self.head_s, self._head_at_s = event.number, event.timestamp_s, now_s
+            self._undo.extend((event.number, *change) for change in self._unnamed)
+            self._unnamed.clear()
             while self._undo and self._undo[0][0] <= event.number - UNDO_BLOCKS:
                 self._forgotten = self._undo.popleft()[0]
             return
         if event.number < self._forgotten:
             raise TooDeep(event.number, self._forgotten)
+        undone = self._unnamed[::-1]
+        self._unnamed.clear()
         while self._undo and self._undo[-1][0] > event.number:
-            _, table, key, before = self._undo.pop()
+            undone.append(self._undo.pop()[1:])
+        for table, key, before in undone:
             if before is _ABSENT:
                 table.pop(key, None)  # its owner may have dropped what is over
             else:
