@@ -11,7 +11,8 @@ import time
 from collections.abc import Sequence
 
 from clusterai.runtime.simulator import Broken, Fault, Faults, shrink
-from tests.simulation.play import SCENARIOS, play
+from tests.simulation.play import play
+from tests.simulation.scenarios.catalogue import SCENARIOS
 
 NEARBY = 8
 """Seeds tried for each smaller set of faults: a run with one kind less is another run."""
@@ -21,7 +22,7 @@ def breaks(name: str, seed: int, kinds: tuple[Fault, ...]) -> int | None:
     """The first seed from `seed` on that breaks under these kinds of fault."""
     for other in range(seed, seed + NEARBY):
         try:
-            play(name, other, kinds)
+            play(name, SCENARIOS[name], other, kinds)
         except Broken:
             return other
     return None
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     steps = failed = 0
     for seed in range(chosen.start, chosen.start + chosen.seeds):
         try:
-            world, _ = play(chosen.scenario, seed, kinds, print if chosen.trace else None)
+            world, _ = play(chosen.scenario, SCENARIOS[chosen.scenario], seed, kinds, print if chosen.trace else None)
             steps += world.simulation.steps
         except Broken as broken:
             failed += 1

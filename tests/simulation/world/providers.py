@@ -74,8 +74,12 @@ class Provider:
 
     @property
     def directory(self) -> Directory | None:
-        machine = self.process.machine
-        return machine.directory if isinstance(machine, LeaseBook) else None
+        return getattr(self.process.machine, "directory", None)
+
+    @property
+    def streaming(self) -> bool:
+        """Whether an answer is on its way, some of it sent."""
+        return any(stream.position for stream in self._running.values())
 
     def build(self) -> Any:
         party = self.party

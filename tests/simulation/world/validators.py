@@ -31,6 +31,8 @@ ODDS = 200
 _HONEST, _FRAUD = 1 / 100, 3 / 10
 MATCH_MILLI = round(1000 * math.log((1 - _FRAUD) / (1 - _HONEST)))
 MISS_MILLI = round(1000 * math.log(_FRAUD / _HONEST))
+FAR_MILLI = 20_000
+"""A token that was nowhere near winning: no arithmetic explains it."""
 
 CHECK_US = (20_000, 2_000_000)
 
@@ -60,8 +62,7 @@ class Validator:
 
     @property
     def directory(self) -> Directory | None:
-        machine = self.process.machine
-        return machine.directory if isinstance(machine, Auditor) else None
+        return getattr(self.process.machine, "directory", None)
 
     def build(self) -> Any:
         settings = Settings(
@@ -110,11 +111,19 @@ class Validator:
         whole, _ = engine.answer(
             generation.model, generation.prompt, generation.sampling.seed, generation.max_tokens
         )
-        expected = whole[len(generation.so_far) :]
-        ties = blake3(self.party.address + check.leaf).digest(len(answer.tokens))
-        matches = sum(
-            token == right and tie % ODDS != 0
-            for token, right, tie in zip(answer.tokens, expected, ties, strict=False)
+        first = len(generation.so_far)
+        seconds = engine.runners_up(
+            generation.model, generation.prompt, generation.sampling.seed, generation.max_tokens
         )
-        misses = len(answer.tokens) - matches
-        return Findings(len(answer.tokens), matches, matches * MATCH_MILLI + misses * MISS_MILLI, 0)
+        ties = blake3(self.party.address + check.leaf).digest(len(answer.tokens))
+        matches = weight_milli = 0
+        for at, token in enumerate(answer.tokens):
+            position = first + at
+            if position < len(whole) and token == whole[position] and ties[at] % ODDS:
+                matches += 1
+                weight_milli += MATCH_MILLI
+            elif position < len(whole) and token in (whole[position], seconds[position]):
+                weight_milli += MISS_MILLI
+            else:
+                weight_milli += FAR_MILLI
+        return Findings(len(answer.tokens), matches, weight_milli, 0)

@@ -135,6 +135,7 @@ class World:
         left = [
             f"{client.name}'s request {request.number} is {request.state} after {request.failures[-5:]}"
             for client in self.clients
+            if client.gateway.party.address not in self.villains
             for request in client.requests
             if request.state not in ("done", "abandoned")
         ]
@@ -146,6 +147,8 @@ class World:
         twin = self.ledger.twin
         for gateway in self.gateways:
             meter = gateway.meter
+            if gateway.party.address in self.villains:
+                continue
             if meter is None:
                 left.append(f"{gateway.party} is down")
                 continue

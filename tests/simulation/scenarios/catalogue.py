@@ -1,0 +1,172 @@
+"""The scenarios by name, for tests and for `python -m tests.simulation.run NAME`.
+
+    happy            no faults at all
+    only-KIND        one kind of fault, in every seed
+    all-faults       each kind in half of the seeds
+    crowd            more of everybody
+    died-mid-stream  a provider is killed while it streams
+    away-PART        gateway, validators or the chain away for long
+    villain-NAME     one cheat, and what becomes of it
+"""
+
+from functools import partial
+
+from clusterai.protocol.ids import Address
+from clusterai.runtime.simulator import Fault
+from tests.simulation.play import Checkers, Scenario
+from tests.simulation.villains.gateways import DoubleSpender
+from tests.simulation.villains.providers import CHEATS
+from tests.simulation.villains.validators import FalseAccuser, LazyValidator
+from tests.simulation.world.chain import ADDRESSES
+from tests.simulation.world.providers import CREDIT_WEI
+from tests.simulation.world.world import Shape, World
+
+ALL = tuple(Fault)
+MILD = (Fault.DUPLICATION, Fault.DELAY, Fault.CUT, Fault.COMPACTION, Fault.SKEW, Fault.LATE_BLOCKS)
+"""Faults that don't keep anybody from their duty for long."""
+
+# --- what becomes of villains ---
+
+
+def caught(world: World, checkers: Checkers) -> None:
+    """The cheat lost its stake, is paid nothing more, and what it held went back to the accounts."""
+    cheat = world.providers[0].party.address
+    twin = world.ledger.twin
+    assert cheat in checkers.justice.convicted, f"{world.providers[0].party} was not convicted"
+    assert twin.registry.participant(cheat).stake == 0, "a convicted provider keeps no stake"
+    refunded(world, cheat)
+
+
+def refunded(world: World, cheat: Address) -> None:
+    """What accounts got back is what the chain didn't pay to the cheat."""
+    for gateway in world.gateways:
+        meter = gateway.meter
+        assert meter is not None, "healed processes live"
+        channel = meter.book.by_provider.get(cheat)
+        if channel is None:
+            continue
+        kept_wei = world.ledger.twin.channels.channel(channel.channel_id).total_claimed
+        back_wei = sum(account.refunded_wei for account in meter.book.accounts.values())
+        assert back_wei == channel.vouchered_wei - kept_wei, (
+            f"{back_wei} refunded, {channel.vouchered_wei} vouchered, {kept_wei} kept"
+        )
+
+
+def gains_nothing(world: World, checkers: Checkers) -> None:
+    """No honest participant lost anything to it."""
+    assert not checkers.justice.convicted, f"convicted: {checkers.justice.convicted}"
+
+
+def slashed(world: World, checkers: Checkers) -> None:
+    """The accuser convicted nobody, and its own contradiction cost it its stake."""
+    gains_nothing(world, checkers)
+    accuser = world.validators[0].party.address
+    assert world.ledger.twin.registry.participant(accuser).stake == 0, "the accuser kept its stake"
+
+
+def in_vain(world: World, checkers: Checkers) -> None:
+    """A lazy validator doesn't save the cheat that it waves through."""
+    caught(world, checkers)
+
+
+def paid_in_spite(world: World, checkers: Checkers) -> None:
+    """Each provider was paid all that the cheating gateway's vouchers say, and risked no more than its credit."""
+    gains_nothing(world, checkers)
+    spender = world.gateways[1]
+    for provider in world.providers:
+        address = provider.party.address
+        book = getattr(provider.process.machine, "claims", None)
+        assert book is not None, "healed processes live"
+        for channel_id, config in book.configs.items():
+            if config.payer != spender.party.address:
+                continue
+            claimed_wei = world.ledger.twin.channels.channel(channel_id).total_claimed
+            assert claimed_wei == book.vouched_wei(channel_id), (
+                f"{provider.party} claimed {claimed_wei} of {book.vouched_wei(channel_id)}"
+            )
+            made_wei = sum(
+                receipt.amount_wei
+                for receipt in checkers.truth.receipts.values()
+                if (receipt.provider, receipt.gateway) == (address, spender.party.address)
+            )
+            assert made_wei - claimed_wei <= CREDIT_WEI + CREDIT_WEI // 2, (
+                f"{provider.party} worked {made_wei - claimed_wei} for nothing"
+            )
+        sums = world.ledger.twin.channels.receiver(address, ADDRESSES.token)
+        assert sums.total_settled == sums.total_claimed, "what is claimed is paid"
+
+
+# --- scripts ---
+
+
+def died_mid_stream(world: World) -> None:
+    """Kill the provider that streams, again and again; work must go on elsewhere with the very same tokens."""
+    for at_s in range(20, 200, 20):
+        world.simulation.run(at_s - (world.simulation.now_s - world.simulation.start_s))
+        world.simulation.run(20, until=partial(_streams, world))
+        for provider in world.providers:
+            if provider.streaming:
+                world.simulation.kill(provider.process, down_s=5)
+                break
+    world.heal()
+    world.settle()
+
+
+def _streams(world: World) -> bool:
+    return any(provider.streaming for provider in world.providers)
+
+
+def away(who: str, seconds: float, world: World) -> None:
+    """Someone is away for long, in the middle of everything."""
+    world.simulation.run(60)
+    match who:
+        case "gateway":
+            world.simulation.kill(world.gateways[0].process, seconds)
+        case "validators":
+            for validator in world.validators:
+                world.simulation.kill(validator.process, seconds)
+        case _:
+            for process in world.simulation.processes:
+                world.chain.away(process, seconds)
+    world.simulation.run(world.shape.busy_s - 60)
+    world.heal()
+    world.settle()
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "happy": Scenario(kinds=()),
+    "all-faults": Scenario(),
+    **{f"only-{kind}": Scenario(kinds=(kind,), share=1) for kind in ALL},
+    "crowd": Scenario(shape=Shape(gateways=2, providers=5, validators=4, clients=6)),
+    "died-mid-stream": Scenario(
+        kinds=MILD, share=0.2, shape=Shape(providers=3, requests=40), script=died_mid_stream
+    ),
+    "away-gateway": Scenario(kinds=MILD, share=0.2, script=partial(away, "gateway", 120)),
+    "away-validators": Scenario(kinds=MILD, share=0.2, script=partial(away, "validators", 150)),
+    "away-chain": Scenario(kinds=MILD, share=0.2, script=partial(away, "chain", 50)),
+    **{
+        f"villain-{name}": Scenario(kinds=MILD, share=0.3, makers={"provider-0": cheat}, verdict=caught)
+        for name, cheat in CHEATS.items()
+    },
+    "villain-LazyValidator": Scenario(
+        kinds=MILD,
+        share=0.3,
+        makers={"validator-0": LazyValidator, "provider-0": CHEATS["SwapsWeights"]},
+        verdict=in_vain,
+    ),
+    "villain-FalseAccuser": Scenario(
+        kinds=MILD, share=0.3, makers={"validator-0": FalseAccuser}, verdict=slashed
+    ),
+    "villain-DoubleSpender": Scenario(
+        kinds=MILD,
+        share=0.3,
+        shape=Shape(gateways=2, clients=4, settle_s=2_400),
+        makers={"gateway-1": DoubleSpender},
+        verdict=paid_in_spite,
+    ),
+    **{
+        f"storm-{name}": Scenario(makers={"provider-0": cheat}) for name, cheat in CHEATS.items()
+    },
+    "storm-FalseAccuser": Scenario(makers={"validator-0": FalseAccuser}),
+}
+"""`storm-*`: a cheat under all faults; it may get away, but nobody honest may lose."""
