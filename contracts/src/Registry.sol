@@ -3,17 +3,20 @@ pragma solidity 0.8.37;
 
 import {ERC20Burnable} from "@openzeppelin/contracts/token/ERC20/extensions/ERC20Burnable.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {IRegistry, PROVIDER, GATEWAY, VALIDATOR} from "./Interfaces.sol";
 
 /// @title Who takes part, in which role, with what at stake, and which key acts for whom.
 ///
 /// @notice A participant is an **owner** key that registers and holds stake. Its machines act with **hot** keys that
 /// it delegates and revokes. A key is bound to one owner for ever, even after revocation: what it signed stays
-/// attributable, so a guilty participant can't shed its past by revoking a key.
+/// attributable, so a guilty participant can't shed its past by revoking a key. Because a binding has consequences
+/// (money paid to a bound address is forfeited with its owner's), no address is bound without its own signature.
 ///
 ///     stake --unbond--> unbonding --(unbondDelayS)--> withdraw
 ///       \_________________\__ both can be slashed ____/
-contract Registry is IRegistry {
+contract Registry is IRegistry, EIP712 {
     using SafeERC20 for ERC20Burnable;
 
     struct Participant {
@@ -49,6 +52,8 @@ contract Registry is IRegistry {
     error AlreadyBound(address key, address owner);
     /// @dev The caller never registered; call `register` with the owner key.
     error NotRegistered(address caller);
+    /// @dev `consent` is not the hot key's signature over Delegation(owner, hot); sign with the hot key.
+    error NoConsent(address hot);
     /// @dev The key is not a delegated key of the caller.
     error NotYourKey(address key);
     /// @dev The owner was slashed; take part again from another owner key.
@@ -64,6 +69,8 @@ contract Registry is IRegistry {
     /// @notice More than half would let a cheat report itself and come out ahead of being caught by another.
     uint16 public constant MAX_BOUNTY_BPS = 5_000;
 
+    bytes32 public constant DELEGATION_TYPEHASH = keccak256("Delegation(address owner,address hot)");
+
     // --- storage ---
 
     ERC20Burnable public immutable token;
@@ -77,7 +84,7 @@ contract Registry is IRegistry {
 
     // --- constructor ---
 
-    constructor(ERC20Burnable token_, address court_, uint32 unbondDelayS_) {
+    constructor(ERC20Burnable token_, address court_, uint32 unbondDelayS_) EIP712("ClusterAI", "1") {
         require(address(token_) != address(0) && court_ != address(0), NotRegistered(address(0)));
         token = token_;
         court = court_;
@@ -109,15 +116,17 @@ contract Registry is IRegistry {
         emit CardUpdated(owner, card);
     }
 
-    /// @notice Let `hot` act for the caller. Called by the owner key.
-    /// @dev Abuse: binding a stranger's address first, so that it can't register or be delegated. The stranger
-    /// loses nothing and picks another key, the abuser pays for the transaction; consent by signature would cost
-    /// every honest participant a second ceremony.
-    function delegate(address hot) external {
+    /// @notice Let `hot` act for the caller. Called by the owner key, with the hot key's signed consent.
+    /// @dev Abuse: binding a stranger's address, so that it can't register, or so that what it is paid as a merchant
+    /// counts as a convict's; without its signature that is refused. A consent can't be used by another owner.
+    function delegate(address hot, bytes calldata consent) external {
         require(participants[msg.sender].roles != 0, NotRegistered(msg.sender));
         Binding storage binding = _bindings[hot];
         bool free = binding.owner == address(0) || (binding.owner == msg.sender && !binding.active);
-        require(hot != address(0) && free, AlreadyBound(hot, binding.owner));
+        require(free, AlreadyBound(hot, binding.owner));
+        bytes32 digest = _hashTypedDataV4(keccak256(abi.encode(DELEGATION_TYPEHASH, msg.sender, hot)));
+        (address signer, ECDSA.RecoverError failure,) = ECDSA.tryRecoverCalldata(digest, consent);
+        require(failure == ECDSA.RecoverError.NoError && signer == hot, NoConsent(hot));
         binding.owner = msg.sender;
         binding.active = true;
         emit Delegated(msg.sender, hot);

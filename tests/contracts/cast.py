@@ -17,6 +17,7 @@ from clusterai.protocol.statements import (
     Voucher,
     channels_domain,
     court_domain,
+    network_domain,
     signing_digest,
 )
 from tests.contracts.bytecode import CHAIN_ID, BytecodeChain
@@ -53,6 +54,7 @@ KEYS = {one.address: one for one in EVERYONE.values()}
 PLAN = local_plan(load, DEPLOYER.address, RULES)
 AT = PLAN.addresses
 CHANNELS_DOMAIN = channels_domain(CHAIN_ID, AT.channels)
+NETWORK_DOMAIN = network_domain(CHAIN_ID, AT.registry)
 COURT_DOMAIN = court_domain(CHAIN_ID, AT.court)
 START_S = 1_700_000_010
 
@@ -97,6 +99,10 @@ def claim_row(
 
 def judged(statement: Verdict | Clearance, signer: Key) -> bytes:
     return signer.sign(signing_digest(statement, COURT_DOMAIN))
+
+
+def consented(owner: Key, hot: Key, signer: Key | None = None) -> calls.Delegate:
+    return calls.delegate(owner.address, hot.address, (signer or hot).sign, NETWORK_DOMAIN)
 
 
 def receipts(provider: str, epoch: int, count: int) -> list[Digest]:
@@ -151,11 +157,11 @@ class Pair:
                 self.expect(calls.Approve(spender, UINT256_MAX), who)
         for name, roles in (("ann", PROVIDER), ("bob", PROVIDER), ("gate", GATEWAY)):
             self.expect(calls.Register(roles, ZERO_DIGEST), OWNERS[name])
-            self.expect(calls.Delegate(HOTS[name].address), OWNERS[name])
+            self.expect(consented(OWNERS[name], HOTS[name]), OWNERS[name])
             self.expect(calls.Bond(10_000), OWNERS[name])
         for name, stake in (("val", 50_000), ("vic", 30_000), ("vow", 20_000)):
             self.expect(calls.Register(VALIDATOR, ZERO_DIGEST), OWNERS[name])
-            self.expect(calls.Delegate(HOTS[name].address), OWNERS[name])
+            self.expect(consented(OWNERS[name], HOTS[name]), OWNERS[name])
             self.expect(calls.Bond(stake), OWNERS[name])
         for config in CHANNEL_POOL:
             self.expect(calls.Deposit(config, 5_000), KEYS[Address(config.payer)])

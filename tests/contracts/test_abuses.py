@@ -29,6 +29,7 @@ from tests.contracts.cast import (
     Pair,
     channel,
     claim_row,
+    consented,
     judged,
     receipts,
 )
@@ -91,10 +92,18 @@ def test_participant_registers_once(pair: Pair) -> None:
 def test_hot_key_serves_one_owner(pair: Pair) -> None:
     """Nobody takes over another's hot key, not even after it was revoked; its owner may take it back."""
     pair.expect(calls.Revoke(ANN_HOT.address), ANN)
-    assert pair.refused(calls.Delegate(ANN_HOT.address), OWNERS["bob"]) == "AlreadyBound"
+    assert pair.refused(consented(OWNERS["bob"], ANN_HOT), OWNERS["bob"]) == "AlreadyBound"
     assert pair.refused(calls.UpdateCard(ZERO_DIGEST), ANN_HOT) == "NotRegistered"
-    pair.expect(calls.Delegate(ANN_HOT.address), ANN)
+    pair.expect(consented(ANN, ANN_HOT), ANN)
     pair.expect(calls.UpdateCard(ZERO_DIGEST), ANN_HOT)
+
+
+def test_strangers_address_is_not_bound_without_its_consent(pair: Pair) -> None:
+    """A merchant's address can't be tied to a convict, nor by a consent that it gave to another owner."""
+    assert pair.refused(consented(ANN, STRANGER, signer=ANN), ANN) == "NoConsent"
+    stolen = consented(OWNERS["bob"], STRANGER)
+    assert pair.refused(stolen, ANN) == "NoConsent"
+    pair.expect(stolen, OWNERS["bob"])
 
 
 def test_owner_key_cannot_be_revoked(pair: Pair) -> None:

@@ -24,6 +24,7 @@ from tests.contracts.cast import (
     RULES,
     Pair,
     claim_row,
+    consented,
     judged,
     receipts,
 )
@@ -105,7 +106,7 @@ class Histories(RuleBasedStateMachine):
         any_of: tuple[calls.Call, ...] = (
             calls.Register(roles, ZERO_DIGEST),
             calls.UpdateCard(ZERO_DIGEST),
-            calls.Delegate(key),
+            consented(EVERYONE[who], EVERYONE[other], EVERYONE[who] if roles == 8 else None),
             calls.Revoke(key),
             calls.Revoke(HOTS[who].address if who in HOTS else key),
         )

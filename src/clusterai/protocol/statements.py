@@ -6,6 +6,7 @@
     Verdict    validator "this receipt is fraud" / "was withheld"
     Clearance  validator "this epoch's drawn receipts are right"
     Greeting   anyone    "I am the one who speaks on this connection"
+    Delegation hot key   "I act for this owner"
 
 Amounts are in the token's smallest unit. Times are the chain's, in seconds.
 """
@@ -214,7 +215,19 @@ class Greeting(_Statement, frozen=True, array_like=True):
         return struct_hash(self.TYPE, self.speaker, self.role, self.binding)
 
 
-Statement = Voucher | Order | Receipt | Verdict | Clearance | Greeting
+class Delegation(_Statement, frozen=True, array_like=True):
+    """A hot key's consent to act for an owner; without it nobody could keep strangers from binding an address."""
+
+    owner: AddressBytes
+    hot: AddressBytes
+
+    TYPE = type_hash("Delegation(address owner,address hot)")
+
+    def struct(self) -> Digest:
+        return struct_hash(self.TYPE, self.owner, self.hot)
+
+
+Statement = Voucher | Order | Receipt | Verdict | Clearance | Greeting | Delegation
 
 
 def signing_digest(statement: Statement, domain: Domain) -> Digest:

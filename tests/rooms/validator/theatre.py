@@ -328,7 +328,7 @@ class Stage:
         for to in (owner, hot):
             self.submit(deployer, calls.Transfer(to.address, 1_000 * TOKEN))
         self.submit(owner, calls.Register(int(role), ZERO_DIGEST))
-        self.submit(owner, calls.Delegate(hot.address))
+        self.submit(owner, calls.delegate(owner.address, hot.address, hot.sign, NETWORK))
         self.submit(owner, calls.Approve(ADDRESSES.registry, 1_000 * TOKEN))
         self.submit(owner, calls.Bond(500 * TOKEN))
 

@@ -19,7 +19,7 @@ from clusterai.runtime.simulator import Blockchain, Faults, Simulation
 from clusterai.runtime.simulator.timeline import SECOND_US
 from tests.simulation.world.chain import ADDRESSES, DEPLOYER, RULES, WORDS, Chain
 from tests.simulation.world.clients import Client
-from tests.simulation.world.gateways import Gateway
+from tests.simulation.world.gateways import NETWORK, Gateway
 from tests.simulation.world.parties import Party
 from tests.simulation.world.providers import Provider
 from tests.simulation.world.validators import Validator
@@ -181,7 +181,7 @@ class World:
                     (DEPLOYER.address, calls.Transfer(owner, PURSE_WEI)),
                     (DEPLOYER.address, calls.Transfer(hot, PURSE_WEI)),
                     (owner, calls.Register(int(role), ZERO_DIGEST)),
-                    (owner, calls.Delegate(hot)),
+                    (owner, calls.delegate(owner, hot, host.party.hot.sign, NETWORK)),
                     (owner, calls.Approve(ADDRESSES.registry, STAKE_WEI)),
                     (owner, calls.Bond(STAKE_WEI)),
                 ]

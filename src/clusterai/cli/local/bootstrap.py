@@ -21,6 +21,7 @@ from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.deploy import LOCAL, local_plan
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role, digest, hex0x
 from clusterai.protocol.signing import Key
+from clusterai.protocol.statements import network_domain
 
 Step = tuple[Key, calls.Call]
 
@@ -130,7 +131,8 @@ def _enrol(
         steps.append((one.owner, calls.Approve(network.contracts.registry, wanted)))
         steps.append((one.owner, calls.Bond(wanted)))
     if not delegated:
-        steps.append((one.owner, calls.Delegate(one.hot.address)))
+        domain = network_domain(network.chain_id, network.contracts.registry)
+        steps.append((one.owner, calls.delegate(one.owner.address, one.hot.address, one.hot.sign, domain)))
     return steps
 
 

@@ -5,10 +5,13 @@ chain client encodes it by the committed ABI. `method` of `Contract.method(...)`
 small first letter, and fields stand in the ABI's order.
 """
 
+from collections.abc import Callable
+
 import msgspec
 
+from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
-from clusterai.protocol.statements import ChannelConfig, Clearance, Verdict
+from clusterai.protocol.statements import ChannelConfig, Clearance, Delegation, Verdict, signing_digest
 
 
 class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -47,7 +50,10 @@ class UpdateCard(_Call, frozen=True):
 
 
 class Delegate(_Call, frozen=True):
+    """Registry, by the owner key; `consent` is the hot key's signature, see `delegate`."""
+
     hot: Address
+    consent: bytes
 
 
 class Revoke(_Call, frozen=True):
@@ -197,6 +203,11 @@ CONTRACT: dict[type, str] = {
     Fund: "Credit",
 }
 """Which contract a call goes to."""
+
+
+def delegate(owner: Address, hot: Address, sign: Callable[[Digest], bytes], network: Domain) -> Delegate:
+    """The owner's call with the hot key's consent; `sign` is the hot key's, `network` the registry's domain."""
+    return Delegate(hot, sign(signing_digest(Delegation(owner, hot), network)))
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):

@@ -111,8 +111,8 @@ class TwinChain:
                 self.registry.register(tx, roles, card)
             case calls.UpdateCard(card):
                 self.registry.update_card(tx, card)
-            case calls.Delegate(hot):
-                self.registry.delegate(tx, hot)
+            case calls.Delegate(hot, consent):
+                self.registry.delegate(tx, hot, consent)
             case calls.Revoke(hot):
                 self.registry.revoke(tx, hot)
             case calls.Bond(amount):

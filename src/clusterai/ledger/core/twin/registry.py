@@ -15,6 +15,8 @@ from clusterai.ledger.core.events import (
 from clusterai.ledger.core.twin.state import Transaction, World, checked, require
 from clusterai.ledger.core.twin.token import Token
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
+from clusterai.protocol.signing import BadSignature
+from clusterai.protocol.statements import Delegation, signing_digest
 
 PROVIDER, GATEWAY, VALIDATOR = 1, 2, 4
 MAX_BOUNTY_BPS = 5_000
@@ -41,6 +43,7 @@ _replace = msgspec.structs.replace
 
 class Registry:
     def __init__(self, world: World, token: Token) -> None:
+        self._world = world
         self._store = world.store
         self._token = token
         self._here = world.addresses.registry
@@ -61,11 +64,12 @@ class Registry:
         self._store.put(("participant", owner), _replace(self.participant(owner), card=card))
         tx.emit(CardUpdated(owner, card))
 
-    def delegate(self, tx: Transaction, hot: Address) -> None:
+    def delegate(self, tx: Transaction, hot: Address, consent: bytes) -> None:
         require(self.participant(tx.sender).roles != 0, "NotRegistered")
         bound = self.binding(hot)
         free = bound.owner == ZERO_ADDRESS or (bound.owner == tx.sender and not bound.active)
-        require(hot != ZERO_ADDRESS and free, "AlreadyBound")
+        require(free, "AlreadyBound")
+        require(self._signer(Delegation(tx.sender, hot), consent) == hot, "NoConsent")
         self._store.put(("binding", hot), Binding(tx.sender, True))
         tx.emit(Delegated(tx.sender, hot))
 
@@ -155,6 +159,12 @@ class Registry:
 
     def total_validator_stake(self) -> int:
         return self._store.get(("validator_stake",), 0)
+
+    def _signer(self, delegation: Delegation, consent: bytes) -> Address | None:
+        try:
+            return self._world.recover(signing_digest(delegation, self._world.network_domain), consent)
+        except BadSignature:
+            return None
 
     def _active(self, owner: Address) -> Participant:
         participant = self.participant(owner)

@@ -12,7 +12,7 @@ import msgspec
 from clusterai.ledger.core.deploy import Addresses, Rules
 from clusterai.ledger.core.events import Event
 from clusterai.protocol.ids import Address, Digest
-from clusterai.protocol.statements import channels_domain, court_domain
+from clusterai.protocol.statements import channels_domain, court_domain, network_domain
 
 T = TypeVar("T")
 Key = tuple[str | bytes | int, ...]
@@ -111,6 +111,7 @@ class World:
         "court_domain",
         "governor",
         "ids",
+        "network_domain",
         "recover",
         "rules",
         "store",
@@ -132,6 +133,7 @@ class World:
         self.store = store
         self.channels_domain = channels_domain(chain_id, addresses.channels)
         self.court_domain = court_domain(chain_id, addresses.court)
+        self.network_domain = network_domain(chain_id, addresses.registry)
         self.ids: dict[object, Digest] = {}
         """Channel ids by config: three hashes saved on each call."""
 
