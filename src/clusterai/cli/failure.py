@@ -23,7 +23,7 @@ class Exit(IntEnum):
 class Failure(Exception):
     """`what` happened, `why` if that is known, and the `next` command or act that helps."""
 
-    def __init__(self, what: str, why: str = "", next: str = "", code: Exit = Exit.FAILED) -> None:
+    def __init__(self, what: str, why: str = "", next: str = "", code: Exit = Exit.FAILED) -> None:  # noqa: A002  what people read
         super().__init__(what)
         self.what = what
         self.why = why

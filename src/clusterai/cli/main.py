@@ -7,8 +7,8 @@ function that needs it, so that `clusterai --help` answers within 0.2 s.
 import sys
 from typing import Annotated, Any
 
-import click
 import typer
+from typer.core import TyperGroup
 
 from clusterai.cli import say, settings
 from clusterai.cli.commands import account, audit, demo, model, network, node, receipt, top, version
@@ -34,13 +34,13 @@ def root(
     ] = False,
 ) -> None:
     group = ctx.command
-    assert isinstance(group, click.Group), "the root has commands"
+    assert isinstance(group, TyperGroup), "the root has commands"
     ctx.default_map = settings.load(_names(group))
 
 
-def _names(group: click.Group) -> dict[str, Any]:
+def _names(group: TyperGroup) -> dict[str, Any]:
     return {
-        name: _names(command) if isinstance(command, click.Group) else {}
+        name: _names(command) if isinstance(command, TyperGroup) else {}
         for name, command in group.commands.items()
     }
 
@@ -56,12 +56,14 @@ def run(arguments: list[str]) -> int:
     except Failure as failure:
         say.complain("\n".join(failure.lines()))
         return failure.code
-    except click.exceptions.Abort:
+    except typer.Abort:
         say.complain("stopped; nothing was changed")
         return Exit.INTERRUPTED
-    except click.ClickException as error:
-        error.show(sys.stderr)
-        return error.exit_code
+    except typer.TyperException as error:
+        # A wrong command line; typer keeps the class that can show itself to itself.
+        show = getattr(error, "show", None)
+        show() if show else say.complain(f"error: {error}")
+        return int(getattr(error, "exit_code", Exit.USAGE))
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:

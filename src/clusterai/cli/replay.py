@@ -85,7 +85,11 @@ def replay(given: Transcript, manifest: Path, shown: Progress) -> Report:
         findings, tokens = asyncio.run(_redrawn(transcript, shown))
         steps.append(_judged(findings))
     right = all(step.right for step in steps)
-    verdict = "right: this receipt is what it says" if right else f"wrong: {next(s.name for s in steps if not s.right)}"
+    verdict = (
+        "right: this receipt is what it says"
+        if right
+        else f"wrong: {next(s.name for s in steps if not s.right)}"
+    )
     return Report(given.id, right, verdict, tuple(steps), findings, tokens)
 
 
@@ -102,7 +106,15 @@ async def _signed(
         async with ChainClient(network) as client:
             await client.check()
             return [
-                await _signer(client, "the provider signed the receipt", domain, receipt, signature, receipt.provider, None),
+                await _signer(
+                    client,
+                    "the provider signed the receipt",
+                    domain,
+                    receipt,
+                    signature,
+                    receipt.provider,
+                    None,
+                ),
                 await _signer(
                     client,
                     "a gateway signed the order",
@@ -118,7 +130,13 @@ async def _signed(
 
 
 async def _signer(
-    client: ChainClient, name: str, domain: Any, statement: Receipt | Order, signature: bytes, owner: bytes, role: Role | None
+    client: ChainClient,
+    name: str,
+    domain: Any,
+    statement: Receipt | Order,
+    signature: bytes,
+    owner: bytes,
+    role: Role | None,
 ) -> Step:
     try:
         key = signing.recover(signing_digest(statement, domain), signature)
@@ -126,16 +144,24 @@ async def _signer(
         return Step(name, right=False, detail=str(error))
     found = await client.read("Registry", "ownerOf", key)
     if found == ZERO_ADDRESS or found != owner:
-        return Step(name, right=False, detail=f"by a key of {checksummed(Address(found))}, not of {checksummed(Address(owner))}")
+        return Step(
+            name,
+            right=False,
+            detail=f"by a key of {checksummed(Address(found))}, not of {checksummed(Address(owner))}",
+        )
     if role is not None and not (await client.read("Registry", "standing", key))[1] & role:
-        return Step(name, right=False, detail=f"{checksummed(Address(owner))} is registered, but as no {role.name}")
+        return Step(
+            name, right=False, detail=f"{checksummed(Address(owner))} is registered, but as no {role.name}"
+        )
     return Step(name, right=True, detail=checksummed(Address(owner)))
 
 
 def _recounted(receipt: Receipt, transcript: messages.Transcript) -> list[Step]:
     kind = KINDS.get(transcript.kind)
     if kind is None:
-        raise Failure(f"work of kind {transcript.kind!r} can't be checked by this version", next="update clusterai")
+        raise Failure(
+            f"work of kind {transcript.kind!r} can't be checked by this version", next="update clusterai"
+        )
     try:
         request = kind.decode(transcript.request)
     except Malformed as error:
@@ -143,7 +169,11 @@ def _recounted(receipt: Receipt, transcript: messages.Transcript) -> list[Step]:
     usage = kind.recount(request, transcript.answer.tokens)
     stated = (receipt.input_units, receipt.output_units)
     return [
-        Step("the usage is right", usage == stated, f"{usage[0]} in, {usage[1]} out; stated {stated[0]} in, {stated[1]} out"),
+        Step(
+            "the usage is right",
+            usage == stated,
+            f"{usage[0]} in, {usage[1]} out; stated {stated[0]} in, {stated[1]} out",
+        ),
         Step(
             "the price is within the order's cap",
             receipt.amount_wei <= transcript.order.cap_wei,
@@ -195,4 +225,6 @@ def _judged(findings: Findings) -> Step:
         f"{findings.largest_gap_milli / 1000:.3f} logits; weight of evidence for fraud {findings.weight_milli / 1000:+.2f} "
         f"nats, conviction needs {BOUND_MILLI / 1000:.2f}"
     )
-    return Step("its tokens are what model, prompt and seed give", findings.weight_milli < BOUND_MILLI, detail)
+    return Step(
+        "its tokens are what model, prompt and seed give", findings.weight_milli < BOUND_MILLI, detail
+    )

@@ -88,3 +88,7 @@ def console(stderr: bool = False) -> "Console":
         width = None if stream.isatty() or "COLUMNS" in os.environ else 200
         _consoles[stderr] = Console(file=stream, width=width, emoji=False)
     return _consoles[stderr]
+
+
+def stdout() -> Any:
+    return sys.stdout

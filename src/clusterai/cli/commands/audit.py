@@ -56,7 +56,12 @@ def _print(report: "Report", tokens: bool) -> None:
         say.table(
             ("#position", "token", "#gap", ""),
             [
-                (at, repr(one.text)[1:-1][:LONGEST_LINE], f"{one.gap:.4f}", "" if one.gap <= 0 else "drawn differently here")
+                (
+                    at,
+                    repr(one.text)[1:-1][:LONGEST_LINE],
+                    f"{one.gap:.4f}",
+                    "" if one.gap <= 0 else "drawn differently here",
+                )
                 for at, one in enumerate(report.tokens)
             ],
         )
@@ -79,7 +84,14 @@ def list_audits(
     say.table(
         ("provider", "#epoch", "state", "#receipts", "#audited", "#block"),
         [
-            (it.provider[:12], it.epoch, it.state, it.detail.get("count", "-"), it.detail.get("audited", "-"), it.block)
+            (
+                it.provider[:12],
+                it.epoch,
+                it.state,
+                it.detail.get("count", "-"),
+                it.detail.get("audited", "-"),
+                it.block,
+            )
             for it in audits.epochs
         ],
     )

@@ -17,7 +17,7 @@ Port = Annotated[
         envvar="CLUSTERAI_PORT",
         min=1,
         max=65_500,
-        help="Port of the API and console; the two above it serve nodes and the chain.",
+        help="Port of the API and console; the three above it serve nodes, the chain and the validator.",
     ),
 ]
 Nodes = Annotated[

@@ -19,6 +19,8 @@ from clusterai.cli.failure import Exit, Failure
 
 State = Literal["starting", "ready", "restarting", "stopped", "failed"]
 
+CHEAT = "cheat.json"
+
 
 class ServiceState(msgspec.Struct, frozen=True):
     name: str
@@ -39,6 +41,7 @@ class UpState(msgspec.Struct, frozen=True):
     started_s: float
     gateway: str
     chain: str
+    model: str
     services: tuple[ServiceState, ...]
     ready_after_s: float | None = None
     doing: str = ""
@@ -50,6 +53,12 @@ class LocalAccount(msgspec.Struct, frozen=True):
 
     account: str
     key: str
+
+
+class Cheat(msgspec.Struct, frozen=True):
+    """A node that the demonstration made cheat: the name of the weights that it serves instead."""
+
+    weights: str
 
 
 class DataFolder:
@@ -68,6 +77,12 @@ class DataFolder:
 
     def log_of(self, service: str) -> Path:
         return self.root / service / "log"
+
+    def cheat_of(self, node: str) -> Cheat | None:
+        try:
+            return msgspec.json.decode((self.of(node) / CHEAT).read_bytes(), type=Cheat)
+        except FileNotFoundError:
+            return None
 
     # --- who holds it ---
 

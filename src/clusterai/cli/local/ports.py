@@ -1,4 +1,4 @@
-"""The three ports of a local network, and who to ask when one is taken."""
+"""The ports of a local network, and who to ask when one is taken."""
 
 import socket
 
@@ -10,15 +10,17 @@ HOST = "127.0.0.1"
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """`api` is for people and their programs; nodes dial `link`; everyone reads the chain at `chain`."""
+    """`api` is for people and their programs; nodes dial `link`; everyone reads the chain at `chain`; the validator tells
+    how it is at `validator`."""
 
     api: int
     link: int
     chain: int
+    validator: int
 
     @classmethod
     def beside(cls, api: int) -> "Ports":
-        return cls(api, api + 1, api + 2)
+        return cls(api, api + 1, api + 2, api + 3)
 
 
 def check(ports: Ports, data: str) -> None:
@@ -26,7 +28,8 @@ def check(ports: Ports, data: str) -> None:
     Raises:
         Failure: one of them is in use.
     """
-    for port, use in ((ports.api, "the API"), (ports.link, "nodes"), (ports.chain, "the chain")):
+    uses = ("the API", "nodes", "the chain", "the validator")
+    for port, use in zip(msgspec.structs.astuple(ports), uses, strict=True):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -35,15 +38,15 @@ def check(ports: Ports, data: str) -> None:
                 raise Failure(
                     f"port {port} (for {use}) can't be used",
                     error.strerror or str(error),
-                    f"clusterai up --data {data} --port {_free_triple(ports.api)}",
+                    f"clusterai up --data {data} --port {_free(ports.api)}",
                     Exit.BUSY,
                 ) from None
 
 
-def _free_triple(above: int) -> int:
-    """A port above which two more are free as well."""
+def _free(above: int) -> int:
+    """A port above which the others are free as well."""
     for first in range(above + 10, 65_000, 10):
-        if all(_is_free(first + more) for more in range(3)):
+        if all(_is_free(first + more) for more in range(4)):
             return first
     return above
 

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 import aiohttp
+import msgspec
 
 from clusterai.cli.local.ports import HOST
 
@@ -44,3 +45,29 @@ def answers(url: str, headers: dict[str, str] | None = None) -> Probe:
             return False
 
     return ask
+
+
+def serves(api: str, provider: str) -> Probe:
+    """Whether a gateway gives work to this provider, or never will again: a barred one is no reason to wait."""
+
+    async def ask() -> bool:
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(ANSWER_S)) as session,
+                session.get(f"{api}/v1/clusterai/nodes") as response,
+            ):
+                told = msgspec.json.decode(await response.read(), type=_Nodes)
+        except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError):
+            return False
+        return any(it.provider == provider and it.state in ("ready", "barred") for it in told.nodes)
+
+    return ask
+
+
+class _Node(msgspec.Struct):
+    provider: str
+    state: str
+
+
+class _Nodes(msgspec.Struct):
+    nodes: list[_Node]

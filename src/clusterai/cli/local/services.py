@@ -6,12 +6,18 @@ from typing import Any
 import msgspec
 
 from clusterai.cli.local import probes
-from clusterai.cli.local.folder import DataFolder, write_atomically
-from clusterai.cli.local.people import People
+from clusterai.cli.local.folder import Cheat, DataFolder, write_atomically
+from clusterai.cli.local.models import TINY
+from clusterai.cli.local.people import People, Person
 from clusterai.cli.local.ports import HOST, Ports
 from clusterai.cli.local.supervisor import Service
 from clusterai.cli.settings import default_models
-from clusterai.protocol.ids import hex0x
+from clusterai.protocol.ids import checksummed, hex0x
+
+STATE = "state"
+"""Where a daemon keeps its journal, in its folder; a barred node's is moved away as a whole."""
+ONE_THREAD = (("OMP_NUM_THREADS", "1"),)
+"""Several engines share the cores: one thread each is fastest."""
 
 
 def api_url(ports: Ports) -> str:
@@ -43,9 +49,8 @@ def chain(folder: DataFolder, ports: Ports, people: People) -> Service:
 
 
 def gateway(folder: DataFolder, ports: Ports, people: People, model: str) -> Service:
-    home = folder.of("gateway")
     config = {
-        "data": str(home),
+        "data": str(folder.of("gateway")),
         "network": str(folder.manifest),
         "key": str(people.gateway.hot_file),
         "owner": hex0x(people.gateway.owner.address),
@@ -63,6 +68,63 @@ def gateway(folder: DataFolder, ports: Ports, people: People, model: str) -> Ser
         ready=probes.answers(f"{api_url(ports)}/healthz"),
         rank=1,
         url=api_url(ports),
+    )
+
+
+def node(folder: DataFolder, ports: Ports, people: People, one: Person, model: str) -> Service:
+    config = write_node(folder, ports, people, one, model, folder.cheat_of(one.name))
+    return Service(
+        name=one.name,
+        kind="node",
+        module="clusterai.node",
+        arguments=("--config", str(config)),
+        log=folder.log_of(one.name),
+        ready=probes.serves(api_url(ports), checksummed(one.owner.address)),
+        rank=2,
+        environment=ONE_THREAD,
+    )
+
+
+def write_node(
+    folder: DataFolder, ports: Ports, people: People, one: Person, model: str, cheat: Cheat | None
+) -> Path:
+    """The node's configuration; with `cheat`, one that serves other weights under the model's address."""
+    home = folder.of(one.name)
+    serving: dict[str, Any] = {"name": model}
+    if cheat is not None:
+        serving |= {"altered": 2.0} if model == TINY else {"weights": cheat.weights}
+    config = {
+        "data": str(home / STATE),
+        "network": str(folder.manifest),
+        "key": str(one.hot_file),
+        "owner": hex0x(one.owner.address),
+        "gateways": [{"owner": hex0x(people.gateway.owner.address), "url": f"wss://{HOST}:{ports.link}"}],
+        "models": [serving],
+        "models_folder": str(default_models()),
+    }
+    return _written(folder, one.name, config)
+
+
+def validator(folder: DataFolder, ports: Ports, people: People) -> Service:
+    one = people.validator
+    config = {
+        "data": str(folder.of("validator") / STATE),
+        "network": str(folder.manifest),
+        "key": str(one.hot_file),
+        "owner": hex0x(one.owner.address),
+        "gateways": [{"owner": hex0x(people.gateway.owner.address), "url": f"wss://{HOST}:{ports.link}"}],
+        "models_folder": str(default_models()),
+        "metrics_port": ports.validator,
+    }
+    return Service(
+        name="validator",
+        kind="validator",
+        module="clusterai.validator",
+        arguments=("--config", str(_written(folder, "validator", config))),
+        log=folder.log_of("validator"),
+        ready=probes.answers(f"http://{HOST}:{ports.validator}/healthz"),
+        rank=2,
+        environment=ONE_THREAD,
     )
 
 

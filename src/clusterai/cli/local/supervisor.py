@@ -76,6 +76,9 @@ class Supervisor:
     def start(self, service: Service) -> None:
         self._services[service.name] = service
         self._ready[service.name] = asyncio.Event()
+        self._states[service.name] = ServiceState(
+            service.name, service.kind, "starting", None, 0, time.time(), service.url
+        )
         self._keepers[service.name] = asyncio.create_task(self._keep(service), name=f"keep {service.name}")
 
     async def until_ready(self, *names: str) -> None:
@@ -123,19 +126,13 @@ class Supervisor:
                 self._note(name, state="stopped", pid=None)
         os.close(self._write)
         os.close(self._read)
-        if self._broken.done():
-            self._broken.exception()
-        else:
-            self._broken.cancel()
+        self._broken.cancel()
 
     # --- one service ---
 
     async def _keep(self, service: Service) -> None:
         backoff_s = FIRST_BACKOFF_S
         tries = 0
-        self._states[service.name] = ServiceState(
-            service.name, service.kind, "starting", None, 0, time.time(), service.url
-        )
         while True:
             began = self._clock()
             process = await self._spawn(service)
@@ -186,7 +183,7 @@ class Supervisor:
         return process
 
     async def _watch(self, service: Service) -> None:
-        while not await service.ready():
+        while not await service.ready():  # noqa: ASYNC110  another process can't set our event
             await asyncio.sleep(POLL_S)
         self._ready[service.name].set()
         self._note(service.name, state="ready")
@@ -223,10 +220,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), STOP_S)
-        except TimeoutError:
-            pass
     _kill_group(process.pid)
     await process.wait()
 

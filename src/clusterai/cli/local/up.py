@@ -192,6 +192,7 @@ class _Network:
                 started_s=self._started_s,
                 gateway=services.api_url(self._wish.ports),
                 chain=services.chain_url(self._wish.ports),
+                model=self._wish.model,
                 services=supervisor.states() if supervisor else (),
                 ready_after_s=self._ready_after_s,
                 doing=self._doing,

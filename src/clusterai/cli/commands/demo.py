@@ -1,0 +1,63 @@
+"""`clusterai demo cheat`, `demo restore`: what happens to a provider that serves other weights than it is paid for."""
+
+from typing import Annotated
+
+import typer
+
+from clusterai.cli import options, say
+
+
+def join(app: typer.Typer) -> None:
+    group = typer.Typer(help="See the network defend itself.", no_args_is_help=True)
+    group.command()(cheat)
+    group.command()(restore)
+    app.add_typer(group, name="demo")
+
+
+def cheat(
+    data: options.Data = None,
+    node: Annotated[
+        str | None, typer.Option(help="Which node cheats. Default: the last honest one.", show_default=False)
+    ] = None,
+    how: Annotated[str, typer.Option(help="How its weights are altered: q4_0, q3 or noise.")] = "q3",
+    deadline: Annotated[int, typer.Option(metavar="SECONDS", min=10, help="Give up after so long.")] = 180,
+    yes: options.Yes = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    dry_run: options.DryRun = False,
+) -> int:
+    """Swap the weights of one local provider for altered ones, send it work, and watch it be caught.
+
+    Its stake is slashed, its unsettled pay forfeited, the requester refunded. Exit code 6: it wasn't caught in time.
+    """
+    from clusterai.cli.local import cheating
+
+    folder = options.folder(data)
+    plan = cheating.choose(folder, node, how)
+    if dry_run:
+        say.say(
+            f"would make {plan.node} serve {plan.altered} as {plan.model}, and send it work until it is convicted"
+        )
+        return 0
+    if not json:
+        say.say(f"[bold]{plan.node}[/] will lose its stake, for good, on this local chain.")
+    options.confirm("Go on?", yes or json)
+    return cheating.run(folder, plan, deadline, json)
+
+
+def restore(
+    data: options.Data = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    yes: options.Yes = False,
+) -> None:
+    """Give convicted nodes honest weights again, and new identities: the old ones stay barred."""
+    from clusterai.cli.local import cheating
+
+    restored = cheating.restore(options.folder(data))
+    if json:
+        say.emit({"restored": restored})
+    elif restored:
+        say.tell(f"{', '.join(restored)} serve again, under new identities with new stakes")
+    else:
+        say.tell("no node cheats or is barred")
