@@ -1,0 +1,361 @@
+"""The node daemon: wires the lease book to links, chain, engines and files.
+
+    gateways ── LinkClient ──┐                      ┌── Engines ── OpenVINO, tiny
+    chain ──── LogFollower ──┼─> Driver(LeaseBook) ─┼── Vault (transcripts)
+              Outbox <───────┘      journal         └── status, metrics, log
+
+It starts without the chain and without any gateway, and waits for whichever is away. SIGTERM drains: no new orders, running
+ones may end, then everybody hears goodbye. `kill -9` loses nothing that was acknowledged.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from clusterai.ledger.adapters.client import ChainClient
+from clusterai.ledger.adapters.follower import Cursor, LogFollower
+from clusterai.ledger.adapters.jsonrpc import ChainDown, RpcRefused
+from clusterai.ledger.adapters.network import Network, load_key, load_network
+from clusterai.ledger.adapters.outbox import Outbox
+from clusterai.ledger.core.calls import Submit
+from clusterai.ledger.core.events import Event
+from clusterai.ledger.core.projection import TooDeep
+from clusterai.market.core import directory as market_directory
+from clusterai.market.core.directory import Directory
+from clusterai.node.adapters.chainlog import ChainLog
+from clusterai.node.adapters.engines import Engines, Load, loader
+from clusterai.node.adapters.openings import opened, prepared
+from clusterai.node.adapters.vault import Vault
+from clusterai.node.adapters.watch import (
+    Metrics,
+    ModelView,
+    Status,
+    StatusFile,
+    link_views,
+    log_json,
+    now_s,
+)
+from clusterai.node.config import Config
+from clusterai.node.core.leasebook import LeaseBook, Terms
+from clusterai.node.core.leases import (
+    Broke,
+    Drain,
+    Forget,
+    Keep,
+    Kept,
+    Noted,
+    OpenEpoch,
+    Prepare,
+    Start,
+    Stop,
+)
+from clusterai.protocol.ids import Address, Role, hex0x
+from clusterai.protocol.messages import Finished, Frame, Refused
+from clusterai.protocol.signing import Key, recover
+from clusterai.protocol.statements import channels_domain, network_domain
+from clusterai.runtime.adapters.driver import Driver
+from clusterai.runtime.adapters.journal import SqliteJournal
+from clusterai.runtime.adapters.link import LinkClient
+from clusterai.runtime.core.greeting import Identity, Reason
+from clusterai.runtime.machine import Linked, Received, Send, Unlinked
+from clusterai.work import KINDS
+
+PASSWORD = "CLUSTERAI_KEY_PASSWORD"  # noqa: S105  the variable's name
+CHAIN_RETRY_S = 1.0
+STATUS_S = 1.0
+DRAIN_POLL_S = 0.05
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("node")
+
+
+class Node:
+    """One node, made of its configuration; `live` runs it."""
+
+    def __init__(self, config: Config, network: Network, key: Key, load: Load | None = None) -> None:
+        """
+        Raises:
+            WrongKey, OtherNetwork: the data folder is of another key or network.
+        """
+        self.config = config
+        self.network = network
+        self.owner = config.owner_address()
+        self.hot = key.address
+        self._key = key
+        self._phase = "starting"
+        self._receipts = 0
+        synchronous = "FULL" if config.survives == "power" else "NORMAL"
+        folder = config.data
+        domain = network_domain(network.chain_id, network.contracts.registry)
+        self.directory = Directory()
+        self.chainlog = ChainLog(folder / "chain.sqlite", network.genesis)
+        self.vault = Vault(folder / "transcripts.sqlite", key.secret(), synchronous)
+        self.journal = SqliteJournal(folder / "journal.sqlite", synchronous)
+        self.book = LeaseBook(self._terms(key), self.directory, KINDS)
+        self.link = LinkClient(
+            config.gateway_urls(),
+            Identity(self.owner, Role.PROVIDER, domain, key.sign),
+            self._authorize,
+            lambda peer, _: self._hear(Linked(peer)),
+            self._down,
+            lambda peer, frame: self._hear(Received(peer, frame)),
+            load=lambda: self.engines.load_now(),
+        )
+        self.engines = Engines(config.models, self.link, self._hear, load or loader(config.store()))
+        self.metrics = Metrics(self.status)
+        self.status_file = StatusFile(folder / "status.json")
+        self._outbox: Outbox | None = None
+        self._follower: LogFollower | None = None
+        self._chain_known = asyncio.Event()
+        self._trouble = ""
+        self.driver = Driver(self.book, self.journal, self._perform)
+
+    def _terms(self, key: Key) -> Terms:
+        network, rules = self.network, self.network.rules
+        return Terms(
+            me=self.owner,
+            keys=(self.hot,),
+            token=network.contracts.token,
+            network=network_domain(network.chain_id, network.contracts.registry),
+            channels=channels_domain(network.chain_id, network.contracts.channels),
+            epoch_s=rules.epoch_s,
+            window_s=rules.window_s,
+            audit_rate_ppm=rules.audit_rate_ppm,
+            sign=key.sign,
+            recover=recover,
+            credit_wei=self.config.credit_wei,
+            queue=self.config.queue,
+            least_claim_wei=self.config.least_claim_wei,
+        )
+
+    async def live(self, stop: asyncio.Event) -> None:
+        """Serve until `stop`, then drain.
+
+        Raises:
+            OtherChain, NoSuchModel, Altered, TooDeep and what else makes going on senseless, in an ExceptionGroup.
+        """
+        for event in self.chainlog.events():
+            self._hear(event)
+        if self.chainlog.cursor() is not None:
+            self._chain_known.set()
+        self.driver.start()
+        if self.config.metrics_port:
+            self.metrics.listen(self.config.metrics_port)
+        async with ChainClient(self.network) as client:
+            outbox = self._outbox = Outbox(client, self._key, self.config.data / "outbox.sqlite", self._hear)
+            try:
+                working = asyncio.create_task(self._work(client, outbox))
+                stopping = asyncio.create_task(stop.wait())
+                await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if not working.done():
+                    await self._drain()
+                for task in (working, stopping):
+                    task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await stopping
+                with contextlib.suppress(asyncio.CancelledError):
+                    await working
+            finally:
+                outbox.close()
+
+    def close(self) -> None:
+        self.metrics.close()
+        self.status_file.remove()
+        self.journal.close()
+        self.vault.close()
+        self.chainlog.close()
+
+    # --- tasks ---
+
+    async def _work(self, client: ChainClient, outbox: Outbox) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._chain(client, outbox), name="chain")
+            tasks.create_task(self._links(), name="links")
+            tasks.create_task(self.engines.run(), name="engines")
+            tasks.create_task(self.driver.tick_forever(), name="tick")
+            tasks.create_task(self._watch(), name="status")
+
+    async def _chain(self, client: ChainClient, outbox: Outbox) -> None:
+        """Wait until the chain is there and is ours; then follow it and send to it."""
+        while True:
+            try:
+                await client.check()
+                break
+            except (ChainDown, RpcRefused) as error:
+                self._trouble = str(error)
+                await asyncio.sleep(CHAIN_RETRY_S)
+        self._trouble = ""
+        follower = self._follower = LogFollower(client, self._deliver, self.chainlog.cursor())
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(follower.run(), name="follower")
+            tasks.create_task(outbox.run(), name="outbox")
+
+    async def _links(self) -> None:
+        """Nobody is dialled before it is known who is who: a gateway would be taken for a stranger."""
+        await self._chain_known.wait()
+        if self.directory.owner_of(self.hot) != self.owner:
+            log.warning(
+                "not_delegated", owner=hex0x(self.owner), hot=hex0x(self.hot), cure="delegate the hot key"
+            )
+        await self.link.run()
+
+    async def _watch(self) -> None:
+        self._phase = "running"
+        while True:
+            self.status_file.write(self.status())
+            await asyncio.sleep(STATUS_S)
+
+    async def _drain(self) -> None:
+        self._phase = "draining"
+        log.info("draining", running=len(self.book.running))
+        self._hear(Drain())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.grace_s):
+                while self.book.running:  # noqa: ASYNC110  the book is a machine: it has no events to wait on
+                    await asyncio.sleep(DRAIN_POLL_S)
+        for order in list(self.book.running):
+            self._hear(Broke(order, "shutting_down", "this provider shuts down"))
+
+    # --- in ---
+
+    def _hear(self, event: Any) -> None:
+        self.driver.handle(event)
+
+    def _deliver(self, events: Sequence[Event], cursor: Cursor) -> None:
+        self.chainlog.append(events, cursor)
+        try:
+            for event in events:
+                self._hear(event)
+        except (TooDeep, market_directory.TooDeep):
+            self.chainlog.forget()
+            raise
+        follower = self._follower
+        if follower is not None and cursor.number - follower.cursor.number >= follower.behind:
+            self._chain_known.set()
+
+    def _down(self, peer: Address, reason: str) -> None:
+        log.warning("link_down", gateway=hex0x(peer), why=reason)
+        self._hear(Unlinked(peer))
+
+    def _authorize(self, hot: Address, role: Role) -> Address | Reason:
+        owner = self.directory.owner_of(hot)
+        if owner is None:
+            return Reason.UNREGISTERED
+        if self.directory.barred(owner):
+            return Reason.BARRED
+        return owner if self.directory.roles(owner) & role else Reason.WRONG_ROLE
+
+    # --- out ---
+
+    def _perform(self, effect: Any) -> None:
+        match effect:
+            case Send(to, frame):
+                self._send(to, frame)
+            case Start():
+                self.engines.start(effect)
+            case Stop():
+                self.engines.stop(effect)
+            case Keep(epoch, order, transcript):
+                self.vault.put(epoch, order, transcript)
+                self._hear(Kept(order))
+            case Forget(epoch):
+                self.vault.forget(epoch)
+            case OpenEpoch(gateway, ask):
+                relay = opened(self.vault, self.owner, effect)
+                log.info("opened", epoch=ask.epoch, validator=hex0x(ask.validator), drawn=len(effect.drawn))
+                self.link.send(gateway, relay)
+            case Prepare():
+                self._hear(prepared(self.vault, effect))
+            case Submit(key):
+                assert self._outbox is not None, "the outbox is there before the first event"
+                log.info("submit", call=key)
+                self._outbox.submit(effect)
+            case Noted(what, detail, peer):
+                self.metrics.noted[what] += 1
+                log.warning(what, detail=detail, peer=None if peer is None else hex0x(peer))
+            case _:
+                raise AssertionError(f"nobody performs {effect!r}")
+
+    def _send(self, to: Address, frame: Any) -> None:
+        if isinstance(frame, Refused):
+            self.metrics.refused[frame.code] += 1
+            log.info("refused", order=hex0x(frame.order), code=frame.code, detail=frame.detail)
+        elif isinstance(frame, Finished):
+            self._receipts += 1
+        self.link.send(to, frame)
+
+    # --- for people ---
+
+    def status(self) -> Status:
+        claims = self.book.claims
+        channels = list(claims.configs)
+        doing = self.engines.doing
+        loaded = self.engines.loaded()
+        models: list[ModelView] = []
+        for model in self.config.models:
+            found = loaded.get(model.name)
+            stats = found.engine.stats() if found else None
+            models.append(
+                ModelView(
+                    model.name,
+                    hex0x(found.engine.model) if found else "",
+                    "ready" if found else doing.get(model.name, "waiting"),
+                    stats.running if stats else 0,
+                    stats.queued if stats else 0,
+                    round(stats.tokens_per_s, 1) if stats else 0.0,
+                )
+            )
+        follower = self._follower
+        return Status(
+            pid=os.getpid(),
+            at_s=now_s(),
+            owner=hex0x(self.owner),
+            hot=hex0x(self.hot),
+            phase=self._phase,
+            chain_block=self.directory.block,
+            chain_trouble=self._trouble or (follower.trouble if follower else ""),
+            registered=self.directory.owner_of(self.hot) == self.owner,
+            barred=claims.barred,
+            running=len(self.book.running),
+            receipts=self._receipts,
+            tokens=self.engines.tokens,
+            owed_wei=sum(max(0, self.book.owed_wei(channel)) for channel in channels),
+            vouched_wei=sum(claims.vouched_wei(channel) for channel in channels),
+            committed_wei=claims.committed_wei,
+            claimed_wei=claims.claimed_wei,
+            settled_wei=claims.settled_wei,
+            links=link_views(self.link.status()),
+            models=tuple(models),
+        )
+
+
+async def run(config: Config, load: Load | None = None) -> None:
+    """Be a node until SIGTERM or SIGINT."""
+    log_json(config.log_level)
+    began_s = time.monotonic()
+    config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    network = load_network(config.network)
+    node = Node(config, network, load_key(config.key, os.environ.get(PASSWORD)), load)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    log.info(
+        "starting",
+        owner=hex0x(node.owner),
+        hot=hex0x(node.hot),
+        started_s=round(time.monotonic() - began_s, 3),
+    )
+    try:
+        await node.live(stop)
+    finally:
+        node.close()
+        log.info("stopped")
+
+
+__all__ = ["Frame", "Node", "run"]

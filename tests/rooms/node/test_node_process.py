@@ -1,0 +1,284 @@
+"""A node as a real process with the tiny engine, on loopback, killed at many moments; its chain is away all the time."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from clusterai.ledger.core.claims import Vouched
+from clusterai.node.adapters.watch import Status
+from clusterai.node.core.leasebook import LeaseBook
+from clusterai.node.core.leases import Made
+from clusterai.protocol.ids import Digest
+from clusterai.runtime.adapters.journal import SqliteJournal
+from clusterai.work.inference import decode_generation
+from clusterai.work.inference.core import tiny
+from tests.rooms.node.stubgateway import Gateway, Ordered, prepare
+
+SOURCE = Path(__file__).parents[3] / "src"
+STOP_S = 20
+
+
+class Node:
+    def __init__(self, config: Path) -> None:
+        self.config = config
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        log = (self.config.parent / "log").open("ab")
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "clusterai.node", "--config", str(self.config)),
+            stderr=log,
+            stdout=log,
+            env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        )
+        log.close()
+
+    async def end(self, how: signal.Signals) -> int:
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(how)
+        async with asyncio.timeout(STOP_S):
+            return await self.process.wait()
+
+    def records(self) -> list[object]:
+        """The journal as it lies on disk."""
+        journal = SqliteJournal(self.config.parent / "data" / "journal.sqlite")
+        decoder = msgspec.msgpack.Decoder(LeaseBook.RECORDS)
+        records: list[object] = [decoder.decode(record) for record in journal.load()]
+        journal.close()
+        return records
+
+    def status(self) -> Status:
+        return msgspec.json.decode((self.config.parent / "data" / "status.json").read_bytes(), type=Status)
+
+    def logged(self) -> str:
+        return (self.config.parent / "log").read_text()
+
+
+@asynccontextmanager
+async def network(folder: Path, **model: object) -> AsyncGenerator[tuple[Gateway, Node]]:
+    gateway = Gateway(folder / "gateway", time.time)
+    await gateway.server.start()
+    node = Node(prepare(folder, gateway.url, int(time.time()), **model))
+    await node.start()
+    try:
+        yield gateway, node
+    finally:
+        await node.end(signal.SIGKILL)
+        await gateway.server.close()
+
+
+def run(test: Awaitable[None]) -> None:
+    async def within() -> None:
+        async with asyncio.timeout(120):
+            await test
+
+    asyncio.run(within())
+
+
+def expected(ordered: Ordered) -> tuple[tuple[int, ...], str]:
+    """What any honest provider answers."""
+    return tiny.answer(tiny.TinyModel(tiny.ADDRESS), decode_generation(ordered.work.request))
+
+
+def made(node: Node) -> list[Digest]:
+    """Orders of all receipts that were ever made, repeats included."""
+    return [Digest(record.receipt.order) for record in node.records() if isinstance(record, Made)]
+
+
+def test_a_node_serves_and_is_paid_while_the_chain_is_away(tmp_path: Path) -> None:
+    """Orders are answered with the model's own tokens, receipted once, paid, and SIGTERM ends with exit code 0."""
+
+    async def test() -> None:
+        async with network(tmp_path) as (gateway, node):
+            await gateway.serving()
+            orders = [gateway.order(seed=seed, max_tokens=30) for seed in range(10)]
+            await gateway.until(lambda: all(ordered.over for ordered in orders))
+            for ordered in orders:
+                assert ordered.finished is not None, ordered.refused
+                assert (tuple(ordered.tokens), ordered.finished.reason) == expected(ordered)
+            assert await node.end(signal.SIGTERM) == 0
+            assert sorted(made(node)) == sorted(ordered.order for ordered in orders)
+            assert not (tmp_path / "data" / "status.json").exists()
+            for secret in (b"n" * 32).hex(), repr(b"n" * 32):
+                assert secret not in node.logged()
+
+    run(test())
+
+
+def test_tokens_come_as_they_are_drawn(tmp_path: Path) -> None:
+    """The first token of a slow answer is there long before the last."""
+
+    async def test() -> None:
+        async with network(tmp_path, pause_ms=30) as (gateway, _):
+            await gateway.serving()
+            ordered = gateway.order(max_tokens=20)
+            await gateway.until(lambda: len(ordered.tokens) == 3)
+            assert not ordered.over
+            await gateway.until(lambda: ordered.over)
+            assert (tuple(ordered.tokens), "length") == expected(ordered)
+
+    run(test())
+
+
+def test_cancel_frees_the_slot_and_charges_what_was_sent(tmp_path: Path) -> None:
+    """A client that goes away pays for the tokens that were drawn; the next order has the engine to itself."""
+
+    async def test() -> None:
+        async with network(tmp_path, pause_ms=30, slots=1) as (gateway, _):
+            await gateway.serving()
+            first = gateway.order(max_tokens=5_000)
+            second = gateway.order(max_tokens=3)
+            await gateway.until(lambda: len(first.tokens) > 2)
+            gateway.cancel(first)
+            await gateway.until(lambda: first.over and second.over)
+            assert first.finished is not None
+            assert first.finished.reason == "cancelled"
+            assert first.finished.receipt.output_units == len(first.tokens) < 60
+            assert second.finished is not None
+
+    run(test())
+
+
+def test_a_full_engine_is_busy(tmp_path: Path) -> None:
+    """Beyond slots and queue an order is refused with a time to come back; nothing is charged for it."""
+
+    async def test() -> None:
+        async with network(tmp_path, pause_ms=20, slots=1, queue=1) as (gateway, _):
+            await gateway.serving()
+            orders = [gateway.order(max_tokens=10) for _ in range(6)]
+            await gateway.until(lambda: all(ordered.over for ordered in orders))
+            refused = [ordered.refused for ordered in orders if ordered.refused]
+            assert len(refused) == 4
+            assert {(it.code, it.retry_after_ms > 0) for it in refused} == {("busy", True)}
+
+    run(test())
+
+
+def test_an_answer_goes_on_elsewhere_with_the_same_tokens(tmp_path: Path) -> None:
+    """Killed in mid-stream, started again, and asked to resume: the whole is what one run would have drawn."""
+
+    async def test() -> None:
+        async with network(tmp_path, pause_ms=20) as (gateway, node):
+            await gateway.serving()
+            first = gateway.order(max_tokens=40, seed=7)
+            await gateway.until(lambda: len(first.tokens) > 10)
+            await node.end(signal.SIGKILL)
+            await gateway.until(lambda: first.lost)
+            await node.start()
+            await gateway.serving()
+            rest = gateway.order(max_tokens=40, seed=7, so_far=tuple(first.tokens))
+            await gateway.until(lambda: rest.over)
+            assert (*first.tokens, *rest.tokens) == expected(first)[0]
+            assert made(node) == [rest.order]
+
+    run(test())
+
+
+@pytest.mark.parametrize("moment", range(12))
+def test_killed_at_any_moment_nothing_acknowledged_is_lost(tmp_path: Path, moment: int) -> None:
+    """kill -9 after so many receipts were seen, between frames of a burst: restarted, it knows every voucher, has no
+    receipt twice, and hears about those that were on their way."""
+
+    async def test() -> None:
+        async with network(tmp_path) as (gateway, node):
+            await gateway.serving()
+            orders = [gateway.order(seed=seed, max_tokens=3 + seed % 20) for seed in range(40)]
+            await gateway.until(lambda: len(gateway.acknowledged) >= moment)
+            await node.end(signal.SIGKILL)
+            await gateway.until(lambda: all(ordered.over for ordered in orders))
+            known = set(made(node))
+            assert set(gateway.acknowledged) <= known, "paid for, and forgotten"
+            await node.start()
+            await gateway.serving()
+            again = [gateway.order(seed=seed, max_tokens=4) for seed in range(5)]
+            await gateway.until(lambda: all(ordered.over for ordered in again))
+            assert all(ordered.finished for ordered in again)
+            # The link answers in order: when the newest is paid, everything before it was heard.
+            assert await node.end(signal.SIGTERM) == 0
+            orders_of_receipts = made(node)
+            assert len(orders_of_receipts) == len(set(orders_of_receipts)), "an order was receipted twice"
+            settled = set(gateway.acknowledged) | set(gateway.disputed)
+            assert set(orders_of_receipts) == settled, "a receipt nobody heard of"
+            vouchers = [record.amount_wei for record in node.records() if isinstance(record, Vouched)]
+            assert max(vouchers) == gateway.vouched_wei
+
+    run(test())
+
+
+def test_a_gateway_that_restarts_is_served_again(tmp_path: Path) -> None:
+    """The node dials until its gateway is back, and pays no heed to how long that took."""
+
+    async def test() -> None:
+        async with network(tmp_path) as (gateway, _):
+            await gateway.serving()
+            port = gateway.server.port
+            await gateway.server.close()
+            again = Gateway(tmp_path / "gateway", time.time, port)
+            await again.server.start()
+            try:
+                await again.serving()
+                ordered = again.order()
+                await again.until(lambda: ordered.over)
+                assert ordered.finished is not None
+            finally:
+                await again.server.close()
+
+    run(test())
+
+
+def test_sigterm_lets_running_answers_end(tmp_path: Path) -> None:
+    """New orders are refused at once, the running one is finished and receipted, then the node is gone."""
+
+    async def test() -> None:
+        async with network(tmp_path, pause_ms=20) as (gateway, node):
+            await gateway.serving()
+            running = gateway.order(max_tokens=40)
+            await gateway.until(lambda: len(running.tokens) > 2)
+            assert node.process is not None
+            node.process.send_signal(signal.SIGTERM)
+            await gateway.until(lambda: gateway.offers is not None and gateway.offers.paused)
+            late = gateway.order()
+            await gateway.until(lambda: late.over and running.over)
+            assert late.refused is not None
+            assert late.refused.code == "shutting_down"
+            assert running.finished is not None
+            assert tuple(running.tokens) == expected(running)[0]
+            assert await node.end(signal.SIGTERM) == 0
+
+    run(test())
+
+
+def test_a_configuration_that_cannot_work_says_what_to_change(tmp_path: Path) -> None:
+    """A named error on one line and exit code 78, for a supervisor that shouldn't try again."""
+
+    async def test() -> None:
+        cases = {"model": "no-such-model", "network": "nowhere.json", "key": "nowhere.key"}
+        for what, value in cases.items():
+            folder = tmp_path / what
+            config = prepare(folder, "wss://127.0.0.1:1/", int(time.time()))
+            settings = msgspec.json.decode(config.read_bytes())
+            if what == "model":
+                settings["models"][0]["name"] = value
+                settings["models_folder"] = "models"
+            else:
+                settings[what] = value
+            config.write_bytes(msgspec.json.encode(settings))
+            node = Node(config)
+            await node.start()
+            assert node.process is not None
+            async with asyncio.timeout(STOP_S):
+                assert await node.process.wait() == 78, node.logged()
+            assert "error: " in node.logged()
+            assert "Traceback" not in node.logged()
+
+    run(test())
