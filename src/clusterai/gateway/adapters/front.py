@@ -110,7 +110,7 @@ class Front:
         body = chat.read(raw, chat.CompletionBody)
         model = self._model(body.model)
         wanted = chat.wanted_completion(body)
-        prompts = [await self._prompt(model, it) for it in _prompts(body.prompt)]
+        prompts = [await self._prompt(model, it) for it in chat.prompts_of(body.prompt)]
         if len(prompts) * wanted.n > MOST_PROMPTS:
             raise bad(f"prompts x n is {len(prompts) * wanted.n}; send at most {MOST_PROMPTS}", "prompt")
         await self._answer(receive, send, request, "completions", model, wanted, prompts)
@@ -458,18 +458,6 @@ async def _start(send: Send, status: int, headers: list[Header]) -> None:
 
 async def _more(send: Send, body: bytes, *, last: bool = False) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": not last})
-
-
-def _prompts(prompt: str | list[str] | list[int] | list[list[int]] | None) -> list[str | list[int]]:
-    if prompt is None or isinstance(prompt, str):
-        return [prompt or ""]
-    if not prompt:
-        raise bad(
-            "prompt is empty: send a string, or a list of strings or of token ids", "prompt", "empty_array"
-        )
-    if isinstance(prompt[0], int):
-        return [prompt]  # type: ignore[list-item]
-    return list(prompt)  # type: ignore[arg-type]
 
 
 def _slower(what: str, limit: int, wait_s: float) -> Fault:

@@ -51,6 +51,7 @@ class Approved(_Record, frozen=True):
 
 MoneyEvent = (
     events.Funded
+    | events.Transferred
     | events.Deposited
     | events.Claimed
     | events.Settled
@@ -90,6 +91,21 @@ class Unclaimed(_Record, frozen=True):
     """The chain says that a barred provider holds nothing of this channel: what it didn't claim is forfeited."""
 
     channel_id: DigestBytes
+
+
+class Pledged(_Record, frozen=True):
+    """A wallet's vouchers on its channel to us go this far: what they rose by is credit of its account."""
+
+    account: DigestBytes
+    channel_id: DigestBytes
+    total_wei: Wei
+
+
+class PledgeState(_Record, frozen=True):
+    """Snapshot of how far a wallet's vouchers go; its credit stands in the account."""
+
+    channel_id: DigestBytes
+    total_wei: Wei
 
 
 class AccountState(_Record, frozen=True):
@@ -132,7 +148,31 @@ class ChargeState(_Record, frozen=True):
     charge: Charge
 
 
-Record = ChannelOpened | Approved | Applied | Charged | Unclaimed | AccountState | ChannelState | ChargeState
+Record = (
+    ChannelOpened
+    | Approved
+    | Applied
+    | Charged
+    | Unclaimed
+    | Pledged
+    | PledgeState
+    | AccountState
+    | ChannelState
+    | ChargeState
+)
+
+
+class Pledge(msgspec.Struct, frozen=True):
+    """Event: the wallet door took vouchers of a channel up to `total_wei` in all. Repeating it changes nothing."""
+
+    account: Digest
+    channel_id: Digest
+    total_wei: int
+
+
+def wallet_account(wallet: Address) -> Digest:
+    """The account of who pays with the request and has no key: its address, as one ABI word."""
+    return Digest(bytes(12) + wallet)
 
 
 class Account(msgspec.Struct):
@@ -194,17 +234,25 @@ class Book:
     Args:
         channel_id: the id of a channel by its terms (EIP-712, of this network's Channels contract).
         window_s: the audit window; a claim of window k is final when window k + 2 begins.
+        till: where wallets pay without an account: a transfer to it is credit of the wallet's own account.
     """
 
     def __init__(
-        self, gateway: Address, channel_id: Callable[[ChannelConfig], Digest], window_s: int
+        self,
+        gateway: Address,
+        channel_id: Callable[[ChannelConfig], Digest],
+        window_s: int,
+        till: Address | None = None,
     ) -> None:
         self.gateway = gateway
+        self.till = till
         self._channel_id = channel_id
         self._window_s = window_s
         self.accounts: dict[Digest, Account] = {}
         self.channels: dict[Digest, Channel] = {}
         self.by_provider: dict[Address, Channel] = {}
+        self.pledged: dict[Digest, int] = {}
+        """how far the vouchers of wallets' channels go"""
         self.paid: dict[Digest, Channel] = {}
         """orders whose charges aren't final, with their channels"""
         self.block = -1
@@ -229,6 +277,13 @@ class Book:
                 self._open(config)
             case Approved():
                 self.approved = True
+            case Pledged(account, channel_id, total_wei):
+                rise_wei = total_wei - self.pledged.get(Digest(channel_id), 0)
+                assert rise_wei > 0, "the meter saves only what rises"
+                self.pledged[Digest(channel_id)] = total_wei
+                self.account(Digest(account)).funded_wei += rise_wei
+            case PledgeState(channel_id, total_wei):
+                self.pledged[Digest(channel_id)] = total_wei
             case Unclaimed(channel_id):
                 channel = self.channels[Digest(channel_id)]
                 return self._forfeit(channel, channel.claimed_wei)
@@ -250,6 +305,7 @@ class Book:
             AccountState(account, it.funded_wei, it.charged_wei, it.refunded_wei)
             for account, it in self.accounts.items()
         ]
+        records.extend(PledgeState(channel_id, total_wei) for channel_id, total_wei in self.pledged.items())
         if self.approved:
             records.append(Approved())
         for channel_id, channel in self.channels.items():
@@ -295,6 +351,8 @@ class Book:
         match event:
             case events.Funded(gateway, account, _, amount) if gateway == self.gateway:
                 self.account(account).funded_wei += amount
+            case events.Transferred(source, to, value) if to == self.till:
+                self.account(wallet_account(source)).funded_wei += value
             case events.Deposited(channel_id, _, _, _, balance) if channel_id in self.channels:
                 self.channels[channel_id].balance_wei = balance
                 self.channels[channel_id].deposits += 1

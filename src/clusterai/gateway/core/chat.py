@@ -100,7 +100,7 @@ class ChatBody(_Common, kw_only=True):
 
 
 class CompletionBody(_Common, kw_only=True):
-    prompt: str | list[str] | list[int] | list[list[int]] | None = None
+    prompt: str | list[str | int | list[int]] | None = None
     logprobs: int | None = None
     echo: bool | None = None
     suffix: str | None = None
@@ -109,7 +109,7 @@ class CompletionBody(_Common, kw_only=True):
 
 class EmbeddingBody(msgspec.Struct, kw_only=True):
     model: str
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | list[str | int | list[int]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
     user: str | None = None
@@ -349,6 +349,28 @@ def _schema(wanted: ResponseFormat | None) -> str | None:
     return msgspec.json.encode(schema).decode()
 
 
+def prompts_of(
+    prompt: str | list[str | int | list[int]] | None, name: str = "prompt"
+) -> list[str | list[int]]:
+    """One or more prompts, each as text or as token ids.
+
+    Raises:
+        Fault: empty, or a mixture.
+    """
+    if prompt is None or isinstance(prompt, str):
+        return [prompt or ""]
+    if not prompt:
+        raise bad(
+            f"{name} is empty: send a string, or a list of strings or of token ids", name, "empty_array"
+        )
+    numbers = [it for it in prompt if isinstance(it, int)]
+    if len(numbers) == len(prompt):
+        return [numbers]
+    if numbers:
+        raise bad(f"{name} mixes token ids with other prompts: send one kind", name, "invalid_type")
+    return [it for it in prompt if not isinstance(it, int)]
+
+
 def preference_of(wish: ProviderWish | None) -> Preference:
     """
     Raises:
@@ -389,6 +411,7 @@ __all__ = [
     "Wanted",
     "messages_of",
     "preference_of",
+    "prompts_of",
     "read",
     "wanted_chat",
     "wanted_completion",

@@ -22,7 +22,7 @@ class Terms(msgspec.Struct, frozen=True):
         first_token_s: silence before the first token after which a provider counts as dead ...
         per_input_unit_s: ... plus this for each unit of input, since a long prompt takes long to read.
         gap_s: the same between tokens; with a tick each half second, a stall is noticed within 5 s.
-        tries: orders of one errand.
+        failures: providers that may fail with one errand before it fails itself.
         absent_s: how long to wait for a provider of a model that nobody linked serves.
         most_waiting: errands that wait for a free provider; more are turned away at once.
         order_s: how long an order may be begun.
@@ -35,7 +35,7 @@ class Terms(msgspec.Struct, frozen=True):
     first_token_s: float = 4.0
     per_input_unit_s: float = 0.01
     gap_s: float = 4.0
-    tries: int = 16
+    failures: int = 8
     absent_s: float = 2.0
     most_waiting: int = 1000
     order_s: int = 600
@@ -126,6 +126,7 @@ class Errand(msgspec.Struct, eq=False):
     ends_s: float
     request: Any = None
     tries: int = 0
+    failures: int = 0
     abandoned: bool = False
     order: "Open | None" = None
     so_far: list[int] = msgspec.field(default_factory=list)

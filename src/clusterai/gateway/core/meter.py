@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from clusterai.gateway.core import book
-from clusterai.gateway.core.book import Book, Channel, Charged, Refund
+from clusterai.gateway.core.book import Book, Channel, Charged, Pledge, Refund
 from clusterai.gateway.core.errands import (
     Abandon,
     Ask,
@@ -65,6 +65,8 @@ MOST_ANSWER = 131_072
 IDLE_BLOCKS = 100
 """Blocks without money after which the place in the chain is saved anyway: a restart reads fewer."""
 DEPOSIT_RETRY_S = 10.0
+MOST_ALLOWANCE = 2**63 - 1
+"""More than all tokens there are; the Channels contract takes only what we deposit."""
 
 Recover = Callable[[Digest, bytes], Address | None]
 """(digest, signature) to the key that signed, None for a malformed signature."""
@@ -89,6 +91,7 @@ class Party(msgspec.Struct, frozen=True):
     window_s: int
     sign: Callable[[Digest], bytes]
     recover: Recover
+    till: Address | None = None
     confirmations: int = 0
     """blocks above one before its money counts; 0 on a chain that can't reorganise"""
 
@@ -118,7 +121,7 @@ class Meter:
         self._ended: Ended = ended or _unknown_end
         self._network = me.network.separator()
         self._vouchers = me.vouchers.separator()
-        self.book = Book(me.owner, lambda config: config.channel_id(me.vouchers), me.window_s)
+        self.book = Book(me.owner, lambda config: config.channel_id(me.vouchers), me.window_s, me.till)
         self.errands: dict[int, Errand] = {}
         self.orders: dict[Digest, Open] = {}
         self._waiting: dict[int, Errand] = {}
@@ -154,6 +157,9 @@ class Meter:
                 self._ask(event)
             case Abandon(errand):
                 self._abandon(errand)
+            case Pledge(account, channel_id, total_wei):
+                if total_wei > self.book.pledged.get(channel_id, 0):
+                    self._save(book.Pledged(account, channel_id, total_wei))
             case Tick():
                 self._tick()
             case Linked(peer):
@@ -201,8 +207,8 @@ class Meter:
     def _place(self, errand: Errand) -> None:
         """Hire the best provider now, or wait, or give up."""
         ask = errand.ask
-        if errand.tries >= self.terms.tries:
-            self._fail(errand, "suspended", f"{errand.tries} orders for it failed", 5.0)
+        if errand.failures >= self.terms.failures:
+            self._fail(errand, "suspended", f"{errand.failures} providers failed with it", 5.0)
             return
         costs: dict[Address, int] = {}
 
@@ -427,6 +433,7 @@ class Meter:
                 self.routing.withdrew(sender, Digest(opened.order.model))
             case "engine_failed":
                 self.routing.failed(sender, "engine_failed", self._now_s)
+                opened.errand.failures += 1
             case _:
                 opened.errand.refusals[sender] = (frame.code, frame.detail)
         self._release(opened)
@@ -506,6 +513,7 @@ class Meter:
 
     def _close(self, opened: Open, why: str) -> None:
         self._release(opened)
+        opened.errand.failures += 1
         self._closed[opened.digest] = why
         if len(self._closed) > MOST_CLOSED:
             del self._closed[next(iter(self._closed))]
@@ -559,7 +567,7 @@ class Meter:
             if not wanted or channel.headroom_wei >= self.terms.channel_low_wei:
                 continue
             if not self.book.approved:
-                self._submit("approve", calls.Approve(self.me.channels, 2**127))
+                self._submit("approve", calls.Approve(self.me.channels, MOST_ALLOWANCE))
                 return
             amount_wei = self.terms.channel_target_wei - channel.headroom_wei
             # The count of deposits is in the key: after a crash the same deposit is asked for, not another one.
@@ -640,6 +648,8 @@ class Meter:
         match event:
             case events.Funded(gateway):
                 return gateway == self.me.owner
+            case events.Transferred(_, to):
+                return to == self.me.till
             case (
                 events.Deposited(channel_id)
                 | events.Claimed(channel_id)

@@ -20,8 +20,9 @@ from clusterai.protocol.messages import Announce, ModelOffer
 
 SUSPEND_S = 2.0
 SUSPEND_MOST_S = 300.0
-LATENCY_GUESS_S = 0.5
-"""First-token time of a provider that was never measured; low enough that newcomers are tried."""
+LEAST_LATENCY_S = 0.05
+"""First-token times below this count as this: a millisecond's lead must not win all the work. It is also what a
+provider that was never measured is believed to take, so that newcomers are tried."""
 SMOOTHING = 0.2
 """Weight of the newest first-token time in its moving average."""
 NEWCOMER_FACTOR = 1.1
@@ -66,7 +67,7 @@ class Standing(msgspec.Struct):
     paused: bool = False
     ours: int = 0
     """orders that this gateway has with it now"""
-    first_token_s: float = LATENCY_GUESS_S
+    first_token_s: float = LEAST_LATENCY_S
     failures: int = 0
     """in a row"""
     suspended_until_s: float = 0.0
@@ -204,7 +205,7 @@ class Routing:
         standing = self.providers[pick.provider]
         # Its own count of running orders is some seconds old, ours is exact but blind to other gateways'.
         load = max(standing.running + standing.queued, standing.ours)
-        wait = standing.first_token_s * (1 + load / max(1, pick.offer.slots))
+        wait = max(LEAST_LATENCY_S, standing.first_token_s) * (1 + load / max(1, pick.offer.slots))
         price = 1 + pick.offer.input_price_wei + pick.offer.output_price_wei
         if sort == "price":
             return price

@@ -1,0 +1,184 @@
+"""What breaks, and what the client sees of it: providers, the gateway and the chain die in turn."""
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import APIError, OpenAI
+
+from clusterai.protocol.ids import hex0x
+from tests.rooms.gateway.bed import Bed
+from tests.rooms.gateway.standin import Manners
+
+HELLO: list[Any] = [{"role": "user", "content": "hello"}]
+LONG: dict[str, Any] = {"max_tokens": 60, "seed": 11, "logit_bias": {"768": -100}}
+"""Sixty tokens: the end of the answer is ruled out."""
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    folder: Path = tmp_path_factory.mktemp("failures")
+    with Bed(folder, patience_s=3.0) as it:
+        yield it
+
+
+@pytest.fixture
+def bed(shared: Bed) -> Iterator[Bed]:
+    yield shared
+    for standin in shared.standins:
+        standin.manners = Manners()
+        standin.work.clear()
+        standin.disputes.clear()
+        if not standin.up.is_set():
+            shared.revive(standin)
+    shared.until(
+        lambda: all(it["state"] == "ready" for it in shared.get("/v1/clusterai/nodes")["nodes"]),
+        "providers",
+        60,
+    )
+
+
+def stream(bed: Bed, **fields: Any) -> tuple[str, list[Any]]:
+    """The text of a streamed answer, and its chunks."""
+    with OpenAI(base_url=f"{bed.url}/v1", api_key=bed.key, max_retries=0) as client:
+        chunks = list(
+            client.chat.completions.create(model="tiny", messages=HELLO, stream=True, **{**LONG, **fields})
+        )
+    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices), chunks
+
+
+def test_a_provider_that_dies_mid_stream_is_not_noticed_by_the_client(bed: Bed):
+    """The stream goes on elsewhere with the very tokens that the first would have sent, and is charged once."""
+    expected, _ = stream(bed)
+    bed.standins[0].manners.dies_after = 20
+    bed.standins[0].work.clear()
+    while True:
+        before = bed.spent()
+        text, chunks = stream(bed)
+        assert text == expected
+        if bed.standins[0].work:
+            break
+    [receipt] = chunks[-1].model_extra["clusterai"]["receipts"]
+    assert receipt["provider"] == hex0x(bed.standins[1].owner)
+    assert receipt["input_units"] == 22 + 20
+    assert receipt["output_units"] == 40
+    assert bed.spent() - before == receipt["price_wei"]
+
+
+def test_a_provider_that_stalls_is_replaced(bed: Bed):
+    """Silence is noticed by deadline, and the answer is whole."""
+    expected, _ = stream(bed)
+    for standin in bed.standins:
+        standin.manners.stalls_after = 10
+    bed.standins[1].manners.stalls_after = None
+    bed.standins[0].work.clear()
+    while not bed.standins[0].work:
+        assert stream(bed)[0] == expected
+
+
+def test_a_refused_receipt_is_disputed_and_another_provider_answers(bed: Bed):
+    """An overclaiming provider is told so, isn't paid, and the client gets an honest answer."""
+    bed.standins[0].manners.lies = {"output_units": 1000, "amount_wei": 99999}
+    while not bed.standins[0].disputes:
+        status, _, raw = bed.chat(max_tokens=5)
+        assert status == 200
+        receipts = json.loads(raw)["clusterai"]["receipts"]
+        assert [it["provider"] for it in receipts] == [hex0x(bed.standins[1].owner)]
+    assert bed.standins[0].disputes == ["usage_mismatch"]
+
+
+def test_all_busy_is_429_with_a_time_to_retry(bed: Bed):
+    """A bounded wait, then a clear answer."""
+    for standin in bed.standins:
+        standin.manners.refuses = "busy"
+    status, headers, raw = bed.chat()
+    assert status == 429
+    assert int(headers["retry-after"]) >= 1
+    assert b"providers_busy" in raw
+
+
+def test_no_provider_is_503_with_a_reason(bed: Bed):
+    """Nothing is charged and the client may try again."""
+    before = bed.spent()
+    for standin in bed.standins:
+        bed.run(standin.stop())
+    bed.until(
+        lambda: not any(it["linked"] for it in bed.get("/v1/clusterai/nodes")["nodes"]), "the unlinking"
+    )
+    status, headers, raw = bed.chat()
+    assert status == 503
+    assert int(headers["retry-after"]) >= 1
+    assert b"no_provider_absent" in raw
+    assert bed.spent() == before
+
+
+def test_a_stream_that_can_not_go_on_ends_in_an_error_event(bed: Bed):
+    """What was shown stays, the error says that nothing was charged, and the SDK raises it."""
+    before = bed.spent()
+    for standin in bed.standins:
+        standin.manners.lies = {"epoch": 1}
+    with pytest.raises(APIError) as caught:
+        stream(bed)
+    assert "receipt" in str(caught.value)
+    assert bed.spent() == before
+
+
+def test_killing_the_gateway_loses_nothing_that_was_acknowledged(bed: Bed):
+    """After kill -9: the same credit, charges, receipts and idempotent answers."""
+    headers = {"Idempotency-Key": "before-the-crash"}
+    _, _, first = bed.chat(max_tokens=6, headers=headers)
+    account = bed.get("/v1/clusterai/account", bed.key)
+    receipt = json.loads(first)["clusterai"]["receipts"][0]["id"]
+    bed.kill("gateway")
+    bed.start_gateway()
+    bed.until(lambda: bed.usable() == 2, "the providers")
+    after = bed.get("/v1/clusterai/account", bed.key)
+    assert (after["charged_wei"], after["funded_wei"]) == (account["charged_wei"], account["funded_wei"])
+    assert bed.get(f"/v1/clusterai/receipts/{receipt}")["id"] == receipt
+    _, replayed, again = bed.chat(max_tokens=6, headers=headers)
+    assert again == first
+    assert replayed["idempotent-replayed"] == "true"
+    assert bed.get("/v1/clusterai/account", bed.key)["charged_wei"] == account["charged_wei"]
+    assert bed.chat(max_tokens=2)[0] == 200
+
+
+def test_without_the_chain_answers_go_on(bed: Bed):
+    """Work needs no block; the chain only settles."""
+    bed.kill("chain")
+    try:
+        assert bed.chat(max_tokens=3)[0] == 200
+    finally:
+        bed.start_chain()
+    bed.fund(bed.account, 5)
+    funded = bed.get("/v1/clusterai/account", bed.key)["funded_wei"]
+    bed.until(
+        lambda: bed.get("/v1/clusterai/account", bed.key)["funded_wei"] >= funded,
+        "the chain's news after its return",
+    )
+
+
+def test_a_shutdown_ends_streams_with_an_error_event(bed: Bed):
+    """SIGTERM lets answers end for a while, then tells those that are left why."""
+    for standin in bed.standins:
+        standin.manners.pause_s = 0.2
+    seen: list[str] = []
+
+    def listen() -> None:
+        try:
+            stream(bed)
+        except APIError as error:
+            seen.append(str(error))
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    bed.until(lambda: any(standin.work for standin in bed.standins), "the order")
+    bed.kill("gateway", signal.SIGTERM)
+    listener.join()
+    assert seen
+    assert "restarts" in seen[0]
+    bed.start_gateway()
+    bed.until(lambda: bed.usable() == 2, "the providers")
