@@ -30,8 +30,10 @@ from clusterai.gateway.adapters.journal import FlushedJournal
 from clusterai.gateway.adapters.keys import KeyRing
 from clusterai.gateway.adapters.meters import Meters
 from clusterai.gateway.adapters.pages import Pages
+from clusterai.gateway.adapters.quote import Quotes
 from clusterai.gateway.adapters.replies import Replies
 from clusterai.gateway.adapters.secrets import made_secret
+from clusterai.gateway.adapters.wallet import WalletDoor
 from clusterai.gateway.core.book import Book
 from clusterai.gateway.core.errands import Deliver, Done, Failed, Refunded, Restarted, Terms
 from clusterai.gateway.core.meter import Meter, Party
@@ -77,6 +79,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         patience_s: how long a request may wait for a free provider.
         most_body: bytes of a request.
         most_running: requests at once.
+        wallets: whether wallets may pay with the request (x402); its till key is made in `data`.
         keep_transcripts_s: how long encrypted transcripts are kept for replays.
         durable: NORMAL survives the death of the process; FULL also the loss of power, for 1-5 ms a request.
     """
@@ -99,6 +102,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     patience_s: float = 10.0
     most_body: int = 8 * 1024 * 1024
     most_running: int = 4096
+    wallets: bool = True
     keep_transcripts_s: int = 7 * 24 * 3600
     durable: str = "NORMAL"
     terms: Terms = Terms()
@@ -116,6 +120,7 @@ class Gateway:
         self.owner = address(config.owner)
         domain = network_domain(network.chain_id, contracts.registry)
         self.directory = Directory()
+        till = Key(made_secret(data / "till.key"))
         self.catalog = catalogs.of_store(ModelStore(Path(config.models)), config.serve)
         self.meter = Meter(
             Party(
@@ -129,6 +134,7 @@ class Gateway:
                 window_s=rules.window_s,
                 sign=key.sign,
                 recover=_signer,
+                till=till.address,
                 confirmations=network.confirmations,
             ),
             self.directory,
@@ -159,6 +165,17 @@ class Gateway:
         self.keys = KeyRing(data / "keys.db")
         self.replies = Replies(data / "replies.db")
         self.doors = Doors([KeyDoor(self.keys)])
+        self.wallets = WalletDoor(
+            network,
+            self.owner,
+            till,
+            data / "wallets",
+            Quotes(self.catalog, self.meter.routing),
+            lambda account: self.meter.book.account(account).credit_wei,
+            self.driver.handle,
+        )
+        if config.wallets:
+            self.doors.doors.append(self.wallets)
         self.meters = Meters()
         self.front = Front(
             self.desk,
@@ -256,7 +273,9 @@ class Gateway:
             self.archive.chain(event)
             if isinstance(event, events.Barred):
                 self.links.drop(event.receiver, "convicted of fraud")
-        if not self._caught_up and self.follower.behind <= len(happened) + 1:
+        self.wallets.block()
+        left = self.follower.behind - (cursor.number - self.follower.cursor.number)
+        if not self._caught_up and left <= 0:
             self._caught_up = True
             log.info("caught up", block=cursor.number)
 
@@ -265,7 +284,10 @@ class Gateway:
         decoder = msgspec.msgpack.Decoder(Meter.RECORDS)
         records = [decoder.decode(record) for record in journal.load()]
         book = Book(
-            self.owner, lambda config: config.channel_id(self.meter.me.vouchers), self.meter.me.window_s
+            self.owner,
+            lambda config: config.channel_id(self.meter.me.vouchers),
+            self.meter.me.window_s,
+            self.meter.me.till,
         )
         refunds = [refund for record in records for refund in book.apply(record)]
         self.archive.recover(records, refunds)
@@ -311,6 +333,7 @@ class Gateway:
                         self.driver.tick_forever(),
                         self.archive.flush_forever(),
                         self._sweep(),
+                        *((self.wallets.run(),) if self.config.wallets else ()),
                     )
                 ]
                 await self.links.start()
