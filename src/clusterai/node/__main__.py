@@ -39,7 +39,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CONFIG
     except BaseExceptionGroup as group:
-        leaves = list(_leaves(cast("BaseExceptionGroup[BaseException]", group)))
+        leaves = list(_leaves(group))
         if not all(isinstance(leaf, NAMED) for leaf in leaves):
             raise
         for leaf in leaves:
@@ -48,12 +48,13 @@ def main() -> int:
     return 0
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        inner = cast("BaseExceptionGroup[BaseException]", error)
+        for one in inner.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error
 
 
 if __name__ == "__main__":

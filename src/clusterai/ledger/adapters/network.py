@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from eth_account import Account
 from msgspec import Meta
 
 from clusterai.ledger.core.deploy import Addresses, Rules
@@ -152,6 +151,8 @@ def save_key(path: Path, key: Key, password: str | None = None) -> None:
     if password is None:
         _write(path, key.secret().hex().encode() + b"\n", 0o600)
         return
+    from eth_account import Account  # half a second of imports that only keystores need
+
     encrypted = Account.encrypt(key.secret(), password)
     _write(path, msgspec.json.encode(encrypted), 0o600)
 
@@ -173,6 +174,8 @@ def _plain(data: bytes) -> bytes:
 def _open_keystore(data: bytes, password: str | None) -> bytes:
     if password is None:
         raise ValueError("it is encrypted: give its password")
+    from eth_account import Account
+
     try:
         return bytes(Account.decrypt(msgspec.json.decode(data), password))
     except (KeyError, TypeError, AttributeError, msgspec.MsgspecError):
