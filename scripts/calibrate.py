@@ -29,7 +29,7 @@ from clusterai.models.core.card import write_card
 from clusterai.work.inference import Generation, Sampling
 from clusterai.work.inference.adapters.openvino_engine import OpenVinoEngine
 from clusterai.work.inference.check import judge_answer
-from clusterai.work.inference.engine import Finish, TokenEvent
+from clusterai.work.inference.engine import TokenEvent
 
 EDGES_E4 = (0, 200, 1_000, 3_000, 6_000, 10_000, 20_000)
 
@@ -80,7 +80,7 @@ async def answer(engine: OpenVinoEngine, generation: Generation) -> tuple[tuple[
     async for event in engine.submit(generation):
         if isinstance(event, TokenEvent):
             tokens.append(event.token)
-        elif isinstance(event, Finish):
+        else:
             reason = event.reason
     return tuple(tokens), reason
 
@@ -131,7 +131,7 @@ def calibration(honest: dict[str, list[list[float]]], fraud: list[list[float]]) 
 
 
 async def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Measure a model's audit constants")
     parser.add_argument("model", help="a name in the store")
     parser.add_argument("--store", type=Path, default=Path(tempfile.gettempdir()) / "clusterai-models")
     parser.add_argument("--tokens", type=int, default=100_000, help="honest tokens in all")

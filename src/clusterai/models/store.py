@@ -12,8 +12,7 @@ import importlib.util
 import mmap
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -26,6 +25,7 @@ from clusterai.models.tokenizer import ModelTokenizer
 from clusterai.protocol.ids import Digest
 
 WEIGHTS = "model.gguf"
+SEAL = "seal.json"
 CARDS = Path(__file__).parent / "cards"
 
 Progress = Callable[[str, float], None]
@@ -77,8 +77,7 @@ class StoredModel(msgspec.Struct, frozen=True):
         return self.paths[WEIGHTS]
 
     def tokenizer(self) -> ModelTokenizer:
-        with _mapped(self.weights) as data:
-            return ModelTokenizer(gguf.read(data))
+        return ModelTokenizer(gguf.read(_map(self.weights)))
 
 
 class ModelStore:
@@ -94,9 +93,8 @@ class ModelStore:
             FileNotFoundError, BadGguf, UnknownTokenizer: it can't be used; the message says why.
         """
         path = path.expanduser().resolve(strict=True)
-        with _mapped(path) as data:
-            head = gguf.read(data)
-            tokenizer = ModelTokenizer(head)
+        head = gguf.read(_map(path))
+        tokenizer = ModelTokenizer(head)
         template = head.text("tokenizer.chat_template", "")
         ChatTemplate(template)
         manifest = Manifest((_hash(WEIGHTS, path),))
@@ -188,7 +186,9 @@ class ModelStore:
         """
         folder = self._root / "converted" / f"{model.address.hex()}-{tool}"
         if folder.is_dir():
-            return folder
+            if _unchanged(folder):
+                return folder
+            shutil.rmtree(folder, ignore_errors=True)
         self.verify(model, progress)
         if progress:
             progress("converting the model for this engine (once)", 0.2)
@@ -198,6 +198,7 @@ class ModelStore:
         aside.mkdir()
         try:
             convert(model, aside)
+            _seal(aside)
             _sync(aside)
             try:
                 aside.rename(folder)
@@ -249,20 +250,35 @@ def _known_card(manifest: Manifest) -> Card | None:
 
 def _hash(name: str, path: Path) -> File:
     hasher = blake3()
-    with _mapped(path) as data:
-        for start in range(0, len(data), 1 << 26):
-            hasher.update(data[start : start + (1 << 26)])
-        return File(name, len(data), hasher.digest())
+    data = _map(path)
+    for start in range(0, len(data), 1 << 26):
+        hasher.update(data[start : start + (1 << 26)])
+    return File(name, len(data), hasher.digest())
 
 
-@contextmanager
-def _mapped(path: Path) -> Generator[memoryview]:
+def _map(path: Path) -> memoryview:
+    """The file's bytes, read as they are touched; unmapped when the last view on them goes."""
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
-            yield memoryview(b"")
-            return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as data:
-            yield data
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _seal(folder: Path) -> None:
+    """Note what the converter wrote, so that what an engine loads can be verified as well."""
+    files = [_hash(path.name, path) for path in sorted(folder.iterdir())]
+    (folder / SEAL).write_bytes(msgspec.json.encode([(f.name, f.size, f.digest.hex()) for f in files]))
+
+
+def _unchanged(folder: Path) -> bool:
+    seal = folder / SEAL
+    if not seal.is_file():
+        return False
+    noted = msgspec.json.decode(seal.read_bytes(), type=list[tuple[str, int, str]])
+    return all(
+        (folder / name).is_file() and _hash(name, folder / name) == File(name, size, bytes.fromhex(digest))
+        for name, size, digest in noted
+    )
 
 
 def _as_name(stem: str) -> str:

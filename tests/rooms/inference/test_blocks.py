@@ -70,7 +70,9 @@ def test_chain_names_all_that_came_before() -> None:
     assert chain([1] * 31) == []
 
 
-def drive(scheduler: Scheduler, sequences: list[Sequence], sizes: dict[int, int], most: int = 5000) -> list[int]:
+def drive(
+    scheduler: Scheduler, sequences: list[Sequence], sizes: dict[int, int], most: int = 5000
+) -> list[int]:
     """Run until all have their size; returns the order in which they ended, and checks every part on the way."""
     ended: list[int] = []
     for _ in range(most):

@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -38,7 +39,9 @@ def perturbed(row: NDArray[np.float32], sampling: Sampling, position: int) -> ND
     return row.astype(np.float64) * (1_000_000 / sampling.temperature_ppm) + noise.gumbel(random)
 
 
-@given(st.integers(0, 2**64 - 1), st.integers(0, 10**6), st.sampled_from([10_000, 400_000, 1_000_000, 2_000_000]))
+@given(
+    st.integers(0, 2**64 - 1), st.integers(0, 10**6), st.sampled_from([10_000, 400_000, 1_000_000, 2_000_000])
+)
 @settings(max_examples=60)
 def test_the_short_cut_is_exact(seed: int, position: int, temperature: int) -> None:
     """Noise is computed for a few tokens only, and the winner is the one over all."""
@@ -64,7 +67,9 @@ def test_gap_is_the_distance_in_logits(seed: int, claimed: int) -> None:
     sampling = Sampling(seed=seed, temperature_ppm=500_000)
     row = ROWS[seed % 16].copy()
     off = gap(row, sampling, 3, claimed)
-    assert off == pytest.approx((perturbed(row, sampling, 3).max() - perturbed(row, sampling, 3)[claimed]) / 2)
+    assert off == pytest.approx(
+        (perturbed(row, sampling, 3).max() - perturbed(row, sampling, 3)[claimed]) / 2
+    )
     row[claimed] += off + 1e-3
     assert draw(row, sampling, 3).token == claimed
 
@@ -76,7 +81,7 @@ def test_small_errors_give_small_gaps(sampling: Sampling) -> None:
     context = Context(sampling, prompt=range(10, 60), answer=[5, 5, 900])
     for position, (row, off) in enumerate(zip(ROWS, wrong, strict=True)):
         for seed in range(20):
-            keyed = Sampling(**{f: getattr(sampling, f) for f in sampling.__struct_fields__} | {"seed": seed})
+            keyed = msgspec.structs.replace(sampling, seed=seed)
             token = draw(off, keyed, position, context).token
             assert gap(row, keyed, position, token, context) < 0.08
 
@@ -85,7 +90,9 @@ def test_draws_follow_the_softmax() -> None:
     """Over positions, tokens come as often as their probability says (chi squared, 3 degrees of freedom)."""
     shares = np.array([0.5, 0.25, 0.15, 0.1])
     row = np.log(shares).astype(np.float32)
-    counts = np.bincount([draw(row, Sampling(seed=9), position).token for position in range(20_000)], minlength=4)
+    counts = np.bincount(
+        [draw(row, Sampling(seed=9), position).token for position in range(20_000)], minlength=4
+    )
     expected = shares * 20_000
     assert ((counts - expected) ** 2 / expected).sum() < 16.3
 

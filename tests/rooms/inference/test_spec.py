@@ -1,5 +1,7 @@
 """Requests: integers, one encoding each, and errors that say what to change."""
 
+import contextlib
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -65,20 +67,24 @@ def test_a_request_survives_its_bytes(generation: Generation) -> None:
 @given(st.binary(max_size=200))
 def test_nonsense_is_malformed(raw: bytes) -> None:
     """A stranger's bytes are a request or `Malformed`, never another error."""
-    try:
+    with contextlib.suppress(Malformed):
         assert decode_generation(raw).canonical() == raw
-    except Malformed:
-        pass
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("temperature_ppm", 2_000_001), ("top_p_ppm", -1), ("min_p_ppm", 1_000_001), ("repetition_ppm", 0), ("seed", 2**64)],
+    [
+        ("temperature_ppm", 2_000_001),
+        ("top_p_ppm", -1),
+        ("min_p_ppm", 1_000_001),
+        ("repetition_ppm", 0),
+        ("seed", 2**64),
+    ],
 )
 def test_out_of_range_says_the_range(field: str, value: int) -> None:
     """An impossible setting names itself and the range that is possible."""
     with pytest.raises(OutOfRange, match=f"{field} is .*make it between"):
-        Sampling(**{field: value})
+        msgspec.structs.replace(Sampling(), **{field: value})
 
 
 @pytest.mark.parametrize("bias", [((5, 1), (5, 2)), ((6, 1), (5, 2)), ((-1, 1),)])
@@ -128,8 +134,12 @@ def test_ppm_rounds() -> None:
     assert [ppm(value) for value in (0.7, 1.0, 0.1 + 0.2, 0.0)] == [700_000, 1_000_000, 300_000, 0]
 
 
-@given(st.integers(1, 50), st.integers(0, 10), st.integers(0, 30), st.integers(0, 10**6), st.integers(0, 10**6))
-def test_no_answer_costs_more_than_the_cap(prompt: int, so_far: int, new: int, inward: int, outward: int) -> None:
+@given(
+    st.integers(1, 50), st.integers(0, 10), st.integers(0, 30), st.integers(0, 10**6), st.integers(0, 10**6)
+)
+def test_no_answer_costs_more_than_the_cap(
+    prompt: int, so_far: int, new: int, inward: int, outward: int
+) -> None:
     """What a receipt can ask for never exceeds the order's cap."""
     generation = Generation(MODEL, (1,) * prompt, max_tokens=so_far + 30, so_far=(2,) * so_far)
     price = Price(inward, outward)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from clusterai.models import TextStream, Vocabulary
 
 # Bytes as tokens, a few longer pieces, and an end.
-PIECES = tuple(bytes([byte]) for byte in range(256)) + (b"##", b"abc", "é!".encode(), b"\xf0\x9f", b"")
+PIECES = (*(bytes([byte]) for byte in range(256)), b"##", b"abc", "é!".encode(), b"\xf0\x9f", b"")
 END = len(PIECES) - 1
 WORDS = Vocabulary(PIECES, frozenset({END}), frozenset({END}))
 

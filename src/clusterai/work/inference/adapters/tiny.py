@@ -53,6 +53,7 @@ class TinyEngine:
         self._slot_count = slots
         self._pause_s = pause_s
         self._tasks: dict[asyncio.Task[None], QueueStream] = {}
+        self._closed = False
 
     def grammar(self, generation: Generation) -> Grammar | None:
         if generation.sampling.schema is not None:
@@ -69,6 +70,8 @@ class TinyEngine:
             self.grammar(generation)
         except BadSchema as error:
             raise Unfit(str(error)) from None
+        if self._closed:
+            raise EngineFailed("the engine is closed; ask another provider")
         if len(self._tasks) >= self._limit:
             raise Busy(self._limit - self._slot_count, 0.1)
         stopping = asyncio.Event()
@@ -128,6 +131,7 @@ class TinyEngine:
         )
 
     async def close(self) -> None:
+        self._closed = True
         streams = list(self._tasks.items())
         for task, stream in streams:
             task.cancel()
