@@ -30,6 +30,7 @@ from clusterai.protocol.statements import Order, Receipt, network_domain, signin
 from clusterai.sdk import Transcript
 from clusterai.work import KINDS
 from clusterai.work.inference.check import judge_answer
+from clusterai.work.inference.core import tiny
 from clusterai.work.kind import Findings
 
 
@@ -200,7 +201,7 @@ async def _redrawn(transcript: messages.Transcript, shown: Progress) -> tuple[Fi
 
 
 def _engine(model: Digest, shown: Progress) -> Any:
-    if model == tiny_address():
+    if model == tiny.ADDRESS:
         from clusterai.work.inference.adapters.tiny import TinyEngine
 
         return TinyEngine(model)
@@ -211,12 +212,6 @@ def _engine(model: Digest, shown: Progress) -> Any:
         return load_engine(store, store.get(model), progress=lambda doing, _: shown.show(doing))
     except NoSuchModel as error:
         raise Failure("the model isn't on this machine", str(error), "clusterai model add FILE") from None
-
-
-def tiny_address() -> Digest:
-    from clusterai.gateway.adapters.catalog import TINY_ADDRESS
-
-    return TINY_ADDRESS
 
 
 def _judged(findings: Findings) -> Step:

@@ -36,6 +36,7 @@ POLL_S = 0.25
 ASKERS = 4
 MOST_TOKENS = 48
 RESTART_S = 90.0
+ORDER = {"Voted": 0, "Convicted": 1}
 PROMPTS = (
     "Tell me a short story about a lighthouse.",
     "Explain how rain forms.",
@@ -271,8 +272,12 @@ def _watch(
     with _requests(folder, state, plan) as asked:
         while time.monotonic() < ends_s and not tally.over:
             with contextlib.suppress(Unreachable):
-                for event in client.recent(seq):
-                    seq = event.seq
+                fresh = client.recent(seq)
+                seq = max((it.seq for it in fresh), default=seq)
+                # Within a block, events stand as contracts called each other; the story is told from its cause on.
+                for event in sorted(
+                    fresh, key=lambda it: (it.block is None, it.block or 0, ORDER.get(it.kind, 2))
+                ):
                     tally.take(event, teller)
             if tally.barred:
                 asked.stop.set()
@@ -280,7 +285,7 @@ def _watch(
     return Story(
         plan,
         tally.slashed_wei > 0,
-        teller.after_s,
+        teller.steps[-1].after_s,
         tally.slashed_wei,
         tally.burned_wei,
         tally.bounty_wei,
