@@ -45,6 +45,7 @@ from clusterai.protocol.statements import (
     EPOCH_LIST,
     ChannelConfig,
     Clearance,
+    Delegation,
     Greeting,
     Order,
     Outcome,
@@ -107,6 +108,7 @@ RECEIPT = Receipt(
 VOUCHER = Voucher(ORDER.channel_id, 2**63 - 1)
 VERDICT = Verdict(PROVIDER.address, RECEIPT.epoch, 2, RECEIPT.struct(), int(Outcome.FRAUD), bytes([5]) * 32)
 CLEARANCE = Clearance(PROVIDER.address, RECEIPT.epoch, bytes([6]) * 32, 3, bytes([7]) * 32)
+DELEGATION = Delegation(VALIDATOR.address, PROVIDER.address)
 GREETING = Greeting(PROVIDER.address, 1, bytes([8]) * 32)
 SIGNATURE = PROVIDER.sign(signing_digest(RECEIPT, DOMAINS["network"]))
 TRANSCRIPT = Transcript(
@@ -133,6 +135,7 @@ def statements() -> dict[str, Any]:
         (VERDICT, "court", VALIDATOR),
         (CLEARANCE, "court", VALIDATOR),
         (GREETING, "network", PROVIDER),
+        (DELEGATION, "network", PROVIDER),
     ]
     return {
         "domains": {name: _domain(domain) for name, domain in DOMAINS.items()},

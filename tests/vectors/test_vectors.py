@@ -39,6 +39,7 @@ TYPES = {
     "Verdict": "address provider,uint64 epoch,uint32 index,bytes32 leaf,uint8 outcome,bytes32 evidence",
     "Clearance": "address provider,uint64 epoch,bytes32 root,uint32 audited,bytes32 evidence",
     "Greeting": "address speaker,uint8 role,bytes32 binding",
+    "Delegation": "address owner,address hot",
 }
 
 

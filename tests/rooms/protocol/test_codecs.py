@@ -27,6 +27,7 @@ from clusterai.protocol.signing import BadSignature, Key, recover, signed_by
 from clusterai.protocol.statements import (
     ChannelConfig,
     Clearance,
+    Delegation,
     Greeting,
     Order,
     Receipt,
@@ -51,6 +52,7 @@ KINDS: list[Any] = [
     Verdict,
     Clearance,
     Greeting,
+    Delegation,
     ChannelConfig,
 ]
 DECODED: list[Any] = [*KINDS, Generation]

@@ -47,7 +47,7 @@ START_S = 1_000_005 // 15 * 15
 ADDRESSES = Addresses(*(Address(blake3(name.encode()).digest(20)) for name in Addresses.__struct_fields__))
 NETWORK = network_domain(CHAIN_ID, ADDRESSES.registry)
 COURT = court_domain(CHAIN_ID, ADDRESSES.court)
-MODEL = Digest(blake3(b"tiny").digest())
+MODEL = tiny.ADDRESS
 TOKEN = WEI_PER_TOKEN
 RULES = msgspec.structs.replace(LOCAL, audit_rate_ppm=1_000_000)
 """Every receipt is drawn, unless a test says otherwise."""
