@@ -53,10 +53,12 @@ class Bed:
     """Chain, gateway and stand-ins. Use inside `with`.
 
     Args:
+        providers: stand-ins, on this process's side.
+        nodes: real node processes with the tiny model.
         settings: fields of the gateway's configuration.
     """
 
-    def __init__(self, folder: Path, providers: int = 2, **settings: Any) -> None:
+    def __init__(self, folder: Path, providers: int = 2, nodes: int = 0, **settings: Any) -> None:
         self.folder = folder
         self.port, self.link_port, self.chain_port = free_port(), free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -68,6 +70,7 @@ class Bed:
         self.treasury = make_key(keys / "treasury.key")
         self.gateway = Person(keys, "gateway")
         self.people = [Person(keys, f"node-{at}") for at in range(providers)]
+        self.nodes = [Person(keys, f"real-{at}") for at in range(nodes)]
         self.standins: list[StandIn] = []
         ring = KeyRing(folder / "gateway" / "keys.db")
         self.key, made = ring.create("test")
@@ -83,7 +86,9 @@ class Bed:
             self.network = self.run(self._prepare())
             self.start_gateway()
             self.standins = [self.run(self._standin(person)) for person in self.people]
-            self.until(lambda: self.usable() == len(self.people), "providers with channels")
+            for at in range(len(self.nodes)):
+                self.start_node(at)
+            self.until(lambda: self.usable() == len(self.people) + len(self.nodes), "providers with channels")
         except BaseException:
             self.__exit__()
             raise
@@ -93,7 +98,7 @@ class Bed:
         for standin in self.standins:
             if standin.up.is_set():
                 self.run(standin.stop())
-        for name in ("gateway", "chain"):
+        for name in (*(f"node-{at}" for at in range(len(self.nodes))), "gateway", "chain"):
             self.end(name)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -130,6 +135,23 @@ class Bed:
         config.write_text(json.dumps(fields))
         self._spawn("gateway", "clusterai.gateway", "--config", str(config))
         self.until(self.healthy, "the gateway")
+
+    def start_node(self, at: int, **model: Any) -> None:
+        person, home = self.nodes[at], self.folder / f"node-{at}"
+        home.mkdir(exist_ok=True)
+        gateway = {"owner": hex0x(self.gateway.owner.address), "url": f"wss://127.0.0.1:{self.link_port}"}
+        fields = {
+            "data": str(home / "state"),
+            "network": str(self.folder / "network.json"),
+            "key": str(person.hot_file),
+            "owner": hex0x(person.owner.address),
+            "gateways": [gateway],
+            "models": [{"name": "tiny", "input_wei": 3, "output_wei": 3, **model}],
+            "models_folder": str(self.folder / "models"),
+            "survives": "process",
+        }
+        (home / "config.json").write_text(json.dumps(fields))
+        self._spawn(f"node-{at}", "clusterai.node", "--config", str(home / "config.json"))
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         process = self._processes.pop(name)
@@ -184,7 +206,7 @@ class Bed:
         async with ChainClient(network) as client:
             await self._enrol(client, self.gateway, Role.GATEWAY)
             await transact(client, self.treasury, calls.Transfer(self.gateway.hot.address, 10_000 * TOKEN))
-            for person in self.people:
+            for person in (*self.people, *self.nodes):
                 await self._enrol(client, person, Role.PROVIDER)
             await self._fund(client, self.account, 100 * TOKEN)
         return network
