@@ -20,9 +20,16 @@ Data = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout.")]
+
+
+def _hush(on: bool) -> bool:
+    say.be_quiet(on)
+    return on
+
+
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", "-q", help="Print the answer alone.", callback=lambda on: say.be_quiet(on) or on),
+    typer.Option("--quiet", "-q", help="Print the answer alone.", callback=_hush),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask; go on.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]

@@ -10,7 +10,7 @@ Both files hold the long names of options, in a table per command; options at th
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from clusterai.cli.failure import Exit, Failure
 
@@ -62,7 +62,7 @@ def load(commands: dict[str, Any]) -> dict[str, Any]:
                 ) from None
             merged = _over(merged, found)
     shared = {_key(name): value for name, value in merged.items() if not isinstance(value, dict)}
-    tables = {name: value for name, value in merged.items() if isinstance(value, dict)}
+    tables = _tables(merged)
     unknown = tables.keys() - commands.keys()
     if unknown:
         raise Failure(
@@ -79,8 +79,7 @@ def _fill(commands: dict[str, Any], tables: dict[str, Any], shared: dict[str, An
         table: dict[str, Any] = tables.get(name, {})
         own = {_key(key): value for key, value in table.items() if not isinstance(value, dict)}
         if inner:
-            deeper = {key: value for key, value in table.items() if isinstance(value, dict)}
-            filled[name] = _fill(inner, deeper, shared | own)
+            filled[name] = _fill(inner, _tables(table), shared | own)
         else:
             filled[name] = shared | own
     return filled
@@ -88,10 +87,16 @@ def _fill(commands: dict[str, Any], tables: dict[str, Any], shared: dict[str, An
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
+    deeper = _tables(below)
     for name, value in above.items():
-        was = merged.get(name)
-        merged[name] = _over(was, value) if isinstance(was, dict) and isinstance(value, dict) else value
+        merged[name] = (
+            _over(deeper.get(name, {}), cast("dict[str, Any]", value)) if isinstance(value, dict) else value
+        )
     return merged
+
+
+def _tables(given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: cast("dict[str, Any]", value) for name, value in given.items() if isinstance(value, dict)}
 
 
 def _key(name: str) -> str:

@@ -4,7 +4,9 @@ Every step is asked for first and done only where it is missing, so that an `up`
 finished by the next one, and a folder that is complete costs a few reads.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -47,6 +49,11 @@ async def settle_in(folder: DataFolder, rpc_url: str, people: People, key_ring: 
         steps += await _gift(client, people, digest(account.account))
         await send(client, steps)
     return network
+
+
+def knows(folder: DataFolder, rpc_url: str) -> bool:
+    """Whether the folder's manifest is there and right, so that daemons can start before the chain answers."""
+    return folder.manifest.exists() and load_network(folder.manifest).rpc_urls == (rpc_url,)
 
 
 def open_account(folder: DataFolder, key_ring: Path) -> LocalAccount:
@@ -94,17 +101,12 @@ async def _manifest(folder: DataFolder, rpc_url: str, people: People) -> Network
 
 async def _registrations(client: ChainClient, people: People) -> list[Step]:
     everyone = people.everyone()
-    answers = await client.read_many(
-        [
-            read
-            for one in everyone
-            for read in (
-                ("Registry", "participants", (one.owner.address,)),
-                ("Registry", "ownerOf", (one.hot.address,)),
-                ("Token", "balanceOf", (one.owner.address,)),
-            )
-        ]
-    )
+    reads: list[tuple[artifacts.Name, str, Sequence[Any]]] = []
+    for one in everyone:
+        reads.append(("Registry", "participants", (one.owner.address,)))
+        reads.append(("Registry", "ownerOf", (one.hot.address,)))
+        reads.append(("Token", "balanceOf", (one.owner.address,)))
+    answers = await client.read_many(reads)
     steps: list[Step] = []
     for at, one in enumerate(everyone):
         (stake, roles, barred, *_), owner, balance = answers[3 * at : 3 * at + 3]

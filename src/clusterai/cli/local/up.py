@@ -74,8 +74,8 @@ def run_detached(folder: DataFolder, wish: Wish, json: bool) -> None:
     with Progress() as progress:
         while True:
             state = folder.state()
-            mine = state is not None and state.pid == process.pid
-            if mine and state.phase == "ready":
+            mine = state if state is not None and state.pid == process.pid else None
+            if mine and mine.phase == "ready":
                 break
             if process.poll() is not None:
                 raise Failure(
@@ -85,9 +85,9 @@ def run_detached(folder: DataFolder, wish: Wish, json: bool) -> None:
                 process.terminate()
                 raise Failure(f"not ready after {READY_S:.0f} s", next=f"read {folder.log}")
             if mine:
-                progress.show(state.doing)
+                progress.show(mine.doing)
             time.sleep(0.05)
-    _announce(_ready(folder, wish, state.ready_after_s or 0.0), json, detached=True)
+    _announce(_ready(folder, wish, mine.ready_after_s or 0.0), json, detached=True)
 
 
 def describe(folder: DataFolder, wish: Wish, json: bool) -> None:
@@ -158,23 +158,30 @@ class _Network:
     async def _start(self, supervisor: Supervisor) -> None:
         folder, wish = self._folder, self._wish
         people = make_people(folder, wish.nodes)
-        self._say("starting the chain")
+        url, ring = services.chain_url(wish.ports), services.key_ring(folder)
         chain = services.chain(folder, wish.ports, people)
+        gateway = services.gateway(folder, wish.ports, people, wish.model)
+        validator = services.validator(folder, wish.ports, people)
+        self._say("starting the chain")
         supervisor.start(chain)
         preparing = asyncio.create_task(models.prepare(wish.model, self._say))
         try:
+            # Daemons wait for a chain that is away; all that they can't do without is the manifest.
+            early = bootstrap.knows(folder, url)
+            if early:
+                supervisor.start(gateway)
+                supervisor.start(validator)
             await supervisor.until_ready(chain.name)
             self._say("registering participants")
-            url, ring = services.chain_url(wish.ports), services.key_ring(folder)
             await bootstrap.settle_in(folder, url, people, ring)
-            # The gateway needs no weights; it starts while a model is still being converted.
-            supervisor.start(services.gateway(folder, wish.ports, people, wish.model))
+            if not early:
+                supervisor.start(gateway)
+                supervisor.start(validator)
             await preparing
         finally:
             preparing.cancel()
         for one in people.nodes:
             supervisor.start(services.node(folder, wish.ports, people, one, wish.model))
-        supervisor.start(services.validator(folder, wish.ports, people))
         self._say("loading the model, linking nodes")
         await supervisor.until_ready(*(state.name for state in supervisor.states()))
 
