@@ -16,6 +16,7 @@ from tests.rooms.validator.theatre import (
     COURT,
     MODEL,
     NETWORK,
+    TOKEN,
     Provider,
     Stage,
     key,
@@ -180,6 +181,8 @@ def test_withholding_is_convicted(villain: type[Provider]) -> None:
     (convicted,) = stage.told(events.Convicted)
     assert convicted.outcome == Outcome.WITHHELD
     assert stage.told(events.Challenged)
+    hot = stage.seat.hot.address
+    assert stage.chain.token.balance(hot) == 1_000 * TOKEN, "the challenge's bond comes back"
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -262,8 +262,9 @@ class Auditor:
                 docket.beacon_at_s = timestamp_s
         if timestamp_s >= now_s - self._settings.lag_s:
             self._caught_up = True
+        bonds = [effect for docket in self._dockets.values() for effect in self._recover_bonds(docket)]
         over = [d for d in self._dockets.values() if timestamp_s > self._ends_s(d)]
-        return [*(self._forget(docket) for docket in over), *self._pursue_all(now_s)]
+        return [*bonds, *(self._forget(docket) for docket in over), *self._pursue_all(now_s)]
 
     def _roll_back(self, number: int) -> None:
         """Undo what the gone blocks said. Verdicts already signed stay signed: see `_accuse`."""
@@ -398,6 +399,23 @@ class Auditor:
             effects += self._submit(key, calls.Challenge(c.provider, c.epoch, index))
             effects.append(self._note("challenged", docket, index, "not opened over any gateway"))
         return effects
+
+    def _recover_bonds(self, docket: Docket) -> list[Any]:
+        """What we paid for a demand that nobody answered is ours again."""
+        if not self._caught_up or not self._settings.rules.challenge_bond_wei:
+            return []
+        c = docket.commitment
+        return [
+            effect
+            for index, challenge in docket.challenges.items()
+            if challenge.by == self._settings.me
+            and not challenge.answered
+            and self.directory.time_s > challenge.deadline_s
+            for effect in self._submit(
+                f"bond:{_key(c.provider, c.epoch, index)}:{challenge.round}",
+                calls.RecoverBond(c.provider, c.epoch, index),
+            )
+        ]
 
     def _weigh(self, docket: Docket) -> list[Any]:
         """Once all that can be checked is, in order of the receipts: so honest validators reach the same receipt."""
