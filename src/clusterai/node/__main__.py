@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
+import msgspec
+
 from clusterai.ledger.adapters.client import OtherChain
 from clusterai.ledger.adapters.network import BadKeyFile, BadNetwork
 from clusterai.models import Altered, NoSuchModel
 from clusterai.node.adapters.chainlog import OtherNetwork
 from clusterai.node.adapters.vault import WrongKey
-from clusterai.node.config import BadConfig, load_config
+from clusterai.node.config import PASSWORD, BadConfig, Config, load_config
 
 NAMED = (OtherChain, BadKeyFile, BadNetwork, Altered, NoSuchModel, OtherNetwork, WrongKey, BadConfig)
 """Errors whose message says what to do; anything else is a fault of ours and keeps its traceback."""
@@ -24,9 +26,12 @@ EXIT_CONFIG = 78
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m clusterai.node", description="Be a provider node.")
     parser.add_argument("--config", type=Path, required=True, help="TOML or JSON, see clusterai.node.config")
+    parser.add_argument("--check", action="store_true", help="say whether it could work, as JSON, and end")
     arguments = parser.parse_args()
     try:
         config = load_config(arguments.config, os.environ)
+        if arguments.check:
+            return _check(config)
         from clusterai.node.main import run
 
         try:
@@ -46,6 +51,14 @@ def main() -> int:
             print(f"error: {leaf}", file=sys.stderr)
         return EXIT_CONFIG
     return 0
+
+
+def _check(config: Config) -> int:
+    from clusterai.node.doctor import examine
+
+    rows = asyncio.run(examine(config, os.environ.get(PASSWORD)))
+    print(msgspec.json.format(msgspec.json.encode(rows)).decode())
+    return int(any(row.state == "red" for row in rows))
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -18,6 +18,7 @@ from platformdirs import user_data_path
 from clusterai.protocol.ids import Address, BadId, address
 
 PREFIX = "CLUSTERAI_NODE_"
+PASSWORD = "CLUSTERAI_KEY_PASSWORD"  # noqa: S105  the variable's name
 TINY = "tiny"
 """The toy model without weights, for tests and demonstrations."""
 

@@ -41,7 +41,7 @@ from clusterai.node.adapters.watch import (
     log_json,
     now_s,
 )
-from clusterai.node.config import Config
+from clusterai.node.config import PASSWORD, Config
 from clusterai.node.core.leasebook import LeaseBook, Terms
 from clusterai.node.core.leases import (
     Broke,
@@ -66,7 +66,6 @@ from clusterai.runtime.core.greeting import Identity, Reason
 from clusterai.runtime.machine import Linked, Received, Send, Unlinked
 from clusterai.work import KINDS
 
-PASSWORD = "CLUSTERAI_KEY_PASSWORD"  # noqa: S105  the variable's name
 CHAIN_RETRY_S = 1.0
 STATUS_S = 1.0
 DRAIN_POLL_S = 0.05

@@ -5,7 +5,7 @@
                              busy, paused, shutting_down, engine_failed
 
 What a gateway can make us lose is bounded: work on one order at a time may go unpaid, up to `credit_wei` of receipts per
-channel, and every order's worst price lies within the channel's deposit as the chain showed it last.
+channel and then one order in `TRIAL_S`, and every order's worst price lies within the channel's deposit as the chain showed it last.
 
 Running orders aren't durable: nothing is owed for them, and after a crash or a lost link their gateway goes elsewhere. A
 receipt is durable before it is sent and is made once per order, for good: two would be fraud.
@@ -66,6 +66,8 @@ from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tic
 from clusterai.work.kind import Kind
 
 BUSY_RETRY_MS = 500
+TRIAL_S = 30
+"""Between single orders of a channel whose disputes used up its credit."""
 MOST_RESENT = 1000
 """Receipts sent again when a gateway comes back."""
 
@@ -149,6 +151,8 @@ class LeaseBook:
         """channel to the sum of its receipts that weren't disputed"""
         self._disputed_wei: dict[Digest, int] = {}
         """channel to what it disputed since its last payment"""
+        self._trial_at_s: dict[Digest, float] = {}
+        """channel to the last order that it got in spite of its disputes"""
 
     # --- machine ---
 
@@ -334,7 +338,7 @@ class LeaseBook:
         worst_wei = kind.cap_wei(value, offer.input_price_wei, offer.output_price_wei)
         if worst_wei > order.cap_wei:
             return None, No("bad_request", f"it may cost {worst_wei} and the order's cap is {order.cap_wei}")
-        return value, self._unpayable(order.channel_id, sender, worst_wei) or self._overloaded(now_s)
+        return value, self._unpayable(order.channel_id, sender, worst_wei, now_s) or self._overloaded(now_s)
 
     def _signed_by_gateway(self, work: Work, sender: Address) -> bool:
         try:
@@ -343,7 +347,7 @@ class LeaseBook:
             return False
         return self.directory.acts_for(hot, sender, Role.GATEWAY)
 
-    def _unpayable(self, channel_id: bytes, gateway: Address, worst_wei: int) -> No | None:
+    def _unpayable(self, channel_id: bytes, gateway: Address, worst_wei: int, now_s: float) -> No | None:
         channel = Digest(channel_id)
         config = self.claims.configs.get(channel)
         on_chain = self.claims.on_chain(channel)
@@ -353,15 +357,27 @@ class LeaseBook:
             return No("unfunded", "the channel's payer is withdrawing its deposit")
         owed_wei = max(0, self.owed_wei(channel))
         at_risk_wei = owed_wei + self._disputed_wei.get(channel, 0)
-        if at_risk_wei > self.terms.credit_wei:
+        if at_risk_wei > self.terms.credit_wei and not self._on_trial(channel, owed_wei, now_s):
             return No(
-                "credit", f"{at_risk_wei} of our receipts are unpaid, the limit is {self.terms.credit_wei}"
+                "credit",
+                f"{at_risk_wei} of our receipts are unpaid, the limit is {self.terms.credit_wei}",
+                1000 * TRIAL_S,
             )
         promised_wei = sum(it.order.cap_wei for it in self.running.values() if it.order.channel_id == channel)
         covered_wei = on_chain.balance_wei - self.claims.vouched_wei(channel) - owed_wei - promised_wei
         if worst_wei > covered_wei:
             return No("unfunded", f"it may cost {worst_wei} and {max(0, covered_wei)} of the deposit is free")
         return None
+
+    def _on_trial(self, channel: Digest, owed_wei: int, now_s: float) -> bool:
+        """Whether a channel that disputed too much gets one more order: else two honest sides whose link was slow for a
+        while would never work together again. A gateway that never pays gets no more than one order in TRIAL_S."""
+        runs = any(it.order.channel_id == channel for it in self.running.values())
+        early = now_s < self._trial_at_s.get(channel, float("-inf")) + TRIAL_S
+        if owed_wei > self.terms.credit_wei or runs or early:
+            return False
+        self._trial_at_s[channel] = now_s
+        return True
 
     def _overloaded(self, now_s: float) -> No | None:
         slots = sum(offer.slots for offer in self._serving.offers)

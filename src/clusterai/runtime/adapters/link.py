@@ -16,6 +16,7 @@ import asyncio
 import random
 import secrets
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -178,7 +179,7 @@ class _Line:
         if isinstance(frame, Pong):
             sent_ms, at = self._pinged
             if frame.sent_ms == sent_ms:
-                self.round_trip_ms = (self._loop.time() - at) * 1000
+                self.round_trip_ms = (time.perf_counter() - at) * 1000
             return
         if isinstance(frame, Ping):
             self.send(Pong(frame.sent_ms))
@@ -193,7 +194,8 @@ class _Line:
             self.wire.abort(f"dead: silent for {self.wire.silent_s:.1f} s")
             return
         if self._beats % _BEATS_PER_PING == 0:
-            self._pinged = (int(now * 1000), now)
+            # Not the loop's clock: uvloop's has milliseconds only.
+            self._pinged = (int(now * 1000), time.perf_counter())
             running, queued = self._load()
             self.send(Ping(self._pinged[0], running, queued))
         self._beats += 1
