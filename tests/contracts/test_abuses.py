@@ -270,9 +270,12 @@ def test_verdict_after_the_window_is_refused(pair: Pair) -> None:
     assert pair.refused(vote(accuse(epoch, EPOCH_LIST), "val"), STRANGER) == "AfterWindow"
 
 
-def test_verdict_in_the_last_second_finds_the_money_held(pair: Pair) -> None:
-    """Claimed at once after the commitment and judged at the very deadline: all of it is forfeited."""
+@pytest.mark.parametrize("phase", [0, 1, 14, 30, 45, 58, 59])
+def test_verdict_in_the_last_second_finds_the_money_held(pair: Pair, phase: int) -> None:
+    """Claimed at once after the commitment, anywhere in a window, and judged at the deadline: all is forfeited."""
+    pair.now_s = (pair.now_s // RULES.window_s + 2) * RULES.window_s + phase - RULES.epoch_s
     epoch, _ = commit(pair)
+    assert pair.now_s % RULES.window_s == phase
     pair.expect(calls.Claim((claim_row(TO_ANN, 2_000),)), ANN_HOT)
     pair.advance(RULES.window_s)
     assert pair.expect(calls.Settle(ANN.address, AT.token), ANN) == ()
