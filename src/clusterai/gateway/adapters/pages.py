@@ -28,6 +28,20 @@ from clusterai.protocol import canonical, ids
 from clusterai.protocol.ids import Digest, hex0x
 
 OPENAPI = Path(__file__).parent / "openapi.json"
+WEB = Path(__file__).parent.parent / "web"
+EXPLORER = {
+    "/": ("index.html", "text/html"),
+    "/explorer.js": ("explorer.js", "text/javascript"),
+    "/explorer.css": ("explorer.css", "text/css"),
+}
+"""What a browser gets, by path: small files, read once."""
+EXPLORER_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
 KEEP_ALIVE_S = 10.0
 MOST_LISTED = 500
 
@@ -74,6 +88,7 @@ class Pages:
         self._version = version
         self._since_s = int(time.time())
         self._openapi = OPENAPI.read_bytes()
+        self._web = {path: (WEB / name).read_bytes() for path, (name, _) in EXPLORER.items()}
         self.closing = asyncio.Event()
 
     def app(self) -> Starlette:
@@ -98,6 +113,7 @@ class Pages:
                 get("/healthz", self.healthz),
                 get("/metrics", self.metrics),
                 get("/openapi.json", self.openapi),
+                *(get(path, self.explorer) for path in EXPLORER),
             ],
             exception_handlers={Fault: _fault, HTTPException: _unrouted},
         )
@@ -285,6 +301,10 @@ class Pages:
 
     async def openapi(self, request: Request) -> Response:
         return Response(self._openapi, media_type="application/json")
+
+    async def explorer(self, request: Request) -> Response:
+        path = request.url.path
+        return Response(self._web[path], media_type=EXPLORER[path][1], headers=EXPLORER_HEADERS)
 
     # --- helpers of handlers ---
 
