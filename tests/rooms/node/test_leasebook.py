@@ -8,6 +8,7 @@ import pytest
 
 from clusterai.ledger.core import events
 from clusterai.ledger.core.calls import AnswerChallenge, CommitEpoch, Mined, Reverted, Submit
+from clusterai.node.core.leasebook import TRIAL_S
 from clusterai.node.core.leases import (
     Broke,
     Drain,
@@ -333,18 +334,21 @@ def test_credit_is_bounded() -> None:
 
 
 def test_disputing_everything_is_no_way_to_work_for_free() -> None:
-    """Disputed receipts use up credit until as much is paid."""
+    """Disputed receipts use up credit; then there is one order now and then, until as much is paid."""
     world = ready(credit_wei=50)
-    finished = world.serve()
-    world.receive(Dispute(finished.receipt.order, "answer_mismatch", "so it says"))
-    for _ in range(3):
+    for _ in range(4):
         finished = world.serve()
         world.receive(Dispute(finished.receipt.order, "answer_mismatch", "so it says"))
     assert world.book.owed_wei(world.channel_id) == 0
+    trial = world.serve()
+    world.receive(Dispute(trial.receipt.order, "answer_mismatch", "so it says"))
+    refused = refusal(world.receive(world.work()))
+    assert (refused.code, refused.retry_after_ms) == ("credit", 1000 * TRIAL_S)
+    world.receive(world.pay(trial, 1))
     assert refusal(world.receive(world.work())).code == "credit"
-    world.receive(world.pay(finished, 1))
-    assert refusal(world.receive(world.work())).code == "credit"
-    world.receive(world.pay(finished, 100))
+    world.now_s += TRIAL_S
+    trial = world.serve()
+    world.receive(world.pay(trial, 100))
     world.serve()
 
 

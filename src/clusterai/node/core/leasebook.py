@@ -4,8 +4,8 @@
                         └──> Send(Refused): bad_request, bad_signature, expired, unknown_model, unfunded, credit,
                              busy, paused, shutting_down, engine_failed
 
-What a gateway can make us lose is bounded: work on one order at a time may go unpaid, up to `credit_wei` of receipts per
-channel and then one order in `TRIAL_S`, and every order's worst price lies within the channel's deposit as the chain showed it last.
+What a gateway can make us lose is bounded: up to `credit_wei` of receipts per channel may go unpaid, then one order in
+`TRIAL_S`, and every order's worst price lies within the channel's deposit as the chain showed it last.
 
 Running orders aren't durable: nothing is owed for them, and after a crash or a lost link their gateway goes elsewhere. A
 receipt is durable before it is sent and is made once per order, for good: two would be fraud.

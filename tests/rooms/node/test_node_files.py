@@ -1,0 +1,242 @@
+"""What a node keeps and reads: transcripts, the chain's story, the configuration, its status."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from clusterai.audit.adapters.sealing import SealKey
+from clusterai.audit.core.opening import ListOpening, ReceiptOpening, unpack_answer
+from clusterai.ledger.adapters.follower import Cursor
+from clusterai.ledger.core import events
+from clusterai.node.adapters.chainlog import ChainLog, OtherNetwork
+from clusterai.node.adapters.openings import opened, prepared
+from clusterai.node.adapters.vault import Vault, WrongKey
+from clusterai.node.adapters.watch import StatusFile
+from clusterai.node.config import BadConfig, load_config
+from clusterai.node.core.leases import OpenEpoch, Prepare
+from clusterai.protocol import canonical
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.messages import Answer, AskEpoch, EpochOpened, Transcript
+from clusterai.protocol.statements import Order, Receipt
+
+SECRET = b"s" * 32
+ADDRESS, DIGEST = Address(bytes(20)), Digest(bytes(32))
+
+
+def order(number: int) -> Digest:
+    return Digest(number.to_bytes(32))
+
+
+def transcript(number: int = 1, size: int = 100) -> Transcript:
+    it = Order(ADDRESS, ADDRESS, DIGEST, DIGEST, DIGEST, 7, 99, order(number))
+    return Transcript(it, bytes(65), "inference", b"what was asked" * size, Answer((1, 2, 3), "stop"))
+
+
+def receipt(number: int) -> Receipt:
+    return Receipt(order(number), ADDRESS, ADDRESS, DIGEST, DIGEST, 1, 2, 3, 4)
+
+
+# --- vault ---
+
+
+def test_transcripts_come_back_after_a_restart(tmp_path: Path) -> None:
+    """What was kept is there for who has the hot key, by epoch and order."""
+    vault = Vault(tmp_path / "v.sqlite", SECRET)
+    vault.put(4, order(1), transcript(1))
+    vault.put(4, order(1), transcript(1))
+    vault.close()
+    again = Vault(tmp_path / "v.sqlite", SECRET)
+    assert again.get(4, order(1)) == transcript(1)
+    assert again.get(5, order(1)) is None
+    assert again.get(4, order(2)) is None
+    again.close()
+
+
+def test_nothing_readable_lies_on_disk(tmp_path: Path) -> None:
+    """Neither requests nor keys stand in the files in the clear."""
+    vault = Vault(tmp_path / "v.sqlite", SECRET)
+    vault.put(4, order(1), transcript())
+    vault.close()
+    raw = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"what was asked" not in raw
+    assert SECRET not in raw
+
+
+def test_another_key_opens_nothing(tmp_path: Path) -> None:
+    """A stolen folder without the hot key is refused by name."""
+    vault = Vault(tmp_path / "v.sqlite", SECRET)
+    vault.put(4, order(1), transcript())
+    vault.close()
+    with pytest.raises(WrongKey):
+        Vault(tmp_path / "v.sqlite", b"x" * 32)
+
+
+def test_a_forgotten_epoch_is_gone_for_good(tmp_path: Path) -> None:
+    """Its key and those before it are destroyed, in the file and in its log; later epochs stay."""
+    vault = Vault(tmp_path / "v.sqlite", SECRET)
+    for epoch in (3, 4, 5):
+        vault.put(epoch, order(epoch), transcript(epoch))
+    raw_keys = [row[0] for row in vault._db.execute("select wrapped from epoch_key where epoch <= 4")]  # pyright: ignore[reportPrivateUsage]
+    vault.forget(4)
+    assert vault.epochs() == (5,)
+    assert vault.get(4, order(4)) is None
+    assert vault.get(5, order(5)) == transcript(5)
+    vault.close()
+    raw = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert len(raw_keys) == 2
+    assert not any(wrapped in raw for wrapped in raw_keys)
+
+
+# --- openings ---
+
+
+def test_an_epoch_is_sealed_to_the_validator_alone(tmp_path: Path) -> None:
+    """Drawn transcripts open with the validator's key; what was never kept is left out."""
+    vault = Vault(tmp_path / "v.sqlite", SECRET)
+    vault.put(4, order(1), transcript(1))
+    key = SealKey.fresh()
+    ask = AskEpoch(ADDRESS, ADDRESS, 4, (0, 1), key.public, bytes(65))
+    effect = OpenEpoch(
+        ADDRESS, ask, (receipt(1), receipt(2)), (bytes(65),) * 2, ((0, order(1)), (1, order(2)))
+    )
+    frame = canonical.decode(opened(vault, ADDRESS, effect).body, EpochOpened)
+    assert [index for index, _ in frame.sealed] == [0]
+    assert canonical.decode(key.unseal(frame.sealed[0][1]) or b"", Transcript) == transcript(1)
+    assert SealKey.fresh().unseal(frame.sealed[0][1]) is None
+    vault.close()
+
+
+def test_an_opening_stays_within_a_frame(tmp_path: Path) -> None:
+    """Transcripts that don't fit are left for the next question."""
+    vault = Vault(tmp_path / "v.sqlite", SECRET)
+    for number in range(8):
+        vault.put(4, order(number), transcript(number, size=50_000))
+    key = SealKey.fresh()
+    ask = AskEpoch(ADDRESS, ADDRESS, 4, tuple(range(8)), key.public, bytes(65))
+    receipts = tuple(receipt(number) for number in range(8))
+    drawn = tuple((number, order(number)) for number in range(8))
+    relay = opened(vault, ADDRESS, OpenEpoch(ADDRESS, ask, receipts, (bytes(65),) * 8, drawn))
+    frame = canonical.decode(relay.body, EpochOpened)
+    assert 0 < len(frame.sealed) < 8
+    assert len(canonical.encode(relay)) < canonical.MAX_FRAME_BYTES
+    vault.close()
+
+
+def test_answers_for_the_chain(tmp_path: Path) -> None:
+    """A receipt or the list, sealed or in the open; None for what isn't there or doesn't fit."""
+    vault = Vault(tmp_path / "v.sqlite", SECRET)
+    vault.put(4, order(1), transcript(1))
+    key = SealKey.fresh()
+    receipts = (receipt(1), receipt(2))
+    one = prepared(vault, Prepare(4, 0, receipts, order(1), key.public)).answer
+    assert isinstance(unpack_answer(one or b"", key.unseal), ReceiptOpening)
+    whole = prepared(vault, Prepare(4, 2**32 - 1, receipts, None, None)).answer
+    assert unpack_answer(whole or b"", key.unseal) == ListOpening(receipts)
+    assert prepared(vault, Prepare(4, 1, receipts, order(2), None)).answer is None
+    many = tuple(receipt(number * 2**200 + number**9) for number in range(3_000))
+    assert prepared(vault, Prepare(4, 2**32 - 1, many, None, None)).answer is None
+    vault.close()
+
+
+# --- the chain's story ---
+
+
+def test_the_chains_story_is_told_again(tmp_path: Path) -> None:
+    """Events and cursor come back as they were appended, rollbacks included."""
+    log = ChainLog(tmp_path / "c.sqlite", DIGEST)
+    assert log.cursor() is None
+    first = [events.Barred(ADDRESS), events.Block(7, 1000)]
+    log.append(first, Cursor(7, ((7, bytes(32)),)))
+    log.append([events.RolledBack(6)], Cursor(6))
+    log.close()
+    again = ChainLog(tmp_path / "c.sqlite", DIGEST)
+    assert list(again.events()) == [*first, events.RolledBack(6)]
+    assert again.cursor() == Cursor(6)
+    again.forget()
+    assert (list(again.events()), again.cursor()) == ([], None)
+    again.close()
+
+
+def test_another_chain_is_not_taken_for_ours(tmp_path: Path) -> None:
+    """A folder that knows one chain refuses another."""
+    ChainLog(tmp_path / "c.sqlite", DIGEST).close()
+    with pytest.raises(OtherNetwork):
+        ChainLog(tmp_path / "c.sqlite", Digest(b"x" * 32))
+
+
+# --- configuration ---
+
+GOOD = """
+data = "data"
+network = "/etc/clusterai/network.json"
+key = "hot.key"
+owner = "0x4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e"
+[[gateways]]
+owner = "0x4747474747474747474747474747474747474747"
+url = "wss://gateway.example:8443/"
+[[models]]
+name = "tiny"
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "node.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_configuration_is_read_and_overridden(tmp_path: Path) -> None:
+    """Paths are of the file's folder, and the environment wins."""
+    environment = {"CLUSTERAI_NODE_METRICS_PORT": "9100", "CLUSTERAI_NODE_SURVIVES": "process", "HOME": "/"}
+    config = load_config(written(tmp_path, GOOD), environment)
+    assert config.data == tmp_path / "data"
+    assert config.network == Path("/etc/clusterai/network.json")
+    assert (config.metrics_port, config.survives) == (9100, "process")
+    assert config.owner_address() == b"N" * 20
+    assert config.gateway_urls() == {b"G" * 20: "wss://gateway.example:8443/"}
+    assert load_config(written(tmp_path, GOOD), {}).survives == "power"
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        ('owner = "0x4e', 'owner = "0x4'),
+        ('owner = "0x47', 'owner = "0xzz'),
+        ("wss://", "ws://"),
+        ('name = "tiny"', 'name = "tiny"\nslots = 0'),
+        ('name = "tiny"', 'name = "tiny"\nsecret = "x"'),
+        ("[[models]]", '[[models]]\nname = "tiny"\n[[models]]'),
+        ('data = "data"', ""),
+        ('data = "data"', 'data = "data'),
+        ('data = "data"', 'data = "data"\nsurvives = "anything"'),
+    ],
+)
+def test_a_wrong_configuration_is_refused(tmp_path: Path, was: str, now: str) -> None:
+    """What is malformed, unknown, missing, twice or out of range is an error with the file's name."""
+    path = written(tmp_path, GOOD.replace(was, now, 1))
+    with pytest.raises(BadConfig, match=r"node\.toml"):
+        load_config(path, {})
+
+
+def test_a_missing_configuration_is_refused(tmp_path: Path) -> None:
+    """There is no default network to join."""
+    with pytest.raises(BadConfig):
+        load_config(tmp_path / "nowhere.toml", {})
+
+
+# --- status ---
+
+
+def test_a_status_is_written_when_it_changes(tmp_path: Path) -> None:
+    """Readers see whole statuses, and the time of the last change."""
+    from tests.rooms.node.statuses import status
+
+    file = StatusFile(tmp_path / "status.json")
+    file.write(status(at_s=1))
+    file.write(status(at_s=2))
+    assert msgspec.json.decode((tmp_path / "status.json").read_bytes())["at_s"] == 1
+    file.write(status(at_s=3, running=1))
+    assert msgspec.json.decode((tmp_path / "status.json").read_bytes())["at_s"] == 3
+    file.remove()
+    assert list(tmp_path.iterdir()) == []
