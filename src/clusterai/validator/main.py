@@ -21,6 +21,7 @@ from typing import Any, cast
 
 import msgspec
 import structlog
+from blake3 import blake3
 
 from clusterai.audit.adapters.sealing import SealKey
 from clusterai.ledger.adapters.client import ChainClient
@@ -63,7 +64,8 @@ class Validator:
         self.owner = config.owner_address()
         contracts = network.contracts
         registry = network_domain(network.chain_id, contracts.registry)
-        box = SealKey(_secret(config.data / "seal.key"))
+        # Derived, not stored: a provider that knows the key from earlier may seal to it after this folder was lost.
+        box = SealKey(blake3(key.secret(), derive_key_context="clusterai validator seal 1").digest())
         settings = Settings(
             me=self.owner,
             seal_to=box.public,

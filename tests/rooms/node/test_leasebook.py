@@ -583,8 +583,8 @@ def test_a_challenge_is_answered_on_chain() -> None:
     assert not [it for it in world.tick(20) if isinstance(it, Prepare)]
 
 
-def test_a_challenge_is_sealed_to_a_key_of_the_same_epoch_only() -> None:
-    """A key that the validator used for this epoch is believed; an answer sealed to an old one would be a fault."""
+def test_a_challenge_is_sealed_to_the_validators_newest_key() -> None:
+    """The key of its last ask, of whatever epoch: in the open only for a validator that never asked."""
     world, epoch, _ = committed_world()
     world.receive(world.ask(epoch, 0))
     world.mine(events.Challenged(VALIDATOR, ME, epoch, 0, int(world.now_s) + 10))

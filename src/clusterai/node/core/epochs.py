@@ -95,7 +95,8 @@ class Epochs:
         self._pending: dict[str, int | None] = {}
         self._not_before_s: dict[str, float] = {}
         self._asked_at_s: dict[tuple[Address, int, Address], float] = {}
-        self._seal_to: dict[tuple[Address, int], bytes] = {}
+        self._seal_to: dict[Address, bytes] = {}
+        """each validator's newest key: what must go on chain while every gateway is away stays sealed"""
 
     # --- state ---
 
@@ -247,7 +248,7 @@ class Epochs:
                     index,
                     tuple(self.made[order].receipt for order in orders),
                     None if index == EPOCH_LIST else orders[index],
-                    self._seal_to.get((challenge.validator, epoch)),
+                    self._seal_to.get(challenge.validator),
                 )
             )
         return effects
@@ -283,7 +284,6 @@ class Epochs:
                 break
             effects += [self._save(Forgot(epoch)), Forget(epoch)]
             self._asked_at_s = {key: at for key, at in self._asked_at_s.items() if key[1] > epoch}
-            self._seal_to = {key: seal for key, seal in self._seal_to.items() if key[1] > epoch}
         time_s = self._chain.time_s(now_s)
         for order in [order for order, expires_s in self.spent.items() if expires_s < time_s]:
             del self.spent[order]
@@ -313,7 +313,7 @@ class Epochs:
         if now_s < self._asked_at_s.get(asked, float("-inf")) + ASK_AGAIN_S:
             return []
         self._asked_at_s[asked] = now_s
-        self._seal_to[validator, ask.epoch] = ask.seal_to
+        self._seal_to[validator] = ask.seal_to
         receipts = tuple(self.made[order].receipt for order in orders)
         signatures = tuple(self.made[order].signature for order in orders)
         drawn = tuple(
