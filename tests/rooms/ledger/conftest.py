@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -52,8 +53,13 @@ class Process:
         for line in self.out:
             if found := re.search(announces, line):
                 self.url = f"http://127.0.0.1:{found[1]}"
+                # anvil writes of every request: a full pipe would stop it
+                self._drain = threading.Thread(target=self.out.read, daemon=True)
+                self._drain.start()
                 return
-        self.end()
+        self.popen.kill()
+        self.popen.wait(timeout=20)
+        self.out.close()
         raise AssertionError(f"{command[0]} ended before it listened")
 
     def kill(self) -> None:
@@ -66,6 +72,7 @@ class Process:
 
     def _reap(self) -> int:
         code = self.popen.wait(timeout=20)
+        self._drain.join()
         self.out.close()
         return code
 

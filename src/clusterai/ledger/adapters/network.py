@@ -153,7 +153,6 @@ def save_key(path: Path, key: Key, password: str | None = None) -> None:
         return
     from eth_account import Account  # half a second of imports that only keystores need
 
-
     encrypted = Account.encrypt(key.secret(), password)
     _write(path, msgspec.json.encode(encrypted), 0o600)
 

@@ -1,19 +1,20 @@
 """Calls on their way to the chain: each is sent until it is mined or refused, whatever dies meanwhile.
 
-    submit ─> waiting ─estimate, sign, write down─> sent ──receipt──> done ─tell─> forgotten
+    submit ─> waiting ─estimate, sign, write down─> sent ──receipt──> told, forgotten
                  │ reverts, and nothing is before it     │ nonce used by another: sign anew ─> waiting
-                 └────────────> done (Reverted)          │ not seen for `resend_s`: send again, for a better fee
+                 └────────────> told (Reverted)          │ not seen for `resend_s`: send again, for a better fee
 
-What was signed is on disk before it is sent. All transactions of one call share its nonce until the chain shows that
-another transaction used that nonce up, so one call can never be mined twice. An outcome is told at least once, and
-the call is forgotten after the one who was told has returned.
+What was signed is on disk before it is sent, and stays there until its outcome was told and heard. All transactions
+of one call share its nonce until the chain shows that another transaction used that nonce up, so one call can never be
+mined twice. A call that wasn't signed yet dies with the process: whoever submits asks again after a restart, as
+machines do, and is told at least once.
 """
 
 import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,16 @@ class Entry(msgspec.Struct, array_like=True):
     nonce: int = -1
     gas: int = 0
     attempts: list[Attempt] = []
-    outcome: Mined | Reverted | None = None
 
 
 class _Sent:
     """An entry with its row, and what isn't worth a disk: when this process sent it last, and what the chain said."""
 
-    def __init__(self, row: int, entry: Entry) -> None:
+    def __init__(self, row: int, entry: Entry, *, is_saved: bool) -> None:
         self.row = row
         self.entry = entry
+        self.is_saved = is_saved
+        self.is_silent = False
         self.at_s = float("-inf")
         self.trouble = ""
 
@@ -109,13 +111,11 @@ class Outbox:
         self._db.executescript(_SCHEMA)
         self._own_chain()
         self._entries: dict[str, _Sent] = {}
-        self._untold: list[_Sent] = []
         for row, record in self._db.execute("select seq, record from call order by seq"):
-            sent = _Sent(row, _decoder.decode(record))
-            if sent.entry.key in self._entries:
-                # it was submitted anew while its last outcome was being told
-                self._untold.append(self._entries[sent.entry.key])
+            sent = _Sent(row, _decoder.decode(record), is_saved=True)
             self._entries[sent.entry.key] = sent
+        self._rows = max((sent.row for sent in self._entries.values()), default=0)
+        self._inherited = set(self._entries)
 
     def _own_chain(self) -> None:
         """Transactions of another chain, or of another key, must not be taken for ours."""
@@ -129,18 +129,25 @@ class Outbox:
         self._db.close()
 
     def submit(self, submit: Submit) -> None:
-        """Take a call; durable when it returns. A key that is on its way already is dropped."""
-        if submit.key in self._entries:
-            return
-        entry = Entry(submit.key, submit.call)
-        row = self._db.execute("insert into call (record) values (?)", (canonical.encode(entry),)).lastrowid
-        assert row is not None, "an insert has a row"
-        self._entries[entry.key] = _Sent(row, entry)
+        """Take a call; never blocks. A key that is on its way already is dropped."""
+        before = self._entries.get(submit.key)
+        if before is not None:
+            if submit.key not in self._inherited or before.entry.call == submit.call:
+                return
+            # Sent by the process before this one, and whoever submits wants something else by now: he was told and
+            # died, or thought anew. The old one can't be called back; it goes on under a name that nobody hears.
+            del self._entries[submit.key]
+            before.is_silent = True
+            before.entry.key = f"{submit.key} (row {before.row})"
+            self._entries[before.entry.key] = before
+        self._inherited.discard(submit.key)
+        self._rows += 1
+        self._entries[submit.key] = _Sent(self._rows, Entry(submit.key, submit.call), is_saved=False)
         self._wake.set()
 
     def on_the_way(self) -> list[str]:
-        """Keys without an outcome, oldest first."""
-        return [key for key, sent in self._entries.items() if sent.entry.outcome is None]
+        """Keys whose outcome wasn't told yet, oldest first."""
+        return [key for key, sent in self._entries.items() if not sent.is_silent]
 
     @property
     def trouble(self) -> str:
@@ -150,10 +157,6 @@ class Outbox:
 
     async def run(self) -> None:
         """Send and watch until cancelled; a chain that is away is waited for."""
-        untold, self._untold = self._untold, []
-        for sent in [*untold, *self._entries.values()]:
-            if sent.entry.outcome is not None:
-                self._finish(sent)
         backoff_s = FIRST_BACKOFF_S
         while True:
             self._wake.clear()
@@ -199,10 +202,7 @@ class Outbox:
         if mined and confirmations:
             head = await self._client.head()
             mined = [(sent, r) for sent, r in mined if head.number >= r.block + confirmations]
-        for sent, receipt in mined:
-            sent.entry.outcome = await self._outcome(sent.entry, receipt)
-            self._save(sent)
-            self._finish(sent)
+        self._finish([(sent, await self._outcome(sent.entry, receipt)) for sent, receipt in mined])
         return bool(mined)
 
     async def _outcome(self, entry: Entry, receipt: TransactionReceipt) -> Mined | Reverted:
@@ -226,14 +226,14 @@ class Outbox:
                 pass  # the state is gone there; the reason stays unknown
         return b""
 
-    def _finish(self, sent: _Sent) -> None:
-        outcome = sent.entry.outcome
-        assert outcome is not None
-        # Out of the way before it is told: who hears it may submit the same key anew.
-        if self._entries.get(sent.entry.key) is sent:
+    def _finish(self, outcomes: list[tuple[_Sent, Mined | Reverted]]) -> None:
+        """Tell, then forget: a death in between tells again."""
+        for sent, outcome in outcomes:
+            # Out of the way before it is told: who hears it may submit the same key anew.
             del self._entries[sent.entry.key]
-        self._tell(outcome)
-        self._db.execute("delete from call where seq = ?", (sent.row,))
+            if not sent.is_silent:
+                self._tell(outcome)
+        self._write("delete from call where seq = ?", [(sent.row,) for sent, _ in outcomes if sent.is_saved])
 
     # sending again
 
@@ -249,7 +249,7 @@ class Outbox:
         for sent in late:
             if sent.entry.nonce < used and not await self._is_mined(sent.entry):
                 sent.entry.nonce, sent.entry.attempts = -1, []
-                self._save(sent)
+                self._save([sent])
             elif sent.entry.nonce >= used:
                 alive.append(sent)
         if not alive:
@@ -274,9 +274,7 @@ class Outbox:
 
     async def _prepare(self) -> bool:
         """Estimate, sign and send the oldest that wait."""
-        waiting = [s for s in self._entries.values() if not s.entry.attempts and s.entry.outcome is None][
-            :GROUP
-        ]
+        waiting = [sent for sent in self._entries.values() if not sent.entry.attempts][:GROUP]
         if not waiting:
             return False
         nonce, fees, gas = await self._ask(waiting)
@@ -289,9 +287,7 @@ class Outbox:
                 if flying or ready:
                     continue  # it may need what is on its way before it: asked again when that has arrived
                 reason = self._client.codec.revert(answer.data) or answer.message
-                entry.outcome = Reverted(entry.key, reason)
-                self._save(sent)
-                self._finish(sent)
+                self._finish([(sent, Reverted(entry.key, reason))])
                 return True
             # the chain's own estimate, and a fifth more for a state that moves on
             entry.nonce, entry.gas = nonce, int(_value(answer), 16) * 6 // 5
@@ -328,10 +324,7 @@ class Outbox:
 
     async def _send(self, ready: list[_Sent]) -> None:
         """Write down what is signed, in one commit, then send it."""
-        self._db.execute("begin immediate")
-        for sent in ready:
-            self._save(sent)
-        self._db.execute("commit")
+        self._save(ready)
         requests = [
             Request("eth_sendRawTransaction", (hex0x(sent.entry.attempts[-1].raw),)) for sent in ready
         ]
@@ -345,8 +338,18 @@ class Outbox:
                 sent.at_s = now_s - self._resend_s + min(self._resend_s, self._poll_s)
                 sent.trouble = answer.message
 
-    def _save(self, sent: _Sent) -> None:
-        self._db.execute("update call set record = ? where seq = ?", (canonical.encode(sent.entry), sent.row))
+    def _save(self, entries: list[_Sent]) -> None:
+        for sent in entries:
+            sent.is_saved = True
+        rows = [(sent.row, canonical.encode(sent.entry)) for sent in entries]
+        self._write("insert or replace into call values (?, ?)", rows)
+
+    def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """All rows in one durable commit."""
+        if rows:
+            self._db.execute("begin immediate")
+            self._db.executemany(statement, rows)
+            self._db.execute("commit")
 
 
 def _value(answer: Any) -> Any:
