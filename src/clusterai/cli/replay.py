@@ -52,7 +52,7 @@ class Report(msgspec.Struct, frozen=True):
     right: bool
     verdict: str
     steps: tuple[Step, ...]
-    findings: Findings | None = None
+    findings: dict[str, int] | None = None
     tokens: tuple[Token, ...] = ()
 
 
@@ -91,7 +91,8 @@ def replay(given: Transcript, manifest: Path, shown: Progress) -> Report:
         if right
         else f"wrong: {next(s.name for s in steps if not s.right)}"
     )
-    return Report(given.id, right, verdict, tuple(steps), findings, tokens)
+    named = None if findings is None else msgspec.structs.asdict(findings)
+    return Report(given.id, right, verdict, tuple(steps), named, tokens)
 
 
 def _bound(receipt: Receipt, transcript: messages.Transcript) -> Step:

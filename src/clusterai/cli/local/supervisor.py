@@ -25,6 +25,8 @@ MOST_BACKOFF_S = 10.0
 STABLE_S = 30.0
 """A process that lived so long starts again at once, whatever happened before."""
 TRIES_BEFORE_READY = 3
+TRIES_BEFORE_SETTLED = 6
+"""While the whole still starts, a process that is ready and dies, again and again, won't get well by itself."""
 STOP_S = 6.0
 POLL_S = 0.05
 
@@ -69,6 +71,7 @@ class Supervisor:
         self._ready: dict[str, asyncio.Event] = {}
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = False
+        self._settled = False
 
     def states(self) -> tuple[ServiceState, ...]:
         return tuple(self._states.values())
@@ -99,11 +102,12 @@ class Supervisor:
                 await everyone
 
     async def until_broken(self) -> None:
-        """Wait until a service gives up.
+        """From now on all restart for as long as it takes, but those that were never ready. Wait until a service gives up.
 
         Raises:
             Failure: always, with the end of its log.
         """
+        self._settled = True
         await asyncio.shield(self._broken)
 
     async def restart(self, name: str) -> None:
@@ -146,9 +150,10 @@ class Supervisor:
             _kill_group(process.pid)
             why = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
             tries += 1
-            if not self._ready[service.name].is_set() and tries >= TRIES_BEFORE_READY:
+            never_ready = not self._ready[service.name].is_set() and tries >= TRIES_BEFORE_READY
+            if never_ready or (not self._settled and tries >= TRIES_BEFORE_SETTLED):
                 self._note(service.name, state="failed", pid=None, last_error=why)
-                self._give_up(service, why)
+                self._give_up(service, f"{why}, {tries} times")
                 return
             backoff_s = (
                 FIRST_BACKOFF_S if self._clock() - began > STABLE_S else min(backoff_s * 2, MOST_BACKOFF_S)
@@ -199,7 +204,7 @@ class Supervisor:
         if not self._broken.done() and not self._stopping:
             self._broken.set_exception(
                 Failure(
-                    f"{service.name} doesn't start ({why}, {TRIES_BEFORE_READY} times)",
+                    f"{service.name} doesn't start ({why})",
                     "the end of its log:\n" + tail(service.log),
                     f"read {service.log}; if it makes no sense, report it with that file",
                 )

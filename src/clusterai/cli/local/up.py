@@ -146,8 +146,11 @@ class _Network:
         say.say(f"stopped; nothing is lost: `clusterai up --data {self._folder.root}` resumes")
 
     async def _live(self, supervisor: Supervisor) -> None:
-        async with asyncio.timeout(READY_S):
-            await self._start(supervisor)
+        try:
+            async with asyncio.timeout(READY_S):
+                await self._start(supervisor)
+        except TimeoutError:
+            raise self._too_slow(supervisor) from None
         self._ready_after_s = round(time.monotonic() - self._began_s, 2)
         self._phase, self._doing = "ready", ""
         self._write_state()
@@ -184,6 +187,14 @@ class _Network:
             supervisor.start(services.node(folder, wish.ports, people, one, wish.model))
         self._say("loading the model, linking nodes")
         await supervisor.until_ready(*(state.name for state in supervisor.states()))
+
+    def _too_slow(self, supervisor: Supervisor) -> Failure:
+        waiting = [one.name for one in supervisor.states() if one.state != "ready"]
+        return Failure(
+            f"not ready after {READY_S:.0f} s: {', '.join(waiting) or self._doing}",
+            "the end of its log:\n" + tail(self._folder.log_of(waiting[0])) if waiting else "",
+            f"read the logs in {self._folder.root}",
+        )
 
     def _say(self, doing: str) -> None:
         self._doing = doing

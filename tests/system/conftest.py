@@ -1,0 +1,26 @@
+"""Networks for tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.running import Network
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """A network with the toy model, shared by a module's tests."""
+    running = Network(tmp_path_factory.mktemp("network") / "data")
+    try:
+        yield running.up()
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Network]:
+    """A network that isn't up yet; it is down after the test."""
+    made = Network(tmp_path / "data")
+    yield made
+    made.stop()

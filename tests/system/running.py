@@ -1,0 +1,151 @@
+"""A whole network from the command line, as separate processes on free ports, for tests that treat it as its users do."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+from openai import OpenAI
+
+T = TypeVar("T")
+
+DEADLINE_S = 120.0
+"""Generous: other work may share the machine. A test that is well ends in a fraction of it."""
+POLL_S = 0.05
+
+
+def until(what: str, look: Callable[[], T | None], deadline_s: float = DEADLINE_S) -> T:
+    """Ask until the answer is something true."""
+    ends_s = time.monotonic() + deadline_s
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < ends_s, f"waited {deadline_s:.0f} s for: {what}"
+        time.sleep(POLL_S)
+
+
+def free_port() -> int:
+    """The first of four ports in a row that nobody uses."""
+    start = 21_600 + os.getpid() % 12 * 8
+    for port in range(start, start + 4_000, 4):
+        if all(_is_free(port + more) for more in range(4)):
+            return port
+    raise AssertionError("no four free ports in a row")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+class Network:
+    """One data folder, and the `clusterai up` that runs it."""
+
+    def __init__(self, data: Path, model: str = "tiny", nodes: int = 2) -> None:
+        self.data = data
+        self.model = model
+        self.port = free_port()
+        self._nodes = nodes
+        self._process: subprocess.Popen[str] | None = None
+        self.ready: dict[str, Any] = {}
+
+    def up(self) -> "Network":
+        errors = (self.data.parent / "up.err").open("ab")
+        self._process = subprocess.Popen(
+            self._command(
+                "up", "--port", str(self.port), "--model", self.model, "--nodes", str(self._nodes), "--json"
+            ),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        errors.close()
+        assert self._process.stdout is not None
+        text = ""
+        while not text.endswith("}\n"):
+            line = self._process.stdout.readline()
+            assert line, f"up ended: {(self.data.parent / 'up.err').read_text()}"
+            text += line
+        self.ready = json.loads(text)
+        return self
+
+    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self._command(*arguments), capture_output=True, text=True, timeout=DEADLINE_S * 2, check=False
+        )
+
+    def told(self, *arguments: str) -> Any:
+        """The JSON that a command prints."""
+        done = self.cli(*arguments, "--json")
+        assert done.stdout, done.stderr
+        return json.loads(done.stdout)
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "clusterai.cli", *arguments, "--data", str(self.data)]
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """End `up`; what it printed on the way is thrown away."""
+        if self._process is None:
+            return 0
+        if self._process.poll() is None:
+            self._process.send_signal(how)
+        try:
+            self._process.communicate(timeout=DEADLINE_S)
+        finally:
+            self._process.kill()
+        return self._process.returncode
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def openai(self, **options: Any) -> OpenAI:
+        return OpenAI(base_url=self.ready["openai_base_url"], api_key=self.ready["openai_api_key"], **options)
+
+    def http(self, path: str) -> Any:
+        headers = {"Authorization": f"Bearer {self.ready['openai_api_key']}"}
+        response = httpx.get(f"http://127.0.0.1:{self.port}/v1/clusterai/{path}", headers=headers, timeout=10)
+        response.raise_for_status()
+        return response.json()
+
+    # --- processes ---
+
+    def services(self) -> dict[str, dict[str, Any]]:
+        state = msgspec.json.decode((self.data / "up.json").read_bytes())
+        return {one["name"]: one for one in state["services"]}
+
+    def kill(self, name: str) -> int:
+        """`kill -9` one process; returns how often it had been restarted before."""
+        service = self.services()[name]
+        os.kill(service["pid"], signal.SIGKILL)
+        return service["restarts"]
+
+    def until_back(self, name: str, restarts: int) -> None:
+        until(
+            f"{name} to be back",
+            lambda: (now := self.services()[name])["restarts"] > restarts and now["state"] == "ready",
+        )
+
+    def until_serving(self, nodes: int) -> None:
+        until(f"{nodes} nodes to serve", lambda: self._serving() >= nodes)
+
+    def _serving(self) -> int:
+        try:
+            return sum(one["state"] == "ready" for one in self.http("nodes")["nodes"])
+        except httpx.HTTPError:
+            return 0

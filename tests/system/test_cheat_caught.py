@@ -1,0 +1,32 @@
+"""The demonstration: a provider that serves other weights loses its stake, and the requester gets the money back."""
+
+import pytest
+
+from tests.system.running import Network
+
+pytestmark = pytest.mark.system
+
+STAKE_WEI = 1_000 * 10**9
+
+
+def test_a_cheat_is_caught_slashed_and_its_customers_refunded(fresh: Network):
+    """`demo cheat` ends with a conviction, half the stake burned, and every unsettled payment refunded; `demo restore`
+    lets the node start over under a new identity."""
+    fresh.up()
+    story = fresh.told("demo", "cheat", "--yes", "--deadline", "240")
+    assert story["caught"]
+    assert story["slashed_wei"] == STAKE_WEI
+    assert story["burned_wei"] == story["bounty_wei"] == STAKE_WEI // 2
+    assert [it["step"] for it in story["steps"]][:2] == ["altered", "paid"]
+    cheat = story["plan"]["provider"]
+    receipts = fresh.http(f"receipts?limit=500&provider={cheat}")["receipts"]
+    assert receipts
+    assert {it["state"] for it in receipts} == {"refunded"}
+    assert all(it["refunded_wei"] == it["price_wei"] for it in receipts)
+    account = fresh.told("account")
+    assert account["refunded_wei"] >= story["refunded_wei"] > 0
+    assert fresh.told("demo", "restore")["restored"] == [story["plan"]["node"]]
+    fresh.until_serving(2)
+    nodes = {node["provider"]: node for node in fresh.http("nodes")["nodes"]}
+    assert nodes[cheat]["barred"]
+    assert sorted(node["stake_wei"] for node in nodes.values()) == [0, STAKE_WEI, STAKE_WEI]

@@ -1,0 +1,140 @@
+"""The network in one command, used as a newcomer would: toy model, all processes real."""
+
+import stat
+from typing import Any
+
+import pytest
+from openai import AuthenticationError, OpenAI
+
+from tests.system.running import Network, until
+
+pytestmark = pytest.mark.system
+
+HELLO: list[Any] = [{"role": "user", "content": "Hello!"}]
+
+
+def ask(client: OpenAI, **options: Any) -> Any:
+    return client.chat.completions.create(**{"model": "tiny", "messages": HELLO, "max_tokens": 16} | options)
+
+
+def receipt_of(answer: Any) -> str:
+    return answer.clusterai["receipts"][0]["id"]
+
+
+def is_refused(client: OpenAI) -> bool:
+    try:
+        ask(client)
+    except AuthenticationError:
+        return True
+    return False
+
+
+def test_an_unmodified_client_is_answered_with_a_receipt(network: Network):
+    """An answer carries the id of a receipt that anyone may look up, and states its price."""
+    answer = ask(network.openai())
+    assert answer.choices[0].message.content
+    receipt = network.told("receipt", "show", receipt_of(answer))
+    assert receipt["output_units"] == answer.usage.completion_tokens
+    assert receipt["price_wei"] == answer.clusterai["price_wei"] > 0
+
+
+def test_equal_seeds_give_equal_answers_streamed_or_not(network: Network):
+    """The answer is a function of prompt and seed, whoever serves it and however it is sent."""
+    client = network.openai()
+    whole = ask(client, seed=7, max_tokens=40).choices[0].message.content
+    stream = ask(client, seed=7, max_tokens=40, stream=True, stream_options={"include_usage": True})
+    parts = list(stream)
+    assert "".join(part.choices[0].delta.content or "" for part in parts if part.choices) == whole
+    assert parts[-1].usage.completion_tokens > 0
+
+
+def test_what_is_charged_is_the_sum_of_receipts(network: Network):
+    """Credit goes down by exactly what the receipts say."""
+    before = network.told("account")["charged_wei"]
+    answers = [ask(network.openai()) for _ in range(3)]
+    assert network.told("account")["charged_wei"] == before + sum(it.clusterai["price_wei"] for it in answers)
+
+
+def test_a_replayed_audit_finds_an_honest_answer_right(network: Network):
+    """`audit replay` checks signatures, usage and every token on this machine."""
+    report = network.told("audit", "replay", receipt_of(ask(network.openai(), max_tokens=60)))
+    assert report["right"]
+    findings = report["findings"]
+    assert findings["matches"] == findings["tokens"] == len(report["tokens"]) > 0
+
+
+def test_an_epoch_is_committed_audited_and_cleared_on_chain(network: Network):
+    """Honest work ends verified: its epoch is committed by the node and cleared by the validator."""
+    receipts = [receipt_of(ask(network.openai())) for _ in range(12)]
+    # The draw is random: an epoch with no drawn receipt needs no clearance, so one of many is waited for.
+    until(
+        "a receipt to be verified or settled",
+        lambda: any(network.http(f"receipts/{it}")["state"] in ("verified", "settled") for it in receipts),
+    )
+    assert not any(node["barred"] for node in network.http("nodes")["nodes"])
+
+
+def test_credit_can_be_added_and_keys_made_and_revoked(network: Network):
+    """A deposit of the faucet becomes credit; a new key spends it; a revoked one is refused."""
+    before = network.told("account")["funded_wei"]
+    assert network.cli("account", "fund", "2.5", "--yes").returncode == 0
+    until("the deposit", lambda: network.told("account")["funded_wei"] == before + 2_500_000_000)
+    made = network.told("account", "keys", "--new", "second")
+    client = OpenAI(base_url=network.ready["openai_base_url"], api_key=made["key"], max_retries=0)
+    assert ask(client).choices
+    assert network.cli("account", "keys", "--revoke", made["id"], "--yes").returncode == 0
+    until(
+        "the key to be refused",
+        lambda: client.with_options(max_retries=0).models.with_raw_response is not None,
+    )
+    assert made["id"] not in {key["id"] for key in network.told("account")["keys"]}
+
+
+def test_the_doctor_finds_a_running_network_well(network: Network):
+    """No row about the network is red."""
+    rows = {row["name"]: row for row in network.told("node", "doctor", "--model", "tiny")["rows"]}
+    assert {rows[name]["state"] for name in ("processes", "chain", "gateway", "clock")} == {"green"}
+
+
+def test_status_and_top_tell_what_runs(network: Network):
+    """`status --json` names five processes, all ready; `top` draws one picture where no terminal is."""
+    status = network.told("status")
+    assert status["healthy"]
+    assert [one["name"] for one in status["services"]] == [
+        "chain",
+        "gateway",
+        "validator",
+        "node-1",
+        "node-2",
+    ]
+    picture = network.cli("top")
+    assert picture.returncode == 0
+    assert "2 nodes linked" in picture.stdout
+
+
+def test_secrets_are_readable_by_their_owner_alone(network: Network):
+    """Key files, the account's key and the data folder let nobody else in."""
+    secrets = [
+        *(network.data / "keys").iterdir(),
+        network.data / "account.json",
+        network.data / "gateway" / "admin.key",
+    ]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
+    assert stat.S_IMODE(network.data.stat().st_mode) == 0o700
+
+
+def test_a_second_up_on_the_folder_is_refused_with_the_cure(network: Network):
+    """Two networks can't write one folder; the message names the commands that help. Exit code 4."""
+    second = network.cli("up", "--port", str(network.port + 400))
+    assert second.returncode == 4
+    assert "already runs" in second.stderr
+    assert "clusterai down" in second.stderr
+
+
+def test_a_port_in_use_is_told_with_another_that_is_free(network: Network, tmp_path: Any):
+    """Exit code 4, and a command line that would work."""
+    other = Network(tmp_path / "other")
+    refused = other.cli("up", "--port", str(network.port))
+    assert refused.returncode == 4
+    assert f"port {network.port}" in refused.stderr
+    assert "--port" in refused.stderr
