@@ -158,6 +158,19 @@ def test_the_chains_story_is_told_again(tmp_path: Path) -> None:
     again.close()
 
 
+def test_empty_blocks_take_no_room(tmp_path: Path) -> None:
+    """A quiet chain's blocks replace each other; what happened between stays."""
+    log = ChainLog(tmp_path / "c.sqlite", DIGEST)
+    for number in range(100):
+        if number == 50:
+            log.append([events.Barred(ADDRESS), events.Block(number, number)], Cursor(number))
+        else:
+            log.append([events.Block(number, number)], Cursor(number))
+    told = [events.Block(49, 49), events.Barred(ADDRESS), events.Block(50, 50), events.Block(99, 99)]
+    assert list(log.events()) == told
+    log.close()
+
+
 def test_another_chain_is_not_taken_for_ours(tmp_path: Path) -> None:
     """A folder that knows one chain refuses another."""
     ChainLog(tmp_path / "c.sqlite", DIGEST).close()

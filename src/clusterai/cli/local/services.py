@@ -101,6 +101,8 @@ def write_node(
         "gateways": [{"owner": hex0x(people.gateway.owner.address), "url": f"wss://{HOST}:{ports.link}"}],
         "models": [serving],
         "models_folder": str(default_models()),
+        # Nobody but this machine has a stake here: a power cut may cost the last second.
+        "survives": "process",
     }
     return _written(folder, one.name, config)
 

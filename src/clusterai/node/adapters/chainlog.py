@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from clusterai.ledger.adapters.follower import Cursor
-from clusterai.ledger.core.events import Event
+from clusterai.ledger.core.events import Block, Event
 from clusterai.protocol.ids import Digest
 
 _SCHEMA = """
@@ -36,6 +36,7 @@ class ChainLog:
         # The chain still knows what a power cut takes away here.
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
+        self._last_is_bare = False
         self._db.execute("insert or ignore into meta values ('genesis', ?)", (genesis,))
         if self._db.execute("select value from meta where name = 'genesis'").fetchone()[0] != genesis:
             self._db.close()
@@ -50,7 +51,12 @@ class ChainLog:
         return None if row is None else msgspec.msgpack.decode(row[0], type=Cursor)
 
     def append(self, events: Sequence[Event], cursor: Cursor) -> None:
+        """Write down a batch. Blocks without events replace each other: a year of them would else be 16 million rows."""
+        bare = all(isinstance(event, Block) for event in events)
         self._db.execute("begin immediate")
+        if bare and self._last_is_bare:
+            self._db.execute("delete from batch where seq = (select max(seq) from batch)")
+        self._last_is_bare = bare
         self._db.execute("insert into batch (events) values (?)", (self._encoder.encode(list(events)),))
         self._db.execute("insert or replace into meta values ('cursor', ?)", (self._encoder.encode(cursor),))
         self._db.execute("commit")

@@ -137,9 +137,10 @@ class Epochs:
         return records
 
     def epoch_of_next(self, now_s: float) -> int:
-        """Where a receipt that is made now belongs: never in an epoch whose list is fixed."""
+        """Where a receipt that is made now belongs: never in an epoch whose list is fixed, here or on the chain."""
         epoch = int(self._chain.time_s(now_s)) // self._epoch_s
-        return max(epoch, self.forgotten + 1, max(self.lists, default=-1) + 1)
+        fixed = max(self.forgotten, self._newest.get("epoch", -1), max(self.lists, default=-1))
+        return max(epoch, fixed + 1)
 
     def committed(self, epoch: int) -> Committed | None:
         return self._committed.get(epoch)
