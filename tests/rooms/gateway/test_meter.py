@@ -362,7 +362,29 @@ def test_a_convict_that_never_claimed_is_refunded_wholly(opened: World):
     effects = opened.chain(events.Barred(channel.provider))
     key = next(it.key for it in effects if isinstance(it, Submit))
     opened.step(Reverted(key, "NothingHeld"))
+    opened.now_s += 2
+    opened.chain()
+    opened.now_s += 2
+    opened.chain()
     assert (opened.account().charged_wei, opened.account().refunded_wei) == (0, 12)
+
+
+def test_a_reclaim_that_was_mined_before_a_crash_is_refunded_by_its_event(opened: World):
+    """A second Reclaim reverts; what the first one moved counts, though its event comes after that answer."""
+    opened.unlink(1)
+    for _ in range(3):
+        opened.answer(7)
+    channel = opened.meter.book.by_provider[opened.providers[0].owner]
+    opened.chain(events.Claimed(channel.channel_id, channel.provider, 24, 24, 0))
+    effects = opened.chain(events.Barred(channel.provider))
+    key = next(it.key for it in effects if isinstance(it, Submit))
+    opened.step(Reverted(key, "NothingHeld"))
+    opened.now_s += 2
+    opened.chain()
+    opened.chain(events.Reclaimed(channel.channel_id, 24, 0))
+    opened.now_s += 2
+    opened.chain()
+    assert (opened.account().charged_wei, opened.account().refunded_wei) == (0, 36)
 
 
 def test_an_order_running_at_a_convict_goes_on_elsewhere(opened: World):

@@ -131,11 +131,13 @@ class World:
         return not self.unfinished()
 
     def unfinished(self) -> list[str]:
-        """What is still to be done."""
+        """What is still to be done. Where nobody is left to serve, clients wait in vain, and rightly so."""
+        barred = self.ledger.twin.channels.barred
+        served = not all(barred(provider.party.address) for provider in self.providers)
         left = [
             f"{client.name}'s request {request.number} is {request.state} after {request.failures[-5:]}"
             for client in self.clients
-            if client.gateway.party.address not in self.villains
+            if served and client.gateway.party.address not in self.villains
             for request in client.requests
             if request.state not in ("done", "abandoned")
         ]

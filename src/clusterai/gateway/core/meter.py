@@ -132,6 +132,8 @@ class Meter:
         """blocks that aren't deep enough yet, and their money events"""
         self._pending: dict[str, float] = {}
         """intents given to the chain, or to be retried after that time"""
+        self._unheld: dict[Digest, float] = {}
+        """barred channels of which the chain holds nothing, and since when that is known"""
         self._head_s: int | None = None
         self._head_at_s = 0.0
         self._caught_up = False
@@ -605,8 +607,9 @@ class Meter:
         kind, _, rest = key.partition(":")
         if kind == "reclaim":
             channel = self.book.channels[Digest(bytes.fromhex(rest))]
-            if channel.barred and not channel.closed:
-                self._save(book.Unclaimed(channel.channel_id))
+            # Nothing is held: because nothing was claimed, or because an earlier Reclaim is mined and its event is
+            # still on its way here. Which of them is only known once a later block has been read.
+            self._unheld[channel.channel_id] = self.chain_time_s(self._now_s)
         else:
             self._pending[key] = self._now_s + DEPOSIT_RETRY_S
 
@@ -642,7 +645,18 @@ class Meter:
             if happened or block.number >= self.book.block + IDLE_BLOCKS:
                 self._save(book.Applied(block.number, block.timestamp_s, happened))
                 self._after(happened)
+            self._close_unheld(block.timestamp_s)
+        if self._caught_up:
+            self._reclaim()
         self._fund_channels()
+
+    def _close_unheld(self, timestamp_s: int) -> None:
+        for channel_id, since_s in list(self._unheld.items()):
+            if timestamp_s > since_s:
+                del self._unheld[channel_id]
+                channel = self.book.channels[channel_id]
+                if channel.barred and not channel.closed:
+                    self._save(book.Unclaimed(channel_id))
 
     def _concerns(self, event: Any) -> bool:
         match event:
@@ -684,9 +698,13 @@ class Meter:
         for opened in [it for it in self.orders.values() if it.provider == provider]:
             self._close(opened, "barred")
             self._go_on(opened)
-        channel = self.book.by_provider[provider]
-        if not channel.closed:
-            self._submit(f"reclaim:{channel.channel_id.hex()}", calls.Reclaim(channel.config))
+        self._reclaim()
+
+    def _reclaim(self) -> None:
+        """Ask for what barred providers hold; again after a crash, which may have come before the first time."""
+        for channel in self.book.channels.values():
+            if channel.barred and not channel.closed:
+                self._submit(f"reclaim:{channel.channel_id.hex()}", calls.Reclaim(channel.config))
 
     # --- effects ---
 
