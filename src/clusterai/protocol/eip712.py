@@ -4,9 +4,9 @@ A `Domain` names the chain and the contract, so that a signature made for one ne
 """
 
 import msgspec
-from eth_hash.auto import keccak
 
 from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.keccak import keccak
 
 
 class Domain(msgspec.Struct, frozen=True):

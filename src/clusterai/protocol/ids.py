@@ -3,7 +3,7 @@
 from enum import IntFlag
 from typing import NewType
 
-from eth_hash.auto import keccak
+from clusterai.protocol.keccak import keccak
 
 Address = NewType("Address", bytes)
 """20 bytes: an Ethereum account, and by `did` a decentralized identity of it."""

@@ -11,9 +11,8 @@ another receipt for a drawn one. `Court.sol` runs the same walk.
 
 from collections.abc import Sequence
 
-from eth_hash.auto import keccak
-
 from clusterai.protocol.ids import ZERO_DIGEST, Digest
+from clusterai.protocol.keccak import keccak
 
 
 def _leaf(value: bytes) -> bytes:

@@ -5,9 +5,9 @@ over an EIP-712 digest from `eip712`.
 """
 
 from coincurve import PrivateKey, PublicKey
-from eth_hash.auto import keccak
 
 from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.keccak import keccak
 
 _HALF_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364140 // 2
 

@@ -5,9 +5,8 @@
 `Court.sol` draws the same, so a verdict on a receipt that wasn't drawn doesn't count, and anyone can recompute it.
 """
 
-from eth_hash.auto import keccak
-
 from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.keccak import keccak
 
 MILLION = 1_000_000
 

@@ -22,6 +22,11 @@ class SqliteJournal:
         self.appended = self._db.execute("SELECT count(*) FROM journal").fetchone()[0]
 
     def append(self, records: Sequence[bytes]) -> None:
+        if len(records) == 1:
+            # A statement alone is a transaction of its own, in a third of the calls.
+            self._db.execute("INSERT INTO journal (record) VALUES (?)", (records[0],))
+            self.appended += 1
+            return
         self._db.execute("BEGIN IMMEDIATE")
         self._db.executemany("INSERT INTO journal (record) VALUES (?)", [(record,) for record in records])
         self._db.execute("COMMIT")
