@@ -256,3 +256,20 @@ def test_a_gap_in_nonces_is_refused_after_a_second(door: Door):
     }
     answer = door.ask(json.dumps(request).encode())
     assert answer["error"]["message"].startswith("nonce too high: next nonce 0, tx nonce 3")
+
+
+@common
+@given(
+    output=st.binary(max_size=200), selector=st.sampled_from([b"\x08\xc3\x79\xa0", b"\x4e\x48\x7b\x71", b""])
+)
+def test_any_revert_data_is_passed_on(door: Door, output: bytes, selector: bytes):
+    """What a contract returns under the selectors of Error and Panic need not be text: it comes back as it is."""
+    returned = selector + output
+    # PUSH1 size, PUSH1 offset, PUSH0, CODECOPY, PUSH1 size, PUSH0, REVERT
+    program = bytes((0x60, len(returned), 0x60, 10, 0x5F, 0x39, 0x60, len(returned), 0x5F, 0xFD)) + returned
+    fields = {"data": "0x" + program.hex()}
+    answer = door.ask(
+        json.dumps({"jsonrpc": "2.0", "id": 1, "method": "eth_call", "params": [fields]}).encode()
+    )
+    assert answer["error"]["code"] == 3
+    assert answer["error"]["data"] == "0x" + returned.hex()
