@@ -97,6 +97,12 @@ class Network:
     def _command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "clusterai.cli", *arguments, "--data", str(self.data)]
 
+    def ended(self) -> int:
+        """Wait for `up` to end by itself; its exit code."""
+        assert self._process is not None
+        self._process.communicate(timeout=DEADLINE_S)
+        return self._process.returncode
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """End `up`; what it printed on the way is thrown away."""
         if self._process is None:

@@ -61,7 +61,7 @@ def test_a_second_up_resumes_with_balances_receipts_stakes_and_key(fresh: Networ
     before = balance(fresh), ids(fresh), stakes(fresh)
     pids = [one["pid"] for one in fresh.services().values()]
     assert fresh.cli("down").returncode == 0
-    assert fresh.stop() == 0
+    assert fresh.ended() == 0
     assert not any(alive(pid) for pid in pids)
     fresh.up()
     assert fresh.ready["openai_api_key"] == key
