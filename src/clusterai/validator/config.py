@@ -48,8 +48,8 @@ class Config(_Part, frozen=True):
         models_folder: the model store; the weights of audited models must be in it. "" is the user's own.
         threads: of each engine.
         cache_mb: of keys and values, of each engine.
-        patience_s: how long after the beacon a provider may be slow or away before it is challenged on chain. On
-            networks with days of window make it hours.
+        patience_s: how long a provider may be slow or away before it is challenged on chain. On networks with days
+            of window make it hours.
         survives: `process` loses nothing when the process is killed; `power` also when the machine loses power. A verdict
             forgotten at a power cut could be contradicted by the next, which costs the stake.
         metrics_port: Prometheus metrics, /healthz and /status on loopback; 0 is off.

@@ -96,6 +96,7 @@ class Validator:
         )
         self.pages = Pages({"/healthz": self._health, "/status": self._status, "/metrics": self._metrics})
         self.stopping = asyncio.Event()
+        self._caught_up = asyncio.Event()
         self._client = client
         self._asked_at_s: dict[tuple[Address, int, int], float] = {}
         self._counts: dict[str, int] = {}
@@ -175,6 +176,8 @@ class Validator:
     def _chain(self, happened: Sequence[Any], cursor: Cursor) -> None:
         for event in happened:
             self.driver.handle(event)
+        if self.auditor.caught_up:
+            self._caught_up.set()
 
     # --- pages ---
 
@@ -244,7 +247,7 @@ class Validator:
                         self.outbox.run(),
                         self.driver.tick_forever(),
                         self.checker.run(),
-                        self.links.run(),
+                        self._link(),
                     )
                 ]
                 self.driver.start()
@@ -258,6 +261,11 @@ class Validator:
             await self.engines.close()
             self.outbox.close()
             self.journal.close()
+
+    async def _link(self) -> None:
+        """Dial once it is known who is a gateway: a dial before that is refused by ourselves, and waits 5 s."""
+        await self._caught_up.wait()
+        await self.links.run()
 
     async def _follow(self) -> None:
         while True:

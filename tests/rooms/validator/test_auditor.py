@@ -7,7 +7,7 @@ from clusterai.ledger.core import calls, events
 from clusterai.protocol.messages import EpochOpened
 from clusterai.protocol.statements import EPOCH_LIST
 from clusterai.runtime.machine import Unlinked
-from tests.rooms.validator.theatre import MODEL, Gateway, Provider, Stage
+from tests.rooms.validator.theatre import MODEL, RULES, Gateway, Provider, Stage
 
 
 def test_honest_work_is_cleared() -> None:
@@ -74,6 +74,20 @@ def test_a_slow_provider_is_waited_for() -> None:
     stage.play(25)
     stage.provider.away = False
     stage.play(30)
+    assert stage.cleared == 1
+    assert not stage.told(events.Challenged)
+
+
+def test_a_restarted_validator_asks_before_it_challenges() -> None:
+    """Back long after the beacon, it gives the provider its whole patience first."""
+    stage = Stage(rules=replace(RULES, window_s=120, unbond_delay_s=240))
+    stage.serve(2)
+    stage.commit()
+    stage.seat.stopped = True
+    stage.play(70)
+    stage.seat.stopped = False
+    stage.seat.restart()
+    stage.play(15)
     assert stage.cleared == 1
     assert not stage.told(events.Challenged)
 

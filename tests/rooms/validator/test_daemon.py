@@ -139,7 +139,7 @@ class Loopback:
             "gateways": [
                 {"owner": hex0x(key("gateway 0").address), "url": f"wss://127.0.0.1:{self.links.port}"}
             ],
-            "patience_s": 4,
+            "patience_s": 30,
         }
         path.write_bytes(msgspec.json.encode(config))
         return path

@@ -97,7 +97,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         network, court: EIP-712 domains.
         rules: the contracts' parameters.
         confirmations: blocks that must stand above a beacon before it is believed.
-        patience_s: how long after the beacon a provider may be slow or away before it is challenged on chain.
+        patience_s: how long a provider is asked over gateways before it is challenged on chain.
         retry_s: pause between two asks, doubled up to 8 times; and before a failed check is tried again.
         margin_s: how long before the last moment a challenge is sent, for the chain to mine it.
         lag_s: how far the chain's clock may stand behind ours and still count as caught up.
@@ -258,8 +258,6 @@ class Auditor:
         for docket in self.open_dockets():
             if docket.committed_at_s < 0:
                 docket.committed_at_s = timestamp_s
-            if docket.beacon_block >= 0 and docket.beacon_at_s < 0:
-                docket.beacon_at_s = timestamp_s
         if timestamp_s >= now_s - self._settings.lag_s:
             self._caught_up = True
         bonds = [effect for docket in self._dockets.values() for effect in self._recover_bonds(docket)]
@@ -320,6 +318,7 @@ class Auditor:
             return []
         if docket.drawn is None:
             docket.draw(self._settings.rules.audit_rate_ppm)
+            docket.drawn_at_s = self.directory.time_s
         effects: list[Any] = []
         effects += self._ask(docket, now_s)
         effects += self._start_checks(docket, now_s)
@@ -379,10 +378,11 @@ class Auditor:
         return effects
 
     def _challenge(self, docket: Docket) -> list[Any]:
-        """Demand on chain what nobody got over the gateways, as late as is safe."""
+        """Demand on chain what nobody got over the gateways. Patience begins when this incarnation of ours began to
+        ask, or a restart of the validator would be the provider's trouble."""
         rules, now_s = self._settings.rules, self.directory.time_s
         last_s = self._ends_s(docket) - 2 * rules.answer_s
-        due_s = min(docket.beacon_at_s + self._settings.patience_s, last_s - self._settings.margin_s)
+        due_s = min(docket.drawn_at_s + self._settings.patience_s, last_s - self._settings.margin_s)
         if not due_s <= now_s <= last_s or EPOCH_LIST in docket.faults:
             return []
         effects: list[Any] = []

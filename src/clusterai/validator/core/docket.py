@@ -41,7 +41,6 @@ class Docket:
     __slots__ = (
         "asks",
         "beacon",
-        "beacon_at_s",
         "beacon_block",
         "block",
         "challenges",
@@ -51,6 +50,7 @@ class Docket:
         "committed_at_s",
         "committed_in",
         "drawn",
+        "drawn_at_s",
         "faults",
         "found",
         "next_ask_s",
@@ -67,8 +67,8 @@ class Docket:
         self.committed_at_s = -1
         self.beacon: Digest | None = None
         self.beacon_block = -1
-        self.beacon_at_s = -1
         self.drawn: tuple[int, ...] | None = None
+        self.drawn_at_s = -1
         self.receipts: tuple[Receipt, ...] | None = None
         self.shown: dict[int, Shown] = {}
         self.checking: dict[int, float] = {}
@@ -97,7 +97,7 @@ class Docket:
 
     def redraw(self) -> None:
         """The beacon was reorganised away. What was shown stays: it is bound to the root, not to the draw."""
-        self.beacon, self.beacon_block, self.beacon_at_s = None, -1, -1
+        self.beacon, self.beacon_block = None, -1
         self.drawn = None
 
     def missing(self) -> tuple[int, ...]:
