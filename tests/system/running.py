@@ -148,9 +148,9 @@ class Network:
         )
 
     def until_serving(self, nodes: int) -> None:
-        until(f"{nodes} nodes to serve", lambda: self._serving() >= nodes)
+        until(f"{nodes} nodes to serve", lambda: self.serving() >= nodes)
 
-    def _serving(self) -> int:
+    def serving(self) -> int:
         try:
             return sum(one["state"] == "ready" for one in self.http("nodes")["nodes"])
         except httpx.HTTPError:
