@@ -60,6 +60,8 @@ from clusterai.runtime.machine import Linked, Received, Send, Unlinked
 log = structlog.get_logger("gateway")
 
 SWEEP_S = 600.0
+FIRST_READ_S = 2.0
+"""How long the doors stay closed for the chain to be read; without a chain they open then."""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -202,6 +204,7 @@ class Gateway:
         self._client = client
         self._journal = journal
         self._caught_up = False
+        self._read = asyncio.Event()
         self.stopping = asyncio.Event()
 
     def trouble(self) -> str:
@@ -277,6 +280,7 @@ class Gateway:
         left = self.follower.behind - (cursor.number - self.follower.cursor.number)
         if not self._caught_up and left <= 0:
             self._caught_up = True
+            self._read.set()
             log.info("caught up", block=cursor.number)
 
     def _recover_receipts(self, journal: FlushedJournal) -> None:
@@ -336,6 +340,10 @@ class Gateway:
                         *((self.wallets.run(),) if self.config.wallets else ()),
                     )
                 ]
+                # Whoever dials before the chain was read would be refused as a stranger, and stay away for seconds.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(FIRST_READ_S):
+                        await self._read.wait()
                 await self.links.start()
                 self.driver.start()
                 serving = tasks.create_task(server.serve())
