@@ -25,12 +25,12 @@ from clusterai.ledger.core import calls
 from clusterai.ledger.core.calls import Call
 from clusterai.ledger.core.deploy import LOCAL, local_plan
 from clusterai.protocol.ids import ZERO_DIGEST, Digest, Role, digest, hex0x
-from clusterai.protocol.signing import Key
-from clusterai.protocol.statements import network_domain
+from clusterai.protocol.statements import Delegation, network_domain, signing_digest
 from tests.rooms.gateway.standin import StandIn
 
 TOKEN = 10**9
-READY_S = 30.0
+READY_S = 120.0
+"""A busy machine starts slowly; a healthy one needs 3 s."""
 T = TypeVar("T")
 
 
@@ -204,27 +204,22 @@ class Bed:
         )
         save_network(self.folder / "network.json", network)
         async with ChainClient(network) as client:
-            await self._enrol(client, self.gateway, Role.GATEWAY)
-            await transact(client, self.treasury, calls.Transfer(self.gateway.hot.address, 10_000 * TOKEN))
-            for person in (*self.people, *self.nodes):
-                await self._enrol(client, person, Role.PROVIDER)
-            await self._fund(client, self.account, 100 * TOKEN)
-        return network
-
-    async def _enrol(self, client: ChainClient, person: Person, role: Role) -> None:
-        steps: list[tuple[Key, Call]] = [(person.owner, calls.Register(int(role), ZERO_DIGEST))]
-        if role is Role.PROVIDER:
+            providers = (*self.people, *self.nodes)
             stake = 1000 * TOKEN
-            steps = [
-                (self.treasury, calls.Transfer(person.owner.address, stake)),
-                *steps,
-                (person.owner, calls.Approve(client.network.contracts.registry, stake)),
-                (person.owner, calls.Bond(stake)),
-            ]
-        domain = network_domain(client.network.chain_id, client.network.contracts.registry)
-        consent = calls.delegate(person.owner.address, person.hot.address, person.hot.sign, domain)
-        for key, call in [*steps, (person.owner, consent)]:
-            await transact(client, key, call)
+            await transact(
+                client,
+                self.treasury,
+                calls.Transfer(self.gateway.hot.address, 10_000 * TOKEN),
+                *(calls.Transfer(person.owner.address, stake) for person in providers),
+                calls.Approve(network.contracts.credit, 100 * TOKEN),
+            )
+            await asyncio.gather(
+                _enrol(client, self.gateway, Role.GATEWAY, 0),
+                *(_enrol(client, person, Role.PROVIDER, stake) for person in providers),
+            )
+            gateway = self.gateway.owner.address
+            await transact(client, self.treasury, calls.Fund(gateway, self.account, 100 * TOKEN))
+        return network
 
     async def _fund(self, client: ChainClient, account: Digest, amount_wei: int) -> None:
         gateway = self.gateway.owner.address
@@ -318,3 +313,13 @@ class Bed:
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def _enrol(client: ChainClient, person: Person, role: Role, stake_wei: int) -> None:
+    steps: list[Call] = [calls.Register(int(role), ZERO_DIGEST)]
+    if stake_wei:
+        steps += [calls.Approve(client.network.contracts.registry, stake_wei), calls.Bond(stake_wei)]
+    registry = network_domain(client.network.chain_id, client.network.contracts.registry)
+    owner, hot = person.owner.address, person.hot.address
+    consent = person.hot.sign(signing_digest(Delegation(owner, hot), registry))
+    await transact(client, person.owner, *steps, calls.Delegate(hot, consent))
