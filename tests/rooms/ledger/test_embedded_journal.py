@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from eth_account import Account
-from eth_hash.auto import keccak
 
 from clusterai.ledger.adapters.embedded.blocks import beacon
 from clusterai.ledger.adapters.embedded.chain import Chain, NonceTooHigh, NonceTooLow, WrongChain
@@ -16,6 +15,7 @@ from clusterai.ledger.adapters.embedded.genesis import Allocation, BrokenGenesis
 from clusterai.ledger.adapters.embedded.journal import BusyJournal, DamagedJournal, Journal, LogQuery
 from clusterai.ledger.adapters.embedded.transactions import Transaction, decode_transaction
 from clusterai.protocol.ids import Address
+from clusterai.protocol.keccak import keccak
 from clusterai.protocol.signing import Key
 from tests.rooms.ledger.conftest import CHAIN_ID, TOY
 

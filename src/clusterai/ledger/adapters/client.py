@@ -6,7 +6,6 @@ from typing import Any, cast
 import msgspec
 from eth_abi import abi
 from eth_abi.exceptions import DecodingError
-from eth_hash.auto import keccak
 
 from clusterai.ledger.adapters.jsonrpc import CallReverted, JsonRpc, Request, RpcRefused
 from clusterai.ledger.adapters.network import Network
@@ -15,6 +14,7 @@ from clusterai.ledger.core.abi import Codec
 from clusterai.ledger.core.calls import Call
 from clusterai.ledger.core.transaction import Fees
 from clusterai.protocol.ids import Address, Digest, address, digest, hex0x
+from clusterai.protocol.keccak import keccak
 
 
 class OtherChain(ValueError):

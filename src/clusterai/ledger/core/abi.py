@@ -9,12 +9,12 @@ from typing import Any, cast
 
 import msgspec
 from eth_abi import abi
-from eth_hash.auto import keccak
 
 from clusterai.ledger.artifacts import Artifact, Name, load
 from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.deploy import Addresses
 from clusterai.protocol.ids import ZERO_ADDRESS, Address
+from clusterai.protocol.keccak import keccak
 
 PANIC = bytes.fromhex("4e487b71")
 """Selector of Panic(uint256): arithmetic that overflowed, for us."""

@@ -14,11 +14,11 @@ the manifest says instead of x402's.
 from collections.abc import Callable
 
 import msgspec
-from eth_hash.auto import keccak
 
 from clusterai.ledger.artifacts import Artifact, Name
 from clusterai.protocol.eip712 import word
 from clusterai.protocol.ids import Address, address
+from clusterai.protocol.keccak import keccak
 from clusterai.protocol.money import WEI_PER_TOKEN
 
 CHANNELS_ADDRESS = address("0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003")

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 
 import msgspec
 from blake3 import blake3
-from eth_hash.auto import keccak
 
 from clusterai.ledger.adapters.embedded.evm import (
     ABSENT,
@@ -22,6 +21,7 @@ from clusterai.ledger.adapters.embedded.evm import (
 from clusterai.ledger.adapters.embedded.transactions import Transaction
 from clusterai.ledger.core.rlp import encode_rlp, integer_bytes
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
+from clusterai.protocol.keccak import keccak
 
 EMPTY_UNCLES = bytes.fromhex("1dcc4de8dec75d7aab85b567b6ccd41ad312451b948a7413f0a142fd40d49347")
 NO_BLOOM = bytes(256)

@@ -4,7 +4,6 @@ The transactions need no signatures and leave no receipts; what they did is simp
 """
 
 import msgspec
-from eth_hash.auto import keccak
 
 from clusterai.ledger.adapters.embedded.evm import (
     BLOCK_GAS_LIMIT,
@@ -18,6 +17,7 @@ from clusterai.ledger.adapters.embedded.evm import (
 )
 from clusterai.ledger.core.deploy import Plan
 from clusterai.protocol.ids import Address
+from clusterai.protocol.keccak import keccak
 
 
 class Allocation(msgspec.Struct, frozen=True):

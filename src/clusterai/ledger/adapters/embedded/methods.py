@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eth_hash.auto import keccak
-
 from clusterai.ledger.adapters.embedded import params as p
 from clusterai.ledger.adapters.embedded.blocks import Block
 from clusterai.ledger.adapters.embedded.chain import Chain
@@ -21,6 +19,7 @@ from clusterai.ledger.adapters.embedded.views import (
     transaction_view,
 )
 from clusterai.protocol.ids import ZERO_ADDRESS, hex0x
+from clusterai.protocol.keccak import keccak
 
 CLIENT_VERSION = "clusterai-embedded/0.1.0/revm"
 _CALL_FIELDS = frozenset(

@@ -6,10 +6,10 @@ refused (leading zeros, long lengths, trailing bytes, high s), so that one trans
 
 import msgspec
 from coincurve import PublicKey
-from eth_hash.auto import keccak
 
 from clusterai.ledger.core.rlp import BadRlp, Rlp, decode_rlp, encode_rlp, integer_bytes
 from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.keccak import keccak
 
 MAX_TRANSACTION_BYTES = 128 * 1024
 """As go-ethereum's pool: initcode may be 48 KiB, and nothing honest comes near the rest."""

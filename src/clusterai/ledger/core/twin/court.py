@@ -1,7 +1,6 @@
 """Court.sol: commitments, the beacon, the draw, challenges, verdicts."""
 
 import msgspec
-from eth_hash.auto import keccak
 
 from clusterai.ledger.core.events import (
     BeaconRecorded,
@@ -19,6 +18,7 @@ from clusterai.ledger.core.twin.state import Revert, Transaction, World, checked
 from clusterai.ledger.core.twin.token import Token
 from clusterai.protocol import merkle
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
+from clusterai.protocol.keccak import keccak
 from clusterai.protocol.signing import BadSignature
 from clusterai.protocol.statements import EPOCH_LIST, Clearance, Outcome, Verdict, signing_digest
 
