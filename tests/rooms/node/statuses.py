@@ -6,13 +6,14 @@ from typing import Any
 import msgspec
 
 from clusterai.node.adapters.watch import LinkView, ModelView, Status
+from tests.rooms.node.stubgateway import NODE
 
 
 def status(**changes: Any) -> Status:
     plain = Status(
         pid=os.getpid(),
         at_s=0,
-        owner="0x" + "4e" * 20,
+        owner="0x" + NODE.hex(),
         hot="0x" + "4d" * 20,
         phase="running",
         chain_block=7,

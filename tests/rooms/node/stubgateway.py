@@ -6,10 +6,11 @@ from pathlib import Path
 
 import msgspec
 
+from clusterai.ledger import artifacts
 from clusterai.ledger.adapters.follower import Cursor
 from clusterai.ledger.adapters.network import Network, save_key, save_network
 from clusterai.ledger.core import events
-from clusterai.ledger.core.deploy import LOCAL, Addresses
+from clusterai.ledger.core.deploy import LOCAL, local_plan
 from clusterai.node.adapters.chainlog import ChainLog
 from clusterai.protocol import canonical
 from clusterai.protocol.eip712 import typed_digest
@@ -43,45 +44,44 @@ from clusterai.runtime.core.greeting import Identity, Reason
 from clusterai.work.inference import KIND, Generation, Sampling
 from clusterai.work.inference.core import tiny
 
-NODE, GATEWAY = Address(b"N" * 20), Address(b"G" * 20)
+NODE_OWNER, GATEWAY_OWNER, DEPLOYER = Key(b"N" * 32), Key(b"G" * 32), Key(b"D" * 32)
+NODE, GATEWAY = NODE_OWNER.address, GATEWAY_OWNER.address
 NODE_HOT, GATEWAY_HOT = Key(b"n" * 32), Key(b"g" * 32)
-TOKEN = Address(b"T" * 20)
-CONTRACTS = Addresses(TOKEN, *(Address(name * 20) for name in (b"R", b"C", b"D", b"J", b"F", b"U")))
-GENESIS = Digest(b"0" * 32)
-NETWORK = network_domain(31415, CONTRACTS.registry)
-CHANNELS = channels_domain(31415, CONTRACTS.channels)
+CHAIN_ID = 31415
+CONTRACTS = local_plan(artifacts.load, DEPLOYER.address).addresses
+TOKEN = CONTRACTS.token
+NOWHERE, NO_GENESIS = "http://127.0.0.1:9", Digest(b"0" * 32)
+NETWORK = network_domain(CHAIN_ID, CONTRACTS.registry)
+CHANNELS = channels_domain(CHAIN_ID, CONTRACTS.channels)
 CONFIG = ChannelConfig(GATEWAY, GATEWAY_HOT.address, NODE, NODE, TOKEN, 900, b"s" * 32)
 CHANNEL = CONFIG.channel_id(CHANNELS)
 BALANCE_WEI = 10**12
 PATIENCE_S = 30
 
 
-def prepare(folder: Path, gateway_url: str, now_s: int, **model: object) -> Path:
-    """A node's folder as it lies after its first hours: key, manifest, config, and the chain's story so far. The chain
-    itself is away, and stays so. Returns the configuration's path."""
+def prepare(
+    folder: Path,
+    gateway_url: str,
+    now_s: int,
+    *,
+    rpc_url: str = NOWHERE,
+    genesis: Digest = NO_GENESIS,
+    told: bool = True,
+    **model: object,
+) -> Path:
+    """A node's folder: key, manifest and configuration, whose path is returned.
 
+    Args:
+        told: the chain's story so far lies there too, as it does after the first hours. Without `rpc_url` the chain
+            itself is away, and stays so.
+    """
     network = Network(
-        chain_id=31415,
-        rpc_urls=("http://127.0.0.1:9",),
-        contracts=CONTRACTS,
-        genesis=GENESIS,
-        rules=LOCAL,
+        chain_id=CHAIN_ID, rpc_urls=(rpc_url,), contracts=CONTRACTS, genesis=genesis, rules=LOCAL
     )
     save_network(folder / "network.json", network)
     save_key(folder / "hot.key", NODE_HOT)
-    log = ChainLog(folder / "data" / "chain.sqlite", GENESIS)
-    log.append(
-        [
-            events.Registered(NODE, Role.PROVIDER, ZERO_DIGEST),
-            events.Delegated(NODE, NODE_HOT.address),
-            events.Registered(GATEWAY, Role.GATEWAY, ZERO_DIGEST),
-            events.Delegated(GATEWAY, GATEWAY_HOT.address),
-            events.Deposited(CHANNEL, GATEWAY, NODE, BALANCE_WEI, BALANCE_WEI),
-            events.Block(1, now_s),
-        ],
-        Cursor(1),
-    )
-    log.close()
+    if told:
+        _tell(folder / "data" / "chain.sqlite", genesis, now_s)
     config = {
         "data": "data",
         "network": "network.json",
@@ -95,6 +95,22 @@ def prepare(folder: Path, gateway_url: str, now_s: int, **model: object) -> Path
     path = folder / "node.json"
     path.write_bytes(msgspec.json.encode(config))
     return path
+
+
+def _tell(path: Path, genesis: Digest, now_s: int) -> None:
+    log = ChainLog(path, genesis)
+    log.append(
+        [
+            events.Registered(NODE, Role.PROVIDER, ZERO_DIGEST),
+            events.Delegated(NODE, NODE_HOT.address),
+            events.Registered(GATEWAY, Role.GATEWAY, ZERO_DIGEST),
+            events.Delegated(GATEWAY, GATEWAY_HOT.address),
+            events.Deposited(CHANNEL, GATEWAY, NODE, BALANCE_WEI, BALANCE_WEI),
+            events.Block(1, now_s),
+        ],
+        Cursor(1),
+    )
+    log.close()
 
 
 class Ordered:

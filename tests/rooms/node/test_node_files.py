@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from clusterai.audit.adapters.sealing import SealKey
 from clusterai.audit.core.opening import ListOpening, ReceiptOpening, unpack_answer
@@ -12,13 +13,14 @@ from clusterai.ledger.core import events
 from clusterai.node.adapters.chainlog import ChainLog, OtherNetwork
 from clusterai.node.adapters.openings import opened, prepared
 from clusterai.node.adapters.vault import Vault, WrongKey
-from clusterai.node.adapters.watch import StatusFile
+from clusterai.node.adapters.watch import Metrics, StatusFile
 from clusterai.node.config import BadConfig, load_config
 from clusterai.node.core.leases import OpenEpoch, Prepare
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import Answer, AskEpoch, EpochOpened, Transcript
 from clusterai.protocol.statements import Order, Receipt
+from tests.rooms.node.statuses import status
 
 SECRET = b"s" * 32
 ADDRESS, DIGEST = Address(bytes(20)), Digest(bytes(32))
@@ -243,8 +245,6 @@ def test_a_missing_configuration_is_refused(tmp_path: Path) -> None:
 
 def test_a_status_is_written_when_it_changes(tmp_path: Path) -> None:
     """Readers see whole statuses, and the time of the last change."""
-    from tests.rooms.node.statuses import status
-
     file = StatusFile(tmp_path / "status.json")
     file.write(status(at_s=1))
     file.write(status(at_s=2))
@@ -253,3 +253,22 @@ def test_a_status_is_written_when_it_changes(tmp_path: Path) -> None:
     assert msgspec.json.decode((tmp_path / "status.json").read_bytes())["at_s"] == 3
     file.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_metrics_tell_money_links_models_and_refusals() -> None:
+    """A scrape reads the present status, and counts what was refused and noted by name."""
+    metrics = Metrics(lambda: status(owed_wei=123))
+    metrics.refused["busy"] += 2
+    metrics.noted["disputed"] += 1
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    text = generate_latest(registry).decode()
+    for line in (
+        "clusterai_node_owed_wei 123.0",
+        "clusterai_node_receipts_total 3.0",
+        'clusterai_node_link_up{gateway="0x4747474747474747474747474747474747474747"} 1.0',
+        'clusterai_node_model_ready{model="tiny"} 1.0',
+        'clusterai_node_refused_total{code="busy"} 2.0',
+        'clusterai_node_noted_total{what="disputed"} 1.0',
+    ):
+        assert line in text, text

@@ -675,3 +675,66 @@ def test_a_barred_peer_can_be_dropped(tmp_path: Path) -> None:
             await until(lambda: client.status()[0].why.startswith(f"refused: {Reason.BARRED}"))
 
     run(test())
+
+
+def test_linked_peers_are_bounded(tmp_path: Path) -> None:
+    """A full gateway turns the next away with a reason; one that is already linked may connect again."""
+
+    async def test() -> None:
+        directory = Directory(**GW_AND_NODE, other=Role.PROVIDER)
+        async with (
+            Gateway(tmp_path, directory, "gw", Limits(peers=1)) as gateway,
+            stranger(gateway.url) as first,
+            stranger(gateway.url) as second,
+            stranger(gateway.url) as again,
+        ):
+            await first.get_in("node")
+            await second.hello()
+            await second.connection.send(second.greeting("other"))
+            answer = hear(await second.heard())
+            assert isinstance(answer, TurnedAway)
+            assert answer.code == Reason.FULL
+            await again.get_in("node")
+
+    run(test())
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_another_version_is_told_so(tmp_path: Path, version: int) -> None:
+    """Who speaks another handshake hears that versions differ, before any greeting."""
+
+    async def test() -> None:
+        async with (
+            Gateway(tmp_path, Directory(), "gw", QUICK) as gateway,
+            stranger(gateway.url) as other,
+        ):
+            await other.connection.send(canonical.encode(Hello(version, bytes(32))))
+            answer = hear(await other.heard())
+            assert isinstance(answer, TurnedAway)
+            assert answer.code == Reason.VERSION
+
+    run(test())
+
+
+def test_messages_out_of_turn_end_the_connection(tmp_path: Path) -> None:
+    """A greeting before Hello, a second Hello, or a Welcome from a caller: none is an answer to anything."""
+
+    async def test() -> None:
+        async with Gateway(tmp_path, Directory(**GW_AND_NODE), "gw", Limits()) as gateway:
+            for number, messages in enumerate(([Welcome()], [Hello(1, bytes(32)), Hello(1, bytes(32))])):
+                async with stranger(gateway.url) as villain:
+                    for message in messages:
+                        await villain.connection.send(canonical.encode(message))
+                    async with asyncio.timeout(PATIENCE_S):
+                        await villain.connection.wait_closed()
+                await until(lambda seen=number + 1: gateway.server.refused.get("malformed") == seen)
+
+    run(test())
+
+
+def test_a_certificate_is_made_once_and_its_key_is_private(tmp_path: Path) -> None:
+    """A restarted gateway shows the same certificate; nobody else reads its key."""
+    made, again = certificate(tmp_path), certificate(tmp_path)
+    assert made == again
+    assert made.key.stat().st_mode & 0o077 == 0
+    assert certificate(tmp_path / "other").fingerprint != made.fingerprint
