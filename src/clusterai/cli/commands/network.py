@@ -56,17 +56,21 @@ def up(
     The first time it makes keys, a chain with the contracts, and an account with credit; after that it resumes what
     is in the data folder. Ctrl-C stops everything and loses nothing.
     """
-    from clusterai.cli.local import up as network
+    from clusterai.cli.local import wish as wishes
     from clusterai.cli.local.ports import Ports
 
     folder = options.folder(data)
-    wish = network.Wish(Ports.beside(port), nodes, model)
+    wish = wishes.Wish(Ports.beside(port), nodes, model)
     if dry_run:
-        network.describe(folder, wish, json)
+        wishes.describe(folder, wish, json)
     elif detach:
-        network.run_detached(folder, wish, json)
+        from clusterai.cli.local.detached import run_detached
+
+        run_detached(folder, wish, json)
     else:
-        network.run(folder, wish, json)
+        from clusterai.cli.local.up import run
+
+        run(folder, wish, json)
 
 
 def down(data: options.Data = None, quiet: options.Quiet = False, json: options.Json = False) -> None:

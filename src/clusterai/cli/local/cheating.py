@@ -147,7 +147,7 @@ def restore(folder: DataFolder) -> list[str]:
             return []
         people = _people(folder, nodes)
         ports = _ports(state)
-        asyncio.run(bootstrap.settle_in(folder, services.chain_url(ports), people, services.key_ring(folder)))
+        asyncio.run(bootstrap.settle_in(folder, ports.chain_url, people, services.key_ring(folder)))
         for service, one in zip(nodes, people.nodes, strict=True):
             if service in restored:
                 services.write_node(folder, ports, people, one, state.model, None)

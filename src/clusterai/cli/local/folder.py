@@ -61,6 +61,10 @@ class Cheat(msgspec.Struct, frozen=True):
     weights: str
 
 
+def node_name(at: int) -> str:
+    return f"node-{at + 1}"
+
+
 class DataFolder:
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().resolve()
@@ -175,3 +179,13 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
+
+
+def tail(path: Path, lines: int = 12) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 16_384))
+            found = file.read().decode(errors="replace").splitlines()[-lines:]
+    except OSError:
+        return "    (no log)"
+    return "\n".join(f"    {line}" for line in found)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from clusterai.cli.local.folder import DataFolder
+from clusterai.cli.local.folder import DataFolder, node_name
 from clusterai.ledger.adapters.network import make_key
 from clusterai.protocol.ids import Role
 from clusterai.protocol.money import WEI_PER_TOKEN
@@ -38,10 +38,6 @@ class People(msgspec.Struct, frozen=True):
 
     def everyone(self) -> tuple[Person, ...]:
         return (self.gateway, self.validator, *self.nodes)
-
-
-def node_name(at: int) -> str:
-    return f"node-{at + 1}"
 
 
 def make_people(folder: DataFolder, nodes: int) -> People:

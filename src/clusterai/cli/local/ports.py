@@ -18,6 +18,14 @@ class Ports(msgspec.Struct, frozen=True):
     chain: int
     validator: int
 
+    @property
+    def api_url(self) -> str:
+        return f"http://{HOST}:{self.api}"
+
+    @property
+    def chain_url(self) -> str:
+        return f"http://{HOST}:{self.chain}"
+
     @classmethod
     def beside(cls, api: int) -> "Ports":
         return cls(api, api + 1, api + 2, api + 3)

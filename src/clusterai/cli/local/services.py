@@ -20,14 +20,6 @@ ONE_THREAD = (("OMP_NUM_THREADS", "1"),)
 """Several engines share the cores: one thread each is fastest."""
 
 
-def api_url(ports: Ports) -> str:
-    return f"http://{HOST}:{ports.api}"
-
-
-def chain_url(ports: Ports) -> str:
-    return f"http://{HOST}:{ports.chain}"
-
-
 def chain(folder: DataFolder, ports: Ports, people: People) -> Service:
     """The deployer holds the whole supply: it is the treasury."""
     return Service(
@@ -44,7 +36,7 @@ def chain(folder: DataFolder, ports: Ports, people: People) -> Service:
         ),
         log=folder.log_of("chain"),
         ready=probes.listens(ports.chain),
-        url=chain_url(ports),
+        url=ports.chain_url,
     )
 
 
@@ -65,9 +57,9 @@ def gateway(folder: DataFolder, ports: Ports, people: People, model: str) -> Ser
         module="clusterai.gateway",
         arguments=("--config", str(_written(folder, "gateway", config))),
         log=folder.log_of("gateway"),
-        ready=probes.answers(f"{api_url(ports)}/healthz"),
+        ready=probes.answers(f"{ports.api_url}/healthz"),
         rank=1,
-        url=api_url(ports),
+        url=ports.api_url,
     )
 
 
@@ -79,7 +71,7 @@ def node(folder: DataFolder, ports: Ports, people: People, one: Person, model: s
         module="clusterai.node",
         arguments=("--config", str(config)),
         log=folder.log_of(one.name),
-        ready=probes.serves(api_url(ports), checksummed(one.owner.address)),
+        ready=probes.serves(ports.api_url, checksummed(one.owner.address)),
         rank=2,
         environment=ONE_THREAD,
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from clusterai.cli.failure import Failure
-from clusterai.cli.local.folder import ServiceState
+from clusterai.cli.local.folder import ServiceState, tail
 
 FIRST_BACKOFF_S = 0.25
 MOST_BACKOFF_S = 10.0
@@ -209,16 +209,6 @@ class Supervisor:
                     f"read {service.log}; if it makes no sense, report it with that file",
                 )
             )
-
-
-def tail(path: Path, lines: int = 12) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 16_384))
-            found = file.read().decode(errors="replace").splitlines()[-lines:]
-    except OSError:
-        return "    (no log)"
-    return "\n".join(f"    {line}" for line in found)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

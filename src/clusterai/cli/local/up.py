@@ -9,43 +9,17 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from typing import Literal
-
-import msgspec
 
 from clusterai.cli import say
 from clusterai.cli.failure import Failure
 from clusterai.cli.local import bootstrap, models, ports, services
-from clusterai.cli.local.folder import DataFolder, LocalAccount, UpState
-from clusterai.cli.local.people import make_people, node_name
+from clusterai.cli.local.folder import DataFolder, UpState, tail
+from clusterai.cli.local.people import make_people
 from clusterai.cli.local.progress import Progress
-from clusterai.cli.local.supervisor import Supervisor, tail
-
-READY_S = 300.0
-"""The first start converts a model; a slow disk may take minutes for a big one."""
-
-
-class Wish(msgspec.Struct, frozen=True):
-    """What `up` was asked for."""
-
-    ports: ports.Ports
-    nodes: int
-    model: str
-
-
-class Ready(msgspec.Struct, frozen=True):
-    """What a person or a program needs to use the network."""
-
-    data: str
-    console: str
-    openai_base_url: str
-    openai_api_key: str
-    model: str
-    curl: str
-    ready_after_s: float
+from clusterai.cli.local.supervisor import Supervisor
+from clusterai.cli.local.wish import READY_S, Wish, announce, ready
 
 
 def run(folder: DataFolder, wish: Wish, json: bool) -> None:
@@ -56,54 +30,6 @@ def run(folder: DataFolder, wish: Wish, json: bool) -> None:
         asyncio.run(_Network(folder, wish, json).run())
     finally:
         folder.let_go()
-
-
-def run_detached(folder: DataFolder, wish: Wish, json: bool) -> None:
-    """Start `up` in a session of its own and wait until it is ready."""
-    folder.hold()
-    folder.let_go()
-    ports.check(wish.ports, str(folder.root))
-    folder.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    command = [sys.executable, "-m", "clusterai.cli", "up", "--quiet", "--data", str(folder.root)]
-    command += ["--port", str(wish.ports.api), "--nodes", str(wish.nodes), "--model", wish.model]
-    with folder.log.open("wb") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-    ends_s = time.monotonic() + READY_S
-    with Progress() as progress:
-        while True:
-            state = folder.state()
-            mine = state if state is not None and state.pid == process.pid else None
-            if mine and mine.phase == "ready":
-                break
-            if process.poll() is not None:
-                raise Failure(
-                    "the network didn't start", "it said:\n" + tail(folder.log), f"read {folder.log}"
-                )
-            if time.monotonic() > ends_s:
-                process.terminate()
-                raise Failure(f"not ready after {READY_S:.0f} s", next=f"read {folder.log}")
-            if mine:
-                progress.show(mine.doing)
-            time.sleep(0.05)
-    _announce(_ready(folder, wish, mine.ready_after_s or 0.0), json, detached=True)
-
-
-def describe(folder: DataFolder, wish: Wish, json: bool) -> None:
-    """What `up` would do, for `--dry-run`."""
-    known = folder.manifest.exists()
-    plan = {
-        "data": str(folder.root),
-        "resumes": known,
-        "ports": msgspec.to_builtins(wish.ports),
-        "model": wish.model,
-        "processes": ["chain", "gateway", *(node_name(at) for at in range(wish.nodes)), "validator"],
-    }
-    if json:
-        say.emit(plan)
-    else:
-        say.pairs(plan.items())
 
 
 class _Network:
@@ -155,13 +81,13 @@ class _Network:
         self._phase, self._doing = "ready", ""
         self._write_state()
         self._progress.close()
-        _announce(_ready(self._folder, self._wish, self._ready_after_s), self._json, detached=False)
+        announce(ready(self._folder, self._wish, self._ready_after_s), self._json, detached=False)
         await supervisor.until_broken()
 
     async def _start(self, supervisor: Supervisor) -> None:
         folder, wish = self._folder, self._wish
         people = make_people(folder, wish.nodes)
-        url, ring = services.chain_url(wish.ports), services.key_ring(folder)
+        url, ring = wish.ports.chain_url, services.key_ring(folder)
         chain = services.chain(folder, wish.ports, people)
         gateway = services.gateway(folder, wish.ports, people, wish.model)
         validator = services.validator(folder, wish.ports, people)
@@ -208,34 +134,11 @@ class _Network:
                 pid=os.getpid(),
                 phase=self._phase,
                 started_s=self._started_s,
-                gateway=services.api_url(self._wish.ports),
-                chain=services.chain_url(self._wish.ports),
+                gateway=self._wish.ports.api_url,
+                chain=self._wish.ports.chain_url,
                 model=self._wish.model,
                 services=supervisor.states() if supervisor else (),
                 ready_after_s=self._ready_after_s,
                 doing=self._doing,
             )
         )
-
-
-def _ready(folder: DataFolder, wish: Wish, after_s: float) -> Ready:
-    account: LocalAccount = folder.local_account()
-    base = f"{services.api_url(wish.ports)}/v1"
-    curl = (
-        f"curl {base}/chat/completions -H 'Authorization: Bearer {account.key}' -H 'Content-Type: application/json' "
-        f'-d \'{{"model": "{wish.model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}\''
-    )
-    return Ready(str(folder.root), services.api_url(wish.ports), base, account.key, wish.model, curl, after_s)
-
-
-def _announce(ready: Ready, json: bool, detached: bool) -> None:
-    if json:
-        say.emit(ready)
-        return
-    data = f" --data {ready.data}" if ready.data else ""
-    say.say(f"\n[bold green]ready[/] after {ready.ready_after_s:.1f} s; console: [bold]{ready.console}[/]\n")
-    print(f"export OPENAI_BASE_URL={ready.openai_base_url}")
-    print(f"export OPENAI_API_KEY={ready.openai_api_key}")
-    print(f"\n{ready.curl}", flush=True)
-    say.say(f"\nwatch a cheat being caught:  clusterai demo cheat{data}")
-    say.say(f"stop:  clusterai down{data}" if detached else "stop:  Ctrl-C")

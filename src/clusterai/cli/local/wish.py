@@ -1,0 +1,69 @@
+"""What `up` is asked for and what it answers. Light: the one who waits for a detached network imports no more."""
+
+import msgspec
+
+from clusterai.cli import say
+from clusterai.cli.local.folder import DataFolder, LocalAccount, node_name
+from clusterai.cli.local.ports import Ports
+
+READY_S = 300.0
+"""The first start converts a model; a slow disk may take minutes for a big one."""
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What `up` was asked for."""
+
+    ports: Ports
+    nodes: int
+    model: str
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """What a person or a program needs to use the network."""
+
+    data: str
+    console: str
+    openai_base_url: str
+    openai_api_key: str
+    model: str
+    curl: str
+    ready_after_s: float
+
+
+def describe(folder: DataFolder, wish: Wish, json: bool) -> None:
+    """What `up` would do, for `--dry-run`."""
+    known = folder.manifest.exists()
+    plan = {
+        "data": str(folder.root),
+        "resumes": known,
+        "ports": msgspec.to_builtins(wish.ports),
+        "model": wish.model,
+        "processes": ["chain", "gateway", *(node_name(at) for at in range(wish.nodes)), "validator"],
+    }
+    if json:
+        say.emit(plan)
+    else:
+        say.pairs(plan.items())
+
+
+def ready(folder: DataFolder, wish: Wish, after_s: float) -> Ready:
+    account: LocalAccount = folder.local_account()
+    base = f"{wish.ports.api_url}/v1"
+    curl = (
+        f"curl {base}/chat/completions -H 'Authorization: Bearer {account.key}' -H 'Content-Type: application/json' "
+        f'-d \'{{"model": "{wish.model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}\''
+    )
+    return Ready(str(folder.root), wish.ports.api_url, base, account.key, wish.model, curl, after_s)
+
+
+def announce(made: Ready, json: bool, detached: bool) -> None:
+    if json:
+        say.emit(made)
+        return
+    data = f" --data {made.data}" if made.data else ""
+    say.say(f"\n[bold green]ready[/] after {made.ready_after_s:.1f} s; console: [bold]{made.console}[/]\n")
+    print(f"export OPENAI_BASE_URL={made.openai_base_url}")
+    print(f"export OPENAI_API_KEY={made.openai_api_key}")
+    print(f"\n{made.curl}", flush=True)
+    say.say(f"\nwatch a cheat being caught:  clusterai demo cheat{data}")
+    say.say(f"stop:  clusterai down{data}" if detached else "stop:  Ctrl-C")
