@@ -309,3 +309,13 @@ def test_a_lazy_validator_cannot_follow() -> None:
     assert evidence <= set(stage.seat.kept)
     guesses = [canonical.digest(receipt) for kept in stage.provider.epochs.values() for receipt, _, _ in kept]
     assert not evidence & set(guesses)
+
+
+def test_few_transcripts_are_shown_for_much_fraud() -> None:
+    """Twelve wrong receipts are worth one conviction: no more than four cases are voted on, and so published."""
+    stage = Stage(SwapsWeights)
+    stage.serve(12)
+    stage.commit()
+    stage.play(45)
+    assert stage.convicted
+    assert 0 < len(stage.seat.votes()) <= 4

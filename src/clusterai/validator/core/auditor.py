@@ -84,8 +84,13 @@ ASK_AT_ONCE = 32
 
 CHALLENGES_AT_ONCE = 4
 MOST_OVERHEARD = 10_000
+MOST_ACCUSED = 4
+"""Verdicts on one epoch. One convicts; the others are for validators that became convinced a receipt earlier or later.
+Each shows somebody's prompt and answer to the world."""
 AGAIN = frozenset({"AnswerPending", "BeaconPending", "AlreadyChallenged"})
 """Reverts that say "not yet": the same call may succeed in a later block."""
+DONE = frozenset({"AlreadyConvicted", "AlreadyVoted", "AlreadyCleared", "NotChallenged"})
+"""Reverts that say "no need": another was first, or we were, before a restart."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -443,8 +448,8 @@ class Auditor:
 
     def _judge(self, docket: Docket) -> list[Any]:
         effects: list[Any] = []
-        for index, fault in docket.faults.items():
-            effects += self._accuse(docket, index, Outcome.FRAUD, fault.code, fault.detail)
+        for fault in sorted(docket.faults.values(), key=lambda it: (it.index != EPOCH_LIST, it.index)):
+            effects += self._accuse(docket, fault.index, Outcome.FRAUD, fault.code, fault.detail)
         weighed = self._memory.weighed.get(docket.commitment.root)
         for index in weighed.suspects if weighed is not None else ():
             detail = _describe(docket.found[index]) if index in docket.found else ""
@@ -475,6 +480,8 @@ class Auditor:
         """Decide on a verdict, once and for ever: two on one receipt would cost this validator its stake."""
         c = docket.commitment
         if (c.provider, c.epoch, index) in self._memory.accused or docket.key in self._memory.cleared:
+            return []
+        if len(self._memory.accusations(docket.key)) >= MOST_ACCUSED:
             return []
         leaf, path = ZERO_DIGEST, tuple[Digest, ...]()
         evidence = canonical.digest(ListCase(c.provider, c.epoch, c.root, index))
@@ -771,6 +778,8 @@ class Auditor:
     def _reverted(self, key: str, reason: str) -> list[Any]:
         if reason in AGAIN:
             self._submitted.pop(key, None)
+        if reason in DONE:
+            return []
         note = Noted("refused_by_chain", self._settings.me, 0, 0, f"{key}: {reason}")
         return [note]
 
