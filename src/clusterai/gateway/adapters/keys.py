@@ -144,7 +144,7 @@ class KeyRing:
 
 def _key(row: tuple[str, bytes, str, str, bytes, int]) -> ApiKey:
     limits = msgspec.json.decode(row[4], type=Limits)
-    return ApiKey(row[0], Digest(row[1]), row[2], tuple(row[3].split(",")), limits, row[5])
+    return ApiKey(row[0], Digest(row[1]), row[2], tuple(filter(None, row[3].split(","))), limits, row[5])
 
 
 def _hash(secret: str) -> bytes:

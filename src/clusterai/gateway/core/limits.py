@@ -1,6 +1,11 @@
 """How much one key may ask: requests and tokens a minute, and how many at once."""
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
+
+Rate = Annotated[int, Meta(ge=0, le=10**12)]
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -12,9 +17,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         at_once: requests that run side by side.
     """
 
-    requests_per_minute: int = 600
-    tokens_per_minute: int = 1_000_000
-    at_once: int = 64
+    requests_per_minute: Rate = 600
+    tokens_per_minute: Rate = 1_000_000
+    at_once: Rate = 64
 
 
 class Bucket:
