@@ -28,7 +28,8 @@ def slow(fresh: Network) -> Network:
 
 
 def story(network: Network, **options: Any) -> Any:
-    return network.openai().chat.completions.create(
+    create: Any = network.openai().chat.completions.create
+    return create(
         model="tiny",
         messages=[{"role": "user", "content": "Tell me a story."}],
         max_tokens=TOKENS,
@@ -47,7 +48,7 @@ def test_a_stream_goes_on_elsewhere_with_the_very_same_tokens(slow: Network):
     before = slow.told("account")["charged_wei"]
     stream = story(slow, stream=True, stream_options={"include_usage": True})
     text: list[str] = []
-    killed = ""
+    killed, restarts = "", 0
     extra: dict[str, Any] = {}
     for part in stream:
         if part.choices:

@@ -1,9 +1,5 @@
 """`clusterai version`: which version this is, and of which parts."""
 
-import platform
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
-
 import typer
 
 from clusterai.cli import options, say
@@ -17,12 +13,18 @@ def join(app: typer.Typer) -> None:
 
 def show(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version as installed
+
         print(f"clusterai {installed('clusterai')}")
         raise typer.Exit
 
 
 def version(json: options.Json = False) -> None:
     """Print the versions of this program and of what it runs on."""
+    import platform
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
     found = {"clusterai": installed("clusterai"), "python": platform.python_version()}
     for part in PARTS:
         try:
