@@ -34,7 +34,7 @@ from clusterai.ledger.core.events import Event, Transferred
 from clusterai.ledger.core.transaction import sign_transaction
 from clusterai.protocol.ids import Address, hex0x
 from clusterai.protocol.signing import Key
-from tests.rooms.ledger.conftest import CHAIN_ID, OWNER, World, start_embedded, start_world
+from tests.rooms.ledger.conftest import CHAIN_ID, OWNER, Process, World, start_embedded, start_world
 
 SENDERS = 32
 SOMEBODY = Address(b"\x88" * 20)
@@ -100,8 +100,12 @@ async def through_outbox(client: ChainClient, key: Key, count: int, folder: Path
 
 
 def cpu_s(world: World) -> float:
+    return process_cpu_s(world.process)
+
+
+def process_cpu_s(process: Process) -> float:
     """Processor time of the chain's process so far."""
-    fields = Path(f"/proc/{world.process.popen.pid}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{process.popen.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -133,13 +137,16 @@ async def measure(world: World, count: int, folder: Path) -> dict[str, float]:
         follower = LogFollower(
             client, lambda new, _: events.extend(new), Cursor(world.network.start_block - 1)
         )
-        start_s = time.perf_counter()
+        start_s, own_s, used_s = time.perf_counter(), time.process_time(), cpu_s(world)
         while await follower.step():
             pass
         took_s = time.perf_counter() - start_s
+        own_s, used_s = time.process_time() - own_s, cpu_s(world) - used_s
         found = sum(isinstance(event, Transferred) for event in events)
         assert found >= 4 * count
         rates["events/s, follower"] = found / took_s
+        rates["CPU us, event, chain"] = used_s / found * 1e6
+        rates["CPU us, event, follower"] = own_s / found * 1e6
     return rates
 
 
@@ -152,7 +159,7 @@ async def fill(url: str, world: World, count: int, seed: int) -> None:
 
 
 def start_up(counts: Sequence[int], folder: Path) -> dict[str, float]:
-    """Process start to listening, the median of three, beside a bare interpreter that imports the same."""
+    """Process start to listening, the median of three."""
     seconds: dict[str, float] = {}
     world = start_world(is_anvil=False, data=folder)
     process, held = world.process, 0
@@ -160,12 +167,15 @@ def start_up(counts: Sequence[int], folder: Path) -> dict[str, float]:
         asyncio.run(fill(process.url, world, count - held, at))
         held = count
         took_s: list[float] = []
+        used_s: list[float] = []
         for _ in range(3):
             process.kill()
             start_s = time.perf_counter()
             process = start_embedded(folder)
             took_s.append(time.perf_counter() - start_s)
+            used_s.append(process_cpu_s(process))
         seconds[f"start-up s, {count} transactions"] = statistics.median(took_s)
+        seconds[f"CPU s, start-up, {count} transactions"] = statistics.median(used_s)
     process.end()
     return seconds
 
@@ -183,7 +193,7 @@ def main() -> None:
             for what, rate in asyncio.run(measure(world, args.transactions, folder)).items():
                 rows.setdefault(what, {})[peer] = round(rate)
             world.process.end()
-        started = start_up([0, 1_000, 10_000], folder / "start")
+        started = start_up([0, 1_000, 10_000, 30_000], folder / "start")
     for row in rows.values():
         row["ratio"] = round(row["embedded"] / row["anvil"], 2)
     rows |= {what: {"embedded": round(value, 2)} for what, value in started.items()}
