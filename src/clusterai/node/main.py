@@ -92,7 +92,7 @@ class Node:
         folder = config.data
         domain = network_domain(network.chain_id, network.contracts.registry)
         self.directory = Directory()
-        self.chainlog = ChainLog(folder / "chain.sqlite", network.genesis)
+        self.chainlog = ChainLog(folder / "chainlog.sqlite", network.genesis)
         self.vault = Vault(folder / "transcripts.sqlite", key.secret(), synchronous)
         self.journal = SqliteJournal(folder / "journal.sqlite", synchronous)
         self.book = LeaseBook(self._terms(key), self.directory, KINDS)
@@ -112,7 +112,9 @@ class Node:
         self._follower: LogFollower | None = None
         self._chain_known = asyncio.Event()
         self._trouble = ""
-        self.driver = Driver(self.book, self.journal, self._perform)
+        self._heard_at_s: float | None = None
+        """the time of a replayed event; the clock's else"""
+        self.driver = Driver(self.book, self.journal, self._perform, self._clock)
 
     def _terms(self, key: Key) -> Terms:
         network, rules = self.network, self.network.rules
@@ -138,8 +140,10 @@ class Node:
         Raises:
             OtherChain, NoSuchModel, Altered, TooDeep and what else makes going on senseless, in an ExceptionGroup.
         """
-        for event in self.chainlog.events():
+        for at_s, event in self.chainlog.events():
+            self._heard_at_s = at_s
             self._hear(event)
+        self._heard_at_s = None
         if self.chainlog.cursor() is not None:
             self._chain_known.set()
         self.driver.start()
@@ -222,11 +226,14 @@ class Node:
 
     # --- in ---
 
+    def _clock(self) -> float:
+        return time.time() if self._heard_at_s is None else self._heard_at_s
+
     def _hear(self, event: Any) -> None:
         self.driver.handle(event)
 
     def _deliver(self, events: Sequence[Event], cursor: Cursor) -> None:
-        self.chainlog.append(events, cursor)
+        self.chainlog.append(events, cursor, time.time())
         try:
             for event in events:
                 self._hear(event)

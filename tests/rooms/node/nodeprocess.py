@@ -62,10 +62,13 @@ class Node:
 
 
 @asynccontextmanager
-async def network(folder: Path, **settings: Any) -> AsyncGenerator[tuple[Gateway, Node]]:
+async def network(
+    folder: Path, told_s: int | None = None, **settings: Any
+) -> AsyncGenerator[tuple[Gateway, Node]]:
+    """A stub gateway and a node that last heard of the chain at `told_s`, which is now unless said otherwise."""
     gateway = Gateway(folder / "gateway", time.time)
     await gateway.server.start()
-    node = Node(prepare(folder, gateway.url, int(time.time()), **settings))
+    node = Node(prepare(folder, gateway.url, told_s or int(time.time()), **settings))
     await node.start()
     try:
         yield gateway, node

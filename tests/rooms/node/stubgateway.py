@@ -81,7 +81,7 @@ def prepare(
     save_network(folder / "network.json", network)
     save_key(folder / "hot.key", NODE_HOT)
     if told:
-        _tell(folder / "data" / "chain.sqlite", genesis, now_s)
+        _tell(folder / "data" / "chainlog.sqlite", genesis, now_s)
     config = {
         "data": "data",
         "network": "network.json",
@@ -109,6 +109,7 @@ def _tell(path: Path, genesis: Digest, now_s: int) -> None:
             events.Block(1, now_s),
         ],
         Cursor(1),
+        at_s=now_s,
     )
     log.close()
 
@@ -247,6 +248,7 @@ class Gateway:
         assert (
             recover(typed_digest(NETWORK.separator(), receipt.struct()), frame.signature) == NODE_HOT.address
         )
+        assert abs(receipt.epoch - int(self._now()) // LOCAL.epoch_s) <= 1, "a stale epoch"
         earlier = self.acknowledged.get(order) or self.disputed.get(order)
         assert earlier is None or earlier.receipt == receipt, "two receipts of one order"
         if order not in self.acknowledged:

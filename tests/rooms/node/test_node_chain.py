@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from clusterai.ledger.adapters.client import ChainClient
 from clusterai.ledger.adapters.jsonrpc import JsonRpc
@@ -92,7 +93,7 @@ def test_what_is_earned_reaches_the_chain_though_the_chain_dies(tmp_path: Path) 
             )
             async with ChainClient(manifest) as client:
                 await settle_in(client)
-                where = {"rpc_url": chain.url, "genesis": genesis, "told": False}
+                where: dict[str, Any] = {"rpc_url": chain.url, "genesis": genesis, "told": False}
                 async with network(tmp_path, **where) as (gateway, node):
                     await gateway.serving()
 

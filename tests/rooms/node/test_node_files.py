@@ -145,15 +145,15 @@ def test_answers_for_the_chain(tmp_path: Path) -> None:
 
 
 def test_the_chains_story_is_told_again(tmp_path: Path) -> None:
-    """Events and cursor come back as they were appended, rollbacks included."""
+    """Events, the times they were heard at, and the cursor come back as they were appended, rollbacks included."""
     log = ChainLog(tmp_path / "c.sqlite", DIGEST)
     assert log.cursor() is None
     first = [events.Barred(ADDRESS), events.Block(7, 1000)]
-    log.append(first, Cursor(7, ((7, bytes(32)),)))
-    log.append([events.RolledBack(6)], Cursor(6))
+    log.append(first, Cursor(7, ((7, bytes(32)),)), 1001.5)
+    log.append([events.RolledBack(6)], Cursor(6), 1002.5)
     log.close()
     again = ChainLog(tmp_path / "c.sqlite", DIGEST)
-    assert list(again.events()) == [*first, events.RolledBack(6)]
+    assert list(again.events()) == [*((1001.5, it) for it in first), (1002.5, events.RolledBack(6))]
     assert again.cursor() == Cursor(6)
     again.forget()
     assert (list(again.events()), again.cursor()) == ([], None)
@@ -165,11 +165,11 @@ def test_empty_blocks_take_no_room(tmp_path: Path) -> None:
     log = ChainLog(tmp_path / "c.sqlite", DIGEST)
     for number in range(100):
         if number == 50:
-            log.append([events.Barred(ADDRESS), events.Block(number, number)], Cursor(number))
+            log.append([events.Barred(ADDRESS), events.Block(number, number)], Cursor(number), number)
         else:
-            log.append([events.Block(number, number)], Cursor(number))
+            log.append([events.Block(number, number)], Cursor(number), number)
     told = [events.Block(49, 49), events.Barred(ADDRESS), events.Block(50, 50), events.Block(99, 99)]
-    assert list(log.events()) == told
+    assert [event for _, event in log.events()] == told
     log.close()
 
 

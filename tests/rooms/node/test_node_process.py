@@ -48,6 +48,19 @@ def test_a_node_serves_and_is_paid_while_the_chain_is_away(tmp_path: Path) -> No
     run(test())
 
 
+def test_the_chains_clock_goes_on_while_chain_and_node_were_away(tmp_path: Path) -> None:
+    """A node that wakes two hours after it last heard of the chain still puts its receipts into the present epoch."""
+
+    async def test() -> None:
+        async with network(tmp_path, told_s=int(time.time()) - 7200) as (gateway, _):
+            await gateway.serving()
+            ordered = gateway.order()
+            await gateway.until(lambda: ordered.over)
+            assert ordered.finished is not None, ordered.refused
+
+    run(test())
+
+
 def test_tokens_come_as_they_are_drawn(tmp_path: Path) -> None:
     """The first token of a slow answer is there long before the last."""
 

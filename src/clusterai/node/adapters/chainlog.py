@@ -1,7 +1,8 @@
 """What the chain has told so far, on disk: a node that restarts while the chain is away still knows who is who.
 
 The lease book's view of the chain isn't journaled; it is made anew from the chain's events at every start. This file
-replays them in milliseconds, and the follower goes on where it ended.
+replays them in milliseconds, each at the time when it was heard (so that the chain's clock goes on from there), and the
+follower goes on where it ended.
 """
 
 import sqlite3
@@ -16,7 +17,7 @@ from clusterai.protocol.ids import Digest
 
 _SCHEMA = """
 create table if not exists meta (name text primary key, value blob not null) without rowid;
-create table if not exists batch (seq integer primary key, events blob not null);
+create table if not exists batch (seq integer primary key, at_s real not null, events blob not null);
 """
 
 
@@ -42,22 +43,25 @@ class ChainLog:
             self._db.close()
             raise OtherNetwork(f"{path} belongs to another network: use another data folder for this one")
 
-    def events(self) -> Iterator[Event]:
-        for (batch,) in self._db.execute("select events from batch order by seq"):
-            yield from self._events.decode(batch)
+    def events(self) -> Iterator[tuple[float, Event]]:
+        """(when it was heard, event), in order."""
+        for at_s, batch in self._db.execute("select at_s, events from batch order by seq"):
+            for event in self._events.decode(batch):
+                yield at_s, event
 
     def cursor(self) -> Cursor | None:
         row = self._db.execute("select value from meta where name = 'cursor'").fetchone()
         return None if row is None else msgspec.msgpack.decode(row[0], type=Cursor)
 
-    def append(self, events: Sequence[Event], cursor: Cursor) -> None:
+    def append(self, events: Sequence[Event], cursor: Cursor, at_s: float) -> None:
         """Write down a batch. Blocks without events replace each other: a year of them would else be 16 million rows."""
         bare = all(isinstance(event, Block) for event in events)
         self._db.execute("begin immediate")
         if bare and self._last_is_bare:
             self._db.execute("delete from batch where seq = (select max(seq) from batch)")
         self._last_is_bare = bare
-        self._db.execute("insert into batch (events) values (?)", (self._encoder.encode(list(events)),))
+        batch = self._encoder.encode(list(events))
+        self._db.execute("insert into batch (at_s, events) values (?, ?)", (at_s, batch))
         self._db.execute("insert or replace into meta values ('cursor', ?)", (self._encoder.encode(cursor),))
         self._db.execute("commit")
 
