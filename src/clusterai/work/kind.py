@@ -5,17 +5,23 @@ from typing import Any
 
 import msgspec
 
+from clusterai.models.store import ModelStore, Progress, StoredModel
+from clusterai.work.engine import Means
+
+Answered = tuple[Any, tuple[int, ...], str]
+"""A request, the tokens that came for it, and the reason that was stated for their end."""
+
 
 class Findings(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What the check of one answer found, in integers so that it can be journaled and told.
 
     Attributes:
-        tokens: how many were drawn again.
+        tokens: how many were made again.
         matches: how many of them came out the same.
         weight_milli: log-likelihood ratio of fraud against honest work, in thousandths of a nat; positive speaks for
             fraud. Receipts add up, see `audit.core.sequential`.
-        largest_gap_milli: the worst token's distance from being drawn, in thousandths of a logit; -1 where no
-            arithmetic error explains it (a token that grammar or vocabulary forbid).
+        largest_gap_milli: the worst token's distance from the right one, in thousandths of the kind's `gap_unit`; -1
+            where no arithmetic error explains it (a token that grammar or vocabulary forbid).
     """
 
     tokens: int
@@ -33,9 +39,17 @@ class Kind(msgspec.Struct, frozen=True):
         cap_wei: (request, input price, output price) to the most that it can cost.
         recount: (request, answer's tokens) to (input units, output units) as an honest receipt states them.
         resume: (request, tokens that it gave before its provider went away) to the request for the rest; None when
-            nothing is left to do. A kind that can't go on elsewhere has no `resume`.
+            nothing is left to do. A kind that can't go on elsewhere has no `resume`: all of it is done again.
         check: (engine, [(request, the answer's tokens, the reason it ended)]) to the findings for each, in order;
             the engine is of the model that the requests name. None for a kind that can't be checked yet.
+        judge: the same for one answer, with every token's gap for those who want to see the evidence.
+        wrong: (request, tokens, reason) to why that can't be an answer, as far as it shows without an engine: who asked
+            doesn't pay for it. None where nothing shows.
+        serves: the `kind` on the cards of models that do this work.
+        load: (store, model, means, progress) to an engine, blocking for seconds; engines' libraries are imported then.
+            Raises what `ModelStore.verify` raises, and ValueError where no engine takes the model.
+        spell: (engine, tokens) to how each is shown to people.
+        gap_unit: what gaps are measured in.
     """
 
     name: str
@@ -43,6 +57,10 @@ class Kind(msgspec.Struct, frozen=True):
     cap_wei: Callable[[Any, int, int], int]
     recount: Callable[[Any, tuple[int, ...]], tuple[int, int]]
     resume: Callable[[Any, tuple[int, ...]], Any] | None = None
-    check: Callable[[Any, Sequence[tuple[Any, tuple[int, ...], str]]], Awaitable[list[Findings]]] | None = (
-        None
-    )
+    check: Callable[[Any, Sequence[Answered]], Awaitable[list[Findings]]] | None = None
+    judge: Callable[[Any, Any, tuple[int, ...], str], Awaitable[tuple[Findings, list[float]]]] | None = None
+    wrong: Callable[[Any, tuple[int, ...], str], str | None] | None = None
+    serves: str = ""
+    load: Callable[[ModelStore, StoredModel, Means, Progress | None], Any] | None = None
+    spell: Callable[[Any, tuple[int, ...]], list[str]] | None = None
+    gap_unit: str = "logits"

@@ -73,6 +73,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         context: most tokens of prompt and answer together.
         vocabulary: width of the logits.
         tokenizer: the pre-tokenizer's kind.
+        temperature_ppm, top_p_ppm: what its authors recommend; a request that names none of its own gets these.
         input_wei, output_wei: suggested price per token, in the token's smallest unit.
         calibration: None until `scripts/calibrate.py` has run; such a model can't be audited, and is labelled so.
     """
@@ -86,6 +87,8 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     vocabulary: int = 0
     tokenizer: str = ""
     template: str = ""
+    temperature_ppm: Annotated[int, Meta(ge=0, le=2_000_000)] = 1_000_000
+    top_p_ppm: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_000_000
     input_wei: Wei = 100
     output_wei: Wei = 400
     calibration: Calibration | None = None

@@ -8,68 +8,14 @@ also gives the logits of a finished answer in one prefill.
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from clusterai.models.core.card import Calibration
 from clusterai.models.core.text import Vocabulary
+from clusterai.work.engine import Busy, EngineFailed, Finish, Stats, Stream, TokenEvent, Unfit
 from clusterai.work.inference.core.grammar import Grammar
-from clusterai.work.inference.spec import FinishReason, Generation, Usage
-
-
-class Busy(Exception):
-    """The engine's queue is full ({queued} waiting). Try again in {retry_after_s:.1f} s, or at another provider."""
-
-    def __init__(self, queued: int, retry_after_s: float) -> None:
-        super().__init__(
-            f"the engine's queue is full ({queued} waiting); try again in {retry_after_s:.1f} s, or elsewhere"
-        )
-        self.queued = queued
-        self.retry_after_s = retry_after_s
-
-
-class Unfit(ValueError):
-    """This engine can't do this generation, ever; the message says what to change."""
-
-
-class EngineFailed(Exception):
-    """The engine broke while this ran; nothing is owed for it. Resume it elsewhere from the tokens so far."""
-
-
-class TokenEvent(msgspec.Struct, frozen=True):
-    """One more token. `logprob` (natural log, undistorted) and `top` are there when they were asked for."""
-
-    token: int
-    logprob: float | None = None
-    top: tuple[tuple[int, float], ...] = ()
-
-
-class Finish(msgspec.Struct, frozen=True):
-    """The last event of a stream."""
-
-    reason: FinishReason
-    usage: Usage
-
-
-class Stats(msgspec.Struct, frozen=True):
-    """A moment of an engine; `tokens_per_s` is over the last few seconds."""
-
-    queued: int
-    running: int
-    tokens_per_s: float
-    blocks_free: int
-    blocks_total: int
-
-
-class Stream(Protocol):
-    """Events of one generation, ending in `Finish`. `EngineFailed` is raised where the engine breaks."""
-
-    def __aiter__(self) -> AsyncIterator[TokenEvent | Finish]: ...
-
-    def cancel(self) -> None:
-        """The client went away. Memory is freed at once; the stream ends with `cancelled` and what was used."""
-        ...
+from clusterai.work.inference.spec import Generation
 
 
 class Engine(Protocol):
@@ -121,3 +67,6 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Stop; streams that still run raise `EngineFailed`."""
         ...
+
+
+__all__ = ["Busy", "Engine", "EngineFailed", "Finish", "Stats", "Stream", "TokenEvent", "Unfit"]

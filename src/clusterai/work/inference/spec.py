@@ -5,13 +5,12 @@ enter: two machines must never disagree about `0.7`. Fractions are parts per mil
 Everything that the answer depends on is in here; what isn't in here must not influence a token.
 """
 
-from typing import Literal
-
 import msgspec
 from blake3 import blake3
 
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest
+from clusterai.work.engine import MOST_TOKENS, FinishReason, OutOfRange, Usage, within
 
 MILLION = 1_000_000
 U64 = 2**64
@@ -19,26 +18,8 @@ MOST_BIASES = 1024
 MOST_STOPS = 16
 MOST_STOP_BYTES = 256
 MOST_SCHEMA_BYTES = 65_536
-MOST_TOKENS = 1_048_576
 MOST_LOGPROBS = 20
 NO_LOGPROBS = -1
-
-FinishReason = Literal["stop", "length", "cancelled"]
-"""`stop`: the model or a stop string ended it. `length`: max_tokens or the context did. `cancelled`: the client."""
-
-
-class OutOfRange(ValueError):
-    """`field` is `value`; make it between `low` and `high`."""
-
-    def __init__(self, field: str, value: object, low: object, high: object) -> None:
-        super().__init__(f"{field} is {value!r}; make it between {low} and {high}")
-        self.field = field
-
-
-def _within(field: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise OutOfRange(field, value, low, high)
-
 
 class Sampling(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """How tokens are drawn. The defaults are the model's own distribution, undistorted.
@@ -68,22 +49,22 @@ class Sampling(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     schema: str | None = None
 
     def __post_init__(self) -> None:
-        _within("temperature_ppm", self.temperature_ppm, 0, 2 * MILLION)
-        _within("top_p_ppm", self.top_p_ppm, 0, MILLION)
-        _within("top_k", self.top_k, 0, MOST_TOKENS)
-        _within("min_p_ppm", self.min_p_ppm, 0, MILLION)
-        _within("presence_ppm", self.presence_ppm, -2 * MILLION, 2 * MILLION)
-        _within("frequency_ppm", self.frequency_ppm, -2 * MILLION, 2 * MILLION)
-        _within("repetition_ppm", self.repetition_ppm, 10_000, 10 * MILLION)
-        _within("number of logit_bias entries", len(self.logit_bias), 0, MOST_BIASES)
+        within("temperature_ppm", self.temperature_ppm, 0, 2 * MILLION)
+        within("top_p_ppm", self.top_p_ppm, 0, MILLION)
+        within("top_k", self.top_k, 0, MOST_TOKENS)
+        within("min_p_ppm", self.min_p_ppm, 0, MILLION)
+        within("presence_ppm", self.presence_ppm, -2 * MILLION, 2 * MILLION)
+        within("frequency_ppm", self.frequency_ppm, -2 * MILLION, 2 * MILLION)
+        within("repetition_ppm", self.repetition_ppm, 10_000, 10 * MILLION)
+        within("number of logit_bias entries", len(self.logit_bias), 0, MOST_BIASES)
         before = -1
         for token, milli in self.logit_bias:
-            _within("logit_bias token", token, before + 1, MOST_TOKENS)
-            _within("logit_bias", milli, -100_000, 100_000)
+            within("logit_bias token", token, before + 1, MOST_TOKENS)
+            within("logit_bias", milli, -100_000, 100_000)
             before = token
-        _within("seed", self.seed, 0, U64 - 1)
+        within("seed", self.seed, 0, U64 - 1)
         if self.schema is not None:
-            _within(
+            within(
                 "length of schema in bytes",
                 len(self.schema.encode()),
                 1,
@@ -119,24 +100,24 @@ class Generation(
     so_far: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        _within("length of model address in bytes", len(self.model), 32, 32)
-        _within("number of prompt tokens", len(self.prompt), 1, MOST_TOKENS)
-        _within("least prompt token", min(self.prompt), 0, MOST_TOKENS)
-        _within("greatest prompt token", max(self.prompt), 0, MOST_TOKENS)
-        _within("max_tokens", self.max_tokens, 1, MOST_TOKENS)
-        _within("number of tokens so far", len(self.so_far), 0, self.max_tokens - 1)
+        within("length of model address in bytes", len(self.model), 32, 32)
+        within("number of prompt tokens", len(self.prompt), 1, MOST_TOKENS)
+        within("least prompt token", min(self.prompt), 0, MOST_TOKENS)
+        within("greatest prompt token", max(self.prompt), 0, MOST_TOKENS)
+        within("max_tokens", self.max_tokens, 1, MOST_TOKENS)
+        within("number of tokens so far", len(self.so_far), 0, self.max_tokens - 1)
         if self.so_far:
-            _within("least token so far", min(self.so_far), 0, MOST_TOKENS)
-            _within("greatest token so far", max(self.so_far), 0, MOST_TOKENS)
-        _within("number of stop strings", len(self.stop), 0, MOST_STOPS)
+            within("least token so far", min(self.so_far), 0, MOST_TOKENS)
+            within("greatest token so far", max(self.so_far), 0, MOST_TOKENS)
+        within("number of stop strings", len(self.stop), 0, MOST_STOPS)
         for stop in self.stop:
-            _within(
+            within(
                 "length of a stop string in bytes",
                 len(stop.encode()),
                 1,
                 MOST_STOP_BYTES,
             )
-        _within("logprobs", self.logprobs, NO_LOGPROBS, MOST_LOGPROBS)
+        within("logprobs", self.logprobs, NO_LOGPROBS, MOST_LOGPROBS)
 
     def canonical(self) -> bytes:
         """What travels beside an order and what its digest covers."""
@@ -163,24 +144,6 @@ def decode_generation(raw: bytes) -> Generation:
     return canonical.decode(raw, Generation)
 
 
-class Usage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What one order used, in tokens.
-
-    `prompt_tokens` counts prompt and `so_far`; `cached_tokens` of those were already in the engine's cache (said by
-    the provider, not proven, and so not a matter of price); `answer_tokens` counts the new tokens, the one that
-    ends the answer included.
-    """
-
-    prompt_tokens: int
-    cached_tokens: int
-    answer_tokens: int
-
-    def __post_init__(self) -> None:
-        _within("prompt_tokens", self.prompt_tokens, 0, MOST_TOKENS)
-        _within("cached_tokens", self.cached_tokens, 0, self.prompt_tokens)
-        _within("answer_tokens", self.answer_tokens, 0, MOST_TOKENS)
-
-
 def choice_seed(seed: int, choice: int) -> int:
     """The seed of choice `choice` of one request (`n` > 1). Choice 0 keeps the seed itself."""
     if choice == 0:
@@ -192,3 +155,21 @@ def choice_seed(seed: int, choice: int) -> int:
 def ppm(value: float) -> int:
     """A fraction as parts per million, rounded to the nearest: the gateway's door from JSON numbers."""
     return round(value * MILLION)
+
+
+__all__ = [
+    "MILLION",
+    "MOST_LOGPROBS",
+    "MOST_TOKENS",
+    "NO_LOGPROBS",
+    "U64",
+    "FinishReason",
+    "Generation",
+    "OutOfRange",
+    "Sampling",
+    "Usage",
+    "choice_seed",
+    "decode_generation",
+    "ppm",
+    "resume",
+]

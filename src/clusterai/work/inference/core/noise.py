@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 GREATEST = 22.874
 """No Gumbel value made from 32 bits is greater: -ln(-ln(1 - 2^-33))."""
 
+CHUNK = 16_384
+"""Tokens mixed at once: ten passes over 64 KiB stay in the processor's nearest caches, twice as fast as over all."""
+
 _M1 = np.uint32(0x7FEB352D)
 _M2 = np.uint32(0x846CA68B)
 _S15 = np.uint32(15)
@@ -43,14 +46,11 @@ def spread(size: int) -> NDArray[np.uint32]:
 
 def bits(key: tuple[np.uint32, np.uint32], spread_tokens: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """32 uniform bits for each of `spread(size)[tokens]`."""
-    x = spread_tokens ^ key[0]
-    t = np.empty_like(x)
-    _fold(x, t, _S16)
-    x *= _M1
-    x ^= key[1]
-    _fold(x, t, _S15)
-    x *= _M2
-    _fold(x, t, _S16)
+    x = np.empty_like(spread_tokens)
+    t = np.empty(min(CHUNK, len(x)), np.uint32)
+    for start in range(0, len(x), CHUNK):
+        part = x[start : start + CHUNK]
+        _mix(part, t[: len(part)], spread_tokens[start : start + CHUNK], key)
     return x
 
 
@@ -66,6 +66,18 @@ def least_bits(value: float) -> int:
         return 2**32
     uniform = float(np.exp(-np.exp(-value)))
     return max(0, int(uniform * 2**32) - 1)
+
+
+def _mix(
+    x: NDArray[np.uint32], t: NDArray[np.uint32], tokens: NDArray[np.uint32], key: tuple[np.uint32, np.uint32]
+) -> None:
+    np.bitwise_xor(tokens, key[0], out=x)
+    _fold(x, t, _S16)
+    x *= _M1
+    x ^= key[1]
+    _fold(x, t, _S15)
+    x *= _M2
+    _fold(x, t, _S16)
 
 
 def _fold(x: NDArray[np.uint32], t: NDArray[np.uint32], shift: np.uint32) -> None:

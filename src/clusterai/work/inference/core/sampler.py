@@ -6,7 +6,7 @@ in the last bits. An honest token's gap is the noise of the arithmetic; a forged
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 import msgspec
@@ -200,16 +200,9 @@ def _top_p(
     """Likeliest tokens, enough to hold mass `border` or to be `wanted` + 1, and the log of the whole mass."""
     weights = np.exp((row - np.float32(top)) * np.float32(scale))
     whole = float(weights.sum(dtype=np.float64))
-    depth = NEAR
-    while True:
-        near = np.flatnonzero(row >= top - depth / scale)
-        if (
-            len(near) > wanted
-            or len(near) == len(row)
-            or float(weights[near].sum(dtype=np.float64)) >= border * whole
-        ):
-            break
-        depth = depth * 2 if depth < 64 else math.inf
+    near = _near(
+        row, top, scale, lambda near: len(near) > wanted or float(weights[near].sum()) >= border * whole
+    )
     tokens = near[np.argsort(-row[near], kind="stable")][: wanted + 1]
     return tokens, row[tokens].astype(np.float64) * scale, top * scale + math.log(whole)
 
@@ -249,9 +242,7 @@ def _draw_unfiltered(row: Row, sampling: Sampling, key: tuple[np.uint32, np.uint
     token, best = int(near[at]), float(scores[at])
     least = noise.least_bits(best - edge)
     if least < 2**32:
-        able = np.flatnonzero(row > (best - noise.GREATEST) / scale)
-        random = noise.bits(key, spread if len(able) == len(row) else spread[able])
-        lucky = able[random >= np.uint32(least)]
+        lucky = np.flatnonzero(noise.bits(key, spread) >= np.uint32(least))
         if len(lucky):
             scores = row[lucky].astype(np.float64) * scale + noise.gumbel(noise.bits(key, spread[lucky]))
             at = int(scores.argmax())
@@ -272,13 +263,20 @@ def _likeliest(row: Row, count: int, scale: float) -> NDArray[np.int64]:
     """The `count` likeliest tokens in order; found by thresholds, ten times faster than a partition."""
     count = min(count, len(row))
     top = float(row.max())
-    depth = NEAR / 2
+    near = _near(row, top, scale, lambda near: len(near) >= count)
+    return near[np.argsort(-row[near], kind="stable")][:count]
+
+
+def _near(
+    row: Row, top: float, scale: float, enough: Callable[[NDArray[np.int64]], bool]
+) -> NDArray[np.int64]:
+    """Tokens down from the likeliest, until there are enough; looked for ever further below."""
+    depth = 2.0
     while True:
         near = np.flatnonzero(row >= top - depth / scale)
-        if len(near) >= count or len(near) == len(row):
-            break
-        depth = depth * 2 if depth < 64 else math.inf
-    return near[np.argsort(-row[near], kind="stable")][:count]
+        if len(near) == len(row) or enough(near):
+            return near
+        depth = depth * 1.4 if depth < 64 else math.inf
 
 
 def _filters(sampling: Sampling) -> bool:

@@ -10,7 +10,7 @@ import openvino as ov
 from tokenizers import Tokenizer
 
 from clusterai.models.store import ModelStore, StoredModel
-from clusterai.work.inference.adapters.bert import BertConfig, bert_graph, read_safetensors
+from clusterai.work.embedding.adapters.bert import BertConfig, bert_graph, read_safetensors
 
 BATCH = 16
 """Texts in one call; more gain nothing on a CPU, and short texts would wait for long ones."""
