@@ -18,7 +18,6 @@ from tests.simulation.checkers.money import MoneyConserved
 from tests.simulation.checkers.payments import PaymentsInOrder
 from tests.simulation.checkers.truth import Truth
 from tests.simulation.world.chain import DEPLOYER
-from tests.simulation.world.providers import INPUT_WEI, OUTPUT_WEI
 from tests.simulation.world.world import Maker, Shape, World
 
 ALL = tuple(Fault)
@@ -34,7 +33,7 @@ class Checkers:
         self.money = MoneyConserved(world.chain, twin, DEPLOYER.address)
         self.payments = PaymentsInOrder(world.chain, world.rules, frozenset(providers))
         self.charges = ChargesAreVouchers(world.chain, gateways)
-        self.truth = Truth(INPUT_WEI, OUTPUT_WEI)
+        self.truth = Truth({it.party.address: (it.input_wei, it.output_wei) for it in world.providers})
         self.justice = JusticeDone(world.chain, world.rules, self.truth, providers, world.villains)
         self.answers = AnswersTrue(gateways, world.villains)
         world.simulation.observers += [self.truth, self.charges, self.justice, self.answers]
@@ -65,7 +64,11 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def play(
-    name: str, scenario: Scenario, seed: int, kinds: tuple[Fault, ...] | None = None, trace: Callable[[Any], None] | None = None
+    name: str,
+    scenario: Scenario,
+    seed: int,
+    kinds: tuple[Fault, ...] | None = None,
+    trace: Callable[[Any], None] | None = None,
 ) -> tuple[World, Checkers]:
     """Run one seed of a scenario to its end.
 

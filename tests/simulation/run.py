@@ -1,8 +1,8 @@
 """Long campaigns and single seeds, from the command line.
 
-    python -m tests.simulation.run all-faults --seeds 1000 --start 0
-    python -m tests.simulation.run all-faults --start 7 --seeds 1 --trace      every step
-    python -m tests.simulation.run all-faults --start 7 --seeds 1 --shrink     which kinds of fault it takes
+python -m tests.simulation.run all-faults --seeds 1000 --start 0
+python -m tests.simulation.run all-faults --start 7 --seeds 1 --trace      every step
+python -m tests.simulation.run all-faults --start 7 --seeds 1 --shrink     which kinds of fault it takes
 """
 
 import argparse
@@ -28,8 +28,20 @@ def breaks(name: str, seed: int, kinds: tuple[Fault, ...]) -> int | None:
     return None
 
 
+def shrunk(name: str, seed: int, kinds: tuple[Fault, ...] | None) -> str:
+    """The kinds of fault that the failure takes, and a command that shows it with them alone."""
+    scenario = SCENARIOS[name]
+    drawn = Faults.draw(seed, scenario.kinds if kinds is None else kinds, scenario.share).kinds
+    needed = shrink(drawn, lambda fewer: breaks(name, seed, fewer) is not None)
+    found = breaks(name, seed, needed)
+    command = f"python -m tests.simulation.run {name} --start {found} --seeds 1 --faults {','.join(needed)}"
+    return f"It takes {', '.join(needed) or 'no fault at all'}:\n    {command}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("scenario", choices=sorted(SCENARIOS))
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--start", type=int, default=0)
@@ -41,24 +53,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kinds = None if chosen.faults is None else tuple(Fault(it) for it in chosen.faults.split(",") if it)
     began = time.perf_counter()
     steps = failed = 0
+    seed = chosen.start
     for seed in range(chosen.start, chosen.start + chosen.seeds):
         try:
-            world, _ = play(chosen.scenario, SCENARIOS[chosen.scenario], seed, kinds, print if chosen.trace else None)
+            world, _ = play(
+                chosen.scenario, SCENARIOS[chosen.scenario], seed, kinds, print if chosen.trace else None
+            )
             steps += world.simulation.steps
         except Broken as broken:
             failed += 1
             steps += broken.steps
             print(broken, file=sys.stderr)
             if chosen.shrink:
-                scenario = SCENARIOS[chosen.scenario]
-                drawn = Faults.draw(seed, kinds or scenario.kinds, scenario.share).kinds
-                needed = shrink(drawn, lambda fewer: breaks(chosen.scenario, seed, fewer) is not None)
-                found = breaks(chosen.scenario, seed, needed)
-                print(
-                    f"needs {', '.join(needed) or 'no fault at all'}:\n    python -m tests.simulation.run "
-                    f"{chosen.scenario} --start {found} --seeds 1 --faults {','.join(needed)}",
-                    file=sys.stderr,
-                )
+                print(shrunk(chosen.scenario, seed, kinds), file=sys.stderr)
             if not chosen.keep_going:
                 break
     took_s = time.perf_counter() - began

@@ -100,7 +100,9 @@ class JusticeDone(OfBlocks):
             case events.Slashed(owner) if owner not in self._villains:
                 self._slashed[owner] = None
             case events.Equivocated(validator):
-                require(validator in self._villains, "honest validators never contradict themselves", validator)
+                require(
+                    validator in self._villains, "honest validators never contradict themselves", validator
+                )
             case _:
                 pass
 
@@ -128,13 +130,19 @@ class JusticeDone(OfBlocks):
             if demand is None or demand.answered or timestamp_s <= demand.deadline_s:
                 require(False, "withheld is what was demanded, unanswered, past its deadline", *place)
             elif provider not in self._villains:
-                require(demand.best_s < PROMISED_S, "who could answer is not convicted", provider, demand.best_s)
+                require(
+                    demand.best_s < PROMISED_S, "who could answer is not convicted", provider, demand.best_s
+                )
                 self._slashed.pop(provider, None)
         else:
             require(outcome == Outcome.FRAUD, "a conviction is for fraud or withholding", outcome)
             require(provider in self._villains, "the honest are never convicted of fraud", *place)
 
     def _is_fraud(self, provider: Address, index: int, leaf: Digest) -> None:
+        """The receipt is wrong; or it looked wrong by a near tie, after others that are wrong: the test is sequential."""
         require(provider in self._villains, "honest validators don't accuse the honest", provider, index)
-        if index != EPOCH_LIST and (receipt := self._truth.receipts.get(leaf)) is not None:
-            require(self._truth.wrong(receipt) is not None, "what is called fraud is wrong", provider, index)
+        receipt = self._truth.receipts.get(leaf)
+        if index == EPOCH_LIST or receipt is None or self._truth.wrong(receipt) is not None:
+            return
+        others = [it for it in self._truth.receipts.values() if it.provider == provider]
+        require(any(map(self._truth.wrong, others)), "what is called fraud is wrong", provider, index)

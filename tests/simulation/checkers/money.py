@@ -53,8 +53,12 @@ class MoneyConserved(OfBlocks):
             case events.Withdrawn(_, amount):
                 self.at_stake -= amount
             case events.Slashed(_, amount, bounty, burned):
-                require(amount == bounty + burned, "what is slashed is paid or burned", amount, bounty, burned)
-                require(bounty * 2 <= amount, "no more than half of a slashed stake is bounty", bounty, amount)
+                require(
+                    amount == bounty + burned, "what is slashed is paid or burned", amount, bounty, burned
+                )
+                require(
+                    bounty * 2 <= amount, "no more than half of a slashed stake is bounty", bounty, amount
+                )
                 self.at_stake -= amount
             case events.Challenged(_, provider, epoch, index):
                 self.bonds[provider, epoch, index] = self._rules.challenge_bond_wei

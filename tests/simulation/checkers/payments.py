@@ -51,9 +51,7 @@ class PaymentsInOrder(OfBlocks):
             case events.Barred(receiver):
                 self.barred_in[receiver] = window
             case events.Reclaimed(channel_id, amount, total_claimed):
-                require(
-                    self.receiver_of[channel_id] in self.barred_in, "only the barred lose what they hold"
-                )
+                require(self.receiver_of[channel_id] in self.barred_in, "only the barred lose what they hold")
                 was = self.claimed[channel_id]
                 require(was - amount == total_claimed >= 0, "what is reclaimed was claimed", was, amount)
                 self.claimed[channel_id] = total_claimed
@@ -63,7 +61,9 @@ class PaymentsInOrder(OfBlocks):
     def _claimed(self, channel_id: Digest, receiver: Address, amount: int, total: int) -> None:
         require(receiver not in self.barred_in, "the barred claim nothing", receiver)
         was = self.claimed.get(channel_id, 0)
-        require(amount > 0 and total == was + amount, "claims rise and add up", channel_id, was, amount, total)
+        require(
+            amount > 0 and total == was + amount, "claims rise and add up", channel_id, was, amount, total
+        )
         self.claimed[channel_id] = total
         self._within_deposit(channel_id)
         claimed = self.ever_claimed[receiver] = self.ever_claimed.get(receiver, 0) + amount
@@ -76,7 +76,11 @@ class PaymentsInOrder(OfBlocks):
         matured = sum(wei for claimed_in, wei in self.claims.get(receiver, ()) if claimed_in + 2 <= until)
         settled = self.settled[receiver] = self.settled.get(receiver, 0) + amount
         require(
-            settled <= matured, "nothing is paid twice or before its window is over", receiver, settled, matured
+            settled <= matured,
+            "nothing is paid twice or before its window is over",
+            receiver,
+            settled,
+            matured,
         )
 
     def _within_deposit(self, channel_id: Digest) -> None:

@@ -1,7 +1,7 @@
 """A gateway that takes work and means not to pay.
 
-    DoubleSpender   pays each receipt one voucher late, so that the last is never paid, and asks its deposits back
-                    while it still orders work
+DoubleSpender   pays each receipt one voucher late, so that the last is never paid, and asks its deposits back
+                while it still orders work
 """
 
 from collections.abc import Sequence

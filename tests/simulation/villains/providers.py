@@ -1,11 +1,11 @@
 """Providers that cheat. Each is the honest host or machine with one thing done otherwise.
 
-    SwapsWeights     another model's tokens under the promised model's name: nearly the same, now and then
-    EditsTokens      one token of each answer replaced
-    SkipsPrompt      half of the prompt never read
-    OverclaimsUsage  more tokens on the receipt, and on the commitment, than were made
-    ReplaysReceipt   an old receipt counted again in a new epoch
-    HidesTranscript  opens nothing: neither to validators nor on chain
+SwapsWeights     another model's tokens under the promised model's name: nearly the same, now and then
+EditsTokens      one token of each answer replaced
+SkipsPrompt      half of the prompt never read
+OverclaimsUsage  more tokens on the receipt, and on the commitment, than were made
+ReplaysReceipt   an old receipt counted again in a new epoch
+HidesTranscript  opens nothing: neither to validators nor on chain
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,10 +23,17 @@ from clusterai.runtime.machine import Send
 from clusterai.work.inference import Generation
 from tests.simulation.world import engine
 from tests.simulation.world.gateways import NETWORK
-from tests.simulation.world.providers import OUTPUT_WEI, Provider
+from tests.simulation.world.providers import Provider
 
 
-class SwapsWeights(Provider):
+class Cheat(Provider):
+    """Cheats are cheaper: what they save lets them undercut the honest, and so they get more of the work."""
+
+    input_wei = 1
+    output_wei = 4
+
+
+class SwapsWeights(Cheat):
     def answer(self, generation: Generation) -> tuple[tuple[int, ...], str]:
         whole, reason = engine.answer(
             generation.model, generation.prompt, generation.sampling.seed, generation.max_tokens, altered=True
@@ -35,14 +42,14 @@ class SwapsWeights(Provider):
         return whole[len(generation.so_far) :] or (engine.END_BELOW + 1,), reason
 
 
-class EditsTokens(Provider):
+class EditsTokens(Cheat):
     def answer(self, generation: Generation) -> tuple[tuple[int, ...], str]:
         tokens, reason = super().answer(generation)
         place = len(tokens) // 2
         return (*tokens[:place], tokens[place] ^ 0x5555, *tokens[place + 1 :]), reason
 
 
-class SkipsPrompt(Provider):
+class SkipsPrompt(Cheat):
     def answer(self, generation: Generation) -> tuple[tuple[int, ...], str]:
         shorter = generation.prompt[len(generation.prompt) // 2 :]
         return super().answer(msgspec.structs.replace(generation, prompt=shorter))
@@ -69,7 +76,7 @@ class Wrapped:
         return [effect for effect in changed if effect is not None]
 
 
-class Forger(Provider):
+class Forger(Cheat):
     """Commits to, and opens, another list of receipts than it made."""
 
     def build(self) -> Any:
@@ -107,7 +114,7 @@ class OverclaimsUsage(Forger):
         return msgspec.structs.replace(
             receipt,
             output_units=receipt.output_units + 5,
-            amount_wei=receipt.amount_wei + 5 * OUTPUT_WEI,
+            amount_wei=receipt.amount_wei + 5 * self.output_wei,
         )
 
     def change(self, book: LeaseBook, effect: Any) -> Any:
@@ -135,7 +142,7 @@ class ReplaysReceipt(Forger):
         return known
 
 
-class HidesTranscript(Provider):
+class HidesTranscript(Cheat):
     def build(self) -> Any:
         return Wrapped(super().build(), self.change)
 

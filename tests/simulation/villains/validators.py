@@ -1,7 +1,7 @@
 """Validators that don't do their duty.
 
-    LazyValidator   never looks: every check "passes" at once
-    FalseAccuser    calls every epoch fraud, and when that convicts nobody, says something else to others
+LazyValidator   never looks: every check "passes" at once
+FalseAccuser    calls every epoch fraud, and when that convicts nobody, says something else to others
 """
 
 from collections.abc import Iterable, Sequence
@@ -47,7 +47,12 @@ class Accusing:
         match effect:
             case Submit(key, Clear(clearance)):
                 verdict = Verdict(
-                    clearance.provider, clearance.epoch, EPOCH_LIST, ZERO_DIGEST, Outcome.FRAUD, clearance.root
+                    clearance.provider,
+                    clearance.epoch,
+                    EPOCH_LIST,
+                    ZERO_DIGEST,
+                    Outcome.FRAUD,
+                    clearance.root,
                 )
                 return Submit(key, Vote(verdict, (), self._host.accuse(verdict)))
             case _:

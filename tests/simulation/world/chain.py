@@ -8,7 +8,7 @@ from blake3 import blake3
 from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.deploy import Addresses, Rules
 from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
-from clusterai.protocol.ids import Address
+from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.money import WEI_PER_TOKEN
 from clusterai.runtime.simulator.blocks import Words
 from tests.simulation.world.parties import Key, recover
@@ -33,7 +33,10 @@ RULES = Rules(
 that an honest provider is promised to survive."""
 
 WORDS = Words(
-    block=events.Block, rolled_back=events.RolledBack, mined=calls.Mined, reverted=calls.Reverted
+    block=events.Block,
+    rolled_back=events.RolledBack,
+    mined=lambda key, transaction, block: calls.Mined(key, Digest(transaction), block),
+    reverted=calls.Reverted,
 )
 
 

@@ -88,7 +88,7 @@ class Gateway:
     def __init__(self, world: "World", party: Party) -> None:
         self.world = world
         self.party = party
-        self.errands: dict[int, tuple["Client", "Request"]] = {}
+        self.errands: dict[int, tuple[Client, Request]] = {}
         self.process: Process = world.simulation.spawn(party.name, party.address, self.build, self)
 
     def build(self) -> Relaying:

@@ -36,9 +36,7 @@ from tests.simulation.world.validators import seal
 if TYPE_CHECKING:
     from tests.simulation.world.world import World
 
-INPUT_WEI, OUTPUT_WEI = 3, 11
 SLOTS = 4
-OFFERS = (ModelOffer(engine.MODEL, "simulated", INPUT_WEI, OUTPUT_WEI, SLOTS),)
 CREDIT_WEI = 20_000
 """Some ten answers that a gateway may owe."""
 CHUNK = 8
@@ -58,8 +56,12 @@ class Provider:
     """Host of one provider's process.
 
     Attributes:
+        input_wei, output_wei: its prices per token.
         files: kept transcripts by epoch and order; they outlive crashes.
     """
+
+    input_wei = 3
+    output_wei = 11
 
     def __init__(self, world: "World", party: Party) -> None:
         self.world = world
@@ -109,7 +111,8 @@ class Provider:
 
     def started(self) -> None:
         self.world.chain.follow(self.process)
-        self.process.post(self._random.randint(100_000, 2_000_000), Serving(OFFERS))
+        offer = ModelOffer(engine.MODEL, "simulated", self.input_wei, self.output_wei, SLOTS)
+        self.process.post(self._random.randint(100_000, 2_000_000), Serving((offer,)))
 
     def crashed(self) -> None:
         self._running.clear()
@@ -181,9 +184,7 @@ class Provider:
             transcript = self.transcript(ask.epoch, order)
             if transcript is not None:
                 sealed.append((index, seal(ask.seal_to, canonical.encode(transcript))))
-        opened = EpochOpened(
-            self.party.address, ask.epoch, effect.receipts, effect.signatures, tuple(sealed)
-        )
+        opened = EpochOpened(self.party.address, ask.epoch, effect.receipts, effect.signatures, tuple(sealed))
         relay = Relay(self.party.address, ask.validator, canonical.encode(opened))
         self.world.simulation.send(self.process, effect.gateway, relay)
 

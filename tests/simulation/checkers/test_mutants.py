@@ -1,0 +1,192 @@
+"""A checker that never fires checks nothing: each has a bug planted that it must find."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from clusterai.gateway.core.meter import Meter
+from clusterai.ledger.core.calls import Settle
+from clusterai.ledger.core.claims import ClaimBook
+from clusterai.ledger.core.twin.channels import Channels
+from clusterai.ledger.core.twin.court import Court
+from clusterai.ledger.core.twin.state import Transaction
+from clusterai.ledger.core.twin.token import Token
+from clusterai.node.core.epochs import Epochs
+from clusterai.node.core.leasebook import LeaseBook
+from clusterai.node.core.leases import Made
+from clusterai.protocol.ids import Address
+from clusterai.protocol.messages import Pay
+from clusterai.runtime.machine import Save, Send
+from clusterai.runtime.simulator import Broken
+from clusterai.validator.core.auditor import Auditor
+from clusterai.validator.core.words import Check
+from clusterai.work.kind import Findings
+from tests.simulation.play import Scenario, play
+from tests.simulation.world.providers import Provider
+from tests.simulation.world.validators import Validator
+from tests.simulation.world.world import Shape
+
+QUIET = Scenario(kinds=(), shape=Shape(requests=12, busy_s=60))
+SEEDS = range(4)
+
+
+@pytest.fixture
+def plant(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return monkeypatch.setattr
+
+
+def nothing(*_: Any) -> list[Any]:
+    """In place of a method: does nothing."""
+    return []
+
+
+def breaks(why: str, scenario: Scenario = QUIET) -> None:
+    """Some seed breaks with that promise."""
+    told: list[str] = []
+    for seed in SEEDS:
+        try:
+            play("mutant", scenario, seed)
+        except Broken as broken:
+            if why in broken.why:
+                return
+            told.append(broken.why)
+    pytest.fail(f"no seed said {why!r}, but {told}")
+
+
+def test_the_worlds_without_bugs_are_sound() -> None:
+    """What the mutants change passes unchanged."""
+    for seed in SEEDS:
+        play("mutant", QUIET, seed)
+
+
+def test_money_from_nothing_is_seen(plant: Any) -> None:
+    """A settlement that pays one unit too much."""
+
+    def settle_more(self: Channels, tx: Transaction, receiver: Address, token: Address) -> None:
+        amount = self.matured(receiver, token, tx.now_s)
+        if amount:
+            self._token.move(tx, self._here, receiver, amount + 1)  # pyright: ignore[reportPrivateUsage]
+
+    plant(Channels, "settle", settle_more)
+    breaks("Channels holds what is in channels")
+
+
+def test_a_balance_that_no_transfer_explains_is_seen(plant: Any) -> None:
+    """A state that differs from its events."""
+    honest = Token.move
+
+    def move(self: Token, tx: Transaction, source: Address, to: Address, value: int) -> None:
+        honest(self, tx, source, to, value)
+        if tx.block.number:
+            self._store.put(("balance", to), self.balance(to) + 1)  # pyright: ignore[reportPrivateUsage]
+
+    plant(Token, "move", move)
+    breaks("a balance is what its transfers sum to")
+
+
+def test_payment_before_the_window_is_seen(plant: Any) -> None:
+    """A hold that counts as matured at once."""
+
+    def nothing_held(self: Channels, receiver: Address, token: Address, now_s: int) -> int:
+        return 0
+
+    plant(Channels, "held", nothing_held)
+
+    def eager(self: Any, now_s: float) -> list[Any]:
+        if self.barred or self.claimed_wei <= self.settled_wei or not self._free("settle", now_s):
+            return []
+        return self._submit("settle", Settle(self.terms.receiver, self.terms.token))
+
+    plant(ClaimBook, "_settle", eager)
+    breaks("nothing is paid twice or before its window is over")
+
+
+def test_a_claim_beyond_the_commitment_is_seen(plant: Any) -> None:
+    """Commitments that count double."""
+    honest = Court.committed_total
+
+    def generous(self: Court, provider: Address) -> int:
+        return 2 * honest(self, provider) + 10**9
+
+    plant(Court, "committed_total", generous)
+    plant(ClaimBook, "committed_wei", property(lambda self: 10**9))
+    breaks("a provider claims what it committed")
+
+
+def test_a_voucher_above_the_charges_is_seen(plant: Any) -> None:
+    """A gateway that promises one unit more than it charged."""
+    honest = Meter.step
+
+    def step(self: Meter, event: Any, now_s: float) -> list[Any]:
+        def more(effect: Any) -> Any:
+            match effect:
+                case Send(to, Pay(order, voucher, signature)):
+                    raised = msgspec.structs.replace(voucher, amount_wei=voucher.amount_wei + 1)
+                    return Send(to, Pay(order, raised, signature))
+                case _:
+                    return effect
+
+        return [more(effect) for effect in honest(self, event, now_s)]
+
+    plant(Meter, "step", step)
+    breaks("a voucher is the sum of its channel's charges")
+
+
+def test_an_answer_that_is_told_before_its_charge_is_saved_is_seen(plant: Any) -> None:
+    """The order of effects is a promise."""
+    honest = Meter.step
+
+    def step(self: Meter, event: Any, now_s: float) -> list[Any]:
+        return sorted(honest(self, event, now_s), key=lambda effect: isinstance(effect, Save))
+
+    plant(Meter, "step", step)
+    breaks("a voucher is the sum of its channel's charges")
+
+
+def test_a_receipt_that_its_provider_does_not_keep_is_seen(plant: Any) -> None:
+    """Sent, paid, and nowhere in the provider's journal."""
+    honest = LeaseBook.step
+
+    def step(self: LeaseBook, event: Any, now_s: float) -> list[Any]:
+        effects = honest(self, event, now_s)
+        return [it for it in effects if not (isinstance(it, Save) and isinstance(it.record, Made))]
+
+    plant(LeaseBook, "step", step)
+    breaks("its provider keeps the receipt of what it is paid")
+
+
+def test_a_wrong_token_is_seen(plant: Any) -> None:
+    """A provider that isn't named a villain, and edits."""
+    honest = Provider.answer
+
+    def answer(self: Provider, generation: Any) -> tuple[tuple[int, ...], str]:
+        tokens, reason = honest(self, generation)
+        return (tokens[0] ^ 1, *tokens[1:]), reason
+
+    plant(Provider, "answer", answer)
+    breaks("the client reads the model's very tokens")
+
+
+def test_a_false_verdict_is_seen(plant: Any) -> None:
+    """Validators whose engines find fraud everywhere."""
+
+    def findings(self: Validator, check: Check) -> Findings:
+        return Findings(1, 0, 20_000, -1)
+
+    plant(Validator, "findings", findings)
+    breaks("honest validators don't accuse the honest")
+
+
+def test_a_conviction_of_one_who_could_answer_is_seen(plant: Any) -> None:
+    """Validators that hear no opening, and a Court that doesn't see the answer."""
+    plant(Auditor, "_relayed", nothing)
+    plant(LeaseBook, "_relayed", nothing)
+    plant(Epochs, "_answer", nothing)
+    breaks("who could answer is not convicted")
+
+
+def test_a_charge_that_is_never_paid_is_seen(plant: Any) -> None:
+    """A provider that doesn't claim: the run doesn't come to its end."""
+    plant(ClaimBook, "_claim", nothing)
+    breaks("unfinished", Scenario(kinds=(), shape=Shape(requests=4, busy_s=30, settle_s=60)))
