@@ -190,9 +190,11 @@ def main() -> None:
         folder = Path(name)
         for peer in ("embedded", "anvil"):
             world = start_world(is_anvil=peer == "anvil", data=folder / "chain")
-            for what, rate in asyncio.run(measure(world, args.transactions, folder)).items():
-                rows.setdefault(what, {})[peer] = round(rate)
-            world.process.end()
+            try:
+                for what, rate in asyncio.run(measure(world, args.transactions, folder)).items():
+                    rows.setdefault(what, {})[peer] = round(rate)
+            finally:
+                world.process.end()
         started = start_up([0, 1_000, 10_000, 30_000], folder / "start")
     for row in rows.values():
         row["ratio"] = round(row["embedded"] / row["anvil"], 2)
