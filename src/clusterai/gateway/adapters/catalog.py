@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from clusterai.gateway.core.chat import Habit
 from clusterai.gateway.core.faults import bad
 from clusterai.models import ChatTemplate, ModelStore, StoredModel, TextStream, Vocabulary
 from clusterai.models.template import BadChat
@@ -32,6 +33,7 @@ class Served(msgspec.Struct, frozen=True):
     encode: Callable[[str], tuple[int, ...]]
     chat: Callable[[Sequence[Mapping[str, Any]]], str]
     licence: str = ""
+    habit: Habit = Habit()
     kind: str = "chat"
 
     async def tokens_of_chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
@@ -111,6 +113,7 @@ def _stored(model: StoredModel) -> Served:
         encode=tokenizer.encode,
         chat=template.render,
         licence=card.licence,
+        habit=Habit(card.temperature_ppm, card.top_p_ppm),
         kind=card.kind,
     )
 

@@ -101,7 +101,7 @@ class Front:
         raw = await self._enter(scope, receive, request)
         body = chat.read(raw, chat.ChatBody)
         model = self._model(body.model)
-        wanted = chat.wanted_chat(body)
+        wanted = chat.wanted_chat(body, model.habit)
         prompt = await model.tokens_of_chat(chat.messages_of(body))
         await self._answer(receive, send, request, "chat", model, wanted, [prompt])
 
@@ -109,7 +109,7 @@ class Front:
         raw = await self._enter(scope, receive, request)
         body = chat.read(raw, chat.CompletionBody)
         model = self._model(body.model)
-        wanted = chat.wanted_completion(body)
+        wanted = chat.wanted_completion(body, model.habit)
         prompts = [await self._prompt(model, it) for it in chat.prompts_of(body.prompt)]
         if len(prompts) * wanted.n > MOST_PROMPTS:
             raise bad(f"prompts x n is {len(prompts) * wanted.n}; send at most {MOST_PROMPTS}", "prompt")

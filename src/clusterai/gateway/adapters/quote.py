@@ -19,18 +19,15 @@ class Quotes:
         Raises:
             Fault: what the request itself deserves, before money is spoken of.
         """
-        if path == "/v1/chat/completions":
-            body = chat.read(raw, chat.ChatBody)
-            wanted = chat.wanted_chat(body)
-        else:
-            body = chat.read(raw, chat.CompletionBody)
-            wanted = chat.wanted_completion(body)
+        body = chat.read(raw, chat.ChatBody if path == "/v1/chat/completions" else chat.CompletionBody)
         model = self._catalog.find(body.model) or self._catalog.find(body.model.partition(":")[0])
         if model is None:
             raise unknown_model(body.model, ", ".join(self._catalog.by_name))
         if isinstance(body, chat.ChatBody):
+            wanted = chat.wanted_chat(body, model.habit)
             prompts = [await model.tokens_of_chat(chat.messages_of(body))]
         else:
+            wanted = chat.wanted_completion(body, model.habit)
             texts = chat.prompts_of(body.prompt)
             prompts = [await model.tokens_of_text(it) if isinstance(it, str) else tuple(it) for it in texts]
         if not all(prompts):

@@ -222,7 +222,14 @@ class Wanted(msgspec.Struct, frozen=True):
             raise bad(str(error)) from None
 
 
-def wanted_chat(body: ChatBody) -> Wanted:
+class Habit(msgspec.Struct, frozen=True):
+    """How a model is sampled when the request doesn't say: what its authors recommend on its card."""
+
+    temperature_ppm: int = 1_000_000
+    top_p_ppm: int = 1_000_000
+
+
+def wanted_chat(body: ChatBody, habit: Habit) -> Wanted:
     """
     Raises:
         Fault: out of range, or something that isn't offered here.
@@ -240,11 +247,11 @@ def wanted_chat(body: ChatBody) -> Wanted:
     most = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     name = "max_completion_tokens" if body.max_completion_tokens is not None else "max_tokens"
     return _wanted(
-        body, _within(name, most, 1, 1_048_576), logprobs, _schema(body.response_format), chat=True
+        body, habit, _within(name, most, 1, 1_048_576), logprobs, _schema(body.response_format), chat=True
     )
 
 
-def wanted_completion(body: CompletionBody) -> Wanted:
+def wanted_completion(body: CompletionBody, habit: Habit) -> Wanted:
     """
     Raises:
         Fault: out of range, or something that isn't offered here.
@@ -257,10 +264,12 @@ def wanted_completion(body: CompletionBody) -> Wanted:
     top = _within("logprobs", body.logprobs, 0, 20)
     # 16 is what this endpoint always gave who named no limit.
     most = 16 if body.max_tokens is None else _within("max_tokens", body.max_tokens, 1, 1_048_576)
-    return _wanted(body, most, NO_LOGPROBS if top is None else top, None, chat=False)
+    return _wanted(body, habit, most, NO_LOGPROBS if top is None else top, None, chat=False)
 
 
-def _wanted(body: _Common, most: int | None, logprobs: int, schema: str | None, *, chat: bool) -> Wanted:
+def _wanted(
+    body: _Common, habit: Habit, most: int | None, logprobs: int, schema: str | None, *, chat: bool
+) -> Wanted:
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     stop = tuple(text for text in stop if text)
     if len(stop) > 16 or any(len(text.encode()) > 256 for text in stop):
@@ -270,8 +279,8 @@ def _wanted(body: _Common, most: int | None, logprobs: int, schema: str | None, 
         seed = int(_within("seed", seed, -(2**63), 2**64 - 1) or 0) % 2**64
     try:
         sampling = Sampling(
-            temperature_ppm=_ppm("temperature", body.temperature, 0, 2, 1),
-            top_p_ppm=_ppm("top_p", body.top_p, 0, 1, 1),
+            temperature_ppm=_ppm("temperature", body.temperature, 0, 2, habit.temperature_ppm / 1e6),
+            top_p_ppm=_ppm("top_p", body.top_p, 0, 1, habit.top_p_ppm / 1e6),
             top_k=_within("top_k", body.top_k, 0, 1_048_576) or 0,
             min_p_ppm=_ppm("min_p", body.min_p, 0, 1, 0),
             presence_ppm=_ppm("presence_penalty", body.presence_penalty, -2, 2, 0),
