@@ -44,7 +44,8 @@ from clusterai.validator.adapters.engines import Engines
 from clusterai.validator.adapters.evidence import EvidenceStore
 from clusterai.validator.adapters.pages import Meters, Pages
 from clusterai.validator.config import Config
-from clusterai.validator.core.auditor import Auditor, Settings
+from clusterai.validator.core.auditor import Auditor
+from clusterai.validator.core.settings import Settings
 from clusterai.validator.core.words import Check, Checked, CheckFailed, Forget, Keep, Noted
 from clusterai.work import KINDS
 

@@ -34,7 +34,8 @@ from clusterai.protocol.statements import (
     signing_digest,
 )
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick
-from clusterai.validator.core.auditor import Auditor, Settings
+from clusterai.validator.core.auditor import Auditor
+from clusterai.validator.core.settings import Settings
 from clusterai.validator.core.words import Check, Checked, CheckFailed, Forget, Keep, Noted
 from clusterai.work import KINDS
 from clusterai.work.inference import Generation, Sampling

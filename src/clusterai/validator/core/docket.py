@@ -13,7 +13,7 @@ from clusterai.protocol import merkle
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import Transcript
 from clusterai.protocol.statements import EPOCH_LIST, Receipt
-from clusterai.validator.core.words import Found
+from clusterai.validator.core.words import Found, Noted, NoteKind
 
 
 class Challenge(msgspec.Struct):
@@ -90,6 +90,13 @@ class Docket:
         """Cleared or convicted; what is known stays until the window's end, for a chain that changes its mind."""
         return self.closed_block >= 0
 
+    def ends_s(self, window_s: int) -> int:
+        """The last second in which a vote on it counts."""
+        return self.committed_at_s + window_s
+
+    def note(self, kind: NoteKind, index: int, detail: str, evidence: Digest | None = None) -> Noted:
+        return Noted(kind, *self.key, index, detail, evidence)
+
     def draw(self, rate_ppm: int) -> None:
         assert self.beacon is not None, "drawn once the beacon is known"
         c = self.commitment
@@ -99,6 +106,10 @@ class Docket:
         """The beacon was reorganised away. What was shown stays: it is bound to the root, not to the draw."""
         self.beacon, self.beacon_block = None, -1
         self.drawn = None
+
+    def challenged(self, by: Address, index: int, deadline_s: int, block: int) -> None:
+        before = self.challenges.get(index)
+        self.challenges[index] = Challenge(by, deadline_s, block, before.round + 1 if before else 1)
 
     def missing(self) -> tuple[int, ...]:
         """Drawn receipts of which nothing is known yet."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from clusterai.audit.core.recount import STALE_AFTER_S
 from clusterai.protocol.ids import Address, Digest
+from clusterai.runtime.machine import Save
 from clusterai.validator.core.words import (
     Accused,
     Cleared,
@@ -54,6 +55,11 @@ class Memory:
             *self.accused.values(),
             *self.cleared.values(),
         ]
+
+    def save(self, record: Record) -> Save:
+        """Remember, and the effect that makes it durable."""
+        self.remember(record)
+        return Save(record)
 
     def remember(self, record: Record) -> None:
         match record:

@@ -158,3 +158,13 @@ class Standing(_Record, frozen=True):
 
 
 Record = Counted | Found | Weighed | Accused | Cleared | Standing
+
+
+def describe(found: Found) -> str:
+    """A check's outcome for people."""
+    it = found.findings
+    gap = "impossible" if it.largest_gap_milli < 0 else f"{it.largest_gap_milli / 1000:.3f}"
+    return (
+        f"{it.matches} of {it.tokens} tokens drawn again, largest gap {gap}, "
+        f"weight {it.weight_milli / 1000:+.2f} nats"
+    )
