@@ -197,7 +197,7 @@ def main() -> None:
                 world.process.end()
         started = start_up([0, 1_000, 10_000, 30_000], folder / "start")
     for row in rows.values():
-        row["ratio"] = round(row["embedded"] / row["anvil"], 2)
+        row["ratio"] = round(row["embedded"] / max(row["anvil"], 1), 2)
     rows |= {what: {"embedded": round(value, 2)} for what, value in started.items()}
     if args.json:
         print(json.dumps(rows, indent=1))
