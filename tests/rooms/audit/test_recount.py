@@ -11,6 +11,7 @@ from clusterai.audit.core.recount import (
     Commitment,
     Rules,
     list_faults,
+    mislabelled,
     transcript_faults,
     unproven_list,
     unproven_receipt,
@@ -18,7 +19,6 @@ from clusterai.audit.core.recount import (
     unsigned_order,
 )
 from clusterai.protocol import canonical, merkle
-from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 from clusterai.protocol.messages import Answer, Transcript
 from clusterai.protocol.signing import Key, recover
@@ -30,10 +30,7 @@ EPOCH, EPOCH_S = 1_000, 15
 
 
 def recount(kind: str, request: bytes, tokens: tuple[int, ...]) -> tuple[int, int]:
-    if kind != "echo":
-        raise KeyError(kind)
-    if request.startswith(b"!"):
-        raise Malformed("no request")
+    assert kind == "echo"
     return len(request), len(tokens)
 
 
@@ -43,6 +40,7 @@ RULES = Rules(
     recover=recover,
     signer={it.address: it.address for it in (GATEWAY, PROVIDER)}.get,
     is_gateway=lambda owner: owner == GATEWAY.address,
+    kind_of=lambda request: "echo" if request.startswith(b"say") else None,
     recount=recount,
 )
 
@@ -150,9 +148,17 @@ def test_faults_of_a_proven_transcript() -> None:
     assert codes(replace(receipt, model=b"\1" * 32), transcript) == [Code.FOREIGN_ORDER]
     assert codes(*work(expires_s=EPOCH * EPOCH_S - STALE_AFTER_S)) == []
     assert codes(*work(expires_s=EPOCH * EPOCH_S - STALE_AFTER_S - 1)) == [Code.STALE_ORDER]
-    assert codes(*work(request=b"!")) == [Code.BAD_REQUEST]
 
 
 def test_an_unknown_kind_of_work_accuses_nobody() -> None:
     """A validator that doesn't know the kind can't recount it, and says nothing about its usage."""
-    assert codes(*work(kind="weaving")) == []
+    receipt, transcript = work(request=b"weave it", kind="weaving")
+    assert codes(replace(receipt, input_units=99), transcript) == []
+    assert mislabelled(RULES, transcript) is None
+
+
+def test_a_label_that_is_not_the_requests_is_unproven() -> None:
+    """The kind stands in no digest: a relay may have changed it, so it neither accuses nor hides anything."""
+    _, transcript = work()
+    assert mislabelled(RULES, transcript) is None
+    assert mislabelled(RULES, replace(transcript, kind="weaving")) is not None

@@ -141,6 +141,15 @@ class ChangesTokensLater(Provider):
         pass
 
 
+class Mislabels(Provider):
+    """Calls its work another kind than it is, so that no validator would know how to check it."""
+
+    altered = 0.5
+
+    def finish(self, transcript: Transcript, prompt: int, **claims: int) -> None:
+        super().finish(replace(transcript, kind="weaving"), prompt)
+
+
 FRAUDS = (
     SwapsWeights,
     EditsTokens,
@@ -152,6 +161,7 @@ FRAUDS = (
     AnswersGarbage,
     AnswersAnother,
     ForgesOrders,
+    Mislabels,
 )
 WITHHOLDERS = (HidesTranscript, ChangesTokensLater)
 

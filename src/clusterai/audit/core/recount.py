@@ -17,7 +17,6 @@ from enum import StrEnum
 import msgspec
 
 from clusterai.protocol import canonical, merkle
-from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import Transcript
@@ -40,7 +39,6 @@ class Code(StrEnum):
     FOREIGN_ORDER = "foreign_order"
     STALE_ORDER = "stale_order"
     OVER_CAP = "over_cap"
-    BAD_REQUEST = "bad_request"
     WRONG_USAGE = "wrong_usage"
     WRONG_TOKENS = "wrong_tokens"
 
@@ -72,8 +70,8 @@ class Rules(msgspec.Struct, frozen=True):
         recover: (digest, signature) to the signing key; raises BadSignature.
         signer: a key to the owner that it ever acted for.
         is_gateway: whether an owner ever registered as a gateway.
-        recount: (kind, request bytes, answer tokens) to usage; raises Malformed for what is no request of the kind,
-            and KeyError for a kind that this validator doesn't know.
+        kind_of: request bytes to the kind of work that they ask for, by their own tag; None for none that is known here.
+        recount: (kind, request bytes, answer tokens) to usage, for requests of a known kind.
     """
 
     network: Domain
@@ -81,6 +79,7 @@ class Rules(msgspec.Struct, frozen=True):
     recover: Callable[[Digest, bytes], Address]
     signer: Callable[[Address], Address | None]
     is_gateway: Callable[[Address], bool]
+    kind_of: Callable[[bytes], str | None]
     recount: Callable[[str, bytes, tuple[int, ...]], tuple[int, int]]
 
 
@@ -143,6 +142,15 @@ def unproven_transcript(receipt: Receipt, transcript: Transcript) -> str | None:
     return None
 
 
+def mislabelled(rules: Rules, transcript: Transcript) -> str | None:
+    """Why the transcript's kind isn't its request's. The label is bound to nothing: a relay could change it to have the
+    request misread, and a cheat to have it called unknown and never checked."""
+    kind = rules.kind_of(transcript.request)
+    if kind is not None and kind != transcript.kind:
+        return f"the request is of kind {kind!r}, labelled {transcript.kind!r}"
+    return None
+
+
 def unsigned_order(rules: Rules, transcript: Transcript) -> str | None:
     """Why no registered gateway is known to have signed the order. A relay can spoil this signature too."""
     owner = _signed(rules, transcript.order, transcript.order_signature)
@@ -173,12 +181,10 @@ def transcript_faults(
         faults.append(
             Fault(index, Code.OVER_CAP, f"{receipt.amount_wei} asked, the order's cap is {order.cap_wei}")
         )
-    try:
-        usage = rules.recount(transcript.kind, transcript.request, transcript.answer.tokens)
-    except KeyError:
+    kind = rules.kind_of(transcript.request)
+    if kind is None:
         return tuple(faults)
-    except Malformed as error:
-        return (*faults, Fault(index, Code.BAD_REQUEST, str(error)[:500]))
+    usage = rules.recount(kind, transcript.request, transcript.answer.tokens)
     if usage != (receipt.input_units, receipt.output_units):
         detail = f"usage is {usage[0]} + {usage[1]}, the receipt says {receipt.input_units} + {receipt.output_units}"
         faults.append(Fault(index, Code.WRONG_USAGE, detail))

@@ -87,7 +87,7 @@ class Auditor:
         self._caught_up = False
         self._intents = Intents()
         self._memory = memory = Memory(settings.rules.epoch_s)
-        self._openings = Openings(settings, memory, self._rules(recover), kinds, unseal)
+        self._openings = Openings(settings, memory, self._rules(recover), unseal)
         self._verdicts = Verdicts(settings, memory, self.directory, self._intents, sign)
         self._peers = Peers(settings, memory, self.directory, self._intents, recover)
 
@@ -98,8 +98,18 @@ class Auditor:
             recover=recover,
             signer=self.directory.ever_owner_of,
             is_gateway=lambda owner: bool(self.directory.roles(owner) & Role.GATEWAY),
+            kind_of=self._kind_of,
             recount=self._recount,
         )
+
+    def _kind_of(self, request: bytes) -> str | None:
+        for kind in self._kinds.values():
+            try:
+                kind.decode(request)
+            except Malformed:
+                continue
+            return kind.name
+        return None
 
     def _recount(self, kind: str, request: bytes, tokens: tuple[int, ...]) -> tuple[int, int]:
         known = self._kinds[kind]

@@ -1,6 +1,6 @@
 """Hearing what a provider shows, over a gateway or on chain: is it the committed, and what is wrong with it?"""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from clusterai.audit.core.evidence import Bundle, case_of
@@ -16,6 +16,7 @@ from clusterai.audit.core.recount import (
     Fault,
     Rules,
     list_faults,
+    mislabelled,
     transcript_faults,
     unproven_list,
     unproven_receipt,
@@ -37,24 +38,18 @@ NO_SIGNATURE = bytes(65)
 
 
 class Openings:
-    """Fills dockets with what was shown and proven; returns what to keep and to note.
-
-    Args:
-        kinds: names of the kinds of work that can be checked here.
-    """
+    """Fills dockets with what was shown and proven; returns what to keep and to note."""
 
     def __init__(
         self,
         settings: Settings,
         memory: Memory,
         rules: Rules,
-        kinds: Collection[str],
         unseal: Callable[[bytes], bytes | None],
     ) -> None:
         self._settings = settings
         self._memory = memory
         self._rules = rules
-        self._kinds = kinds
         self._unseal = unseal
 
     def over_gateway(self, docket: Docket, gateway: Address, opened: EpochOpened, now_s: float) -> list[Any]:
@@ -109,6 +104,7 @@ class Openings:
             why = (
                 unproven_receipt(self._rules, receipt, signature)
                 or unproven_transcript(receipt, transcript)
+                or mislabelled(self._rules, transcript)
                 or unsigned_order(self._rules, transcript)
             )
         if why is not None or transcript is None:
@@ -121,8 +117,10 @@ class Openings:
         for fault in transcript_faults(self._rules, index, shown.receipt, shown.transcript):
             docket.faults.setdefault(index, fault)
         c = docket.commitment
-        if index not in docket.faults and shown.transcript.kind not in self._kinds:
-            docket.unverifiable[index] = f"unknown kind of work {shown.transcript.kind!r}"
+        if index not in docket.faults and self._rules.kind_of(shown.transcript.request) is None:
+            docket.unverifiable[index] = (
+                f"a request of a kind unknown here, labelled {shown.transcript.kind!r}"
+            )
         bundle = Bundle(
             c.root,
             index,
@@ -156,7 +154,7 @@ class Openings:
                 if why is None:
                     return self._take_list(docket, receipts)
             case ReceiptOpening(receipt, path, transcript) if places(opening, c.root, index, c.count):
-                why = unproven_transcript(receipt, transcript)
+                why = unproven_transcript(receipt, transcript) or mislabelled(self._rules, transcript)
                 if why is None:
                     return self._take_on_chain(docket, index, Shown(receipt, transcript, _digests(path)))
             case _:
