@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 TESTS ?=
 
-.PHONY: help up down status demo install install-dev test lint types imports contracts pytest format lock bench clean
+.PHONY: help up down status demo install install-dev test lint types imports contracts pytest format docs lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -47,6 +47,9 @@ pytest: install-dev ## all tests, or TESTS=path
 format: install-dev ## let ruff rewrite
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: install-dev ## write docs/reference anew from commands, settings and endpoints
+	$(BIN)/python scripts/reference.py
 
 lock: install-dev ## write constraints.txt anew from what is installed
 	$(BIN)/python scripts/lock.py > constraints.new && mv constraints.new constraints.txt

@@ -14,7 +14,7 @@ def main(model: str = "smollm2-135m") -> None:
         model=model,
         messages=[{"role": "user", "content": "What is the capital of France?"}],
         max_tokens=40,
-        seed=7,
+        temperature=0,
     )
     extra = (answer.model_extra or {})["clusterai"]
     print(answer.choices[0].message.content)

@@ -1,6 +1,7 @@
 """Defaults: flag over environment over project over user."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from clusterai.cli import settings
 from clusterai.cli.failure import Failure
 from clusterai.cli.main import run
 
-COMMANDS = {"up": {}, "account": {"fund": {}}}
+COMMANDS: dict[str, Any] = {"up": {}, "account": {"fund": {}}}
 
 
 @pytest.fixture

@@ -322,11 +322,13 @@ class _Tally:
         match event.kind:
             case "receipt":
                 self.receipts += 1
-                teller.tell("paid", f"its first receipt is signed and paid: {detail['id']}", id=detail["id"])
+                teller.tell(
+                    "paid", f"its first receipt is signed and paid: {_short(detail['id'])}", id=detail["id"]
+                )
             case "EpochCommitted":
                 teller.tell(
                     "committed",
-                    f"it commits epoch {detail['epoch']} on chain: {detail['count']} receipts, root {detail['root']}",
+                    f"it commits epoch {detail['epoch']} on chain: {detail['count']} receipts, root {_short(detail['root'])}",
                     **detail,
                 )
             case "Voted":
@@ -336,7 +338,7 @@ class _Tally:
             case "Convicted":
                 teller.tell(
                     "caught",
-                    f"convicted for epoch {detail['epoch']}, evidence {detail['evidence']}",
+                    f"convicted for epoch {detail['epoch']}, evidence {_short(detail['evidence'])}",
                     **detail,
                 )
             case "Slashed":
@@ -360,6 +362,10 @@ class _Tally:
                 teller.tell("refunded", f"the first of your refunds: {money(int(detail['amount_wei']))}")
             case _:
                 pass
+
+
+def _short(name: object) -> str:
+    return f"{str(name)[:12]}…"
 
 
 class _Asked:
