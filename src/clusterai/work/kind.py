@@ -5,9 +5,6 @@ from typing import Any
 
 import msgspec
 
-from clusterai.models.store import ModelStore, Progress, StoredModel
-from clusterai.work.engine import Means
-
 Answered = tuple[Any, tuple[int, ...], str]
 """A request, the tokens that came for it, and the reason that was stated for their end."""
 
@@ -46,8 +43,8 @@ class Kind(msgspec.Struct, frozen=True):
         wrong: (request, tokens, reason) to why that can't be an answer, as far as it shows without an engine: who asked
             doesn't pay for it. None where nothing shows.
         serves: the `kind` on the cards of models that do this work.
-        load: (store, model, means, progress) to an engine, blocking for seconds; engines' libraries are imported then.
-            Raises what `ModelStore.verify` raises, and ValueError where no engine takes the model.
+        engines: the module whose `load_engine` makes an engine, called as `work.loading` calls it. Its name, since
+            engines bring heavy libraries, and a kind must be known without them.
         spell: (engine, tokens) to how each is shown to people.
         gap_unit: what gaps are measured in.
     """
@@ -61,6 +58,6 @@ class Kind(msgspec.Struct, frozen=True):
     judge: Callable[[Any, Any, tuple[int, ...], str], Awaitable[tuple[Findings, list[float]]]] | None = None
     wrong: Callable[[Any, tuple[int, ...], str], str | None] | None = None
     serves: str = ""
-    load: Callable[[ModelStore, StoredModel, Means, Progress | None], Any] | None = None
+    engines: str = ""
     spell: Callable[[Any, tuple[int, ...]], list[str]] | None = None
     gap_unit: str = "logits"

@@ -11,9 +11,9 @@ from clusterai.node.core.leases import Broke, Produced, Serving, Start, Stop
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import ModelOffer, Tokens
 from clusterai.work.inference import Generation
-from clusterai.work.inference.adapters.streams import QueueStream
 from clusterai.work.inference.engine import Busy, Engine, EngineFailed, Finish, Stats, TokenEvent, Unfit
 from clusterai.work.inference.spec import Usage
+from clusterai.work.streams import QueueStream
 
 MODEL = b"m" * 32
 GATEWAY = Address(b"G" * 20)

@@ -5,7 +5,7 @@ position decide. So a validator with the weights can re-draw each token from one
 where one died. The room refuses requests whose answer would depend on anything else.
 """
 
-from clusterai.work.inference.check import check
+from clusterai.work.inference.check import check, judge_answer, spell
 from clusterai.work.inference.price import Price, cap_wei, cost_wei, recount
 from clusterai.work.inference.spec import (
     NO_LOGPROBS,
@@ -31,6 +31,10 @@ KIND = Kind(
     ),
     resume=resume,
     check=check,
+    judge=judge_answer,
+    serves="chat",
+    engines="clusterai.work.inference.adapters.load",
+    spell=spell,
 )
 
 __all__ = [

@@ -47,3 +47,8 @@ async def judge_answer(
         async for chunk in rows:
             judge.read(chunk)
     return judge.findings(), judge.gaps
+
+
+def spell(engine: Engine, answer: tuple[int, ...]) -> list[str]:
+    """Each token's own text."""
+    return [engine.words.bytes_of(token).decode("utf-8", "replace") for token in answer]

@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest
-from clusterai.work.engine import MOST_TOKENS, FinishReason, OutOfRange, Usage, within
+from clusterai.work.request import MOST_TOKENS, FinishReason, OutOfRange, Usage, within
 
 MILLION = 1_000_000
 U64 = 2**64
@@ -20,6 +20,7 @@ MOST_STOP_BYTES = 256
 MOST_SCHEMA_BYTES = 65_536
 MOST_LOGPROBS = 20
 NO_LOGPROBS = -1
+
 
 class Sampling(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """How tokens are drawn. The defaults are the model's own distribution, undistorted.

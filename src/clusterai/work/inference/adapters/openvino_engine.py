@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from clusterai.models.core.card import Calibration
 from clusterai.models.core.text import Vocabulary
 from clusterai.work.inference.adapters.paged import PRECISION, PagedModel
-from clusterai.work.inference.adapters.streams import QueueStream
 from clusterai.work.inference.core.blocks import BLOCK, BlockPool
 from clusterai.work.inference.core.ending import Ending
 from clusterai.work.inference.core.grammar import BadSchema, Grammar, GrammarMaker
@@ -31,6 +30,7 @@ from clusterai.work.inference.core.sampler import Context, draw, logprobs
 from clusterai.work.inference.core.schedule import Part, Scheduler, Sequence
 from clusterai.work.inference.engine import Busy, EngineFailed, Finish, Stats, TokenEvent, Unfit
 from clusterai.work.inference.spec import FinishReason, Generation, Usage
+from clusterai.work.streams import QueueStream
 
 Event = TokenEvent | Finish | EngineFailed
 Rows = NDArray[np.float32]

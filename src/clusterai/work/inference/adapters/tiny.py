@@ -7,7 +7,6 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from clusterai.work.inference.adapters.streams import QueueStream
 from clusterai.work.inference.core import tiny
 from clusterai.work.inference.core.ending import Ending
 from clusterai.work.inference.core.grammar import BadSchema, Grammar
@@ -22,6 +21,7 @@ from clusterai.work.inference.engine import (
     Unfit,
 )
 from clusterai.work.inference.spec import Generation, Usage
+from clusterai.work.streams import QueueStream
 
 
 class TinyEngine:
