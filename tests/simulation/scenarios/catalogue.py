@@ -121,6 +121,20 @@ def died_mid_stream(world: World) -> None:
     world.settle()
 
 
+def stale_epochs(world: World) -> None:
+    """A provider wakes with a clock that is a minute late, and no chain to set it by: its receipts are of a past epoch."""
+    world.simulation.run(40)
+    process = world.providers[0].process
+    process.skew_us = -60_000_000
+    world.chain.away(process, 90)
+    world.simulation.kill(process, down_s=2)
+    world.simulation.run(95)
+    process.skew_us = 0
+    world.simulation.run(world.shape.busy_s - 135)
+    world.heal()
+    world.settle()
+
+
 def _streams(world: World) -> bool:
     return any(provider.streaming for provider in world.providers)
 
@@ -152,6 +166,7 @@ SCENARIOS: dict[str, Scenario] = {
     "died-mid-stream": Scenario(
         kinds=MILD, share=0.2, shape=Shape(providers=3, requests=40), script=died_mid_stream
     ),
+    "stale-epochs": Scenario(kinds=(), script=stale_epochs),
     "away-gateway": Scenario(kinds=MILD, share=0.2, script=partial(away, "gateway", 120)),
     "away-validators": Scenario(kinds=MILD, share=0.2, script=partial(away, "validators", 150)),
     "away-chain": Scenario(kinds=MILD, share=0.2, script=partial(away, "chain", 50)),

@@ -137,7 +137,7 @@ def _severity(kind: Fault, random: Random) -> dict[str, object]:
         case Fault.LATE_BLOCKS:
             return {"late_blocks": 1 + _rate(random, 0.1, 8.0)}
         case Fault.REORGANISATION:
-            return {"reorganisation": _rate(random, 0.01, 0.2), "reorganised_blocks": random.randint(1, 3)}
+            return {"reorganisation": _rate(random, 0.03, 0.3), "reorganised_blocks": random.randint(1, 3)}
         case Fault.LOST_TRANSACTION:
             return {"lost_transaction": _rate(random, 0.01, 0.5)}
 

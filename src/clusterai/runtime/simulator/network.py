@@ -83,9 +83,7 @@ class Network:
         self.sent = 0
         self.lost = 0
 
-    def dial(
-        self, dialler: Process, listener: Process, admitted: Callable[[], bool] = lambda: True
-    ) -> None:
+    def dial(self, dialler: Process, listener: Process, admitted: Callable[[], bool] = lambda: True) -> None:
         """Let a standing link be kept between the two from now on, whenever both ends find the other `admitted`."""
         link = Link(dialler, listener, admitted)
         self._links.append(link)
