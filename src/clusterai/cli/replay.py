@@ -29,7 +29,6 @@ from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, Role, checksum
 from clusterai.protocol.statements import Order, Receipt, network_domain, signing_digest
 from clusterai.sdk import Transcript
 from clusterai.work import KINDS
-from clusterai.work.inference.check import judge_answer
 from clusterai.work.inference.core import tiny
 from clusterai.work.kind import Findings
 
@@ -41,7 +40,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """`gap`: how far from being drawn here, in logits; 0 for a token that came out the same."""
+    """`gap`: how far from what comes out here, in logits for drawn tokens; 0 for a token that came out the same."""
 
     text: str
     gap: float
@@ -82,9 +81,9 @@ def replay(given: Transcript, manifest: Path, shown: Progress) -> Report:
     steps += _recounted(receipt, transcript)
     findings, tokens = None, ()
     if all(step.right for step in steps):
-        shown.show("drawing every token again")
-        findings, tokens = asyncio.run(_redrawn(transcript, shown))
-        steps.append(_judged(findings))
+        shown.show("making every token again")
+        findings, tokens = asyncio.run(_made_again(transcript, shown))
+        steps.append(_judged(findings, KINDS[transcript.kind].gap_unit))
     right = all(step.right for step in steps)
     verdict = (
         "right: this receipt is what it says"
@@ -184,19 +183,19 @@ def _recounted(receipt: Receipt, transcript: messages.Transcript) -> list[Step]:
     ]
 
 
-async def _redrawn(transcript: messages.Transcript, shown: Progress) -> tuple[Findings, tuple[Token, ...]]:
-    model = Digest(transcript.order.model)
-    request = KINDS[transcript.kind].decode(transcript.request)
-    answer = transcript.answer
-    engine = await asyncio.to_thread(_engine, model, shown)
+async def _made_again(transcript: messages.Transcript, shown: Progress) -> tuple[Findings, tuple[Token, ...]]:
+    kind, answer = KINDS[transcript.kind], transcript.answer
+    if kind.judge is None or kind.spell is None:
+        raise Failure(f"work of kind {kind.name!r} can't be checked by this version", next="update clusterai")
+    engine = await asyncio.to_thread(_engine, Digest(transcript.order.model), shown)
     try:
-        findings, gaps = await judge_answer(engine, request, answer.tokens, answer.reason)
+        request = kind.decode(transcript.request)
+        findings, gaps = await kind.judge(engine, request, answer.tokens, answer.reason)
     finally:
         await engine.close()
-    words = engine.words
     tokens = tuple(
-        Token(words.bytes_of(token).decode("utf-8", "replace"), round(float(gap), 6))
-        for token, gap in zip(answer.tokens, gaps, strict=False)
+        Token(text, round(float(gap), 6))
+        for text, gap in zip(kind.spell(engine, answer.tokens), gaps, strict=False)
     )
     return findings, tokens
 
@@ -206,7 +205,7 @@ def _engine(model: Digest, shown: Progress) -> Any:
         from clusterai.work.inference.adapters.tiny import TinyEngine
 
         return TinyEngine(model)
-    from clusterai.work.inference.adapters.load import load_engine
+    from clusterai.work.loading import load_engine
 
     store = ModelStore(default_models())
     try:
@@ -215,12 +214,10 @@ def _engine(model: Digest, shown: Progress) -> Any:
         raise Failure("the model isn't on this machine", str(error), "clusterai model add FILE") from None
 
 
-def _judged(findings: Findings) -> Step:
+def _judged(findings: Findings, unit: str) -> Step:
     detail = (
         f"{findings.matches} of {findings.tokens} came out the same, the worst gap is "
-        f"{findings.largest_gap_milli / 1000:.3f} logits; weight of evidence for fraud {findings.weight_milli / 1000:+.2f} "
+        f"{findings.largest_gap_milli / 1000:.3f} {unit}; weight of evidence for fraud {findings.weight_milli / 1000:+.2f} "
         f"nats, conviction needs {BOUND_MILLI / 1000:.2f}"
     )
-    return Step(
-        "its tokens are what model, prompt and seed give", findings.weight_milli < BOUND_MILLI, detail
-    )
+    return Step("its tokens are what model and request give", findings.weight_milli < BOUND_MILLI, detail)

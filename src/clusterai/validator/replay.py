@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -26,13 +26,10 @@ from clusterai.protocol.messages import Transcript
 from clusterai.protocol.signing import BadSignature, recover
 from clusterai.protocol.statements import Order, Receipt, signing_digest
 from clusterai.work import KINDS
-from clusterai.work.inference import Generation
-from clusterai.work.inference.check import judge_answer
-from clusterai.work.inference.engine import Engine
 from clusterai.work.kind import Findings
 
 EDGES = (0.0, 0.02, 0.1, 0.3, 0.6, 1.0, 2.0)
-"""Of the histogram, in logits; for people, the test's own bins are the model card's."""
+"""Of the histogram, in the kind's unit (logits); for people, the test's own bins are the model card's."""
 
 
 class BadFile(ValueError):
@@ -56,7 +53,7 @@ class Report(msgspec.Struct, frozen=True):
         outcome: "right": all fits and the tokens speak for honest work. "wrong": something can't be, or the tokens alone
             would convict. "suspicious": they speak for fraud, and one receipt is too little to convict. "unchecked":
             no engine drew them again.
-        gaps: per token, how far it is from being the one drawn, in logits; inf where nothing explains it.
+        gaps: per token, how far it is from being the one drawn, in the kind's unit; inf where nothing explains it.
         tokens: the answer's.
     """
 
@@ -71,7 +68,7 @@ class Report(msgspec.Struct, frozen=True):
     def histogram(self) -> tuple[tuple[str, int], ...]:
         """(range of gaps, tokens in it)"""
         bounds = [-math.inf, *EDGES, math.inf]
-        labels = ["drawn again", *(f"off by <= {edge:g}" for edge in EDGES[1:]), f"off by > {EDGES[-1]:g}"]
+        labels = ["the same", *(f"off by <= {edge:g}" for edge in EDGES[1:]), f"off by > {EDGES[-1]:g}"]
         counts = [sum(low < gap <= high for gap in self.gaps) for low, high in itertools.pairwise(bounds)]
         return tuple(zip(labels, counts, strict=True))
 
@@ -109,7 +106,7 @@ class Report(msgspec.Struct, frozen=True):
 async def replay(
     transcript: Transcript,
     receipt: Receipt,
-    engine: Engine | None,
+    engine: Any,
     signature: bytes | None = None,
     network: Domain | None = None,
     owner_of: Callable[[Address], Address | None] | None = None,
@@ -117,7 +114,7 @@ async def replay(
     """Check everything about one receipt that can be checked without its epoch.
 
     Args:
-        engine: of the order's model, with the true weights; None checks all but the tokens.
+        engine: of the order's model and its kind of work, with the true weights; None checks all but the tokens.
         signature: the provider's on the receipt.
         network: the domain under which orders and receipts are signed; None leaves signatures out.
         owner_of: a key's owner in the Registry.
@@ -134,12 +131,12 @@ async def replay(
     findings: Findings | None = None
     gaps: list[float] = []
     if engine is not None and not any(step.right is False for step in steps):
-        generation = KINDS[transcript.kind].decode(transcript.request)
-        assert isinstance(generation, Generation), "the one kind that there is to replay"
-        findings, gaps = await judge_answer(
-            engine, generation, transcript.answer.tokens, transcript.answer.reason
-        )
-        steps.append(_drawn(findings))
+        kind = KINDS[transcript.kind]
+        if kind.judge is not None:
+            answer = transcript.answer
+            request = kind.decode(transcript.request)
+            findings, gaps = await kind.judge(engine, request, answer.tokens, answer.reason)
+            steps.append(_drawn(findings, kind.gap_unit))
     return Report(
         receipt_id=Digest(receipt.order),
         evidence=case_of(receipt, transcript),
@@ -153,7 +150,7 @@ async def replay(
 
 async def replay_bundle(
     bundle: Bundle,
-    engine: Engine | None,
+    engine: Any,
     network: Domain | None = None,
     owner_of: Callable[[Address], Address | None] | None = None,
 ) -> Report:
@@ -232,13 +229,13 @@ def _recounted(receipt: Receipt, transcript: Transcript) -> list[Step]:
     return [*steps, Step("usage", found == claimed, detail)]
 
 
-def _drawn(findings: Findings) -> Step:
+def _drawn(findings: Findings, unit: str) -> Step:
     weight = findings.weight_milli / 1000
-    detail = f"{findings.matches} of {findings.tokens} drawn again"
+    detail = f"{findings.matches} of {findings.tokens} came out the same"
     if findings.largest_gap_milli < 0:
         detail += ", one at least that nothing explains"
     else:
-        detail += f", largest gap {findings.largest_gap_milli / 1000:.3f}"
+        detail += f", largest gap {findings.largest_gap_milli / 1000:.3f} {unit}"
     odds = f"{math.exp(min(abs(weight), 700)):.3g} to 1 for {'fraud' if weight > 0 else 'honest work'}"
     right = None if 0 < findings.weight_milli < sequential.BOUND_MILLI else findings.weight_milli <= 0
     return Step("tokens", right, f"{detail}; weight {weight:+.2f} nats, {odds}")

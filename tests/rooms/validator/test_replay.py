@@ -43,7 +43,7 @@ def test_an_honest_receipt_is_right() -> None:
     assert all(step.right for step in report.steps)
     assert report.findings is not None
     assert report.findings.matches == report.findings.tokens == len(transcript.answer.tokens)
-    assert dict(report.histogram())["drawn again"] == len(report.gaps)
+    assert dict(report.histogram())["the same"] == len(report.gaps)
     text = "\n".join(report.lines())
     assert "outcome: right" in text
     assert "####" in text

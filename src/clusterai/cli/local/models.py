@@ -1,6 +1,7 @@
 """Makes a model ready to be loaded: once per machine, with progress, before any node asks for it."""
 
 import asyncio
+import importlib.util
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,21 @@ from clusterai.cli.settings import default_models
 
 TINY = "tiny"
 """The toy model, which has no weights to prepare."""
+
+
+EMBEDDING = "all-minilm-l6-v2"
+
+
+def served(model: str) -> list[str]:
+    """What a local network serves: the model asked for, and beside a real one the embedding model, where it is installed.
+
+    The asked-for model stands first, so it is loaded first: nobody waits for the other.
+    """
+    from clusterai.models.store import BUILT_IN
+
+    if model in (TINY, EMBEDDING) or importlib.util.find_spec(BUILT_IN[EMBEDDING][0]) is None:
+        return [model]
+    return [model, EMBEDDING]
 
 
 async def prepare(name: str, say: Callable[[str], None]) -> None:
@@ -34,7 +50,11 @@ def _prepare(name: str, progress: Callable[[str, float], None]) -> None:
 
     store = ModelStore(default_models())
     try:
-        openvino_folder(store, store.get(name), progress)
+        model = store.get(name)
+        if model.card.kind == "embedding":
+            store.verify(model, progress)
+        else:
+            openvino_folder(store, model, progress)
     except NoSuchModel as error:
         raise Failure(str(error), code=Exit.NOT_FOUND) from None
     except (Altered, NotConverted) as error:

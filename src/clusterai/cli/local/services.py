@@ -7,7 +7,7 @@ import msgspec
 
 from clusterai.cli.local import probes
 from clusterai.cli.local.folder import Cheat, DataFolder, write_atomically
-from clusterai.cli.local.models import TINY
+from clusterai.cli.local.models import TINY, served
 from clusterai.cli.local.people import People, Person
 from clusterai.cli.local.ports import HOST, Ports
 from clusterai.cli.local.supervisor import Service
@@ -91,7 +91,7 @@ def write_node(
         "key": str(one.hot_file),
         "owner": hex0x(one.owner.address),
         "gateways": [{"owner": hex0x(people.gateway.owner.address), "url": f"wss://{HOST}:{ports.link}"}],
-        "models": [serving],
+        "models": [serving, *({"name": name} for name in served(model)[1:])],
         "models_folder": str(default_models()),
         # Nobody but this machine has a stake here: a power cut may cost the last second.
         "survives": "process",
@@ -125,10 +125,6 @@ def validator(folder: DataFolder, ports: Ports, people: People) -> Service:
 def key_ring(folder: DataFolder) -> Path:
     """The gateway's table of API keys."""
     return folder.of("gateway") / "keys.db"
-
-
-def served(model: str) -> list[str]:
-    return [model]
 
 
 def _written(folder: DataFolder, name: str, config: dict[str, Any]) -> Path:

@@ -19,9 +19,10 @@ from clusterai.node.config import TINY, ModelConfig
 from clusterai.node.core.leases import Broke, Produced, Serving, Start, Stop
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import Answer, ModelOffer, Tokens
+from clusterai.work.engine import Busy, Engine, EngineFailed, Finish, Stream, TokenEvent, Unfit
 from clusterai.work.inference.adapters.tiny import TinyEngine
 from clusterai.work.inference.core import tiny
-from clusterai.work.inference.engine import Busy, Engine, EngineFailed, Finish, Stream, TokenEvent, Unfit
+from clusterai.work.loading import load_engine
 
 FIRST_BACKOFF_S, MOST_BACKOFF_S = 0.5, 30.0
 LEAST_MILLI = -(2**31)
@@ -72,6 +73,7 @@ class Engines:
         self._report = report
         self._load = load
         self._loaded: dict[str, Loaded] = {}
+        self._loading = asyncio.Lock()
         self._broken: dict[str, asyncio.Event] = {}
         self._streams: dict[Digest, Stream] = {}
         self._tasks: asyncio.TaskGroup | None = None
@@ -114,7 +116,9 @@ class Engines:
         while True:
             broken.clear()
             try:
-                loaded = await asyncio.to_thread(self._load, model, progress)
+                # In the order of the configuration: the first model serves soonest when it has the cores to itself.
+                async with self._loading:
+                    loaded = await asyncio.to_thread(self._load, model, progress)
             except (NoSuchModel, Altered):
                 raise  # nothing that waiting would mend: the node ends, and says why
             except Exception as error:  # an engine may break in ways of its own, and is started again
@@ -257,21 +261,23 @@ def loader(models_folder: Path) -> Load:
                 altered=config.altered,
             )
             return Loaded(engine, _offer(config, tiny.ADDRESS, TINY_INPUT_WEI, TINY_OUTPUT_WEI))
-        # Imported here: a node of another kind of engine shouldn't need OpenVINO.
-        from clusterai.work.inference.adapters.load import load_engine
-
         store = ModelStore(models_folder)
         model = store.get(config.name)
-        engine = load_engine(
-            store,
-            model,
-            weights=store.get(config.weights) if config.weights else None,
-            slots=config.slots,
-            queue=config.queue,
-            cache_bytes=config.cache_mb << 20,
-            threads=config.threads,
-            progress=progress,
-        )
+        try:
+            engine = load_engine(
+                store,
+                model,
+                weights=store.get(config.weights) if config.weights else None,
+                slots=config.slots,
+                queue=config.queue,
+                cache_bytes=config.cache_mb << 20,
+                threads=config.threads,
+                progress=progress,
+            )
+        except ImportError as error:
+            raise NoSuchModel(
+                f"{config.name} needs an engine that isn't installed ({error}): pip install 'clusterai[node]'"
+            ) from None
         return Loaded(engine, _offer(config, model.address, model.card.input_wei, model.card.output_wei))
 
     return load

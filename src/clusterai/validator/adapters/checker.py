@@ -15,7 +15,7 @@ from clusterai.protocol.ids import Digest
 from clusterai.validator.adapters.engines import Engines, NoEngine
 from clusterai.validator.core.words import Check, Checked, CheckFailed
 from clusterai.work import Kind
-from clusterai.work.inference.engine import EngineFailed, Unfit
+from clusterai.work.engine import EngineFailed, Unfit
 from clusterai.work.kind import Findings
 
 AT_ONCE = 16

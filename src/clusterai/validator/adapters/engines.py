@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from clusterai.protocol.ids import Digest, hex0x
+from clusterai.work.engine import Engine
 from clusterai.work.inference.core import tiny
-from clusterai.work.inference.engine import Engine
 
 Told = Callable[[str, float], None]
 
@@ -58,14 +58,10 @@ class Engines:
         return await loop.run_in_executor(self._loader, self._load_stored, model)
 
     def _load_stored(self, model: Digest) -> Engine:
-        # Imported here: a validator of other kinds of work needs no OpenVINO.
-        try:
-            from clusterai.models import Altered, ModelStore, NoSuchModel
-            from clusterai.models.adapters.openvino_convert import NotConverted
-            from clusterai.models.store import BUILT_IN
-            from clusterai.work.inference.adapters.load import load_engine
-        except ImportError as error:
-            raise NoEngine(f"no engine is installed ({error}): pip install 'clusterai[node]'") from None
+        # Imported here: tokenizers and engines take a second that a validator of the tiny model needn't wait.
+        from clusterai.models.store import BUILT_IN, Altered, ModelStore, NoSuchModel
+        from clusterai.work.loading import load_engine
+
         store = ModelStore(self._models_folder)
         try:
             try:
@@ -86,7 +82,7 @@ class Engines:
                 threads=self._threads,
                 progress=self._told,
             )
-        except (NoSuchModel, Altered, NotConverted) as error:
+        except (NoSuchModel, Altered, ImportError, ValueError) as error:
             raise NoEngine(f"this validator can't check model {hex0x(model)}: {error}") from None
 
     async def drop(self, model: Digest) -> None:
