@@ -135,6 +135,13 @@ def stale_epochs(world: World) -> None:
     world.settle()
 
 
+def disputed_as_stale(world: World, checkers: Checkers) -> None:
+    """It was told so by name, and nobody was charged for what it did."""
+    notes = [note.detail for note in world.providers[0].notes if note.what == "disputed"]
+    assert any("stale_epoch" in detail for detail in notes), f"not told: {notes}"
+    gains_nothing(world, checkers)
+
+
 def _streams(world: World) -> bool:
     return any(provider.streaming for provider in world.providers)
 
@@ -166,7 +173,7 @@ SCENARIOS: dict[str, Scenario] = {
     "died-mid-stream": Scenario(
         kinds=MILD, share=0.2, shape=Shape(providers=3, requests=40), script=died_mid_stream
     ),
-    "stale-epochs": Scenario(kinds=(), script=stale_epochs),
+    "stale-epochs": Scenario(kinds=(), script=stale_epochs, verdict=disputed_as_stale),
     "away-gateway": Scenario(kinds=MILD, share=0.2, script=partial(away, "gateway", 120)),
     "away-validators": Scenario(kinds=MILD, share=0.2, script=partial(away, "validators", 150)),
     "away-chain": Scenario(kinds=MILD, share=0.2, script=partial(away, "chain", 50)),

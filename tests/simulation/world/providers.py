@@ -110,7 +110,7 @@ class Provider:
     # --- host ---
 
     def started(self) -> None:
-        self.world.chain.follow(self.process)
+        self.world.chain.follow(self.process, writes_down=True)
         offer = ModelOffer(engine.MODEL, "simulated", self.input_wei, self.output_wei, SLOTS)
         self.process.post(self._random.randint(100_000, 2_000_000), Serving((offer,)))
 

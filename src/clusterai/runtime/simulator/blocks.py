@@ -79,10 +79,12 @@ class Mined(msgspec.Struct):
 
 
 class _Follower:
-    __slots__ = ("away_until_us", "busy", "cursor", "process", "rolled")
+    __slots__ = ("away_until_us", "busy", "cursor", "heard", "process", "rolled", "writes_down")
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, writes_down: bool) -> None:
         self.process = process
+        self.writes_down = writes_down
+        self.heard: list[tuple[float, Any]] = []
         self.cursor = 0
         self.rolled: int | None = None
         self.away_until_us = 0
@@ -144,16 +146,26 @@ class Blockchain:
         ]
         self._timeline.after(self._block_us, self._next)
 
-    def follow(self, process: Process) -> None:
-        """Tell `process` every block from the first; to be called in each of its incarnations."""
+    def follow(self, process: Process, writes_down: bool = False) -> None:
+        """Tell `process` every block from the first; to be called in each of its incarnations, before it starts.
+
+        Args:
+            writes_down: its host keeps what was heard, tells a new incarnation at once, and goes on behind that.
+        """
         follower = self._followers.get(process.index)
         if follower is None:
-            follower = self._followers[process.index] = _Follower(process)
+            follower = self._followers[process.index] = _Follower(process, writes_down)
             if self._faults.outage_every_us:
                 self._timeline.after(self._interval(self._faults.outage_every_us), self._leave, follower)
-        follower.cursor = 0
-        follower.rolled = None
+        if not writes_down:
+            follower.cursor = 0
+            follower.rolled = None
         follower.busy = False
+        incarnation = process.incarnation
+        for heard_s, event in follower.heard.copy():
+            if process.machine is None or process.incarnation != incarnation:
+                return
+            process.remember(event, heard_s)
         self._wake(follower)
         for transaction in list(self._in_flight.values()):
             if transaction.final and transaction.process is process:
@@ -333,13 +345,19 @@ class Blockchain:
         incarnation = process.incarnation
         if follower.rolled is not None:
             rolled, follower.rolled = follower.rolled, None
-            process.deliver(incarnation, self._words.rolled_back(rolled))
+            self._hear(follower, incarnation, [self._words.rolled_back(rolled)])
         while follower.cursor < len(self.blocks) and process.incarnation == incarnation and process.machine:
             block = self.blocks[follower.cursor]
             follower.cursor += 1
-            for event in block.events:
-                process.deliver(incarnation, event)
-            process.deliver(incarnation, self._words.block(block.number, block.timestamp_s))
+            closing = self._words.block(block.number, block.timestamp_s)
+            self._hear(follower, incarnation, [*block.events, closing])
+
+    def _hear(self, follower: _Follower, incarnation: int, batch: list[Any]) -> None:
+        process = follower.process
+        if follower.writes_down:
+            follower.heard += [(process.clock_s, event) for event in batch]
+        for event in batch:
+            process.deliver(incarnation, event)
 
     def _leave(self, follower: _Follower) -> None:
         if not self._faults.outage_every_us:

@@ -53,6 +53,7 @@ class Process:
     """
 
     __slots__ = (
+        "_clock_s",
         "_step",
         "_timeline_after",
         "address",
@@ -78,7 +79,8 @@ class Process:
         host: Host,
         tick_us: int,
         after: Callable[..., None],
-        step: Callable[["Process", Any], None],
+        step: Callable[..., None],
+        clock_s: Callable[["Process"], float],
     ) -> None:
         self.index = index
         self.name = name
@@ -94,6 +96,7 @@ class Process:
         self.steps = 0
         self._timeline_after = after
         self._step = step
+        self._clock_s = clock_s
 
     def post(self, delay_us: int, event: Any) -> None:
         """Hand `event` to this incarnation later; lost if it dies before."""
@@ -106,6 +109,19 @@ class Process:
     def deliver(self, incarnation: int, event: Any) -> None:
         if incarnation == self.incarnation and self.machine is not None:
             self._step(self, event)
+
+    @property
+    def alive(self) -> bool:
+        return self.machine is not None
+
+    @property
+    def clock_s(self) -> float:
+        """What it takes for the time."""
+        return self._clock_s(self)
+
+    def remember(self, event: Any, heard_s: float) -> None:
+        """Hand over at once what an earlier incarnation heard at that time and its host wrote down."""
+        self._step(self, event, None, heard_s)
 
     def _act(self, incarnation: int, act: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         if incarnation == self.incarnation and self.machine is not None:

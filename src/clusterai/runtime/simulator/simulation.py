@@ -95,6 +95,10 @@ class Simulation:
         """True time; processes may believe otherwise."""
         return self.start_s + self.timeline.now_us / SECOND_US
 
+    def clock_s(self, process: Process) -> float:
+        """What the process takes for the time."""
+        return self.start_s + (self.timeline.now_us + process.skew_us) / SECOND_US
+
     def spawn(
         self,
         name: str,
@@ -113,6 +117,7 @@ class Simulation:
             int(tick_s * SECOND_US),
             self.timeline.after,
             self._step,
+            self.clock_s,
         )
         if self.faults.skew_us:
             process.skew_us = self._random.randint(-self.faults.skew_us, self.faults.skew_us)
@@ -178,11 +183,13 @@ class Simulation:
         if process.machine is not None:
             self._step(process, Received(sender, canonical.decode(packet, self._frames)), sender + packet)
 
-    def _step(self, process: Process, event: Any, raw: bytes | None = None) -> None:
+    def _step(
+        self, process: Process, event: Any, raw: bytes | None = None, heard_s: float | None = None
+    ) -> None:
         machine = process.machine
         assert machine is not None, "only the living step"
         now_us = self.timeline.now_us
-        effects = machine.step(event, self.start_s + (now_us + process.skew_us) / SECOND_US)
+        effects = machine.step(event, self.clock_s(process) if heard_s is None else heard_s)
         self.steps += 1
         process.steps += 1
         if not effects and type(event) is Tick:
@@ -242,6 +249,8 @@ class Simulation:
         process.machine = machine
         process.incarnation += 1
         process.host.started()
+        if not process.alive:
+            return  # it died of what its host told it
         self._step(process, Started())
         process.later(self._random.randint(1, process.tick_us), self._tick, process)
 
