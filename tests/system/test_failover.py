@@ -53,7 +53,8 @@ def test_a_stream_goes_on_elsewhere_with_the_very_same_tokens(slow: Network):
     for part in stream:
         if part.choices:
             text.append(part.choices[0].delta.content or "")
-        extra = (part.model_extra or {}).get("clusterai") or extra
+        told: Any = part.model_extra
+        extra = told.get("clusterai") or extra
         if len(text) > 20 and not killed:
             running = {
                 one["provider"].lower() for one in slow.http("nodes")["nodes"] if one.get("orders_here")
