@@ -55,10 +55,14 @@ class Bed:
     Args:
         providers: stand-ins, on this process's side.
         nodes: real node processes with the tiny model.
+        model: what they serve instead.
         settings: fields of the gateway's configuration.
     """
 
-    def __init__(self, folder: Path, providers: int = 2, nodes: int = 0, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, providers: int = 2, nodes: int = 0, model: str = "tiny", **settings: Any
+    ) -> None:
+        self.model = {"name": model}
         self.folder = folder
         self.port, self.link_port, self.chain_port = free_port(), free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -127,7 +131,7 @@ class Bed:
             "key": str(self.gateway.hot_file),
             "owner": hex0x(self.gateway.owner.address),
             "models": str(self.folder / "models"),
-            "serve": ["tiny"],
+            "serve": [self.model["name"]],
             "port": self.port,
             "link_port": self.link_port,
             **self._settings,
@@ -146,7 +150,7 @@ class Bed:
             "key": str(person.hot_file),
             "owner": hex0x(person.owner.address),
             "gateways": [gateway],
-            "models": [{"name": "tiny", "input_wei": 3, "output_wei": 3, **model}],
+            "models": [{"name": "tiny", "input_wei": 3, "output_wei": 3, **model} | self.model],
             "models_folder": str(self.folder / "models"),
             "survives": "process",
         }

@@ -190,8 +190,8 @@ class World:
     def asked(self, errand: int, most: int, *prompt: int, **more: Any) -> Ask:
         request = Generation(MODEL, prompt or (1, 2, 3), max_tokens=most)
         nonce = canonical.content_digest(errand.to_bytes(4, "big"))
-        fields: dict[str, Any] = {"account": ACCOUNT, **more}
-        return Ask(errand, kind=KIND, model=MODEL, request=request, nonce=nonce, **fields)
+        fields: dict[str, Any] = {"account": ACCOUNT, "kind": KIND, **more}
+        return Ask(errand, model=MODEL, request=request, nonce=nonce, **fields)
 
     def work(self) -> Any:
         """(provider, Work) of the order that the last step sent."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from clusterai.gateway.core.errands import Abandon, Deliver, Done, Failed, Restarted
@@ -90,6 +91,43 @@ def test_a_wrong_receipt_is_disputed_by_name_and_nothing_is_charged(
     other, again = opened.work()
     assert other is not provider
     assert KIND.decode(again.request).so_far == ()
+
+
+@pytest.mark.parametrize("reason", ["cancelled", "whenever"])
+def test_an_answer_ends_only_as_answers_end(opened: World, reason: str):
+    """A provider can't cut an answer short and be paid by saying that it was cancelled."""
+    provider, work = opened.ask()
+    opened.step(provider.tokens(work, 7))
+    opened.step(provider.finished(work, 7, reason=reason))
+    assert [it.code for it in opened.sent(Dispute)] == ["wrong_end"]
+    assert opened.account().charged_wei == 0
+
+
+def test_work_that_can_not_be_resumed_is_done_again_from_the_start(opened: World):
+    """What its lost provider sent is void, and the next one is paid for all of it."""
+    kind = msgspec.structs.replace(KIND, resume=None)
+    provider, work = opened.ask(kind=kind)
+    opened.step(provider.tokens(work, 7))
+    opened.unlink(opened.providers.index(provider))
+    assert opened.of(Restarted)
+    other, again = opened.work()
+    assert KIND.decode(again.request).so_far == ()
+    opened.step(other.tokens(again, 8))
+    opened.step(other.finished(again, 8))
+    assert opened.account().charged_wei == 12
+
+
+def test_an_answer_that_can_not_be_one_is_not_paid(opened: World):
+    """What a kind of work calls impossible is refused before any audit."""
+
+    def wrong(request: Any, tokens: tuple[int, ...], reason: str) -> str:
+        return "seven is no answer"
+
+    kind = msgspec.structs.replace(KIND, wrong=wrong)
+    provider, work = opened.ask(kind=kind)
+    opened.step(provider.tokens(work, 7))
+    opened.step(provider.finished(work, 7))
+    assert [it.code for it in opened.sent(Dispute)] == ["impossible_answer"]
 
 
 def test_what_a_client_has_read_from_a_liar_ends_in_an_error_not_in_another_answer(opened: World):

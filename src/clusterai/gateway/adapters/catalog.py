@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from tokenizers import Tokenizer
 
 from clusterai.gateway.core.chat import Habit
 from clusterai.gateway.core.faults import bad
@@ -35,6 +36,8 @@ class Served(msgspec.Struct, frozen=True):
     licence: str = ""
     habit: Habit = Habit()
     kind: str = "chat"
+    size: int = 0
+    """numbers of a vector, of a model that embeds"""
 
     async def tokens_of_chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
         """
@@ -102,6 +105,8 @@ def of_store(store: ModelStore, names: Sequence[str]) -> Catalog:
 
 def _stored(model: StoredModel) -> Served:
     card = model.card
+    if card.kind == "embedding":
+        return _embedding(model)
     tokenizer = model.tokenizer()
     template = ChatTemplate(card.template, tokenizer.guarded)
     return Served(
@@ -115,6 +120,41 @@ def _stored(model: StoredModel) -> Served:
         licence=card.licence,
         habit=Habit(card.temperature_ppm, card.top_p_ppm),
         kind=card.kind,
+    )
+
+
+class _Config(msgspec.Struct):
+    """What of a BERT's config.json matters here."""
+
+    hidden_size: int
+    max_position_embeddings: int
+
+
+def _embedding(model: StoredModel) -> Served:
+    """Texts are tokenized with the tokens that the model wants around them, and never cut off: too long is refused."""
+    card = model.card
+    config = msgspec.json.decode(model.paths["config.json"].read_bytes(), type=_Config)
+    tokenizer = Tokenizer.from_file(str(model.paths["tokenizer.json"]))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    def no_chat(messages: Sequence[Mapping[str, Any]]) -> str:
+        raise BadChat(f"{card.name} embeds texts and doesn't chat: POST /v1/embeddings")
+
+    pieces = tuple(
+        (tokenizer.id_to_token(token) or "").encode() for token in range(tokenizer.get_vocab_size())
+    )
+    return Served(
+        name=card.name,
+        address=model.address,
+        context=min(card.context or config.max_position_embeddings, config.max_position_embeddings),
+        created_s=int(model.paths["tokenizer.json"].stat().st_mtime),
+        vocabulary=Vocabulary(pieces, frozenset(), frozenset()),
+        encode=lambda text: tuple(tokenizer.encode(text).ids),
+        chat=no_chat,
+        licence=card.licence,
+        kind=card.kind,
+        size=config.hidden_size,
     )
 
 

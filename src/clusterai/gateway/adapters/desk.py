@@ -12,7 +12,9 @@ from clusterai.gateway.core.shapes import Logprob
 from clusterai.market.core.routing import Preference
 from clusterai.models.core.text import TextStream
 from clusterai.protocol.ids import Digest
-from clusterai.work.inference import KIND, Generation
+from clusterai.work import embedding, inference
+from clusterai.work.embedding import Embedding
+from clusterai.work.inference import Generation
 
 ANSWER_S = 600.0
 """An answer that takes longer is given up; the Meter's own deadlines come much sooner."""
@@ -22,10 +24,10 @@ class Choice:
     """One answer on its way to one client."""
 
     __slots__ = (
+        "_stops",
         "_wake",
         "done",
         "failed",
-        "generation",
         "index",
         "model",
         "reason",
@@ -35,10 +37,10 @@ class Choice:
         "words",
     )
 
-    def __init__(self, index: int, model: Served, generation: Generation, wake: Callable[[], None]) -> None:
+    def __init__(self, index: int, model: Served, stops: Sequence[str], wake: Callable[[], None]) -> None:
         self.index = index
         self.model = model
-        self.generation = generation
+        self._stops = stops
         self._wake = wake
         self.done: Done | None = None
         self.failed: Failed | None = None
@@ -47,7 +49,7 @@ class Choice:
 
     def begin(self) -> None:
         """Nothing has come yet, or all that came is void."""
-        self.words = TextStream(self.model.vocabulary, self.generation.stop)
+        self.words = TextStream(self.model.vocabulary, self._stops)
         self.text: list[str] = []
         self.said: list[Logprob] = []
         self.tokens = 0
@@ -84,6 +86,25 @@ class Choice:
         text, said = "".join(self.text), self.said
         self.text, self.said = [], []
         return text, said
+
+
+class Vectors(Choice):
+    """An answer that isn't text: its tokens are kept as they come."""
+
+    __slots__ = ("numbers",)
+
+    def begin(self) -> None:
+        self.numbers: list[int] = []
+        self.tokens = 0
+
+    def delivered(self, deliver: Deliver) -> None:
+        self.numbers += deliver.tokens
+        self.tokens += len(deliver.tokens)
+
+    def finished(self, done: Done) -> None:
+        self.done = done
+        self.reason = "stop"
+        self._wake()
 
 
 class Call:
@@ -149,24 +170,28 @@ class Desk:
         self,
         account: Digest,
         model: Served,
-        generations: Sequence[Generation],
+        requests: Sequence[Generation] | Sequence[Embedding],
         preference: Preference,
         *,
         streamed: bool,
         tag: bytes = b"",
     ) -> Call:
+        """Ask the Meter for an answer to each request."""
         call = Call()
-        for index, generation in enumerate(generations):
+        for index, request in enumerate(requests):
             name = next(self._names)
-            choice = Choice(index, model, generation, call.wake)
+            if isinstance(request, Generation):
+                kind, choice = inference.KIND, Choice(index, model, request.stop, call.wake)
+            else:
+                kind, choice = embedding.KIND, Vectors(index, model, (), call.wake)
             call.choices[name] = self._choices[name] = choice
             self.handle(
                 Ask(
                     name,
                     account,
-                    KIND,
+                    kind,
                     model.address,
-                    generation,
+                    request,
                     # Sixteen secret random bytes and a counter: as fresh as drawing anew, and without a system call.
                     self._root + name.to_bytes(16, "big"),
                     tag,

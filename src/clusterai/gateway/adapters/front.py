@@ -6,15 +6,16 @@ No framework and no models per request stand between; everything else (pages.py)
 """
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from clusterai.gateway.adapters.archive import Archive
 from clusterai.gateway.adapters.catalog import Catalog, Served
-from clusterai.gateway.adapters.desk import ANSWER_S, Call, Choice, Desk
+from clusterai.gateway.adapters.desk import ANSWER_S, Call, Choice, Desk, Vectors
 from clusterai.gateway.adapters.door import Admission, Doors
 from clusterai.gateway.adapters.meters import Meters
 from clusterai.gateway.adapters.replies import Replies, Reply
@@ -22,6 +23,7 @@ from clusterai.gateway.core import chat, shapes
 from clusterai.gateway.core.faults import Fault, bad, unknown_model
 from clusterai.gateway.core.shapes import Chunks, Endpoint, Head, Logprob, Told
 from clusterai.protocol.ids import Digest
+from clusterai.work import embedding
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -118,12 +120,41 @@ class Front:
     async def _embeddings(self, scope: Scope, receive: Receive, send: Send, request: "_Request") -> None:
         raw = await self._enter(scope, receive, request)
         body = chat.read(raw, chat.EmbeddingBody)
-        model = self._model(body.model)
-        raise bad(
-            f"the model {model.name!r} answers chats and doesn't embed; no provider of this network embeds yet",
-            "model",
-            "unsupported_model",
+        model = self._model(body.model, "embedding")
+        if body.dimensions not in (None, model.size):
+            raise bad(
+                f"dimensions is {body.dimensions}; vectors of this model have {model.size}", "dimensions"
+            )
+        texts = [await self._prompt(model, it, "input") for it in chat.prompts_of(body.input, "input")]
+        tokens = sum(map(len, texts))
+        requests = chat.embeddings_of(model.address, texts, model.size, model.context)
+        admission = self._afford(request, tokens)
+        call = self._desk.open(
+            admission.account,
+            model,
+            requests,
+            chat.preference_of(body.provider),
+            streamed=False,
+            tag=request.name or b"",
         )
+        async with self._followed(call, receive, request, model) as watcher:
+            while not (call.over or call.failed):
+                await self._news(call, watcher)
+            if (fault := call.fault(shown=False)) is not None:
+                raise fault
+            told = _told(call, None)
+            found = [
+                vector
+                for choice, asked in zip(call.in_order(), requests, strict=True)
+                if isinstance(choice, Vectors)
+                for vector in embedding.vectors(asked, tuple(choice.numbers))
+            ]
+            answer = shapes.embeddings(
+                model.name, found, tokens, told, packed=body.encoding_format == "base64"
+            )
+            headers = [JSON, *told.header()]
+            request.keep(Reply(200, headers, answer))
+            await self._respond(send, request, 200, headers, answer)
 
     # --- on the way in ---
 
@@ -205,24 +236,62 @@ class Front:
             f"the body is larger than {self._most_body} bytes: send less",
         )
 
-    def _model(self, name: str) -> Served:
+    def _model(self, name: str, kind: str = "chat") -> Served:
         model = self._catalog.find(name) or self._catalog.find(name.partition(":")[0])
         if model is None:
             raise unknown_model(name, ", ".join(self._catalog.by_name))
+        if model.kind != kind:
+            others = [it.name for it in self._catalog.by_name.values() if it.kind == kind]
+            raise bad(
+                f"the model {model.name!r} is for {model.kind}; for this use one of: {', '.join(others) or 'none here'}",
+                "model",
+                "unsupported_model",
+            )
         return model
 
-    async def _prompt(self, model: Served, prompt: str | list[int]) -> tuple[int, ...]:
+    async def _prompt(self, model: Served, prompt: str | list[int], name: str = "prompt") -> tuple[int, ...]:
         if isinstance(prompt, str):
             tokens = await model.tokens_of_text(prompt)
         else:
             tokens = tuple(prompt)
             if any(not 0 <= token < len(model.vocabulary) for token in tokens):
                 raise bad(
-                    f"prompt: token ids are 0 to {len(model.vocabulary) - 1} here", "prompt", "out_of_range"
+                    f"{name}: token ids are 0 to {len(model.vocabulary) - 1} here", name, "out_of_range"
                 )
-        if not tokens:
-            raise bad("prompt is empty: send at least one token", "prompt", "empty_string")
+        if not prompt or not tokens:
+            raise bad(f"{name} is empty: send at least one token", name, "empty_string")
         return tokens
+
+    def _afford(self, request: "_Request", tokens: int) -> Admission:
+        """
+        Raises:
+            Fault: the key may not use so many tokens now.
+        """
+        admission = request.admission
+        assert admission is not None, "nobody gets here unadmitted"
+        if admission.usage is not None:
+            wait_s = admission.usage.tokens.take(tokens, time.monotonic())
+            if wait_s:
+                raise _slower("tokens", admission.usage.tokens.limit, wait_s)
+        return admission
+
+    @contextlib.asynccontextmanager
+    async def _followed(
+        self, call: Call, receive: Receive, request: "_Request", model: Served
+    ) -> AsyncGenerator["asyncio.Task[None]"]:
+        """While a call runs, its client's departure is watched for; afterwards nothing of it is left."""
+        watcher = asyncio.get_running_loop().create_task(_departure(receive, call))
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                yield watcher
+        except TimeoutError:
+            raise Fault(
+                504, "server_error", "answer_timeout", "the answer took too long", retry=False
+            ) from None
+        finally:
+            watcher.cancel()
+            self._desk.close(call)
+            self._meters.ended(model.name, call, time.monotonic() - request.began_s)
 
     # --- the answer ---
 
@@ -242,13 +311,7 @@ class Front:
             for prompt in prompts
             for generation in wanted.generations(model.address, prompt, model.context, seed)
         ]
-        admission = request.admission
-        assert admission is not None, "nobody gets here unadmitted"
-        if admission.usage is not None:
-            size = sum(len(it.prompt) + it.max_tokens for it in generations)
-            wait_s = admission.usage.tokens.take(size, time.monotonic())
-            if wait_s:
-                raise _slower("tokens", admission.usage.tokens.limit, wait_s)
+        admission = self._afford(request, sum(len(it.prompt) + it.max_tokens for it in generations))
         prefix = "chatcmpl-" if endpoint == "chat" else "cmpl-"
         head = Head(
             endpoint, prefix + request.id[4:], int(time.time()), model.name, f"fp_{model.address.hex()[:10]}"
@@ -262,31 +325,12 @@ class Front:
             tag=request.name or b"",
         )
         prompt_tokens = sum(map(len, prompts))
-        # Watching for the client's departure costs a task; what ends sooner than this never needs it.
-        watcher = asyncio.get_running_loop().create_task(_departure(receive, call))
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                if wanted.stream:
-                    await self._stream(
-                        send,
-                        request,
-                        call,
-                        watcher,
-                        Chunks(head, include_usage=wanted.include_usage),
-                        wanted,
-                        seed,
-                        prompt_tokens,
-                    )
-                else:
-                    await self._whole(send, request, call, watcher, head, wanted, seed, prompt_tokens)
-        except TimeoutError:
-            raise Fault(
-                504, "server_error", "answer_timeout", "the answer took too long", retry=False
-            ) from None
-        finally:
-            watcher.cancel()
-            self._desk.close(call)
-            self._meters.ended(model.name, call, time.monotonic() - request.began_s)
+        async with self._followed(call, receive, request, model) as watcher:
+            if wanted.stream:
+                chunks = Chunks(head, include_usage=wanted.include_usage)
+                await self._stream(send, request, call, watcher, chunks, wanted, seed, prompt_tokens)
+            else:
+                await self._whole(send, request, call, watcher, head, wanted, seed, prompt_tokens)
 
     async def _whole(
         self,
@@ -471,7 +515,7 @@ def _slower(what: str, limit: int, wait_s: float) -> Fault:
     )
 
 
-def _told(call: Call, seed: int) -> Told:
+def _told(call: Call, seed: int | None) -> Told:
     dones = [choice.done for choice in call.in_order() if choice.done is not None]
     charges = tuple(done.charged for done in dones if done.charged is not None)
     return Told(charges, seed, len(dones) - len(charges))

@@ -11,9 +11,11 @@ from clusterai.gateway.core.faults import Fault, bad
 from clusterai.market.core.routing import Preference
 from clusterai.protocol import ids
 from clusterai.protocol.ids import Address
+from clusterai.work.embedding import Embedding, packed
 from clusterai.work.inference import NO_LOGPROBS, Generation, OutOfRange, Sampling, choice_seed, ppm
 
 MOST_CHOICES = 16
+MOST_TEXTS = 2048
 MOST_MESSAGES = 2048
 DEFAULT_ANSWER = 1024
 """Tokens of an answer whose request names no limit; the price of that much must be covered by credit."""
@@ -380,6 +382,27 @@ def prompts_of(
     return [it for it in prompt if not isinstance(it, int)]
 
 
+def embeddings_of(model: bytes, texts: list[tuple[int, ...]], size: int, context: int) -> list[Embedding]:
+    """As few requests as hold all texts.
+
+    Raises:
+        Fault: a text longer than the model reads, or too many.
+    """
+    for at, text in enumerate(texts):
+        if len(text) > context:
+            raise bad(
+                f"input[{at}] has {len(text)} tokens and this model reads {context}: shorten or split it",
+                "input",
+                "context_length_exceeded",
+            )
+    if len(texts) > MOST_TEXTS:
+        raise bad(f"input has {len(texts)} texts; send at most {MOST_TEXTS}", "input")
+    try:
+        return packed(model, texts, size)
+    except OutOfRange as error:
+        raise bad(str(error), "input") from None
+
+
 def preference_of(wish: ProviderWish | None) -> Preference:
     """
     Raises:
@@ -418,6 +441,7 @@ __all__ = [
     "EmbeddingBody",
     "Fault",
     "Wanted",
+    "embeddings_of",
     "messages_of",
     "preference_of",
     "prompts_of",

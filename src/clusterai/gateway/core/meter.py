@@ -62,6 +62,7 @@ from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tic
 MOST_CLOSED = 10_000
 """Orders that ended unpaid and are remembered, so that a late receipt hears why."""
 MOST_ANSWER = 131_072
+REASONS = ("stop", "length", "cancelled")
 IDLE_BLOCKS = 100
 """Blocks without money after which the place in the chain is saved anyway: a restart reads fewer."""
 DEPOSIT_RETRY_S = 10.0
@@ -362,15 +363,19 @@ class Meter:
 
     def _wrong(self, opened: Open, frame: Finished) -> tuple[str, str] | None:
         """What is wrong with a receipt, as (code, detail)."""
-        receipt, order = frame.receipt, opened.order
+        receipt, order, kind = frame.receipt, opened.order, opened.errand.ask.kind
         if (receipt.provider, receipt.gateway, receipt.model) != (order.provider, order.gateway, order.model):
             return "wrong_parties", "the receipt names other parties or another model than the order"
         tokens = tuple(opened.tokens)
+        if frame.reason not in REASONS or (frame.reason == "cancelled" and not opened.errand.abandoned):
+            return "wrong_end", f"an answer that nobody cancelled doesn't end by {frame.reason[:16]!r}"
         if receipt.answer != Answer(tokens, frame.reason).digest():
             return "answer_mismatch", f"its answer isn't the {len(tokens)} tokens that arrived here"
-        counted = opened.errand.ask.kind.recount(opened.value, tokens)
+        counted = kind.recount(opened.value, tokens)
         if (receipt.input_units, receipt.output_units) != counted:
             return "usage_mismatch", f"it counts {receipt.input_units} + {receipt.output_units}, we {counted}"
+        if kind.wrong is not None and (why := kind.wrong(opened.value, tokens, frame.reason)) is not None:
+            return "impossible_answer", why
         price_wei = counted[0] * opened.offer.input_price_wei + counted[1] * opened.offer.output_price_wei
         if receipt.amount_wei != price_wei:
             return "usage_mismatch", f"it asks {receipt.amount_wei} wei, the offer's price is {price_wei}"
@@ -472,9 +477,7 @@ class Meter:
             if errand.ask.streamed and errand.so_far:
                 self._fail(errand, "bad_receipt", f"the provider's receipt was refused: {detail}")
                 return
-            errand.so_far.clear()
-            errand.request = errand.ask.request
-            self._effects.append(Restarted(errand.ask.errand))
+            self._begin_again(errand)
             opened.tokens.clear()
         else:
             self._send(opened.provider, Cancel(opened.digest))
@@ -487,23 +490,35 @@ class Meter:
         if errand.abandoned:
             self._fail(errand, "abandoned", "the client went away, and no receipt came")
             return
-        if opened.tokens:
-            kind = errand.ask.kind
-            reason = self._ended(errand.ask.model, opened.value, tuple(opened.tokens))
-            rest = None if kind.resume is None else kind.resume(opened.value, tuple(opened.tokens))
-            if reason is None and kind.resume is None:
+        if opened.tokens and errand.ask.kind.resume is None:
+            if errand.ask.streamed:
                 self._fail(errand, "provider_lost", "the provider was lost, and this work can't be resumed")
                 return
-            if reason is not None or rest is None:
-                # All of it had arrived; only the receipt is missing. So it is free.
-                del self.errands[errand.ask.errand]
-                self._effects.append(
-                    Done(errand.ask.errand, reason or "length", None, None, 0, abandoned=False)
-                )
+            self._begin_again(errand)
+        elif opened.tokens:
+            if self._complete(opened):
                 return
-            errand.request = rest
             errand.ends_s = self._now_s + errand.ask.patience_s
         self._place(errand)
+
+    def _complete(self, opened: Open) -> bool:
+        """Whether all of the answer had arrived, and only the receipt is missing: so it is free. Else, the rest is asked."""
+        errand, tokens = opened.errand, tuple(opened.tokens)
+        reason = self._ended(errand.ask.model, opened.value, tokens)
+        resume = errand.ask.kind.resume
+        rest = None if resume is None else resume(opened.value, tokens)
+        if reason is None and rest is not None:
+            errand.request = rest
+            return False
+        del self.errands[errand.ask.errand]
+        self._effects.append(Done(errand.ask.errand, reason or "length", None, None, 0, abandoned=False))
+        return True
+
+    def _begin_again(self, errand: Errand) -> None:
+        """What came so far is void; nobody has read it."""
+        errand.so_far.clear()
+        errand.request = errand.ask.request
+        self._effects.append(Restarted(errand.ask.errand))
 
     def _release(self, opened: Open) -> None:
         """Give back what an open order held."""

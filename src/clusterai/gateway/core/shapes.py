@@ -1,5 +1,7 @@
 """OpenAI's responses, written straight to bytes: what is the same in every chunk of a stream is encoded once."""
 
+import base64
+import struct
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -27,7 +29,7 @@ class Told(msgspec.Struct, frozen=True):
     """What a client hears about who did it and for how much."""
 
     charges: tuple[Charged, ...]
-    seed: int
+    seed: int | None
     free: int = 0
     """choices that cost nothing, because their provider was lost after the last token"""
 
@@ -108,6 +110,22 @@ def whole(
     body["usage"] = used
     body["clusterai"] = told.body()
     return encode(body)
+
+
+def embeddings(
+    model: str, vectors: Sequence[Sequence[float]], tokens: int, told: Told, *, packed: bool
+) -> bytes:
+    """Vectors as lists of numbers, or `packed` as base64 of little-endian 32-bit floats."""
+    data = [
+        {"object": "embedding", "index": index, "embedding": _packed(vector) if packed else vector}
+        for index, vector in enumerate(vectors)
+    ]
+    used = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return encode({"object": "list", "data": data, "model": model, "usage": used, "clusterai": told.body()})
+
+
+def _packed(vector: Sequence[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 class Chunks:
