@@ -10,9 +10,9 @@ from clusterai.node.config import ModelConfig
 from clusterai.node.core.leases import Broke, Produced, Serving, Start, Stop
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import ModelOffer, Tokens
+from clusterai.work.engine import Busy, Engine, EngineFailed, Finish, Stats, TokenEvent, Unfit
 from clusterai.work.inference import Generation
-from clusterai.work.inference.engine import Busy, Engine, EngineFailed, Finish, Stats, TokenEvent, Unfit
-from clusterai.work.inference.spec import Usage
+from clusterai.work.request import Usage
 from clusterai.work.streams import QueueStream
 
 MODEL = b"m" * 32

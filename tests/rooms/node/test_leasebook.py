@@ -470,6 +470,20 @@ def test_a_reverted_commitment_is_tried_again() -> None:
     assert world.submits(world.tick(10)) == [submit.key]
 
 
+def test_a_dispute_after_the_list_is_fixed_changes_no_list() -> None:
+    """What was once asked of the chain is asked again as it was, over reverts and crashes."""
+    world = ready()
+    world.serve()
+    disputed = world.serve()
+    submit = over(world)
+    world.receive(Dispute(disputed.receipt.order, "superseded", ""))
+    world.step(Reverted(submit.key, "EpochNotOver"))
+    assert find(world.tick(10), Submit) == submit
+    world.restart()
+    world.mine()
+    assert find(world.tick(), Submit) == submit
+
+
 def test_while_the_chain_is_away_epochs_wait_in_order() -> None:
     """Work goes on without the chain; when it is back, epochs are committed oldest first."""
     world = ready(credit_wei=10**9)
