@@ -21,11 +21,6 @@ Run = Callable[[Callable[[Engine], Awaitable[None]]], None]
 """Runs a test's coroutine with the engine that all tests of the module share."""
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
-    return ModelStore(tmp_path_factory.mktemp("models"))
-
-
 def openvino(store: ModelStore, cache_bytes: int = 64 << 20) -> Engine:
     from clusterai.work.inference.adapters.load import load_engine
 
