@@ -69,12 +69,15 @@ def judge(ours: NDArray[np.float32], answer: tuple[int, ...]) -> tuple[Findings,
     off = np.abs(theirs - exact)
     length = np.linalg.norm(theirs, axis=1) * np.linalg.norm(exact, axis=1)
     cosine = np.sum(theirs * exact, axis=1) / np.maximum(length, 1e-12)
-    weight, foreign = 0, False
+    weight, foreign = 0, 0
     for worst, angle in zip(off.max(axis=1), cosine, strict=True):
         if worst > FOREIGN or angle < LEAST_COSINE:
-            weight, foreign = max(weight, 0) + FOREIGN_MILLI, True
+            foreign += 1
         else:
             weight += HONEST_MILLI if worst <= DOUBTFUL else DOUBTFUL_MILLI
+    if foreign:
+        # Honest neighbours excuse nothing.
+        weight = max(weight, 0) + foreign * FOREIGN_MILLI
     gaps = np.where(off <= SAME, 0.0, off / DOUBTFUL)
     farthest = -1 if foreign else math.ceil(1000 * float(gaps.max(initial=0.0)))
     found = Findings(len(answer), int(np.count_nonzero(gaps == 0.0)), weight, farthest)
