@@ -211,14 +211,14 @@ class Epochs:
     def _commit(self, now_s: float, keeping: Callable[[int], bool]) -> list[Any]:
         """The oldest epoch that is over and not on chain; one at a time, since the Court takes them in rising order."""
         newest = self._newest.get("epoch", -1)
+        effects: list[Any] = []
         for epoch in sorted(self.by_epoch):
             if epoch in self._committed:
                 continue
             if epoch < newest:
                 continue  # passed over: another commitment of ours overtook it, and the Court takes no older one
             if self._chain.time_s(now_s) < (epoch + 1) * self._epoch_s + COMMIT_AFTER_S or keeping(epoch):
-                return []
-            effects: list[Any] = []
+                return effects
             if epoch not in self.lists:
                 orders = tuple(it for it in self.by_epoch[epoch] if not self.made[it].disputed)
                 effects.append(self._save(Committing(epoch, orders)))
@@ -230,7 +230,7 @@ class Epochs:
             total_wei = sum(receipt.amount_wei for receipt in receipts)
             call = CommitEpoch(epoch, root, len(receipts), total_wei)
             return [*effects, *self._submit(f"commit:{epoch}", call, now_s)]
-        return []
+        return effects
 
     def _answer(self, now_s: float) -> list[Any]:
         effects: list[Any] = []

@@ -236,17 +236,34 @@ class Simulation:
             if unsynced:
                 journal.sync()
             if self.faults.compaction and self._random.random() < self.faults.compaction:
-                journal.replace([canonical.encode(record) for record in machine.snapshot()])
+                self._compact(process, machine)
         for observer in self.observers:
             observer.stepped(process, event, done)
+
+    def _compact(self, process: Process, machine: Machine) -> None:
+        """Replace the journal by a snapshot; on the way, see that the journal said all that the machine knows."""
+        snapshot = [canonical.encode(record) for record in machine.snapshot()]
+        restored = self._restored(process)
+        again = [canonical.encode(record) for record in restored.snapshot()]
+        assert sorted(again) == sorted(snapshot), (
+            f"{process} changed without a Save: {self._differences(again, snapshot)}"
+        )
+        process.journal.replace(snapshot)
+
+    @staticmethod
+    def _differences(journaled: list[bytes], live: list[bytes]) -> str:
+        return f"journaled {[it for it in journaled if it not in live]}, live {[it for it in live if it not in journaled]}"
+
+    def _restored(self, process: Process) -> Machine:
+        machine = process.build()
+        decoder = msgspec.msgpack.Decoder(machine.RECORDS)
+        machine.restore([decoder.decode(record) for record in process.journal.load()])
+        return machine
 
     def _start(self, process: Process) -> None:
         if process.machine is not None:
             return
-        machine = process.build()
-        decoder = msgspec.msgpack.Decoder(machine.RECORDS)
-        machine.restore([decoder.decode(record) for record in process.journal.load()])
-        process.machine = machine
+        process.machine = self._restored(process)
         process.incarnation += 1
         process.host.started()
         if not process.alive:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from clusterai.runtime.machine import Save
 from clusterai.runtime.simulator import Broken, Fault, Faults, Process, Simulation, shrink
 from tests.rooms.runtime.simulator.toys import TELLER, VAULT, Teller, Toys, Vault
 
@@ -110,6 +111,23 @@ def test_a_broken_run_says_how_to_repeat_it() -> None:
         simulation.run(10)
     assert "toys --seed 7" in str(caught.value)
     assert "teller" in str(caught.value)
+
+
+def test_a_machine_that_changes_without_a_save_is_found() -> None:
+    """What a snapshot says must follow from the journal."""
+
+    class Forgetful(Vault):
+        def step(self, event: Any, now_s: float) -> list[Any]:
+            return [effect for effect in super().step(event, now_s) if not isinstance(effect, Save)]
+
+    faults = Faults.draw(1, (Fault.COMPACTION,), share=1)
+    simulation = Simulation(1, faults, frames=Toys)
+    teller = simulation.spawn("teller", TELLER, lambda: Teller(10_000))
+    vault = simulation.spawn("vault", VAULT, Forgetful)
+    simulation.network.dial(teller, vault)
+    simulation.begin()
+    with pytest.raises(Broken, match="vault changed without a Save"):
+        simulation.run(100)
 
 
 def test_every_kind_of_fault_is_drawn_by_some_seed() -> None:
