@@ -60,9 +60,9 @@ def test_what_is_charged_is_the_sum_of_receipts(network: Network):
 def test_a_replayed_audit_finds_an_honest_answer_right(network: Network):
     """`audit replay` checks signatures, usage and every token on this machine."""
     report = network.told("audit", "replay", receipt_of(ask(network.openai(), max_tokens=60)))
-    assert report["right"]
+    assert report["outcome"] == "right"
     findings = report["findings"]
-    assert findings["matches"] == findings["tokens"] == len(report["tokens"]) > 0
+    assert findings["matches"] == findings["tokens"] == len(report["texts"]) > 0
 
 
 def test_an_epoch_is_committed_audited_and_cleared_on_chain(network: Network):

@@ -29,5 +29,5 @@ def test_a_language_model_answers_and_its_answer_is_drawn_again(real: Network):
     assert "Paris" in (answer.choices[0].message.content or "")
     extra = answer.model_extra or {}
     report = real.told("audit", "replay", extra["clusterai"]["receipts"][0]["id"])
-    assert report["right"]
-    assert report["findings"]["tokens"] == len(report["tokens"]) > 0
+    assert report["outcome"] == "right"
+    assert report["findings"]["tokens"] == len(report["texts"]) > 0

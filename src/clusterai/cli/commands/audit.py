@@ -1,18 +1,24 @@
 """`clusterai audit replay ID`, `clusterai audit list`: the truth of a receipt, checked again on this machine."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clusterai.cli import options, say
-from clusterai.cli.commands.receipt import ReceiptId
 from clusterai.cli.failure import Exit
 from clusterai.cli.reach import gateway
 
 if TYPE_CHECKING:
-    from clusterai.cli.replay import Report
+    from clusterai.cli.replay import Replayed
 
 LONGEST_LINE = 60
+VERDICTS = {
+    "right": "[bold green]right: this receipt is what it says[/]",
+    "wrong": "[bold red]wrong: this receipt isn't what it says[/]",
+    "suspicious": "[bold yellow]suspicious: its tokens speak for fraud, and one receipt is too little to convict[/]",
+    "unchecked": "[bold yellow]unchecked: its tokens weren't drawn again[/]",
+}
 
 
 def join(app: typer.Typer) -> None:
@@ -23,50 +29,56 @@ def join(app: typer.Typer) -> None:
 
 
 def replay(
-    receipt_id: ReceiptId,
+    receipt_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID|FILE", help="A receipt's id, or a validator's verdict file.", show_default=False
+        ),
+    ],
     data: options.Data = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     tokens: Annotated[bool, typer.Option("--tokens", help="Show every token with its gap.")] = False,
 ) -> int:
-    """Check one of this account's receipts on this machine: signatures, digests, usage, and every token drawn again.
+    """Check a receipt on this machine: signatures, digests, usage, and every token drawn again.
 
-    Exit code 6: something is wrong with it.
+    A receipt of this account by its id; any other by the file that a validator keeps behind its verdict. Exit
+    code 6: something is wrong with it.
     """
     from clusterai.cli import replay as replays
+    from clusterai.cli.local.progress import Progress
 
     folder = options.folder(data)
-    with gateway(data) as client:
-        transcript = client.transcript(receipt_id)
-    with replays.progress() as progress:
-        report = replays.replay(transcript, folder.manifest, progress)
+    with Progress() as progress:
+        if receipt_id.endswith(".json"):
+            done = replays.replay_file(Path(receipt_id), folder.manifest, progress)
+        else:
+            with gateway(data) as client:
+                transcript = client.transcript(receipt_id)
+            done = replays.replay_transcript(transcript, folder.manifest, progress)
     if json:
-        say.emit(report)
+        say.emit({**done.report.plain(), "texts": done.texts})
     else:
-        _print(report, tokens)
-    return Exit.OK if report.right else Exit.UNTRUE
+        _print(done, tokens)
+    return Exit.OK if done.report.outcome == "right" else Exit.UNTRUE
 
 
-def _print(report: "Report", tokens: bool) -> None:
-    say.tell(f"receipt {report.id}")
+def _print(done: "Replayed", tokens: bool) -> None:
+    report = done.report
+    say.tell(f"receipt 0x{report.receipt_id.hex()}")
+    marks = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]?[/]"}
     for step in report.steps:
-        mark = "[green]✓[/]" if step.right else "[red]✗[/]"
-        say.tell(f"  {mark} {step.name}" + (f": {step.detail}" if step.detail else ""))
+        say.tell(f"  {marks[step.right]} {step.name:<20} {step.detail}")
     if tokens:
+        unit = "drawn differently here"
         say.table(
             ("#position", "token", "#gap", ""),
             [
-                (
-                    at,
-                    repr(one.text)[1:-1][:LONGEST_LINE],
-                    f"{one.gap:.4f}",
-                    "" if one.gap <= 0 else "drawn differently here",
-                )
-                for at, one in enumerate(report.tokens)
+                (at, repr(text)[1:-1][:LONGEST_LINE], f"{gap:.4f}", "" if gap <= 0 else unit)
+                for at, (text, gap) in enumerate(zip(done.texts, report.gaps, strict=False))
             ],
         )
-    colour = "green" if report.right else "red"
-    say.tell(f"[bold {colour}]{report.verdict}[/]")
+    say.tell(VERDICTS[report.outcome])
 
 
 def list_audits(
