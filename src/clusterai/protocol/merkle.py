@@ -19,33 +19,38 @@ def _leaf(value: bytes) -> bytes:
     return keccak(b"\x00" + value)
 
 
-def _levels(values: Sequence[bytes]) -> list[list[bytes]]:
-    levels = [[_leaf(value) for value in values]]
-    while len(levels[-1]) > 1:
-        below = levels[-1]
+def levels(values: Sequence[Digest]) -> list[list[bytes]]:
+    """All nodes, leaves first: for whoever needs several proofs of one tree."""
+    tree = [[_leaf(value) for value in values]]
+    while len(tree[-1]) > 1:
+        below = tree[-1]
         above = [keccak(b"\x01" + below[i] + below[i + 1]) for i in range(0, len(below) - 1, 2)]
         if len(below) % 2:
             above.append(below[-1])
-        levels.append(above)
-    return levels
+        tree.append(above)
+    return tree
 
 
 def root(values: Sequence[Digest]) -> Digest:
     """The commitment to `values` in order; of no values, 32 zero bytes."""
     if not values:
         return ZERO_DIGEST
-    return Digest(_levels(values)[-1][0])
+    return Digest(levels(values)[-1][0])
 
 
 def proof(values: Sequence[Digest], index: int) -> tuple[Digest, ...]:
     """The siblings of leaf `index` from the bottom up; levels where it has none are left out."""
-    path: list[Digest] = []
-    for level in _levels(values)[:-1]:
-        sibling = index ^ 1
-        if sibling < len(level):
-            path.append(Digest(level[sibling]))
+    return path(levels(values), index)
+
+
+def path(tree: Sequence[Sequence[bytes]], index: int) -> tuple[Digest, ...]:
+    """As `proof`, of a tree's `levels`."""
+    siblings: list[Digest] = []
+    for level in tree[:-1]:
+        if index ^ 1 < len(level):
+            siblings.append(Digest(level[index ^ 1]))
         index //= 2
-    return tuple(path)
+    return tuple(siblings)
 
 
 def verify(commitment: Digest, value: Digest, index: int, count: int, path: Sequence[Digest]) -> bool:

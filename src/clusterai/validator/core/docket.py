@@ -39,6 +39,7 @@ class Docket:
     """Mutable; the auditor alone changes it."""
 
     __slots__ = (
+        "_tree",
         "asks",
         "beacon",
         "beacon_block",
@@ -70,6 +71,7 @@ class Docket:
         self.drawn: tuple[int, ...] | None = None
         self.drawn_at_s = -1
         self.receipts: tuple[Receipt, ...] | None = None
+        self._tree: list[list[bytes]] | None = None
         self.shown: dict[int, Shown] = {}
         self.checking: dict[int, float] = {}
         self.found: dict[int, Found] = {}
@@ -136,7 +138,9 @@ class Docket:
     def path(self, index: int) -> tuple[Digest, ...] | None:
         """The proof of `index`; None while the list isn't known and nothing else placed it."""
         if self.receipts is not None:
-            return merkle.proof([receipt.struct() for receipt in self.receipts], index)
+            if self._tree is None:
+                self._tree = merkle.levels([receipt.struct() for receipt in self.receipts])
+            return merkle.path(self._tree, index)
         if self.commitment.count == 1:
             return ()
         if index in self.shown and self.shown[index].path:
