@@ -1,5 +1,7 @@
 """Embeddings by the unmodified `openai` client, through a real gateway from a real node with a real model."""
 
+import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from openai import OpenAI
 from tests.rooms.gateway.bed import Bed
 
 MODEL = "all-minilm-l6-v2"
+BODY = json.dumps({"model": MODEL, "input": "hello"}).encode()
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +75,25 @@ def test_an_embedding_model_does_not_chat(client: OpenAI):
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}])
     assert caught.value.code == "unsupported_model"
+
+
+def test_many_texts_are_embedded_a_few_orders_at_a_time(client: OpenAI, bed: Bed):
+    """Eleven orders of one request: all vectors come, in order, and the receipts add up to what is charged."""
+    before = bed.spent()
+    answer = client.embeddings.create(model=MODEL, input=[f"{at} cats" for at in range(170)])
+    assert [it.index for it in answer.data] == list(range(170))
+    again = client.embeddings.create(model=MODEL, input="169 cats")
+    assert answer.data[169].embedding == pytest.approx(again.data[0].embedding, abs=1e-4)
+    told: Any = answer.model_extra
+    assert len(told["clusterai"]["receipts"]) == 11
+    charged = told["clusterai"]["price_wei"] + 3 * again.usage.total_tokens
+    assert bed.spent() - before == charged
+
+
+def test_a_wallet_is_told_the_price_of_vectors(bed: Bed):
+    """Without a key, the answer is 402 with terms, priced by the texts' tokens."""
+    bed.until(lambda: bed.fetch("POST", "/v1/embeddings", BODY)[0] != 503, "payments by wallet")
+    status, headers, _ = bed.fetch("POST", "/v1/embeddings", BODY)
+    assert status == 402
+    terms = json.loads(base64.b64decode(headers["payment-required"]))
+    assert {offer["amount"] for offer in terms["accepts"]} == {str(3 * 3)}

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -88,10 +89,17 @@ class Choice:
         return text, said
 
 
+AT_ONCE = 8
+"""Orders of one request for vectors that run at once: many texts shouldn't fill every provider's queue, nor wait in it until
+their gateway takes the provider for dead."""
+
+
 class Vectors(Choice):
     """An answer that isn't text: its tokens are kept as they come."""
 
-    __slots__ = ("numbers",)
+    __slots__ = ("call", "numbers")
+
+    call: "Call"
 
     def begin(self) -> None:
         self.numbers: list[int] = []
@@ -114,6 +122,8 @@ class Call:
         self._event = asyncio.Event()
         self.choices: dict[int, Choice] = {}
         """by errand"""
+        self.later: deque[Ask] = deque()
+        """asked one by one, as those before them end"""
 
     def wake(self) -> None:
         self._event.set()
@@ -176,7 +186,7 @@ class Desk:
         streamed: bool,
         tag: bytes = b"",
     ) -> Call:
-        """Ask the Meter for an answer to each request."""
+        """Ask the Meter for an answer to each request: for texts all at once, for vectors `AT_ONCE`."""
         call = Call()
         for index, request in enumerate(requests):
             name = next(self._names)
@@ -185,25 +195,31 @@ class Desk:
             else:
                 kind, choice = embedding.KIND, Vectors(index, model, (), call.wake)
             call.choices[name] = self._choices[name] = choice
-            self.handle(
-                Ask(
-                    name,
-                    account,
-                    kind,
-                    model.address,
-                    request,
-                    # Sixteen secret random bytes and a counter: as fresh as drawing anew, and without a system call.
-                    self._root + name.to_bytes(16, "big"),
-                    tag,
-                    preference,
-                    streamed,
-                    self.patience_s,
-                )
+            ask = Ask(
+                name,
+                account,
+                kind,
+                model.address,
+                request,
+                # Sixteen secret random bytes and a counter: as fresh as drawing anew, and without a system call.
+                self._root + name.to_bytes(16, "big"),
+                tag,
+                preference,
+                streamed,
+                self.patience_s,
             )
+            if isinstance(choice, Vectors):
+                choice.call = call
+                call.later.append(ask)
+            else:
+                self.handle(ask)
+        for _ in range(min(AT_ONCE, len(call.later))):
+            self.handle(call.later.popleft())
         return call
 
     def close(self, call: Call) -> None:
         """The client has all, or went away: what still runs is stopped."""
+        call.later.clear()
         for name, choice in call.choices.items():
             if self._choices.pop(name, None) is not None and not choice.over:
                 self.handle(Abandon(name))
@@ -228,6 +244,13 @@ class Desk:
                 choice.broke(effect)
             case Restarted():
                 choice.begin()
+        if isinstance(choice, Vectors) and choice.over:
+            # Not at once: the Meter is in the middle of a step.
+            asyncio.get_running_loop().call_soon(self._next, choice.call)
+
+    def _next(self, call: Call) -> None:
+        if call.later and not call.failed:
+            self.handle(call.later.popleft())
 
 
 def _unwired(event: Any) -> None:

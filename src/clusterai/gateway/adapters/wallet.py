@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("wallet")
 
-PAID_PATHS = ("/v1/chat/completions", "/v1/completions")
+PAID_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 CREDIT_WAIT_S = 15.0
 """How long a settled transfer may take to be seen in a block before the request is answered 503; the credit stays."""
 COLLECT_EVERY_S = 30.0
@@ -285,7 +285,7 @@ class _Shop:
 
         told = await self.server.create_payment_required_response(
             terms,
-            ResourceInfo(url=path, description="a completion", mime_type="application/json"),
+            ResourceInfo(url=path, description="an answer", mime_type="application/json"),
             error,
             payment_payload=payload,
         )

@@ -28,8 +28,8 @@ from clusterai.work.streams import QueueStream
 
 BATCH = 16
 """Texts in one call; more gain nothing on a CPU, and short texts would wait for long ones."""
-MOST_WAITING = 256
-"""Texts that wait: 2 to 4 s of work on a slow core. A gateway takes a longer silence for death."""
+MOST_WAITING = 128
+"""Texts that wait: about 1 s of work on a core of one's own. A gateway takes a longer silence for death."""
 RATE_S = 5.0
 
 
