@@ -132,6 +132,7 @@ class Node:
             credit_wei=self.config.credit_wei,
             queue=self.config.queue,
             least_claim_wei=self.config.least_claim_wei,
+            confirmations=network.confirmations,
         )
 
     async def live(self, stop: asyncio.Event) -> None:

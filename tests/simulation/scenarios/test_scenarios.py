@@ -26,6 +26,11 @@ FOUND = [
     ("storm-SwapsWeights", 1022, "a crash between Save(Applied) and Submit(Reclaim) left a refund undone"),
     ("storm-SwapsWeights", 2013, "a near tie in a cheat's short right answer was its conviction's index"),
     ("only-compaction", 22, "an epoch of nothing but disputes was fixed in memory and not in the journal"),
+    (
+        "storm-HidesTranscript",
+        3044,
+        "a reorganisation put another challenger in the place of the one answered",
+    ),
     ("all-faults", 193, "a transaction that a reorganisation delayed was overtaken by its sender's next"),
     ("all-faults", 32, "an honest provider that was cut off for the whole of a challenge"),
 ]

@@ -97,6 +97,7 @@ class Provider:
             sign=party.hot.sign,
             recover=recover,
             credit_wei=CREDIT_WEI,
+            confirmations=self.world.simulation.faults_drawn.reorganised_blocks,
         )
         return LeaseBook(terms, Directory(), {KIND.name: KIND})
 

@@ -73,6 +73,7 @@ class Epochs:
         epoch_s: int,
         window_s: int,
         audit_rate_ppm: int,
+        confirmations: int = 0,
     ) -> None:
         self._me = me
         self._network = network
@@ -82,6 +83,7 @@ class Epochs:
         self._epoch_s = epoch_s
         self._window_s = window_s
         self._audit_rate_ppm = audit_rate_ppm
+        self._confirmations = confirmations
         self.made: dict[Digest, Made] = {}
         self.by_epoch: dict[int, list[Digest]] = {}
         self.lists: dict[int, tuple[Digest, ...]] = {}
@@ -91,7 +93,8 @@ class Epochs:
         self._committed: dict[int, Committed] = {}
         """of epochs not yet forgotten"""
         self._newest: dict[str, int] = {}
-        self._challenges: dict[tuple[int, int], events.Challenged | None] = {}
+        self._challenges: dict[tuple[int, int], tuple[events.Challenged, int] | None] = {}
+        """by epoch and index, with the block; None once answered"""
         self._pending: dict[str, int | None] = {}
         self._not_before_s: dict[str, float] = {}
         self._asked_at_s: dict[tuple[Address, int, Address], float] = {}
@@ -170,7 +173,7 @@ class Epochs:
             case events.Challenged(_, provider, epoch, index) if (
                 provider == self._me and epoch > self.forgotten
             ):
-                self._chain.put(self._challenges, (epoch, index), event)
+                self._chain.put(self._challenges, (epoch, index), (event, self._chain.block + 1))
             case events.ChallengeAnswered(provider, epoch, index) if provider == self._me:
                 self._chain.put(self._challenges, (epoch, index), None)
             case events.Block(number, timestamp_s):
@@ -234,10 +237,17 @@ class Epochs:
 
     def _answer(self, now_s: float) -> list[Any]:
         effects: list[Any] = []
-        for (epoch, index), challenge in self._challenges.items():
+        for (epoch, index), demanded in self._challenges.items():
+            if demanded is None:
+                continue
+            challenge, block = demanded
+            # Not before a reorganisation can put another validator's challenge in the place of this one: the answer
+            # would still be mined, and be unreadable to that validator, who must take it for fraud.
+            if self._chain.block < block + self._confirmations:
+                continue
             key = f"answer:{epoch}:{index}"
-            late = challenge is None or self._chain.time_s(now_s) > challenge.deadline_s
-            if challenge is None or late or epoch not in self.lists or not self._free(key, now_s):
+            late = self._chain.time_s(now_s) > challenge.deadline_s
+            if late or epoch not in self.lists or not self._free(key, now_s):
                 continue
             if index != EPOCH_LIST and index >= len(self.lists[epoch]):
                 continue

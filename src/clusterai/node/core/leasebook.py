@@ -83,6 +83,7 @@ class Terms(msgspec.Struct, frozen=True):
         queue: orders taken beyond the engines' slots.
         most_ahead_s: orders that expire later than this are refused; for so long a receipt's order is remembered.
         audit_rate_ppm: of the Court; what is shown to validators is drawn by it.
+        confirmations: blocks that must stand above a challenge before it is answered.
     """
 
     me: Address
@@ -99,6 +100,7 @@ class Terms(msgspec.Struct, frozen=True):
     queue: int = 32
     most_ahead_s: int = 7200
     least_claim_wei: int = 1
+    confirmations: int = 0
 
 
 class No(msgspec.Struct, frozen=True):
@@ -142,6 +144,7 @@ class LeaseBook:
             terms.epoch_s,
             terms.window_s,
             terms.audit_rate_ppm,
+            terms.confirmations,
         )
         self.running: dict[Digest, Running] = {}
         self._serving: Serving = Serving(())
