@@ -221,6 +221,19 @@ def test_schemas_that_the_engine_cannot_follow_are_a_clear_400(client: OpenAI):
     assert "schema" in str(caught.value)
 
 
+def test_messages_that_other_clients_send_back_are_taken(client: OpenAI):
+    """An answer's message with empty extras, and content in parts, are as good as plain text."""
+    messages: list[Any] = [
+        {"role": "developer", "content": [{"type": "text", "text": "be brief"}]},
+        {"role": "assistant", "content": "hi", "tool_calls": [], "refusal": None, "audio": None},
+        {"role": "user", "content": "and now?", "name": "ann"},
+    ]
+    answer = client.chat.completions.create(
+        model="tiny", messages=messages, max_tokens=2, extra_body={"tools": []}
+    )
+    assert answer.choices
+
+
 def test_embeddings_of_a_chat_model_are_a_clear_400(client: OpenAI):
     """Asking a chat model to embed says so."""
     with pytest.raises(openai.BadRequestError):

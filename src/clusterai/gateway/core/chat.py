@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 class Schema(msgspec.Struct):
     name: str = ""
-    schema: msgspec.Raw | None = None
+    schema: Any = None
     strict: bool | None = None
 
 
@@ -66,7 +66,7 @@ class Message(msgspec.Struct):
     content: str | list[Part] | None = None
     name: str | None = None
     refusal: str | None = None
-    tool_calls: msgspec.Raw | None = None
+    tool_calls: Any = None
 
 
 class _Common(msgspec.Struct, kw_only=True):
@@ -95,9 +95,9 @@ class ChatBody(_Common, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     response_format: ResponseFormat | None = None
-    tools: list[msgspec.Raw] | None = None
-    functions: list[msgspec.Raw] | None = None
-    audio: msgspec.Raw | None = None
+    tools: list[Any] | None = None
+    functions: list[Any] | None = None
+    audio: Any = None
     modalities: list[str] | None = None
 
 
@@ -353,7 +353,7 @@ def _schema(wanted: ResponseFormat | None) -> str | None:
         )
     if wanted.json_schema is None or wanted.json_schema.schema is None:
         raise bad("response_format.json_schema.schema is missing", "response_format.json_schema.schema")
-    schema = msgspec.json.decode(wanted.json_schema.schema)
+    schema = wanted.json_schema.schema
     if not isinstance(schema, dict | bool):
         raise bad("a JSON schema is an object", "response_format.json_schema.schema")
     # Re-encoded, so that two spellings of one schema are one request; order of keys is the client's, it orders the answer.
