@@ -12,7 +12,7 @@ import msgspec
 
 from clusterai.cli.failure import Failure
 from clusterai.cli.local.folder import DataFolder, LocalAccount, write_atomically
-from clusterai.cli.local.people import CREDIT_WEI, FLOAT_WEI, STAKE_WEI, People, Person
+from clusterai.cli.local.people import BONDS_WEI, CREDIT_WEI, FLOAT_WEI, STAKE_WEI, People, Person
 from clusterai.cli.local.wallet import send
 from clusterai.gateway.adapters.keys import KeyRing
 from clusterai.ledger import artifacts
@@ -115,6 +115,8 @@ async def _registrations(client: ChainClient, people: People) -> list[Step]:
             steps += _enrol(client.network, people.treasury, one, stake, Role(roles), delegated, balance)
     if not await client.read("Token", "balanceOf", people.gateway.hot.address):
         steps.append((people.treasury, calls.Transfer(people.gateway.hot.address, FLOAT_WEI)))
+    if not await client.read("Token", "balanceOf", people.validator.hot.address):
+        steps.append((people.treasury, calls.Transfer(people.validator.hot.address, BONDS_WEI)))
     return steps
 
 

@@ -17,6 +17,8 @@ STAKE_WEI = 1_000 * WEI_PER_TOKEN
 """Each provider's and validator's stake: what `demo cheat` sees lost."""
 FLOAT_WEI = 1_000_000 * WEI_PER_TOKEN
 """The gateway's own means for channel deposits."""
+BONDS_WEI = 1_000 * WEI_PER_TOKEN
+"""The validator's means for the bonds of challenges: one token each, back where nobody answers."""
 CREDIT_WEI = 100 * WEI_PER_TOKEN
 """What the first account gets from the faucet: about 250 million tokens of answers at the default price."""
 
