@@ -68,15 +68,17 @@ async def compare(model: StoredModel) -> None:
         show(f"{threads} threads", await OpenVinoEmbedder(model, threads=threads).embed(texts))
     show("fixed point", ((quantised(right) - ZERO) / SCALE).astype(np.float32))
     read = engines.read_safetensors
+
+    def altered(alter: Callable[[Rows], Rows]) -> Callable[[Path], dict[str, Rows]]:
+        return lambda path: {key: alter(it) if it.ndim == 2 else it for key, it in read(path).items()}
+
     alterations: dict[str, Callable[[Rows], Rows]] = {
         "half-precision weights": half,
         "bfloat16 weights": bfloat16,
         "8-bit weights": eight_bits,
     }
     for name, alter in alterations.items():
-        engines.read_safetensors = lambda path, alter=alter: {
-            key: alter(it) if it.ndim == 2 else it for key, it in read(path).items()
-        }
+        engines.read_safetensors = altered(alter)
         show(name, await OpenVinoEmbedder(model).embed(texts))
     engines.read_safetensors = read
     show("last word skipped", await base.embed([(*it[:-2], it[-1]) if len(it) > 3 else it for it in texts]))

@@ -121,11 +121,11 @@ def test_cheaper_weights_are_caught(
 ):
     """Eight-bit weights convict by one answer; bfloat16 ones speak against their owner with every vector."""
     read = engines.read_safetensors
-    monkeypatch.setattr(
-        engines,
-        "read_safetensors",
-        lambda path: {name: alter(it) if it.ndim == 2 else it for name, it in read(path).items()},
-    )
+
+    def altered(path: Path) -> dict[str, NDArray[np.float32]]:
+        return {name: alter(it) if it.ndim == 2 else it for name, it in read(path).items()}
+
+    monkeypatch.setattr(engines, "read_safetensors", altered)
     assert room.judged(room.by(OpenVinoEmbedder(room.model))).weight_milli >= least
 
 

@@ -102,24 +102,27 @@ def test_the_largest_order_fits_an_answer_on_chain():
     assert len(packed_bytes) < 24_576 - 2_500
 
 
+HONEST = answer_of(1, 3, 48)
+
+
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("answer", "reason"),
     [
-        (lambda it: it[:-1], "stop"),
-        (lambda it: it[:-48], "stop"),
-        (lambda it: (*it, 32_768), "stop"),
-        (lambda it: (0, *it[1:]), "stop"),
-        (lambda it: (65_536, *it[1:]), "stop"),
-        (lambda it: it, "length"),
+        (HONEST[:-1], "stop"),
+        (HONEST[:-48], "stop"),
+        ((*HONEST, 32_768), "stop"),
+        ((0, *HONEST[1:]), "stop"),
+        ((65_536, *HONEST[1:]), "stop"),
+        (HONEST, "length"),
     ],
 )
-def test_what_no_provider_may_send_is_seen_without_an_engine(change, reason: str):
+def test_what_no_provider_may_send_is_seen_without_an_engine(answer: tuple[int, ...], reason: str):
     """Too few or too many numbers, numbers outside the range, and an end that can't be, are refused before they are paid."""
     assert KIND.wrong is not None
-    request, honest = Embedding(MODEL, ((1,), (2,), (3,)), 48), answer_of(1, 3, 48)
-    assert KIND.wrong(request, honest, "stop") is None
-    assert KIND.wrong(request, honest[:48], "cancelled") is None
-    assert KIND.wrong(request, change(honest), reason) is not None
+    request = Embedding(MODEL, ((1,), (2,), (3,)), 48)
+    assert KIND.wrong(request, HONEST, "stop") is None
+    assert KIND.wrong(request, HONEST[:48], "cancelled") is None
+    assert KIND.wrong(request, answer, reason) is not None
 
 
 @given(some.integers(0, 2**32))
