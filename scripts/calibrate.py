@@ -60,13 +60,13 @@ HONEST = {
 WAVES = (1, 4, 16, 32)
 
 
-def requests(model: StoredModel, long: bool) -> Iterator[Generation]:
-    """Chats without end: topics, kinds of sampling and lengths of prompt in turn."""
+def requests(model: StoredModel) -> Iterator[Generation]:
+    """Chats without end: topics and kinds of sampling in turn; every eighth prompt is long."""
     tokenizer = model.tokenizer()
     template = ChatTemplate(model.card.template, tokenizer.guarded)
     number = 0
     while True:
-        padding = "Notes: " + " ".join(TOPICS) * (1 + number % 7) if long else ""
+        padding = "Notes: " + " ".join(TOPICS) * (1 + number % 7) if number % 8 == 7 else ""
         topic = f"{TOPICS[number % len(TOPICS)]} (variant {number}) {padding}"
         prompt = tokenizer.encode(template.render([{"role": "user", "content": topic}]))
         sampling = msgspec.structs.replace(SAMPLINGS[number % len(SAMPLINGS)], seed=number + 1)
@@ -149,18 +149,16 @@ async def main() -> None:
 
     auditor = engine(model)
     honest: dict[str, list[list[float]]] = {}
-    rounds = [(label, settings, long) for label, settings in HONEST.items() for long in (False, True)]
-    for label, settings, long in rounds:
-        name = f"{label}, {'long' if long else 'short'} prompts"
+    for name, settings in HONEST.items():
         began_s = time.monotonic()
         provider = engine(model, **settings)
-        honest[name] = await gaps(provider, auditor, requests(model, long), chosen.tokens // len(rounds))
+        honest[name] = await gaps(provider, auditor, requests(model), chosen.tokens // len(HONEST))
         await provider.close()
         report(name, honest[name], time.monotonic() - began_s)
     altered = chosen.store / "altered" / f"{chosen.model}-{chosen.how}.gguf"
     alter_weights(model.weights, altered, chosen.how)
     provider = engine(store.add_gguf(altered, f"{chosen.model}-{chosen.how}"))
-    fraud = await gaps(provider, auditor, requests(model, long=False), max(2_000, chosen.tokens // 20))
+    fraud = await gaps(provider, auditor, requests(model), max(2_000, chosen.tokens // 20))
     await provider.close()
     await auditor.close()
     report(chosen.how, fraud, 0)
