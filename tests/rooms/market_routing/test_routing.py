@@ -1,5 +1,7 @@
 """Routing as transcripts: who is chosen, who is not and why, who is let back in."""
 
+from collections.abc import Callable, Container
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,18 +29,43 @@ def routing(**prices: int) -> Routing:
     return table
 
 
+def afforded(provider: Address, offer: ModelOffer) -> bool:
+    return True
+
+
 def choose(
-    table: Routing, now_s: float = 100.0, draw: int = 0, preference: Preference = ANY, **kwargs: object
-):
-    exclude = kwargs.get("exclude", frozenset())
-    affords = kwargs.get("affords", lambda *_: True)
-    return table.choose(MODEL, preference, exclude, affords, draw, now_s)  # type: ignore[arg-type]
+    table: Routing,
+    now_s: float = 100.0,
+    draw: int = 0,
+    preference: Preference = ANY,
+    exclude: Container[Address] = frozenset(),
+    affords: Callable[[Address, ModelOffer], bool] = afforded,
+) -> Pick | NoPick:
+    return table.choose(MODEL, preference, exclude, affords, draw, now_s)
+
+
+def chosen(table: Routing, now_s: float = 100.0, draw: int = 0, preference: Preference = ANY) -> Address:
+    found = choose(table, now_s, draw, preference)
+    assert isinstance(found, Pick)
+    return found.provider
+
+
+def nobody(
+    table: Routing,
+    now_s: float = 100.0,
+    preference: Preference = ANY,
+    exclude: Container[Address] = frozenset(),
+    affords: Callable[[Address, ModelOffer], bool] = afforded,
+) -> NoPick:
+    found = choose(table, now_s, 0, preference, exclude, affords)
+    assert isinstance(found, NoPick)
+    return found
 
 
 def test_the_cheaper_of_two_equals_wins_whatever_is_drawn():
     """With two providers both are always candidates, and price decides."""
     table = routing(a=10, b=20)
-    assert {choose(table, draw=draw).provider for draw in range(10)} == {who("a")}
+    assert {chosen(table, draw=draw) for draw in range(10)} == {who("a")}
 
 
 def test_a_loaded_provider_loses_to_an_idle_one_at_the_same_price():
@@ -46,7 +73,7 @@ def test_a_loaded_provider_loses_to_an_idle_one_at_the_same_price():
     table = routing(a=10, b=10)
     for _ in range(4):
         table.started(who("a"))
-    assert choose(table).provider == who("b")
+    assert chosen(table) == who("b")
 
 
 def test_a_slow_provider_loses_to_a_quick_one():
@@ -55,7 +82,7 @@ def test_a_slow_provider_loses_to_a_quick_one():
     for _ in range(5):
         table.succeeded(who("a"), 3.0)
         table.succeeded(who("b"), 0.1)
-    assert choose(table).provider == who("b")
+    assert chosen(table) == who("b")
 
 
 def test_sort_by_price_ignores_latency():
@@ -63,21 +90,20 @@ def test_sort_by_price_ignores_latency():
     table = routing(a=10, b=11)
     for _ in range(9):
         table.succeeded(who("a"), 9.0)
-    assert choose(table).provider == who("b")
-    assert choose(table, preference=Preference(sort="price")).provider == who("a")
+    assert chosen(table) == who("b")
+    assert chosen(table, preference=Preference(sort="price")) == who("a")
 
 
 def test_a_failed_provider_is_suspended_and_let_back_in_by_itself_on_probation():
     """After its suspension it gets one order at a time until one succeeds."""
     table = routing(a=10)
     table.failed(who("a"), "stalled", 100.0)
-    refused = choose(table, 101.0)
-    assert isinstance(refused, NoPick)
+    refused = nobody(table, 101.0)
     assert refused.reason == "suspended"
     assert 0 < refused.retry_after_s <= 2
     assert choose(table, 102.0) == Pick(who("a"), offer())
     table.started(who("a"))
-    assert choose(table, 102.0).reason == "busy"
+    assert nobody(table, 102.0).reason == "busy"
     table.ended(who("a"))
     table.succeeded(who("a"), 0.2)
     table.started(who("a"))
@@ -91,7 +117,7 @@ def test_failures_in_a_row_double_the_suspension_up_to_a_limit():
     pauses: list[float] = []
     for _ in range(12):
         table.failed(who("a"), "stalled", now_s)
-        pauses.append(choose(table, now_s).retry_after_s)
+        pauses.append(nobody(table, now_s).retry_after_s)
         now_s += pauses[-1]
     assert pauses[:4] == [2, 4, 8, 16]
     assert pauses[-1] == 300
@@ -102,7 +128,7 @@ def test_orders_that_fail_together_count_as_one_failure():
     table = routing(a=10)
     for _ in range(10):
         table.failed(who("a"), "unlinked", 50.0)
-    assert choose(table, 50.0).retry_after_s == 2
+    assert nobody(table, 50.0).retry_after_s == 2
 
 
 def test_coming_back_does_not_reset_a_suspension():
@@ -112,7 +138,7 @@ def test_coming_back_does_not_reset_a_suspension():
     table.failed(who("a"), "unlinked", 50.0)
     table.linked(who("a"))
     table.announced(who("a"), Announce((offer(),), 0, 0, False))
-    assert choose(table, 51.0).reason == "suspended"
+    assert nobody(table, 51.0).reason == "suspended"
     assert isinstance(choose(table, 52.0), Pick)
 
 
@@ -121,22 +147,22 @@ def test_busy_providers_say_when_to_come_back():
     table = routing(a=10, b=10)
     table.busy(who("a"), 107.0)
     table.busy(who("b"), 103.0)
-    nobody = choose(table, 100.0)
-    assert (nobody.reason, nobody.retry_after_s) == ("busy", 3.0)
+    found = nobody(table, 100.0)
+    assert (found.reason, found.retry_after_s) == ("busy", 3.0)
 
 
 def test_each_reason_for_nobody_is_named():
     """A requester learns whether the model is absent, ruled out, too dear or unfunded."""
     table = routing(a=10)
-    assert Routing().choose(MODEL, ANY, frozenset(), lambda *_: True, 0, 0.0).reason == "absent"
-    assert choose(table, exclude={who("a")}).reason == "unwanted"
-    assert choose(table, preference=Preference(only=(who("b"),))).reason == "unwanted"
-    assert choose(table, preference=Preference(most_output_wei=9)).reason == "unwanted"
-    assert choose(table, affords=lambda *_: False).reason == "unfunded"
+    assert nobody(Routing()).reason == "absent"
+    assert nobody(table, exclude={who("a")}).reason == "unwanted"
+    assert nobody(table, preference=Preference(only=(who("b"),))).reason == "unwanted"
+    assert nobody(table, preference=Preference(most_output_wei=9)).reason == "unwanted"
+    assert nobody(table, affords=lambda _provider, _offer: False).reason == "unfunded"
     table.announced(who("a"), Announce((offer(),), 0, 0, True))
-    assert choose(table).reason == "busy"
+    assert nobody(table).reason == "busy"
     table.withdrew(who("a"), MODEL)
-    assert choose(table).reason == "absent"
+    assert nobody(table).reason == "absent"
 
 
 def test_strangers_frames_change_nothing():
@@ -168,6 +194,5 @@ def test_load_spreads_over_equal_providers():
     state = 12345
     for _ in range(1000):
         state = state * 6364136223846793005 + 1442695040888963407 & (2**64 - 1)
-        pick = choose(table, draw=state >> 20)
-        table.started(pick.provider)
+        table.started(chosen(table, draw=state >> 20))
     assert max(standing.ours for standing in table.providers.values()) <= 200
