@@ -39,6 +39,19 @@ def default_models() -> Path:
     return user_data_path("clusterai") / "models"
 
 
+def command(words: str, data: Path) -> str:
+    """A command line that works if it is pasted where this program was started."""
+    import shutil
+    import sys
+
+    program = "clusterai"
+    if shutil.which(program) is None and Path(sys.argv[0]).name == program:
+        program = sys.argv[0]
+    named = os.environ.get("CLUSTERAI_DATA")
+    usual = Path(named).expanduser().resolve() if named else default_data().resolve()
+    return f"{program} {words}" + ("" if data == usual else f" --data {data}")
+
+
 def load(commands: dict[str, Any]) -> dict[str, Any]:
     """Both files as click's `default_map`: per command, its table over the options at the top.
 

@@ -7,6 +7,7 @@ import typer
 
 from clusterai.cli import options, say
 from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.settings import command
 
 STOP_S = 30.0
 
@@ -93,7 +94,7 @@ def down(data: options.Data = None, quiet: options.Quiet = False, json: options.
     if json:
         say.emit({"stopped": True, "data": str(folder.root)})
     else:
-        say.say(f"stopped; `clusterai up --data {folder.root}` resumes")
+        say.say(f"stopped; `{command('up', folder.root)}` resumes")
 
 
 def status(data: options.Data = None, json: options.Json = False, quiet: options.Quiet = False) -> int:

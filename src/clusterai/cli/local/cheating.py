@@ -27,7 +27,7 @@ from clusterai.cli.local.models import TINY
 from clusterai.cli.local.people import People, make_people
 from clusterai.cli.local.ports import Ports
 from clusterai.cli.local.progress import Progress
-from clusterai.cli.settings import default_models
+from clusterai.cli.settings import command, default_models
 from clusterai.protocol.ids import checksummed
 from clusterai.protocol.money import show as money
 from clusterai.sdk import Client, Event, Node, Unreachable
@@ -416,16 +416,16 @@ def _ask(folder: DataFolder, state: UpState, plan: Plan, asked: _Asked, at: int)
 
 
 def _conclude(folder: DataFolder, story: Story) -> None:
-    data = f" --data {folder.root}"
+    data = folder.root
     if not story.caught:
-        say.say(f"\nnot caught within {story.seconds:.0f} s; look at:  clusterai audit list{data}")
+        say.say(f"\nnot caught within {story.seconds:.0f} s; look at:  {command('audit list', data)}")
         return
     say.tell(
         f"\n[bold green]caught in {story.seconds:.0f} s[/] after {story.requests} answers. It lost "
         f"{money(story.slashed_wei)}; you got {money(story.refunded_wei)} back."
     )
-    say.say(f"see what you paid and got back:  clusterai receipt list{data}")
-    say.say(f"let the node start over:         clusterai demo restore{data}")
+    say.say(f"see what you paid and got back:  {command('receipt list', data)}")
+    say.say(f"let the node start over:         {command('demo restore', data)}")
 
 
 # --- the folder ---

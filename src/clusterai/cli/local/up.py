@@ -20,6 +20,7 @@ from clusterai.cli.local.people import make_people
 from clusterai.cli.local.progress import Progress
 from clusterai.cli.local.supervisor import Supervisor
 from clusterai.cli.local.wish import READY_S, Wish, announce, ready
+from clusterai.cli.settings import command
 
 
 def run(folder: DataFolder, wish: Wish, json: bool) -> None:
@@ -69,7 +70,7 @@ class _Network:
             await supervisor.stop()
         if failure is not None:
             raise failure
-        say.say(f"stopped; nothing is lost: `clusterai up --data {self._folder.root}` resumes")
+        say.say(f"stopped; nothing is lost: `{command('up', self._folder.root)}` resumes")
 
     async def _live(self, supervisor: Supervisor) -> None:
         try:

@@ -1,10 +1,13 @@
 """What `up` is asked for and what it answers. Light: the one who waits for a detached network imports no more."""
 
+from pathlib import Path
+
 import msgspec
 
 from clusterai.cli import say
 from clusterai.cli.local.folder import DataFolder, LocalAccount, node_name
 from clusterai.cli.local.ports import Ports
+from clusterai.cli.settings import command
 
 READY_S = 300.0
 """The first start converts a model; a slow disk may take minutes for a big one."""
@@ -60,10 +63,10 @@ def announce(made: Ready, json: bool, detached: bool) -> None:
     if json:
         say.emit(made)
         return
-    data = f" --data {made.data}" if made.data else ""
+    data = Path(made.data)
     say.say(f"\n[bold green]ready[/] after {made.ready_after_s:.1f} s; console: [bold]{made.console}[/]\n")
     print(f"export OPENAI_BASE_URL={made.openai_base_url}")
     print(f"export OPENAI_API_KEY={made.openai_api_key}")
     print(f"\n{made.curl}", flush=True)
-    say.say(f"\nwatch a cheat being caught:  clusterai demo cheat{data}")
-    say.say(f"stop:  clusterai down{data}" if detached else "stop:  Ctrl-C")
+    say.say(f"\nwatch a cheat being caught:  {command('demo cheat', data)}")
+    say.say(f"stop:  {command('down', data)}" if detached else "stop:  Ctrl-C")
