@@ -38,7 +38,11 @@ async def _find(network_file: Path, receipt: Receipt) -> list[Transaction]:
                 "fromBlock": hex(max(0, head - MOST_BLOCKS)),
                 "toBlock": hex(head),
                 "topics": [
-                    [hex0x(topic) for of, topic in client.codec.topics() if of in (contracts.court, contracts.channels)],
+                    [
+                        hex0x(topic)
+                        for of, topic in client.codec.topics()
+                        if of in (contracts.court, contracts.channels)
+                    ],
                     [hex0x(bytes(12) + provider), hex0x(channel)],
                 ],
             },
@@ -75,7 +79,9 @@ def trace(receipt: Receipt, told: list[tuple[Any, str, int]]) -> list[Transactio
                 kept.append(Transaction("cleared", transaction, block))
             case events.Convicted():
                 kept.append(Transaction("convicted", transaction, block))
-            case events.Claimed(of, _, _, total) if of == channel and not claimed and total >= receipt.voucher_wei:
+            case events.Claimed(of, _, _, total) if (
+                of == channel and not claimed and total >= receipt.voucher_wei
+            ):
                 claimed = True
                 kept.append(Transaction("claimed", transaction, block))
             case events.Reclaimed(of) if of == channel:

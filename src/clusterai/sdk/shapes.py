@@ -87,6 +87,7 @@ class Receipt(_Told, frozen=True, kw_only=True):
     signature: str
     order_signature: str
     channel: str
+    voucher_wei: int
     epoch_on_chain: dict[str, Any] | None = None
     model_name: str | None = None
     account: str | None = None

@@ -67,21 +67,21 @@ def show(
     receipt_id: ReceiptId, data: options.Data = None, json: options.Json = False, quiet: options.Quiet = False
 ) -> None:
     """Show one receipt: who did what for how much, whether it is verified, and where the chain says so."""
+    import msgspec
+
     from clusterai.cli.onchain import transactions
 
     with gateway(data) as client:
         receipt = client.receipt(receipt_id)
-    found = transactions(options.folder(data).network, receipt)
+    found = transactions(options.folder(data).manifest, receipt)
     if json:
-        say.emit({"receipt": receipt, "transactions": found if isinstance(found, list) else []})
+        say.emit({**msgspec.to_builtins(receipt), "transactions": found if isinstance(found, list) else None})
         return
     say.pairs(rows(receipt))
     if isinstance(found, str):
-        say.warn(f"the chain wasn't asked for transactions: {found}")
+        say.complain(f"the chain wasn't asked for transactions: {found}")
     else:
-        say.table(
-            ("transaction", "#block", "hash"), [(it.what, it.block, it.hash) for it in found]
-        )
+        say.table(("transaction", "#block", "hash"), [(it.what, it.block, it.hash) for it in found])
     say.say(f"\ncheck it yourself:  clusterai audit replay {receipt.id}")
 
 

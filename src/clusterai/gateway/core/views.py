@@ -163,6 +163,7 @@ def receipt(
         "signature": hex0x(charged.signature),
         "order_signature": hex0x(charged.order_signature),
         "channel": hex0x(charged.channel_id),
+        "voucher_wei": charged.vouchered_wei,
         "epoch_on_chain": epoch,
         "numbers": {
             "input_units": "measured",
