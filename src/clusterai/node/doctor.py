@@ -56,7 +56,7 @@ class Row(msgspec.Struct, frozen=True):
 
 async def examine(config: Config, password: str | None = None) -> list[Row]:
     """All rows, the machine's first."""
-    rows = [_python(), _cpu(), _memory(), _disk(config.data)]
+    rows = machine(config.data)
     rows += await asyncio.to_thread(lambda: [_model(config, model) for model in config.models])
     key = _loaded(rows, "hot key", lambda: load_key(config.key, password))
     network = _loaded(rows, "manifest", lambda: load_network(config.network))
@@ -68,6 +68,11 @@ async def examine(config: Config, password: str | None = None) -> list[Row]:
     async with ChainClient(network) as client:
         rows += await _chain(client, config, key, gateways)
     return rows
+
+
+def machine(data: Path) -> list[Row]:
+    """What can be said of this machine before there is any configuration."""
+    return [_python(), _cpu(), _memory(), _disk(data)]
 
 
 def _loaded(rows: list[Row], name: str, load: Callable[[], T]) -> T | None:

@@ -1,5 +1,6 @@
 """`clusterai node doctor`: can this machine provide, and if not, what to do about it."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,22 +21,25 @@ def join(app: typer.Typer) -> None:
 def doctor(
     data: options.Data = None,
     model: Annotated[str, typer.Option(help="The model that it should serve.")] = "smollm2-135m",
+    config: Annotated[
+        Path | None, typer.Option(help="A node's own configuration file.", show_default=False)
+    ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
     """Check whether this machine can provide. Each red row names its cure. Exit code 6: there is a red row."""
     from clusterai.cli import doctor as checks
 
-    rows = checks.examine(options.folder(data), model)
+    rows = checks.examine(options.folder(data), model, config)
     healthy = all(row.state != "red" for row in rows)
     if json:
         say.emit({"healthy": healthy, "rows": rows})
     else:
         colours = {"green": "[green]✓[/]", "yellow": "[yellow]![/]", "red": "[red]✗[/]"}
         for row in rows:
-            say.tell(f"{colours[row.state]} {row.name:<16} {row.found}")
+            say.tell(f"{colours[row.state]} {row.name:<22} {row.found}")
             if row.cure:
-                say.tell(f"  {'':<16} → {row.cure}")
+                say.tell(f"  {'':<22} → {row.cure}")
     return Exit.OK if healthy else Exit.UNTRUE
 
 
