@@ -29,6 +29,7 @@ from clusterai.models.core.card import write_card
 from clusterai.work.inference import Generation, Sampling
 from clusterai.work.inference.adapters.openvino_engine import OpenVinoEngine
 from clusterai.work.inference.check import judge_answer
+from clusterai.work.inference.core.judge import weights_milli
 from clusterai.work.inference.engine import TokenEvent
 
 EDGES_E4 = (0, 200, 1_000, 3_000, 6_000, 10_000, 20_000)
@@ -130,6 +131,13 @@ def calibration(honest: dict[str, list[list[float]]], fraud: list[list[float]]) 
     )
 
 
+def likelihood_ratio(measured: Calibration, off: list[float]) -> float:
+    """Its mean over honest tokens."""
+    weights = np.array(weights_milli(measured)) / 1000
+    bins = np.searchsorted(np.array(measured.edges_e4) / 10_000, off)
+    return float(np.exp(weights[bins]).mean())
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description="Measure a model's audit constants")
     parser.add_argument("model", help="a name in the store")
@@ -162,7 +170,14 @@ async def main() -> None:
     await provider.close()
     await auditor.close()
     report(chosen.how, fraud, 0)
-    card = msgspec.structs.replace(model.card, calibration=calibration(honest, fraud))
+    measured = calibration(honest, fraud)
+    for name, found in honest.items():
+        # The sequential test's bound holds as long as the likelihood ratio's mean under honesty is at most 1.
+        mean = likelihood_ratio(measured, sum(found, start=list[float]()))
+        print(f"{name}: mean likelihood ratio {mean:.3f}", flush=True)
+        if mean > 1:
+            raise SystemExit(f"{name} would be wronged: measure it on more tokens")
+    card = msgspec.structs.replace(model.card, calibration=measured)
     if chosen.out:
         chosen.out.write_bytes(write_card(card))
     print(msgspec.json.format(msgspec.json.encode(card.calibration), indent=2).decode())
