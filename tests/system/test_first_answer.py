@@ -92,7 +92,9 @@ def test_credit_can_be_added_and_keys_made_and_revoked(network: Network):
 def test_the_doctor_finds_a_running_network_well(network: Network):
     """No row about the network is red."""
     rows = {row["name"]: row for row in network.told("node", "doctor", "--model", "tiny")["rows"]}
-    assert {rows[name]["state"] for name in ("processes", "node-1 chain", "node-1 gateway", "node-2 clock")} == {"green"}
+    assert {
+        rows[name]["state"] for name in ("processes", "node-1 chain", "node-1 gateway", "node-2 clock")
+    } == {"green"}
 
 
 def test_status_and_top_tell_what_runs(network: Network):
