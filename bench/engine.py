@@ -167,6 +167,17 @@ async def run_theirs(model: StoredModel, peer: Path, port: int, threads: int) ->
     return results
 
 
+def report(who: str, mine: dict[str, Measured], peer: dict[str, Measured]) -> None:
+    """One line a row; ratios by the clock, and in brackets per processor second."""
+    for name, one in mine.items():
+        line = f"{name:>8}: {who} {one.wall_rate:7.1f} ({one.cpu_rate:7.1f}) {one.first_s * 1000:6.0f} ms"
+        if (other := peer.get(name)) is not None:
+            theirs = f"{other.wall_rate:7.1f} ({other.cpu_rate:7.1f}) {other.first_s * 1000:6.0f} ms"
+            ratio = f"{one.wall_rate / other.wall_rate:5.2f} ({one.cpu_rate / other.cpu_rate:5.2f})"
+            line += f"   llama.cpp {theirs}   ratio {ratio}"
+        print(line)
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description="The engine beside llama.cpp's server")
     parser.add_argument("--peer", type=Path, help="a Python that has xllamacpp")
@@ -179,15 +190,7 @@ async def main() -> None:
     mine = await run_ours(store, model, chosen.threads)
     peer = await run_theirs(model, chosen.peer, chosen.port, chosen.threads) if chosen.peer else {}
     print(f"{chosen.threads} thread(s); tokens/s by the clock, (per processor second), first token")
-    for name, one in mine.items():
-        line = f"{name:>8}: ours {one.wall_rate:7.1f} ({one.cpu_rate:7.1f}) {one.first_s * 1000:6.0f} ms"
-        if name in peer:
-            other = peer[name]
-            line += (
-                f"   llama.cpp {other.wall_rate:7.1f} ({other.cpu_rate:7.1f}) {other.first_s * 1000:6.0f} ms"
-            )
-            line += f"   ratio {one.cpu_rate / other.cpu_rate:5.2f}"
-        print(line)
+    report("ours", mine, peer)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ sys.path[:0] = [str(Path(__file__).parents[1])]
 
 import httpx
 
-from bench.engine import STREAMS, Measured, Once, all_of, cpu_of, run_theirs
+from bench.engine import STREAMS, Measured, Once, all_of, cpu_of, report, run_theirs
 from clusterai.cli.settings import default_models
 from clusterai.models import ModelStore
 
@@ -98,15 +98,7 @@ async def main() -> None:
         mine = await run_network(Path(folder), chosen.port, ends)
     peer = await run_theirs(model, chosen.peer, chosen.port + 10, 1) if chosen.peer else {}
     print("one thread each; tokens/s by the clock, (per processor second of all processes), first token")
-    for name, one in mine.items():
-        line = f"{name:>8}: network {one.wall_rate:7.1f} ({one.cpu_rate:7.1f}) {one.first_s * 1000:6.0f} ms"
-        if name in peer:
-            other = peer[name]
-            line += (
-                f"   llama.cpp {other.wall_rate:7.1f} ({other.cpu_rate:7.1f}) {other.first_s * 1000:6.0f} ms"
-            )
-            line += f"   ratio {one.wall_rate / other.wall_rate:5.2f} ({one.cpu_rate / other.cpu_rate:5.2f})"
-        print(line)
+    report("network", mine, peer)
 
 
 if __name__ == "__main__":
