@@ -1,6 +1,7 @@
 """Once with real weights: what the toy model can't show."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,17 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
         yield running.up()
     finally:
         running.stop()
+
+
+def test_what_is_listed_when_it_is_ready_can_be_asked_at_once(tmp_path: Path):
+    """`ready` is said when every model that the network lists has a provider: nobody hears that there is none."""
+    network = Network(tmp_path / "data", model="smollm2-135m", nodes=1)
+    try:
+        client = network.up().openai(max_retries=0)
+        assert [it.id for it in client.models.list()] == ["smollm2-135m", "all-minilm-l6-v2"]
+        assert client.embeddings.create(model="all-minilm-l6-v2", input="Hello!").data
+    finally:
+        network.stop()
 
 
 def test_a_language_model_answers_and_its_answer_is_drawn_again(real: Network):
@@ -36,7 +48,6 @@ def test_a_language_model_answers_and_its_answer_is_drawn_again(real: Network):
 def test_texts_are_embedded_beside_the_chats_and_audited_like_them(real: Network):
     """`up` serves the embedding model too; its receipt is charged, replayed and settled as any other."""
     client = real.openai()
-    until("the embedding model", lambda: "all-minilm-l6-v2" in {it["name"] for it in offers(real)})
     before = real.told("account")["charged_wei"]
     answer = client.embeddings.create(
         model="all-minilm-l6-v2", input=["Paris is in France.", "Money is tight."]
@@ -51,5 +62,25 @@ def test_texts_are_embedded_beside_the_chats_and_audited_like_them(real: Network
     assert report["findings"]["tokens"] == report["findings"]["matches"] == 2 * 384
 
 
-def offers(network: Network) -> list[dict[str, object]]:
-    return [model for node in network.http("nodes")["nodes"] for model in node["models"]]
+def test_an_epoch_of_embeddings_is_drawn_audited_and_cleared_on_chain(tmp_path: Path):
+    """In a network that only embeds, a receipt ends verified: the validator drew its epoch, computed it again, and cleared it."""
+    network = Network(tmp_path / "data", model="all-minilm-l6-v2", nodes=1)
+    try:
+        client = network.up().openai()
+        assert [it.id for it in client.models.list()] == ["all-minilm-l6-v2"]
+        answers = [client.embeddings.create(model="all-minilm-l6-v2", input=f"text {at}") for at in range(12)]
+        receipts = [(it.model_extra or {})["clusterai"]["receipts"][0]["id"] for it in answers]
+        # The draw is random: an epoch with no drawn receipt needs no clearance, so one of many is waited for.
+        until(
+            "a receipt's epoch to be cleared",
+            lambda: "cleared" in {epoch_state(network, it) for it in receipts},
+        )
+        assert not any(node["barred"] for node in network.http("nodes")["nodes"])
+    finally:
+        network.stop()
+
+
+def epoch_state(network: Network, receipt: str) -> str:
+    """How far the chain is with a receipt's epoch."""
+    epoch: dict[str, str] | None = network.http(f"receipts/{receipt}")["epoch_on_chain"]
+    return epoch["state"] if epoch else ""

@@ -40,6 +40,8 @@ class Status(_Told, frozen=True, kw_only=True):
     since_s: int = 0
     reason: str = ""
     """why it isn't ready; empty when it is"""
+    models: dict[str, int] = {}
+    """how many providers could take an order for each now"""
 
 
 class NodeModel(msgspec.Struct, frozen=True, kw_only=True):

@@ -116,6 +116,20 @@ def test_no_provider_is_503_with_a_reason(bed: Bed):
     assert bed.spent() == before
 
 
+def test_a_model_is_listed_while_somebody_serves_it(bed: Bed):
+    """What nobody can be hired for isn't among the models; asked for by name it says so, and it comes back."""
+    listed: Any = bed.get("/v1/models")["data"]
+    assert [it["id"] for it in listed] == ["tiny"]
+    for standin in bed.standins:
+        bed.run(standin.stop())
+    bed.until(lambda: not bed.get("/v1/models")["data"], "nobody to be left")
+    assert bed.get("/v1/models/tiny")["providers"] == 0
+    assert bed.get("/v1/clusterai/status")["models"] == {"tiny": 0}
+    bed.revive(bed.standins[0])
+    bed.until(lambda: bed.get("/v1/clusterai/status")["models"] == {"tiny": 1}, "one to be back")
+    assert len(bed.get("/v1/models")["data"]) == 1
+
+
 def test_a_stream_that_can_not_go_on_ends_in_an_error_event(bed: Bed):
     """What was shown stays, the error says that nothing was charged, and the SDK raises it."""
     before = bed.spent()

@@ -112,6 +112,7 @@ def status(data: options.Data = None, json: options.Json = False, quiet: options
                 ("console", state.gateway),
                 ("OPENAI_BASE_URL", f"{state.gateway}/v1"),
                 ("chain", state.chain),
+                *((("waiting for", state.doing),) if state.doing else ()),
             ]
         )
         say.tell()

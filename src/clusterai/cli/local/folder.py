@@ -34,7 +34,7 @@ class ServiceState(msgspec.Struct, frozen=True):
 
 
 class UpState(msgspec.Struct, frozen=True):
-    """What `up` says of itself. `phase` is `starting` until the gateway answers and a node serves a model."""
+    """What `up` says of itself. `phase` is `starting` until every node serves every model."""
 
     pid: int
     phase: Literal["starting", "ready", "stopping"]

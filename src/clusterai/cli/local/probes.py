@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import aiohttp
 import msgspec
@@ -47,8 +47,8 @@ def answers(url: str, headers: dict[str, str] | None = None) -> Probe:
     return ask
 
 
-def serves(api: str, provider: str) -> Probe:
-    """Whether a gateway gives work to this provider, or never will again: a barred one is no reason to wait."""
+def serves(api: str, provider: str, models: Collection[str]) -> Probe:
+    """Whether a gateway gives a provider work for all these models, or never will again: who is barred isn't waited for."""
 
     async def ask() -> bool:
         try:
@@ -59,15 +59,41 @@ def serves(api: str, provider: str) -> Probe:
                 told = msgspec.json.decode(await response.read(), type=_Nodes)
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError):
             return False
-        return any(it.provider == provider and it.state in ("ready", "barred") for it in told.nodes)
+        return any(it.is_done(models) for it in told.nodes if it.provider == provider)
 
     return ask
+
+
+async def unserved(api: str) -> list[str]:
+    """Models of a gateway that nobody can be hired for now; none when it doesn't answer."""
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(ANSWER_S)) as session,
+            session.get(f"{api}/v1/clusterai/status") as response,
+        ):
+            told = msgspec.json.decode(await response.read(), type=_Status)
+    except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError):
+        return []
+    return [name for name, providers in told.models.items() if not providers]
+
+
+class _Model(msgspec.Struct):
+    name: str
 
 
 class _Node(msgspec.Struct):
     provider: str
     state: str
+    models: list[_Model]
+
+    def is_done(self, wanted: Collection[str]) -> bool:
+        serving = self.state == "ready" and set(wanted) <= {it.name for it in self.models}
+        return serving or self.state == "barred"
 
 
 class _Nodes(msgspec.Struct):
     nodes: list[_Node]
+
+
+class _Status(msgspec.Struct):
+    models: dict[str, int]

@@ -71,7 +71,7 @@ def node(folder: DataFolder, ports: Ports, people: People, one: Person, model: s
         module="clusterai.node",
         arguments=("--config", str(config)),
         log=folder.log_of(one.name),
-        ready=probes.serves(ports.api_url, checksummed(one.owner.address)),
+        ready=probes.serves(ports.api_url, checksummed(one.owner.address), served(model)),
         rank=2,
         environment=ONE_THREAD,
     )

@@ -1,7 +1,7 @@
 """`clusterai up`: one network, from an empty folder to the first answer, and back again from where it stopped.
 
 hold the folder ─ check ports ─┬─ chain ─ bootstrap ─┬─ gateway ─┐
-                               └─ model (once) ──────┼─ nodes ───┼─ ready: somebody serves the model
+                               └─ model (once) ──────┼─ nodes ───┼─ ready: every model is served
                                                      └─ validator┘
 """
 
@@ -14,13 +14,15 @@ from typing import Literal
 
 from clusterai.cli import say
 from clusterai.cli.failure import Failure
-from clusterai.cli.local import bootstrap, models, ports, services
+from clusterai.cli.local import bootstrap, models, ports, probes, services
 from clusterai.cli.local.folder import DataFolder, UpState, tail
 from clusterai.cli.local.people import make_people
 from clusterai.cli.local.progress import Progress
 from clusterai.cli.local.supervisor import Supervisor
 from clusterai.cli.local.wish import READY_S, Wish, announce, ready
 from clusterai.cli.settings import command
+
+TELL_S = 0.25
 
 
 def run(folder: DataFolder, wish: Wish, json: bool) -> None:
@@ -112,8 +114,19 @@ class _Network:
             preparing.cancel()
         for one in people.nodes:
             supervisor.start(services.node(folder, wish.ports, people, one, wish.model))
-        self._say("loading the model, linking nodes")
-        await supervisor.until_ready(*(state.name for state in supervisor.states()))
+        self._say("loading models, linking nodes")
+        telling = asyncio.create_task(self._tell_what_loads())
+        try:
+            await supervisor.until_ready(*(state.name for state in supervisor.states()))
+        finally:
+            telling.cancel()
+
+    async def _tell_what_loads(self) -> None:
+        while True:
+            loading = await probes.unserved(self._wish.ports.api_url)
+            if loading:
+                self._say(f"loading {', '.join(loading)}")
+            await asyncio.sleep(TELL_S)
 
     def _too_slow(self, supervisor: Supervisor) -> Failure:
         waiting = [one.name for one in supervisor.states() if one.state != "ready"]

@@ -6,6 +6,7 @@ import msgspec
 
 from clusterai.cli import say
 from clusterai.cli.local.folder import DataFolder, LocalAccount, node_name
+from clusterai.cli.local.models import EMBEDDING
 from clusterai.cli.local.ports import Ports
 from clusterai.cli.settings import command
 
@@ -52,9 +53,12 @@ def describe(folder: DataFolder, wish: Wish, json: bool) -> None:
 def ready(folder: DataFolder, wish: Wish, after_s: float) -> Ready:
     account: LocalAccount = folder.local_account()
     base = f"{wish.ports.api_url}/v1"
+    path, asked = "chat/completions", '"messages": [{"role": "user", "content": "Hello!"}]'
+    if wish.model == EMBEDDING:
+        path, asked = "embeddings", '"input": "Hello!"'
     curl = (
-        f"curl {base}/chat/completions -H 'Authorization: Bearer {account.key}' -H 'Content-Type: application/json' "
-        f'-d \'{{"model": "{wish.model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}\''
+        f"curl {base}/{path} -H 'Authorization: Bearer {account.key}' -H 'Content-Type: application/json' "
+        f'-d \'{{"model": "{wish.model}", {asked}}}\''
     )
     return Ready(str(folder.root), wish.ports.api_url, base, account.key, wish.model, curl, after_s)
 

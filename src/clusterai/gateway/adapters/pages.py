@@ -122,7 +122,9 @@ class Pages:
 
     async def models(self, request: Request) -> Response:
         await self._known(request)
-        return _json({"object": "list", "data": [self._model(it) for it in self._catalog.by_name.values()]})
+        listed = [self._model(it) for it in self._catalog.by_name.values()]
+        # What nobody could be hired for now isn't offered; asked for by its name, it says so by `providers`.
+        return _json({"object": "list", "data": [it for it in listed if it["providers"]]})
 
     async def model(self, request: Request) -> Response:
         await self._known(request)
@@ -137,7 +139,7 @@ class Pages:
             await self._admit(request, "inference")
 
     def _model(self, model: Served) -> dict[str, Any]:
-        offers = [offer for _, offer in self._meter.routing.offers(model.address)]
+        offers = views.offers(self._meter, model.address)
         return {
             "id": model.name,
             "object": "model",
@@ -159,7 +161,11 @@ class Pages:
 
     async def status(self, request: Request) -> Response:
         found = views.status(self._meter, time.time())
-        return _json({**found, "version": self._version, "since_s": self._since_s, "reason": self._healthy()})
+        serves = {
+            it.name: len(views.offers(self._meter, it.address)) for it in self._catalog.by_name.values()
+        }
+        about = {"version": self._version, "since_s": self._since_s, "reason": self._healthy()}
+        return _json({**found, **about, "models": serves})
 
     async def nodes(self, request: Request) -> Response:
         return _json({"nodes": views.nodes(self._meter, time.time())})

@@ -9,6 +9,7 @@ from typing import Any
 from clusterai.gateway.core.book import Channel, Charged
 from clusterai.gateway.core.meter import Meter
 from clusterai.protocol.ids import Address, Digest, Role, checksummed, did, hex0x
+from clusterai.protocol.messages import ModelOffer
 
 
 def status(meter: Meter, now_s: float) -> dict[str, Any]:
@@ -60,6 +61,17 @@ def nodes(meter: Meter, now_s: float) -> list[dict[str, Any]]:
         if meter.directory.roles(owner) & Role.PROVIDER
     ]
     return [node(meter, owner, now_s) for owner in dict.fromkeys(known)]
+
+
+def offers(meter: Meter, model: Digest) -> list[ModelOffer]:
+    """At what a model can be had now: from providers that are linked, willing, and have a channel with money in it."""
+    found: list[ModelOffer] = []
+    for provider, offer in meter.routing.offers(model):
+        paid = meter.book.by_provider.get(provider)
+        able = not meter.routing.providers[provider].paused and not meter.directory.barred(provider)
+        if able and paid is not None and paid.balance_wei:
+            found.append(offer)
+    return found
 
 
 def node(meter: Meter, owner: Address, now_s: float) -> dict[str, Any]:
