@@ -33,7 +33,7 @@ class Checkers:
         self.money = MoneyConserved(world.chain, twin, DEPLOYER.address)
         self.payments = PaymentsInOrder(world.chain, world.rules, frozenset(providers))
         self.charges = ChargesAreVouchers(world.chain, gateways)
-        self.truth = Truth({it.party.address: (it.input_wei, it.output_wei) for it in world.providers})
+        self.truth = Truth()
         self.justice = JusticeDone(world.chain, world.rules, self.truth, providers, world.villains)
         self.answers = AnswersTrue(gateways, world.villains)
         world.simulation.observers += [self.truth, self.charges, self.justice, self.answers]

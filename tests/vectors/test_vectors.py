@@ -32,8 +32,8 @@ FOLDER = Path(__file__).parent
 
 TYPES = {
     "Voucher": "bytes32 channelId,uint128 maxClaimableAmount",
-    "Order": "address gateway,address provider,bytes32 model,bytes32 request,bytes32 channelId,uint128 cap,"
-    "uint40 expiresAt,bytes32 nonce",
+    "Order": "address gateway,address provider,bytes32 model,bytes32 request,bytes32 channelId,uint128 inputPrice,"
+    "uint128 outputPrice,uint128 cap,uint40 expiresAt,bytes32 nonce",
     "Receipt": "bytes32 order,address provider,address gateway,bytes32 model,bytes32 answer,uint32 inputUnits,"
     "uint32 outputUnits,uint128 amount,uint40 epoch",
     "Verdict": "address provider,uint64 epoch,uint32 index,bytes32 leaf,uint8 outcome,bytes32 evidence",

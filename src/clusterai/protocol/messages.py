@@ -119,7 +119,7 @@ class Finished(_Frame, frozen=True):
 class Refused(_Frame, frozen=True):
     """Provider: I don't do this order, or couldn't end it; nothing is owed.
 
-    `code` is of a closed list: busy, unknown_model, bad_request, bad_signature, expired, unfunded, credit,
+    `code` is of a closed list: busy, unknown_model, underpaid, bad_request, bad_signature, expired, unfunded, credit,
     paused, engine_failed, shutting_down, cancelled (before anything was produced).
     """
 
@@ -144,7 +144,8 @@ class Pay(_Frame, frozen=True):
 
 
 class Dispute(_Frame, frozen=True):
-    """Gateway: I don't pay this receipt, because …: answer_mismatch, usage_mismatch, over_cap, bad_signature."""
+    """Gateway: I don't pay this receipt, because …: answer_mismatch, usage_mismatch, wrong_price, over_cap,
+    bad_signature."""
 
     order: DigestBytes
     code: Annotated[str, Meta(max_length=32)]

@@ -1,6 +1,6 @@
 """What participants sign. Each statement is EIP-712 typed data, so that a contract can judge it too.
 
-    Order      gateway   "do this request for at most so much, paid through this channel"
+    Order      gateway   "do this request at these prices, for at most so much, paid through this channel"
     Receipt    provider  "I did it: this answer, this usage, this price"        (leaf of the epoch's commitment)
     Voucher    payer     "the receiver may claim so much in all from this channel"      (x402 batch-settlement)
     Verdict    validator "this receipt is fraud" / "was withheld"
@@ -88,7 +88,8 @@ class Order(_Statement, frozen=True, array_like=True):
     """A gateway hires a provider for one request.
 
     `request` is the digest of the request's canonical bytes, seed and tokens so far included, so that neither
-    side can later claim another prompt. `nonce` makes equal requests different orders.
+    side can later claim another prompt. `nonce` makes equal requests different orders. The prices are of one unit of
+    usage each, as the provider offered them; so an audit needs nobody's word for what a receipt may ask.
     """
 
     gateway: AddressBytes
@@ -96,14 +97,20 @@ class Order(_Statement, frozen=True, array_like=True):
     model: DigestBytes
     request: DigestBytes
     channel_id: DigestBytes
+    input_price_wei: Wei
+    output_price_wei: Wei
     cap_wei: Wei
     expires_s: U40
     nonce: DigestBytes
 
     TYPE = type_hash(
-        "Order(address gateway,address provider,bytes32 model,bytes32 request,bytes32 channelId,uint128 cap,"
-        "uint40 expiresAt,bytes32 nonce)"
+        "Order(address gateway,address provider,bytes32 model,bytes32 request,bytes32 channelId,uint128 inputPrice,"
+        "uint128 outputPrice,uint128 cap,uint40 expiresAt,bytes32 nonce)"
     )
+
+    def price_wei(self, input_units: int, output_units: int) -> int:
+        """What a receipt of this usage asks for: this amount and no other."""
+        return input_units * self.input_price_wei + output_units * self.output_price_wei
 
     def struct(self) -> Digest:
         return struct_hash(
@@ -113,6 +120,8 @@ class Order(_Statement, frozen=True, array_like=True):
             self.model,
             self.request,
             self.channel_id,
+            self.input_price_wei,
+            self.output_price_wei,
             self.cap_wei,
             self.expires_s,
             self.nonce,

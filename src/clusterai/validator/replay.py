@@ -213,9 +213,11 @@ def _signed(
 
 
 def _recounted(receipt: Receipt, transcript: Transcript) -> list[Step]:
-    cap = transcript.order.cap_wei
-    steps = [Step("price", receipt.amount_wei <= cap, f"{receipt.amount_wei} asked, capped at {cap}")]
+    order = transcript.order
     claimed = (receipt.input_units, receipt.output_units)
+    price_wei = order.price_wei(*claimed)
+    detail = f"{receipt.amount_wei} asked, {price_wei} agreed for this usage, capped at {order.cap_wei}"
+    steps = [Step("price", receipt.amount_wei == price_wei <= order.cap_wei, detail)]
     kind = KINDS.get(transcript.kind)
     if kind is None:
         return [*steps, Step("usage", None, f"unknown kind of work {transcript.kind!r}")]

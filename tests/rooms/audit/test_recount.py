@@ -54,6 +54,8 @@ def work(
         model=ZERO_DIGEST,
         request=canonical.content_digest(request),
         channel_id=ZERO_DIGEST,
+        input_price_wei=1,
+        output_price_wei=2,
         cap_wei=100,
         expires_s=EPOCH * EPOCH_S,
         nonce=number.to_bytes(32),
@@ -61,7 +63,15 @@ def work(
     it = replace(it, **order)
     answer = Answer((1, 2, 3), "stop")
     receipt = Receipt(
-        canonical.digest(it), it.provider, it.gateway, it.model, answer.digest(), len(request), 3, 10, EPOCH
+        canonical.digest(it),
+        it.provider,
+        it.gateway,
+        it.model,
+        answer.digest(),
+        len(request),
+        3,
+        it.price_wei(len(request), 3),
+        EPOCH,
     )
     return receipt, Transcript(it, GATEWAY.sign(signing_digest(it, NETWORK)), kind, request, answer)
 
@@ -142,18 +152,26 @@ def test_faults_of_a_proven_transcript() -> None:
     """Each rule that a receipt can break, by name."""
     receipt, transcript = work()
     assert codes(receipt, transcript) == []
-    assert codes(replace(receipt, amount_wei=101), transcript) == [Code.OVER_CAP]
-    assert codes(replace(receipt, input_units=7), transcript) == [Code.WRONG_USAGE]
-    assert codes(replace(receipt, output_units=4), transcript) == [Code.WRONG_USAGE]
+    assert codes(replace(receipt, amount_wei=101), transcript) == [Code.OVER_CAP, Code.WRONG_PRICE]
+    assert codes(replace(receipt, input_units=7), transcript) == [Code.WRONG_PRICE, Code.WRONG_USAGE]
+    assert codes(replace(receipt, output_units=4, amount_wei=14), transcript) == [Code.WRONG_USAGE]
     assert codes(replace(receipt, model=b"\1" * 32), transcript) == [Code.FOREIGN_ORDER]
     assert codes(*work(expires_s=EPOCH * EPOCH_S - STALE_AFTER_S)) == []
     assert codes(*work(expires_s=EPOCH * EPOCH_S - STALE_AFTER_S - 1)) == [Code.STALE_ORDER]
 
 
+@pytest.mark.parametrize("off", [-1, 1, 50])
+def test_an_amount_is_the_orders_price_of_its_usage(off: int) -> None:
+    """Neither more nor less, though both lie under the cap."""
+    receipt, transcript = work()
+    assert codes(replace(receipt, amount_wei=receipt.amount_wei + off), transcript) == [Code.WRONG_PRICE]
+
+
 def test_an_unknown_kind_of_work_accuses_nobody() -> None:
-    """A validator that doesn't know the kind can't recount it, and says nothing about its usage."""
+    """A validator that doesn't know the kind can't recount it, and says nothing about its usage; what a unit costs, it knows."""
     receipt, transcript = work(request=b"weave it", kind="weaving")
-    assert codes(replace(receipt, input_units=99), transcript) == []
+    assert codes(replace(receipt, input_units=50, amount_wei=56), transcript) == []
+    assert codes(replace(receipt, input_units=50, amount_wei=57), transcript) == [Code.WRONG_PRICE]
     assert mislabelled(RULES, transcript) is None
 
 

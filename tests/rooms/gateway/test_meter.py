@@ -10,7 +10,7 @@ from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.calls import Reverted, Submit
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Address, Digest
-from clusterai.protocol.messages import Cancel, Dispute, OpenChannel, Pay, Refused
+from clusterai.protocol.messages import Announce, Cancel, Dispute, ModelOffer, OpenChannel, Pay, Refused
 from clusterai.protocol.signing import Key, signed_by
 from clusterai.protocol.statements import signing_digest
 from clusterai.runtime.machine import Linked, Received, Save
@@ -18,6 +18,7 @@ from clusterai.work.inference import KIND
 
 World = Any
 ACCOUNT = Digest(b"A" * 32)
+MODEL = Digest(b"m" * 32)
 GATEWAY = Address(b"\x02" * 20)
 FUNDED = 10**9
 
@@ -71,7 +72,8 @@ def test_a_repeated_receipt_is_paid_with_the_same_voucher_and_charged_once(opene
         ({"answer": b"x" * 32}, "answer_mismatch"),
         ({"input_units": 4}, "usage_mismatch"),
         ({"output_units": 2}, "usage_mismatch"),
-        ({"amount_wei": 13}, "usage_mismatch"),
+        ({"amount_wei": 13}, "wrong_price"),
+        ({"amount_wei": 11}, "wrong_price"),
         ({"epoch": 990}, "stale_epoch"),
         ({"model": b"n" * 32}, "wrong_parties"),
         ({"gateway": b"\x09" * 20}, "wrong_parties"),
@@ -145,6 +147,34 @@ def test_more_tokens_than_were_asked_for_are_over_the_cap(opened: World):
     opened.step(provider.tokens(work, 7, 8, 9))
     opened.step(provider.finished(work, 7, 8, 9))
     assert [it.code for it in opened.sent(Dispute)] == ["over_cap"]
+
+
+def test_an_order_states_the_prices_of_the_offer_that_was_chosen(opened: World):
+    """What was agreed is signed, so that anyone can compute what the receipt may ask."""
+    _, work = opened.ask()
+    assert (work.order.input_price_wei, work.order.output_price_wei) == (3, 3)
+
+
+def test_a_price_that_rose_on_the_way_is_ordered_again_at_the_new_price(opened: World):
+    """The refused offer isn't tried again; the one that was announced meanwhile is, and no other provider is asked."""
+    opened.unlink(1)
+    provider, work = opened.ask()
+    dearer = ModelOffer(MODEL, "tiny", 4, 5, 4)
+    opened.step(Received(provider.owner, Announce((dearer,), 0, 0, False)))
+    opened.step(Received(provider.owner, Refused(canonical.digest(work.order), "underpaid", "", 0)))
+    again, order = opened.work()[0], opened.work()[1].order
+    assert again is provider
+    assert (order.input_price_wei, order.output_price_wei) == (4, 5)
+    assert opened.account().held_wei == order.cap_wei == 3 * 4 + 8 * 5
+
+
+def test_a_provider_that_hides_its_new_price_gets_no_order_until_it_says_it(opened: World):
+    """Refusing one's own offer takes the offer away."""
+    opened.unlink(1)
+    provider, work = opened.ask()
+    opened.step(Received(provider.owner, Refused(canonical.digest(work.order), "underpaid", "", 0)))
+    assert opened.work() is None
+    assert opened.account().held_wei == 0
 
 
 def test_receipts_for_unknown_orders_are_disputed(opened: World):

@@ -192,6 +192,8 @@ class World:
             MODEL,
             canonical.content_digest(request),
             self.channel_id,
+            INPUT_WEI,
+            OUTPUT_WEI,
             prompt * INPUT_WEI + max_tokens * OUTPUT_WEI,
             int(self.now_s) + 600,
             self.salt.to_bytes(32),

@@ -197,6 +197,8 @@ class Gateway:
             tiny.ADDRESS,
             canonical.content_digest(request),
             CHANNEL,
+            offer.input_price_wei,
+            offer.output_price_wei,
             KIND.cap_wei(generation, offer.input_price_wei, offer.output_price_wei),
             int(self._now()) + 600,
             self._nonce.to_bytes(32),

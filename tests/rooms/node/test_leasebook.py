@@ -32,6 +32,7 @@ from clusterai.protocol.messages import (
     Cancel,
     Dispute,
     Finished,
+    ModelOffer,
     OpenChannel,
     Refused,
     Relay,
@@ -99,6 +100,20 @@ def test_resumed_work_counts_what_came_before_as_input() -> None:
     assert (finished.receipt.input_units, finished.receipt.output_units) == (5, 2)
 
 
+def test_the_orders_price_is_asked_whatever_the_offer_is() -> None:
+    """A gateway that offers more is taken at its word, and a price that changes meanwhile changes no order."""
+    world = ready()
+    finished = world.serve(7, 8, output_price_wei=OUTPUT_WEI + 5, cap_wei=10**6)
+    assert finished.receipt.amount_wei == 3 * INPUT_WEI + 2 * (OUTPUT_WEI + 5)
+    work = world.work()
+    world.receive(work)
+    world.step(Serving((ModelOffer(MODEL, "tiny", 50, 50, 4),)))
+    done = world.answer(work, 7)
+    (receipt,) = [it.frame.receipt for it in done if isinstance(it, Send) and isinstance(it.frame, Finished)]
+    assert receipt.amount_wei == 3 * INPUT_WEI + OUTPUT_WEI
+    assert refusal(world.receive(world.work())).code == "underpaid"
+
+
 def other_chain(world: World) -> Work:
     return world.work(domain=network_domain(1, Address(b"R" * 20)))
 
@@ -118,13 +133,16 @@ BAD_ORDERS: list[tuple[Callable[[World], Work], str]] = [
     (lambda world: world.work(expires_s=int(world.now_s) + 100_000), "bad_request"),
     (lambda world: world.work(model=b"?" * 32), "unknown_model"),
     (lambda world: world.work(cap_wei=3 * INPUT_WEI + 4 * OUTPUT_WEI - 1), "bad_request"),
+    (lambda world: world.work(input_price_wei=INPUT_WEI - 1), "underpaid"),
+    (lambda world: world.work(output_price_wei=OUTPUT_WEI - 1), "underpaid"),
+    (lambda world: world.work(output_price_wei=OUTPUT_WEI + 1), "bad_request"),
     (lambda world: world.work(channel_id=b"?" * 32), "unfunded"),
 ]
 
 
 @pytest.mark.parametrize(("make", "code"), BAD_ORDERS)
 def test_a_bad_order_is_refused_by_name(make: Callable[[World], Work], code: str) -> None:
-    """Forged, foreign, malformed, stale, unknown, under-capped and unfunded orders start nothing."""
+    """Forged, foreign, malformed, stale, unknown, underpaid, under-capped and unfunded orders start nothing."""
     world = ready()
     work = make(world)
     refused = refusal(world.receive(work))

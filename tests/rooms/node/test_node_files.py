@@ -31,7 +31,7 @@ def order(number: int) -> Digest:
 
 
 def transcript(number: int = 1, size: int = 100) -> Transcript:
-    it = Order(ADDRESS, ADDRESS, DIGEST, DIGEST, DIGEST, 7, 99, order(number))
+    it = Order(ADDRESS, ADDRESS, DIGEST, DIGEST, DIGEST, 1, 2, 7, 99, order(number))
     return Transcript(it, bytes(65), "inference", b"what was asked" * size, Answer((1, 2, 3), "stop"))
 
 

@@ -31,7 +31,7 @@ from clusterai.runtime.core.greeting import Greeted, Hello, TurnedAway, Welcome,
 FRAME = cast("type[Frame]", Frame)
 RELAYED = cast("type[Relayed]", Relayed)
 ADDRESS, DIGEST, SIGNATURE = bytes(20), bytes(32), bytes(65)
-ORDER = Order(ADDRESS, ADDRESS, DIGEST, DIGEST, DIGEST, 7, 99, DIGEST)
+ORDER = Order(ADDRESS, ADDRESS, DIGEST, DIGEST, DIGEST, 1, 2, 7, 99, DIGEST)
 RECEIPT = Receipt(DIGEST, ADDRESS, ADDRESS, DIGEST, DIGEST, 3, 4, 5, 6)
 FRAMES: list[msgspec.Struct] = [
     Announce((ModelOffer(DIGEST, "m", 1, 2, 4),), 0, 0, False),

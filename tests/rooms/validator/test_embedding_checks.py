@@ -26,6 +26,8 @@ def check_of(request: Embedding, tokens: tuple[int, ...], index: int) -> Check:
         Digest(request.model),
         request.digest(),
         bytes(32),
+        1,
+        0,
         9,
         9,
         bytes(32),

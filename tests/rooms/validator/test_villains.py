@@ -85,6 +85,15 @@ class AsksOverCap(Provider):
         super().serve(seed, max_tokens, cap_wei=40)
 
 
+class Overcharges(Provider):
+    """Asks a little more than was agreed, well below the order's cap."""
+
+    def finish(self, transcript: Transcript, prompt: int, **claims: int) -> None:
+        super().finish(transcript, prompt)
+        receipt = replace(self.open[-1][0], amount_wei=self.open[-1][0].amount_wei + 7)
+        self.open[-1] = (receipt, self.hot.sign(signing_digest(receipt, NETWORK)), transcript)
+
+
 class ForgesOrders(Provider):
     """Invents customers: the order is signed by nobody who is registered."""
 
@@ -158,6 +167,7 @@ FRAUDS = (
     OverclaimsUsage,
     OverclaimsTotal,
     AsksOverCap,
+    Overcharges,
     AnswersGarbage,
     AnswersAnother,
     ForgesOrders,

@@ -108,6 +108,8 @@ class Provider:
             model=MODEL,
             request=canonical.content_digest(request),
             channel_id=ZERO_DIGEST,
+            input_price_wei=1,
+            output_price_wei=2,
             cap_wei=cap_wei,
             expires_s=self.stage.now_s + 60,
             nonce=Digest(blake3(b"%d" % seed).digest()),
@@ -129,7 +131,7 @@ class Provider:
             gateway=transcript.order.gateway,
             model=transcript.order.model,
             answer=transcript.answer.digest(),
-            amount_wei=usage["input_units"] + 2 * usage["output_units"],
+            amount_wei=transcript.order.price_wei(**usage),
             epoch=self.stage.epoch,
             **usage,
         )

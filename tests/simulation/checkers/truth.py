@@ -7,7 +7,7 @@ with gateway, provider or validator beyond the messages.
 from typing import Any
 
 from clusterai.protocol import canonical
-from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.ids import Digest
 from clusterai.protocol.messages import Answer, Finished, Work
 from clusterai.protocol.statements import Receipt
 from clusterai.runtime.machine import Received, Send
@@ -19,15 +19,11 @@ from tests.simulation.world import engine
 class Truth:
     """All orders and receipts that were ever sent.
 
-    Args:
-        prices_wei: per provider, of a token in and a token out.
-
     Attributes:
         receipts: by leaf.
     """
 
-    def __init__(self, prices_wei: dict[Address, tuple[int, int]]) -> None:
-        self._prices_wei = prices_wei
+    def __init__(self) -> None:
         self.works: dict[Digest, Work] = {}
         self.receipts: dict[Digest, Receipt] = {}
 
@@ -65,7 +61,7 @@ class Truth:
         input_units = len(generation.prompt) + len(generation.so_far)
         if receipt.input_units != input_units or receipt.output_units != len(given):
             return "its usage is not what was used"
-        input_wei, output_wei = self._prices_wei[Address(receipt.provider)]
+        input_wei, output_wei = work.order.input_price_wei, work.order.output_price_wei
         if receipt.amount_wei != input_units * input_wei + len(given) * output_wei:
             return "its amount is not the price"
         parties = (work.order.provider, work.order.gateway, work.order.model)

@@ -5,6 +5,7 @@ only-KIND        one kind of fault, in every seed
 all-faults       each kind in half of the seeds
 crowd            more of everybody
 died-mid-stream  a provider is killed while it streams
+prices-move      offers change while orders are on their way
 away-PART        gateway, validators or the chain away for long
 villain-NAME     one cheat, and what becomes of it
 """
@@ -135,6 +136,24 @@ def stale_epochs(world: World) -> None:
     world.settle()
 
 
+def prices_move(world: World) -> None:
+    """Providers change what they ask every few seconds, up and down, while orders at the old price are on their way."""
+    for second in range(1, world.shape.busy_s, 3):
+        for number, provider in enumerate(world.providers):
+            provider.reprice(1 + (second + number) % 5, 7 + (second * 7 + number * 5) % 11)
+        world.simulation.run(3)
+    world.heal()
+    world.settle()
+
+
+def paid_as_agreed(world: World, checkers: Checkers) -> None:
+    """Nobody is accused, and receipts of several prices were paid."""
+    gains_nothing(world, checkers)
+    orders = [checkers.truth.works[order].order for order in checkers.charges.charged]
+    prices = {(order.input_price_wei, order.output_price_wei) for order in orders}
+    assert len(prices) > 5, f"only {prices} were agreed"
+
+
 def disputed_as_stale(world: World, checkers: Checkers) -> None:
     """It was told so by name, and nobody was charged for what it did."""
     notes = [note.detail for note in world.providers[0].notes if note.what == "disputed"]
@@ -174,6 +193,7 @@ SCENARIOS: dict[str, Scenario] = {
         kinds=MILD, share=0.2, shape=Shape(providers=3, requests=40), script=died_mid_stream
     ),
     "stale-epochs": Scenario(kinds=(), script=stale_epochs, verdict=disputed_as_stale),
+    "prices-move": Scenario(share=0.3, script=prices_move, verdict=paid_as_agreed),
     "away-gateway": Scenario(kinds=MILD, share=0.2, script=partial(away, "gateway", 120)),
     "away-validators": Scenario(kinds=MILD, share=0.2, script=partial(away, "validators", 150)),
     "away-chain": Scenario(kinds=MILD, share=0.2, script=partial(away, "chain", 50)),

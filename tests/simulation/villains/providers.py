@@ -4,6 +4,7 @@ SwapsWeights     another model's tokens under the promised model's name: nearly 
 EditsTokens      one token of each answer replaced
 SkipsPrompt      half of the prompt never read
 OverclaimsUsage  more tokens on the receipt, and on the commitment, than were made
+Overcharges      the whole of the order's cap on the receipt, whatever was used of it
 ReplaysReceipt   an old receipt counted again in a new epoch
 HidesTranscript  opens nothing: neither to validators nor on chain
 """
@@ -17,6 +18,7 @@ from clusterai.ledger.core.calls import AnswerChallenge, CommitEpoch, Submit
 from clusterai.node.core.leasebook import LeaseBook
 from clusterai.node.core.leases import OpenEpoch, Prepare
 from clusterai.protocol import merkle
+from clusterai.protocol.ids import Digest
 from clusterai.protocol.messages import Finished
 from clusterai.protocol.statements import Receipt, signing_digest
 from clusterai.runtime.machine import Send
@@ -128,6 +130,25 @@ class OverclaimsUsage(Forger):
                 return super().change(book, effect)
 
 
+class Overcharges(Forger):
+    def forged(self, epoch: int, receipts: tuple[Receipt, ...]) -> tuple[Receipt, ...]:
+        return tuple(map(self.inflated, receipts))
+
+    def inflated(self, receipt: Receipt) -> Receipt:
+        kept = self.transcript(receipt.epoch, Digest(receipt.order))
+        return receipt if kept is None else msgspec.structs.replace(receipt, amount_wei=kept.order.cap_wei)
+
+    def change(self, book: LeaseBook, effect: Any) -> Any:
+        match effect:
+            case Send(to, Finished(receipt) as finished) if receipt.output_units % 3 == 0:
+                inflated = self.inflated(receipt)
+                return Send(
+                    to, msgspec.structs.replace(finished, receipt=inflated, signature=self.sign(inflated))
+                )
+            case _:
+                return super().change(book, effect)
+
+
 class ReplaysReceipt(Forger):
     def __init__(self, *arguments: Any) -> None:
         self._committed: dict[int, tuple[Receipt, ...]] = {}
@@ -155,5 +176,13 @@ class HidesTranscript(Cheat):
 
 CHEATS: dict[str, type[Provider]] = {
     it.__name__: it
-    for it in (SwapsWeights, EditsTokens, SkipsPrompt, OverclaimsUsage, ReplaysReceipt, HidesTranscript)
+    for it in (
+        SwapsWeights,
+        EditsTokens,
+        SkipsPrompt,
+        OverclaimsUsage,
+        Overcharges,
+        ReplaysReceipt,
+        HidesTranscript,
+    )
 }

@@ -112,8 +112,15 @@ class Provider:
 
     def started(self) -> None:
         self.world.chain.follow(self.process, writes_down=True)
-        offer = ModelOffer(engine.MODEL, "simulated", self.input_wei, self.output_wei, SLOTS)
-        self.process.post(self._random.randint(100_000, 2_000_000), Serving((offer,)))
+        self.process.post(self._random.randint(100_000, 2_000_000), self._serving())
+
+    def reprice(self, input_wei: int, output_wei: int) -> None:
+        """Ask other prices from now on."""
+        self.input_wei, self.output_wei = input_wei, output_wei
+        self.process.post(1, self._serving())
+
+    def _serving(self) -> Serving:
+        return Serving((ModelOffer(engine.MODEL, "simulated", self.input_wei, self.output_wei, SLOTS),))
 
     def crashed(self) -> None:
         self._running.clear()

@@ -39,6 +39,7 @@ class Code(StrEnum):
     FOREIGN_ORDER = "foreign_order"
     STALE_ORDER = "stale_order"
     OVER_CAP = "over_cap"
+    WRONG_PRICE = "wrong_price"
     WRONG_USAGE = "wrong_usage"
     WRONG_TOKENS = "wrong_tokens"
 
@@ -181,6 +182,10 @@ def transcript_faults(
         faults.append(
             Fault(index, Code.OVER_CAP, f"{receipt.amount_wei} asked, the order's cap is {order.cap_wei}")
         )
+    price_wei = order.price_wei(receipt.input_units, receipt.output_units)
+    if receipt.amount_wei != price_wei:
+        detail = f"{receipt.amount_wei} asked, by the order's prices its usage costs {price_wei}"
+        faults.append(Fault(index, Code.WRONG_PRICE, detail))
     kind = rules.kind_of(transcript.request)
     if kind is None:
         return tuple(faults)

@@ -11,7 +11,7 @@ Holds, open orders and errands aren't durable: a crash ends them uncharged, and 
 disputed. Charges, vouchers, channels and credit are: they change by `book` records alone, saved before anybody hears.
 
 What a provider says is checked here before it costs anything: that it was asked, who signed, the answer's digest
-against the tokens that were delivered, the usage recounted, the price of the offer that was chosen, the cap, the epoch.
+against the tokens that were delivered, the usage recounted, the price that the order states, the cap, the epoch.
 """
 
 from collections import deque
@@ -250,6 +250,8 @@ class Meter:
             ask.model,
             canonical.content_digest(request),
             channel.channel_id,
+            pick.offer.input_price_wei,
+            pick.offer.output_price_wei,
             cap_wei,
             int(self.chain_time_s(self._now_s)) + self.terms.order_s,
             nonce,
@@ -376,9 +378,9 @@ class Meter:
             return "usage_mismatch", f"it counts {receipt.input_units} + {receipt.output_units}, we {counted}"
         if kind.wrong is not None and (why := kind.wrong(opened.value, tokens, frame.reason)) is not None:
             return "impossible_answer", why
-        price_wei = counted[0] * opened.offer.input_price_wei + counted[1] * opened.offer.output_price_wei
+        price_wei = order.price_wei(*counted)
         if receipt.amount_wei != price_wei:
-            return "usage_mismatch", f"it asks {receipt.amount_wei} wei, the offer's price is {price_wei}"
+            return "wrong_price", f"it asks {receipt.amount_wei} wei, at the order's prices it is {price_wei}"
         if receipt.amount_wei > order.cap_wei:
             return "over_cap", f"{receipt.amount_wei} wei is above the order's cap of {order.cap_wei}"
         epoch = int(self.chain_time_s(self._now_s)) // self.me.epoch_s
@@ -438,6 +440,10 @@ class Meter:
                 self.routing.busy(sender, self._now_s + max(wait_s, 1.0))
             case "unknown_model":
                 self.routing.withdrew(sender, Digest(opened.order.model))
+            case "underpaid":
+                # Its price rose while the order was on its way: its new offer is here already, or it hides it.
+                self.routing.rejected(sender, opened.offer)
+                opened.errand.failures += 1
             case "engine_failed":
                 self.routing.failed(sender, "engine_failed", self._now_s)
                 opened.errand.failures += 1

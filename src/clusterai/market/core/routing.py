@@ -156,6 +156,12 @@ class Routing:
         if standing is not None:
             standing.offers.pop(model, None)
 
+    def rejected(self, provider: Address, offer: ModelOffer) -> None:
+        """It doesn't stand by this offer any more; one that came since then holds."""
+        standing = self.providers.get(provider)
+        if standing is not None and standing.offers.get(Digest(offer.model)) == offer:
+            del standing.offers[Digest(offer.model)]
+
     def cleared(self, provider: Address) -> None:
         standing = self.providers.get(provider) or self._memory.get(provider)
         if standing is not None:

@@ -1,8 +1,8 @@
 """The provider's lease book: which orders to take, what was made of them, what is owed, and what may be asked later.
 
     Received(Work) ──> checks ──> Start ──> Produced ──> Keep ──> Kept ──> Save(Made), Send(Finished) ──> Pay: Save(Vouched)
-                        └──> Send(Refused): bad_request, bad_signature, expired, unknown_model, unfunded, credit,
-                             busy, paused, shutting_down, engine_failed
+                        └──> Send(Refused): bad_request, bad_signature, expired, unknown_model, underpaid, unfunded,
+                             credit, busy, paused, shutting_down, engine_failed
 
 What a gateway can make us lose is bounded: up to `credit_wei` of receipts per channel may go unpaid, then one order in
 `TRIAL_S`, and every order's worst price lies within the channel's deposit as the chain showed it last.
@@ -300,9 +300,8 @@ class LeaseBook:
         value, refusal = self._judge(sender, work, order, now_s)
         if refusal is not None:
             return [self._refuse(sender, order, refusal)]
-        offer = next(it for it in self._serving.offers if it.model == work.order.model)
-        self.running[order] = Running(work.order, work.signature, work.kind, work.request, value, offer)
-        return [Start(order, sender, Digest(offer.model), work.kind, value)]
+        self.running[order] = Running(work.order, work.signature, work.kind, work.request, value)
+        return [Start(order, sender, Digest(work.order.model), work.kind, value)]
 
     def _judge(self, sender: Address, work: Work, digest: Digest, now_s: float) -> tuple[Any, No | None]:
         """The decoded request, or why we don't do it."""
@@ -338,7 +337,12 @@ class LeaseBook:
             value = kind.decode(work.request)
         except Malformed as error:
             return None, No("bad_request", str(error))
-        worst_wei = kind.cap_wei(value, offer.input_price_wei, offer.output_price_wei)
+        if order.input_price_wei < offer.input_price_wei or order.output_price_wei < offer.output_price_wei:
+            detail = (
+                f"{order.input_price_wei} + {order.output_price_wei} wei a unit are offered, the price is "
+            )
+            return None, No("underpaid", f"{detail}{offer.input_price_wei} + {offer.output_price_wei}")
+        worst_wei = kind.cap_wei(value, order.input_price_wei, order.output_price_wei)
         if worst_wei > order.cap_wei:
             return None, No("bad_request", f"it may cost {worst_wei} and the order's cap is {order.cap_wei}")
         return value, self._unpayable(order.channel_id, sender, worst_wei, now_s) or self._overloaded(now_s)
@@ -410,9 +414,9 @@ class LeaseBook:
             del self.running[event.order]
             detail = "cancelled before the first token: nothing is owed"
             return [self._refuse(running.order.gateway, event.order, No("cancelled", detail))]
-        order, offer = running.order, running.offer
+        order = running.order
         input_units, output_units = self._kinds[running.kind].recount(running.value, event.answer.tokens)
-        amount_wei = input_units * offer.input_price_wei + output_units * offer.output_price_wei
+        amount_wei = order.price_wei(input_units, output_units)
         assert amount_wei <= order.cap_wei, "an engine never makes more than the request allows"
         receipt = Receipt(
             order=event.order,

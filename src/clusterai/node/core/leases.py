@@ -202,7 +202,6 @@ class Running(msgspec.Struct):
     kind: str
     request: bytes
     value: Any
-    offer: ModelOffer
     cancelled: bool = False
     keeping: Made | None = None
     """the receipt, while its transcript becomes durable"""
