@@ -17,9 +17,11 @@ import msgspec
 from clusterai.audit.core.draw import drawn, lot
 from clusterai.audit.core.evidence import ClearedCase, ListCase, case_of
 from clusterai.audit.core.opening import open_receipt
+from clusterai.audit.core.segments import Commitment, RateRules, Seat, auditor_lot, draw, pick, rate_ppm
 from clusterai.protocol import canonical, merkle
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest, address, hex0x
+from clusterai.protocol.leases import Terms, leases_domain, sealed_result, trap_digest, trap_nonce
 from clusterai.protocol.messages import (
     Announce,
     Answer,
@@ -245,9 +247,76 @@ def draws() -> dict[str, Any]:
     }
 
 
+def segments() -> dict[str, Any]:
+    """A lease of five segments from its terms to the auditor that the beacon draws."""
+    domain = leases_domain(CHAIN_ID, Address(b"\x1e" * 20))
+    digests = [canonical.content_digest(bytes([n])) for n in range(10)]
+    spec, resources, given, expected, beacon, secret, salt = digests[:7]
+    terms = Terms(
+        GATEWAY.address,
+        PROVIDER.address,
+        *(spec, resources, given, expected),
+        determinism=1,
+        segments=8,
+        compensation_wei=1_000_000,
+        audit_fee_wei=50_000,
+        start_by_s=1_700_000_060,
+        deadline_s=1_700_003_600,
+        nonce=trap_nonce(secret),
+    )
+    lease = terms.lease_id(domain)
+    states = [canonical.content_digest(b"state" + bytes([n])) for n in range(6)]
+    commitment = Commitment(states, (10, 2**63, 0, 7, 1))
+    drawn_ = draw(beacon, spec, commitment.root, lease, 5, 1_000_000)
+    lots = [auditor_lot(drawn_.seed, attempt) for attempt in range(4)]
+    seats = [Seat(Address(bytes([n]) * 20), weight) for n, weight in ((1, 50), (2, 0), (3, 30), (4, 20))]
+    picked = [pick(one, seats, (seats[3].owner,)) for one in lots]
+    rules = RateRules(700_000, 990_000, 200_000, 200_000)
+    return {
+        "domain": {
+            "name": domain.name,
+            "version": domain.version,
+            "chain_id": CHAIN_ID,
+            "contract": hex0x(domain.contract),
+        },
+        "terms": {
+            name: hex0x(one) if isinstance(one, bytes) else one
+            for name, one in msgspec.structs.asdict(terms).items()
+        },
+        "lease": hex0x(lease),
+        "states": [hex0x(one) for one in states],
+        "units": commitment.units,
+        "root": hex0x(commitment.root),
+        "proofs": [[hex0x(one) for one in commitment.open(index).proof] for index in range(6)],
+        "beacon": hex0x(beacon),
+        "seed": hex0x(drawn_.seed),
+        "segment": drawn_.segment,
+        "lots": [hex(one) for one in lots],
+        "seats": [[hex0x(one.owner), one.weight] for one in seats],
+        "picked_without_the_last": [hex0x(one) if one else None for one in picked],
+        "sealed": hex0x(sealed_result(states[1], VALIDATOR.address, lease, salt)),
+        "trap": {
+            "secret": hex0x(secret),
+            "digests": [hex0x(trap_digest(secret, index)) for index in range(3)],
+        },
+        "rates_ppm": [
+            [stake, valid, rate_ppm(rules, stake, 1_000_000, valid)]
+            for stake in (0, 1_000_000, 10_000_000, 50_000_000, 100_000_000)
+            for valid in (0, 9, 10, 99, 10_000)
+        ],
+    }
+
+
 def everything() -> Iterator[tuple[Path, str]]:
     """(file, what must stand in it)"""
-    for name, make in (("statements", statements), ("frames", frames), ("merkle", trees), ("draw", draws)):
+    kinds = (
+        ("statements", statements),
+        ("frames", frames),
+        ("merkle", trees),
+        ("draw", draws),
+        ("segments", segments),
+    )
+    for name, make in kinds:
         yield FOLDER / f"{name}.json", json.dumps(make(), indent=1) + "\n"
 
 

@@ -1,0 +1,118 @@
+"""A lease: work paid from escrow, not by the request; and every way in which one can end.
+
+    open ──accept──> accepted ──commit──> committed ──draw, audit, window──> closed
+      └─ cancel, give up, startBy    └─ cancel, give up, deadline                └─ a conviction, at any time
+
+What the contract `Leases` knows of the work is digests; the kind of work defines what they digest. The lease's id is
+the EIP-712 digest of its terms, so that two machines that were shown the same terms name the same lease before it is
+on chain, and terms of one network can't be opened on another.
+
+Why a digest of state has to cover what the meter counted: an audit compares states. A kind whose meter could run
+ahead of its state (fuel that the state doesn't hold) could be overcharged without a mismatch.
+"""
+
+from enum import IntEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from clusterai.protocol.eip712 import Domain, struct_hash, type_hash, typed_digest
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.keccak import keccak
+from clusterai.protocol.statements import AddressBytes, DigestBytes, Wei
+
+MAX_SEGMENTS = 2**20
+"""Most segments of a lease: an opening's proof stays at 20 digests."""
+
+_TRAP = b"clusterai trap"
+
+
+class DeterminismClass(IntEnum):
+    """What an audit may expect of a second run."""
+
+    UNVERIFIED = 0
+    """nothing: not drawn, and labelled and priced so"""
+    WASM = 1
+    """the same bits on every machine; the meter is fuel"""
+    PINNED = 2
+    """the same bits with the same pinned image, seed, clock and environment"""
+
+
+class CloseReason(IntEnum):
+    """Why a lease ended: a closed list, the same numbers in `Leases.sol`."""
+
+    COMPLETED = 1
+    CANCELLED_BEFORE_START = 2
+    CANCELLED = 3
+    NOT_ACCEPTED = 4
+    DEADLINE_MISSED = 5
+    GAVE_UP = 6
+    OUTPUT_DIFFERS = 7
+    FRAUD = 8
+    WITHHELD = 9
+    PROVIDER_CONVICTED = 10
+
+
+class Terms(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a requester asks and pays for. Parties are owners, not hot keys.
+
+    Attributes:
+        spec: digest of the canonical specification of the work (J).
+        resources: digest of what the provider has to set aside.
+        input: Merkle root or digest of the input.
+        expected: digest that the output must have; zero where nobody knows it beforehand.
+        determinism: a `DeterminismClass`.
+        segments: most segments that the provider may cut the work into.
+        compensation_wei: the most that the work may cost.
+        audit_fee_wei: for the auditor, if there is one; else it comes back.
+        start_by_s: accepted until then, or not at all.
+        deadline_s: committed until then, or not at all.
+        nonce: makes equal terms different leases; the digest of a secret where the lease is a trap (`trap_nonce`).
+    """
+
+    requester: AddressBytes
+    provider: AddressBytes
+    spec: DigestBytes
+    resources: DigestBytes
+    input: DigestBytes
+    expected: DigestBytes
+    determinism: Annotated[int, Meta(ge=0, le=2)]
+    segments: Annotated[int, Meta(ge=1, le=MAX_SEGMENTS)]
+    compensation_wei: Wei
+    audit_fee_wei: Wei
+    start_by_s: Annotated[int, Meta(ge=0, le=2**40 - 1)]
+    deadline_s: Annotated[int, Meta(ge=0, le=2**40 - 1)]
+    nonce: DigestBytes
+
+    TYPE = type_hash(
+        "Terms(address requester,address provider,bytes32 spec,bytes32 resources,bytes32 input,bytes32 expected,"
+        "uint8 class,uint32 segments,uint128 compensation,uint128 auditFee,uint40 startBy,uint40 deadline,"
+        "bytes32 nonce)"
+    )
+
+    def struct(self) -> Digest:
+        return struct_hash(self.TYPE, *msgspec.structs.astuple(self))
+
+    def lease_id(self, leases: Domain) -> Digest:
+        return typed_digest(leases.separator(), self.struct())
+
+
+def leases_domain(chain_id: int, leases: Address) -> Domain:
+    return Domain("ClusterAI Leases", "1", chain_id, leases)
+
+
+def sealed_result(result: Digest, auditor: Address, lease: Digest, salt: Digest) -> Digest:
+    """What an auditor commits to before anyone sees `result`: bound to it and to the lease, so that nobody can copy."""
+    return Digest(keccak(result + auditor + lease + salt))
+
+
+def trap_nonce(secret: Digest) -> Digest:
+    """The nonce of a planted lease: to an auditor it looks like any other."""
+    return Digest(keccak(_TRAP + secret))
+
+
+def trap_digest(secret: Digest, index: int) -> Digest:
+    """What a planted lease shows as the state after segment `index`. No run of anything digests to it, so an auditor
+    who reveals it copied instead of working, and a planter can't make an honest auditor look lazy."""
+    return Digest(keccak(_TRAP + secret + index.to_bytes(4)))
