@@ -114,7 +114,8 @@ class World:
         """Money is conserved, and vouchers are exactly what was charged."""
         book = self.meter.book
         for account in book.accounts.values():
-            assert account.credit_wei + account.held_wei + account.charged_wei == account.funded_wei
+            spent_wei = account.held_wei + account.charged_wei + account.withdrawn_wei
+            assert account.credit_wei + spent_wei == account.funded_wei
             assert account.credit_wei >= 0
             assert account.held_wei >= 0
         charged = sum(it.charged_wei + it.refunded_wei for it in book.accounts.values())

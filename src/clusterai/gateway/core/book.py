@@ -2,7 +2,7 @@
 
 Everything here changes through records alone, by `Book.apply`, live and after a crash alike. Always true:
 
-    sum over accounts of credit + held + charged  ==  sum funded
+    sum over accounts of credit + held + charged + withdrawn  ==  sum funded
     sum of charges                                ==  sum over channels of vouchered
     sum over accounts of charged                  ==  sum of charges - sum of refunds
 
@@ -25,6 +25,7 @@ from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.statements import (
     U40,
     U63,
+    AddressBytes,
     ChannelConfig,
     DigestBytes,
     Receipt,
@@ -33,6 +34,8 @@ from clusterai.protocol.statements import (
 )
 
 Tag = Annotated[bytes, Meta(max_length=32)]
+KEEP_PAYOUT_S = 3600
+"""How long a payout is remembered, and how far ahead its signature may expire, so that no forgotten one is taken again."""
 
 
 class _Record(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True, array_like=True):
@@ -108,6 +111,45 @@ class PledgeState(_Record, frozen=True):
     total_wei: Wei
 
 
+class Payout(_Record, frozen=True):
+    """We owe a withdrawal: it is no longer credit, and `payer`'s key pays it on chain, once.
+
+    Attributes:
+        name: the digest that `source` signed; also the nonce of the transfer that pays it.
+    """
+
+    name: DigestBytes
+    account: DigestBytes
+    source: AddressBytes
+    to: AddressBytes
+    amount_wei: Wei
+    asked_s: U40
+    payer: AddressBytes
+
+
+class PaidOut(_Record, frozen=True):
+    """The chain carried a payout out; by which transaction, if we know."""
+
+    name: DigestBytes
+    transaction: DigestBytes | None
+
+
+class PayoutState(_Record, frozen=True):
+    """Snapshot of a payout that is remembered; its amount stands in the account."""
+
+    payout: Payout
+    is_paid: bool
+    transaction: DigestBytes | None
+
+
+class DepositedState(_Record, frozen=True):
+    """Snapshot of what an address put on an account and didn't withdraw."""
+
+    account: DigestBytes
+    source: AddressBytes
+    amount_wei: Wei
+
+
 class AccountState(_Record, frozen=True):
     """Snapshot of an account."""
 
@@ -115,6 +157,7 @@ class AccountState(_Record, frozen=True):
     funded_wei: Wei
     charged_wei: Wei
     refunded_wei: Wei
+    withdrawn_wei: Wei = 0
 
 
 class ChannelState(_Record, frozen=True):
@@ -156,6 +199,10 @@ Record = (
     | Unclaimed
     | Pledged
     | PledgeState
+    | Payout
+    | PaidOut
+    | PayoutState
+    | DepositedState
     | AccountState
     | ChannelState
     | ChargeState
@@ -181,13 +228,14 @@ class Account(msgspec.Struct):
     funded_wei: int = 0
     charged_wei: int = 0
     refunded_wei: int = 0
+    withdrawn_wei: int = 0
     held_wei: int = 0
     """worst cost of the orders that run now; not durable, since a crash ends them uncharged"""
 
     @property
     def credit_wei(self) -> int:
         """What may still be spent."""
-        return self.funded_wei - self.charged_wei - self.held_wei
+        return self.funded_wei - self.charged_wei - self.withdrawn_wei - self.held_wei
 
 
 class Channel(msgspec.Struct):
@@ -253,6 +301,13 @@ class Book:
         self.by_provider: dict[Address, Channel] = {}
         self.pledged: dict[Digest, int] = {}
         """how far the vouchers of wallets' channels go"""
+        self.deposited: dict[tuple[Digest, Address], int] = {}
+        """what an address put on an account by the Credit contract, less what it withdrew"""
+        self.payouts: dict[Digest, Payout] = {}
+        """withdrawals that are remembered"""
+        self.unpaid: dict[Digest, Payout] = {}
+        self.paid_by: dict[Digest, Digest] = {}
+        """payouts to the transactions that paid them"""
         self.paid: dict[Digest, Channel] = {}
         """orders whose charges aren't final, with their channels"""
         self.block = -1
@@ -272,6 +327,7 @@ class Book:
                 self._charge(record)
             case Applied():
                 self.block, self.timestamp_s = record.block, record.timestamp_s
+                self._forget_payouts()
                 return [refund for event in record.happened for refund in self._happened(event)]
             case ChannelOpened(config):
                 self._open(config)
@@ -284,12 +340,22 @@ class Book:
                 self.account(Digest(account)).funded_wei += rise_wei
             case PledgeState(channel_id, total_wei):
                 self.pledged[Digest(channel_id)] = total_wei
+            case Payout():
+                self._withdraw(record)
+            case PaidOut(name, transaction):
+                self._paid_out(Digest(name), transaction)
+            case PayoutState(payout, is_paid, transaction):
+                self.payouts[Digest(payout.name)] = self.unpaid[Digest(payout.name)] = payout
+                if is_paid:
+                    self._paid_out(Digest(payout.name), transaction)
+            case DepositedState(account, source, amount_wei):
+                self.deposited[Digest(account), Address(source)] = amount_wei
             case Unclaimed(channel_id):
                 channel = self.channels[Digest(channel_id)]
                 return self._forfeit(channel, channel.claimed_wei)
             case AccountState():
                 self.accounts[Digest(record.account)] = Account(
-                    record.funded_wei, record.charged_wei, record.refunded_wei
+                    record.funded_wei, record.charged_wei, record.refunded_wei, record.withdrawn_wei
                 )
             case ChannelState():
                 self._restore(record)
@@ -302,9 +368,14 @@ class Book:
     def snapshot(self) -> list[Record]:
         """The fewest records that `apply` to this book."""
         records: list[Record] = [
-            AccountState(account, it.funded_wei, it.charged_wei, it.refunded_wei)
+            AccountState(account, it.funded_wei, it.charged_wei, it.refunded_wei, it.withdrawn_wei)
             for account, it in self.accounts.items()
         ]
+        records.extend(DepositedState(*key, amount_wei) for key, amount_wei in self.deposited.items())
+        records.extend(
+            PayoutState(it, name not in self.unpaid, self.paid_by.get(name))
+            for name, it in self.payouts.items()
+        )
         records.extend(PledgeState(channel_id, total_wei) for channel_id, total_wei in self.pledged.items())
         if self.approved:
             records.append(Approved())
@@ -347,10 +418,34 @@ class Book:
         self.paid[order] = channel
         self.account(Digest(record.account)).charged_wei += amount_wei
 
+    def _withdraw(self, payout: Payout) -> None:
+        name, source = Digest(payout.name), Address(payout.source)
+        account = Digest(payout.account)
+        self.payouts[name] = self.unpaid[name] = payout
+        self.account(account).withdrawn_wei += payout.amount_wei
+        if (account, source) in self.deposited:
+            left_wei = self.deposited[account, source] - payout.amount_wei
+            self.deposited[account, source] = max(0, left_wei)
+
+    def _paid_out(self, name: Digest, transaction: bytes | None) -> None:
+        self.unpaid.pop(name, None)
+        if transaction is not None:
+            self.paid_by[name] = Digest(transaction)
+
+    def _forget_payouts(self) -> None:
+        """Those that are paid, and whose signature has expired by the journal's own time."""
+        until_s = self.timestamp_s - KEEP_PAYOUT_S
+        for name in [it for it, payout in self.payouts.items() if payout.asked_s < until_s]:
+            if name not in self.unpaid:
+                del self.payouts[name]
+                self.paid_by.pop(name, None)
+
     def _happened(self, event: MoneyEvent) -> list[Refund]:
         match event:
-            case events.Funded(gateway, account, _, amount) if gateway == self.gateway:
+            case events.Funded(gateway, account, source, amount) if gateway == self.gateway:
                 self.account(account).funded_wei += amount
+                put_wei = self.deposited.get((account, source), 0)
+                self.deposited[account, source] = put_wei + amount
             case events.Transferred(source, to, value) if to == self.till:
                 self.account(wallet_account(source)).funded_wei += value
             case events.Deposited(channel_id, _, _, _, balance) if channel_id in self.channels:

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from clusterai.gateway.core import book
+from clusterai.gateway.core import book, payouts
 from clusterai.gateway.core.book import Book, Channel, Charged, Pledge, Refund
 from clusterai.gateway.core.errands import (
     Abandon,
@@ -34,6 +34,7 @@ from clusterai.gateway.core.errands import (
     Restarted,
     Terms,
 )
+from clusterai.gateway.core.payouts import Payouts, Withdraw
 from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.calls import Mined, Reverted, Submit
 from clusterai.market.core.directory import Directory
@@ -123,6 +124,8 @@ class Meter:
         self._network = me.network.separator()
         self._vouchers = me.vouchers.separator()
         self.book = Book(me.owner, lambda config: config.channel_id(me.vouchers), me.window_s, me.till)
+        token = Domain("ClusterAI", "1", me.network.chain_id, me.token)
+        self.payouts = Payouts(self.book, me.hot, me.network, token, me.sign, me.recover)
         self.errands: dict[int, Errand] = {}
         self.orders: dict[Digest, Open] = {}
         self._waiting: dict[int, Errand] = {}
@@ -163,12 +166,18 @@ class Meter:
             case Pledge(account, channel_id, total_wei):
                 if total_wei > self.book.pledged.get(channel_id, 0):
                     self._save(book.Pledged(account, channel_id, total_wei))
+            case Withdraw():
+                self._withdraw(event)
             case Tick():
                 self._tick()
             case Linked(peer):
                 self._linked(peer)
             case Unlinked(peer):
                 self._unlinked(peer)
+            case Mined(key, transaction) if key.startswith(payouts.PREFIX):
+                self._paid_out(self.payouts.mined(key, transaction))
+            case Reverted(key, reason) if key.startswith(payouts.PREFIX):
+                self._paid_out(self.payouts.reverted(key, reason, now_s))
             case Mined(key):
                 self._mined(key)
             case Reverted(key):
@@ -556,6 +565,20 @@ class Meter:
                 self._break(opened, "superseded", f"it stopped answering ({waited_s:.0f} s into the answer)")
         self._place_waiting()
         self._fund_channels()
+        self._effects += self.payouts.due(self._now_s)
+
+    # --- payouts ---
+
+    def _withdraw(self, asked: Withdraw) -> None:
+        """What can't be paid was told by the front desk, who judged it the same way."""
+        found = self.payouts.judge(asked.wish, asked.signature, self.chain_time_s(self._now_s))
+        if isinstance(found, book.Payout) and found.name not in self.book.payouts:
+            self._save(found)
+            self._effects += self.payouts.due(self._now_s)
+
+    def _paid_out(self, record: book.PaidOut | None) -> None:
+        if record is not None:
+            self._save(record)
 
     # --- channels ---
 

@@ -6,7 +6,7 @@ settled   the chain has it, and nothing undoes it
 
 from typing import Any
 
-from clusterai.gateway.core.book import Channel, Charged
+from clusterai.gateway.core.book import Channel, Charged, Payout
 from clusterai.gateway.core.meter import Meter
 from clusterai.protocol.ids import Address, Digest, Role, checksummed, did, hex0x
 from clusterai.protocol.messages import ModelOffer
@@ -19,6 +19,7 @@ def status(meter: Meter, now_s: float) -> dict[str, Any]:
         "gateway": checksummed(me.owner),
         "did": did(me.owner, me.network.chain_id),
         "chain_id": me.network.chain_id,
+        "registry": checksummed(me.network.contract),
         "block": meter.directory.block,
         "chain_time_s": int(chain_s),
         "epoch": int(chain_s) // me.epoch_s,
@@ -30,12 +31,14 @@ def status(meter: Meter, now_s: float) -> dict[str, Any]:
         "funded_wei": sum(it.funded_wei for it in book.accounts.values()),
         "charged_wei": sum(it.charged_wei for it in book.accounts.values()),
         "refunded_wei": sum(it.refunded_wei for it in book.accounts.values()),
+        "withdrawn_wei": sum(it.withdrawn_wei for it in book.accounts.values()),
         "channels": [channel(it) for it in book.channels.values()],
         "numbers": {
             "block": "settled",
             "funded_wei": "settled",
             "charged_wei": "claimed",
             "refunded_wei": "settled",
+            "withdrawn_wei": "claimed",
             "errands": "measured",
         },
     }
@@ -137,7 +140,26 @@ def account(meter: Meter, name: Digest) -> dict[str, Any]:
         "funded_wei": it.funded_wei if it else 0,
         "charged_wei": it.charged_wei if it else 0,
         "refunded_wei": it.refunded_wei if it else 0,
+        "withdrawn_wei": it.withdrawn_wei if it else 0,
         "numbers": {"funded_wei": "settled", "charged_wei": "claimed", "held_wei": "measured"},
+    }
+
+
+def payout(meter: Meter, it: Payout) -> dict[str, Any]:
+    """A withdrawal: `paying` until the chain has carried it out, and why it hasn't."""
+    name = Digest(it.name)
+    paid = name not in meter.book.unpaid
+    transaction = meter.book.paid_by.get(name)
+    return {
+        "id": hex0x(name),
+        "account": hex0x(it.account),
+        "to": checksummed(Address(it.to)),
+        "amount_wei": it.amount_wei,
+        "state": "paid" if paid else "paying",
+        "reason": meter.payouts.trouble.get(name, ""),
+        "transaction": None if transaction is None else hex0x(transaction),
+        "asked_s": it.asked_s,
+        "numbers": {"amount_wei": "settled" if paid else "claimed"},
     }
 
 

@@ -117,6 +117,9 @@ def _event_kind(name: str) -> type[Any] | None:
 def _method(artifact: Artifact, kind: type) -> _Method:
     name = kind.__name__[0].lower() + kind.__name__[1:]
     found = [entry for entry in artifact.abi if entry["type"] == "function" and entry["name"] == name]
+    if len(found) > 1:  # overloaded: ours is the one with as many arguments
+        many = len(msgspec.structs.fields(kind))
+        found = [entry for entry in found if len(entry["inputs"]) == many]
     assert len(found) == 1, f"{artifact.name}.{name}: {len(found)} functions"
     types = tuple(map(_canonical, found[0]["inputs"]))
     return _Method(keccak(_signature(found[0]).encode())[:4], types)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.eip712 import Domain, struct_hash, type_hash, typed_digest
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.statements import ChannelConfig, Clearance, Delegation, Verdict, signing_digest
 
@@ -30,6 +30,18 @@ class Transfer(_Call, frozen=True):
 
     to: Address
     value: int
+
+
+class TransferWithAuthorization(_Call, frozen=True):
+    """Token: move `value` by `source`'s signature (ERC-3009); a nonce of `source` passes once, whoever sends it."""
+
+    source: Address
+    to: Address
+    value: int
+    valid_after_s: int
+    valid_before_s: int
+    nonce: Digest
+    signature: bytes
 
 
 class Burn(_Call, frozen=True):
@@ -185,14 +197,14 @@ class Fund(_Call, frozen=True):
     amount: int
 
 
-TokenCall = Approve | Transfer | Burn
+TokenCall = Approve | Transfer | TransferWithAuthorization | Burn
 RegistryCall = Register | UpdateCard | Delegate | Revoke | Bond | Unbond | Withdraw
 ChannelsCall = Deposit | Claim | Settle | Reclaim | InitiateWithdraw | FinalizeWithdraw | Refund
 CourtCall = CommitEpoch | Tick | Vote | Clear | Challenge | AnswerChallenge | RecoverBond | Equivocation
 Call = TokenCall | RegistryCall | ChannelsCall | CourtCall | Fund
 
 CONTRACT: dict[type, str] = {
-    **dict.fromkeys((Approve, Transfer, Burn), "Token"),
+    **dict.fromkeys((Approve, Transfer, TransferWithAuthorization, Burn), "Token"),
     **dict.fromkeys((Register, UpdateCard, Delegate, Revoke, Bond, Unbond, Withdraw), "Registry"),
     **dict.fromkeys(
         (Deposit, Claim, Settle, Reclaim, InitiateWithdraw, FinalizeWithdraw, Refund), "Channels"
@@ -208,6 +220,21 @@ CONTRACT: dict[type, str] = {
 def delegate(owner: Address, hot: Address, sign: Callable[[Digest], bytes], network: Domain) -> Delegate:
     """The owner's call with the hot key's consent; `sign` is the hot key's, `network` the registry's domain."""
     return Delegate(hot, sign(signing_digest(Delegation(owner, hot), network)))
+
+
+_AUTHORIZATION = type_hash(
+    "TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)"
+)
+FOREVER_S = 2**40 - 1
+
+
+def transfer_once(
+    source: Address, to: Address, value: int, nonce: Digest, sign: Callable[[Digest], bytes], token: Domain
+) -> TransferWithAuthorization:
+    """A transfer that can be mined once only, however often and by whoever it is sent: the chain remembers `nonce`."""
+    hashed = struct_hash(_AUTHORIZATION, source, to, value, 0, FOREVER_S, nonce)
+    signature = sign(typed_digest(token.separator(), hashed))
+    return TransferWithAuthorization(source, to, value, 0, FOREVER_S, nonce, signature)
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):

@@ -18,7 +18,7 @@ from clusterai.ledger.core.twin.state import (
     Transaction,
     World,
 )
-from clusterai.ledger.core.twin.token import Token
+from clusterai.ledger.core.twin.token import TRANSFER_WITH_AUTHORIZATION, Token
 from clusterai.protocol.ids import Address
 from clusterai.protocol.signing import recover as recover_signature
 
@@ -105,6 +105,9 @@ class TwinChain:
                 self.token.approve(tx, spender, value)
             case calls.Transfer(to, value):
                 self.token.transfer(tx, to, value)
+            case calls.TransferWithAuthorization(source, to, value, after_s, before_s, nonce, signature):
+                kind = TRANSFER_WITH_AUTHORIZATION
+                self.token.authorized(tx, kind, source, to, value, after_s, before_s, nonce, signature)
             case calls.Burn(value):
                 self.token.burn(tx, value)
             case calls.Register(roles, card):
