@@ -1,0 +1,50 @@
+"""Where tenants' code is run: what a task may ask for, the walls around it, and the true reason why it ended.
+
+Everything that strangers send to be executed passes through here: jobs, clusters' workers, queries on private data. The
+room refuses to run anything outside a sandbox: where none can be had, a task is refused and `doctor` names the cure. It
+knows nothing of money, orders or nodes.
+"""
+
+from clusterai.sandbox.adapters.native import CannotSandbox, NativeRunner, host_python
+from clusterai.sandbox.adapters.runner import Leash, Log, Runner
+from clusterai.sandbox.adapters.store import BlobStore, Damaged, NoSuchBlob, StoreFull
+from clusterai.sandbox.core.bubble import Bind, Root
+from clusterai.sandbox.core.spec import (
+    Container,
+    Image,
+    Limits,
+    Outcome,
+    Output,
+    Reason,
+    RootFs,
+    Task,
+    Usage,
+    Wasm,
+    decode_task,
+)
+
+__all__ = [
+    "Bind",
+    "BlobStore",
+    "CannotSandbox",
+    "Container",
+    "Damaged",
+    "Image",
+    "Leash",
+    "Limits",
+    "Log",
+    "NativeRunner",
+    "NoSuchBlob",
+    "Outcome",
+    "Output",
+    "Reason",
+    "Root",
+    "RootFs",
+    "Runner",
+    "StoreFull",
+    "Task",
+    "Usage",
+    "Wasm",
+    "decode_task",
+    "host_python",
+]

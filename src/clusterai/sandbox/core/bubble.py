@@ -1,0 +1,130 @@
+"""The walls around a native task, written as arguments for bubblewrap.
+
+What the tenant sees is exactly what is listed here: a read-only root, its inputs, a volume of its own that is gone when
+the last descriptor to it is closed, and namespaces in which it is alone. Nothing of the host is hidden; it was never
+put in.
+"""
+
+import msgspec
+
+from clusterai.sandbox.core.spec import KiB, MiB, Task
+
+VOLUME = "/job"
+TENANT = 1000
+MASKED = (
+    "cmdline",
+    "keys",
+    "key-users",
+    "kcore",
+    "kallsyms",
+    "timer_list",
+    "sched_debug",
+    "modules",
+    "latency_stats",
+)
+"""Of /proc: the host's own affairs."""
+
+
+class Bind(msgspec.Struct, frozen=True):
+    """A part of the host that is shown, read-only."""
+
+    source: str
+    dest: str
+
+
+class Root(msgspec.Struct, frozen=True, kw_only=True):
+    """A read-only file system that a node offers under a name."""
+
+    name: str
+    binds: tuple[Bind, ...]
+    links: tuple[tuple[str, str], ...] = ()
+    """(target, place) of symbolic links such as /bin → usr/bin."""
+    path: str = "/usr/local/bin:/usr/bin:/bin"
+
+
+def environment(task: Task, path: str) -> dict[str, str]:
+    """All that the program finds in its environment: nothing of the host's."""
+    return {
+        "HOME": VOLUME,
+        "TMPDIR": f"{VOLUME}/tmp",  # noqa: S108
+        "PATH": path,
+        "LANG": "C.UTF-8",
+        "CLUSTERAI_IN": f"{VOLUME}/in",
+        "CLUSTERAI_OUT": f"{VOLUME}/out",
+        "CLUSTERAI_SEED": str(task.seed),
+        # One number of threads, or a library starts one for each of the host's cores.
+        "OMP_NUM_THREADS": str(max(1, task.limits.cpu_milli // 1000)),
+        **task.env,
+    }
+
+
+def options(
+    task: Task, root: Root, inputs: str | None, passwd_fd: int, ready: str, masked: tuple[str, ...]
+) -> list[str]:
+    """bubblewrap's options, to be handed over by `--args` so that no other user of the host reads them.
+
+    Args:
+        inputs: the host's folder that holds the task's inputs and nothing else.
+        passwd_fd: an open file with one line of /etc/passwd.
+        ready: a name nobody can guess. When this folder is there, the walls are up.
+        masked: those of `MASKED` that this host's /proc has.
+    """
+    limits = task.limits
+    made = ["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"]
+    if not task.network:
+        made.append("--unshare-net")
+    made += [
+        "--disable-userns",
+        "--die-with-parent",
+        "--new-session",
+        "--cap-drop",
+        "ALL",
+        "--hostname",
+        "job",
+    ]
+    made += ["--uid", str(TENANT), "--gid", str(TENANT), "--clearenv"]
+    for name, value in sorted(environment(task, root.path).items()):
+        made += ["--setenv", name, value]
+    for bind in root.binds:
+        made += ["--ro-bind", bind.source, bind.dest]
+    for target, place in root.links:
+        made += ["--symlink", target, place]
+    made += ["--proc", "/proc", "--dev", "/dev"]
+    for name in masked:
+        made += ["--ro-bind", "/dev/null", f"/proc/{name}"]
+    shared = max(64 * KiB, min(limits.memory_bytes // 4, 64 * MiB))
+    made += ["--perms", "1777", "--size", str(shared), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
+    made += ["--perms", "0755", "--size", str(limits.disk_bytes), "--tmpfs", VOLUME]
+    made += ["--dir", f"{VOLUME}/out", "--dir", f"{VOLUME}/tmp", "--dir", f"{VOLUME}/in"]  # noqa: S108
+    if inputs is not None:
+        made += ["--ro-bind", inputs, f"{VOLUME}/in"]
+    made += ["--symlink", f"{VOLUME}/tmp", "/tmp"]  # noqa: S108
+    made += ["--ro-bind-data", str(passwd_fd), "/etc/passwd"]
+    # The name service's files only where the tenant bought a network.
+    if task.network:
+        for file in ("resolv.conf", "hosts", "nsswitch.conf", "ssl", "ca-certificates"):
+            made += ["--ro-bind-try", f"/etc/{file}", f"/etc/{file}"]
+    made += ["--chdir", VOLUME, "--dir", f"/run/{ready}", "--remount-ro", "/"]
+    return made
+
+
+PASSWD = f"tenant:x:{TENANT}:{TENANT}::{VOLUME}:/bin/sh\n".encode()
+
+LAUNCH = """
+set -e
+groups=$1 stage=$2
+shift 2
+for group in $groups; do echo $$ > "$group/cgroup.procs"; done
+[ -z "$stage" ] || mount -t tmpfs -o mode=755,nosuid,nodev,size=64k stage "$stage"
+n=0
+while [ "$1" != -- ]; do
+    if [ -d "$1" ]; then mkdir "$stage/$n"; else : > "$stage/$n"; fi
+    mount --bind -o ro "$1" "$stage/$n"
+    n=$((n + 1))
+    shift
+done
+shift
+exec "$@"
+"""
+"""Run by sh, in a mount namespace of its own where it stages: into the control groups first, then what the tenant's own user
+can't reach (a folder under /root, say) is made reachable, for it alone; then becomes bubblewrap, in the same process."""

@@ -1,0 +1,182 @@
+"""Programs behind the walls: they get what they were given, are held to their limits, and learn why they ended."""
+
+import asyncio
+
+import pytest
+from blake3 import blake3
+
+from clusterai.sandbox import Container, Leash, Limits, Outcome, Reason, RootFs, Task
+from tests.rooms.sandbox.boxes import native, python, store
+
+
+def test_a_program_reads_its_inputs_and_leaves_its_outputs() -> None:
+    """Inputs are there by name and read-only, files in out come back by content, and nothing else of the volume does."""
+    digest = store().put(b"hello")
+    outcome = python(
+        """
+import os
+text = open('/job/in/a/b.txt').read()
+try: open('/job/in/a/b.txt', 'w')
+except OSError as error: print(error.strerror)
+os.mkdir('out/deep'); open('out/deep/x', 'w').write(text.upper()); open('scrap', 'w').write('no')
+""",
+        inputs={"a/b.txt": digest},
+    )
+    assert outcome.ok, outcome
+    assert [output.name for output in outcome.outputs] == ["deep/x"]
+    assert store().read(outcome.outputs[0].digest) == b"HELLO"
+    assert outcome.stdout in (b"Read-only file system\n", b"Permission denied\n")
+    assert outcome.usage.wall_ms > 0
+
+
+def test_its_own_exit_code_is_told() -> None:
+    """A code and a signal of its own are failures of the program."""
+    outcome = python("raise SystemExit(3)")
+    assert (outcome.reason, outcome.exit_code) == (Reason.FAILED, 3)
+    outcome = python("import os; os.kill(os.getpid(), 11)")
+    assert (outcome.reason, outcome.exit_code) == (Reason.FAILED, 139)
+    assert "signal 11" in outcome.why
+
+
+@pytest.mark.parametrize(
+    ("code", "limits", "reason"),
+    [
+        ("x = [bytearray(b'x' * (1 << 20)) for _ in range(300)]", {"memory_bytes": 48 << 20}, Reason.OUT_OF_MEMORY),
+        ("import time; time.sleep(60)", {"wall_s": 1}, Reason.OUT_OF_TIME),
+        ("while True: pass", {"cpu_s": 1}, Reason.OUT_OF_CPU),
+        ("open('x', 'wb').write(bytes(2 << 20))", {"disk_bytes": 1 << 20}, Reason.OUT_OF_DISK),
+        ("import threading, time\nfor _ in range(50): threading.Thread(target=time.sleep, args=(2,)).start()", {"processes": 8}, Reason.TOO_MANY_PROCESSES),
+        ("print('x' * 10**6)", {"output_bytes": 1000}, Reason.TOO_MUCH_OUTPUT),
+        ("[open('/dev/null') for _ in range(100)]", {"open_files": 32}, Reason.FAILED),
+    ],
+)  # fmt: skip
+def test_the_limit_that_is_met_ends_it(code: str, limits: dict[str, int], reason: Reason) -> None:
+    """Each limit is enforced, and the tenant reads which one it was."""
+    outcome = python(code, limits=limits)
+    assert outcome.reason is reason, outcome
+    assert outcome.why
+
+
+def test_exactly_as_much_as_was_asked_for_is_there() -> None:
+    """A task of one process may be one, and one that fills its volume to the last page has done nothing wrong."""
+    assert python("print(1)", limits={"processes": 1}).ok
+    assert python("open('x', 'wb').write(bytes((1 << 20) - 65536))", limits={"disk_bytes": 1 << 20}).ok
+
+
+def test_its_processor_share_is_a_share() -> None:
+    """A task with a tenth of a core has used no more than that, and a bit, when its time is over."""
+    outcome = python("while True: pass", limits={"cpu_milli": 100, "wall_s": 2})
+    assert outcome.reason is Reason.OUT_OF_TIME
+    assert outcome.usage.cpu_ms < 1000
+
+
+def test_output_streams_while_it_runs() -> None:
+    """A line is seen before the program ends, and a program can be ended upon it."""
+    leash = Leash()
+    seen: list[tuple[str, bytes]] = []
+
+    async def test() -> Outcome:
+        return await native().run(
+            Task(
+                image=RootFs("python"),
+                argv=("sh", "-c", "echo ready; echo oh >&2; while :; do sleep 1; done"),
+                limits=Limits(wall_s=20),
+            ),
+            leash=leash,
+            on_log=lambda stream, data: (seen.append((stream, data)), leash.cancel())[0],
+        )
+
+    outcome = asyncio.run(test())
+    assert outcome.reason is Reason.CANCELLED
+    assert ("stdout", b"ready\n") in seen
+    assert outcome.stdout == b"ready\n"
+
+
+def test_a_lease_that_ended_before_it_began_runs_nothing() -> None:
+    """A leash that was already pulled leaves the program no time."""
+    leash = Leash()
+    leash.end()
+    leash.cancel()
+    outcome = python("import time; time.sleep(60)", leash=leash)
+    assert outcome.reason is Reason.LEASE_ENDED
+
+
+def test_a_long_log_is_cut_and_says_so() -> None:
+    """The outcome keeps the beginning, flagged; who listens gets all of it."""
+    seen = bytearray()
+    outcome = python("print('x' * 200_000)", on_log=lambda _, data: seen.extend(data))
+    assert outcome.ok
+    assert outcome.truncated
+    assert len(outcome.stdout) == 64 * 1024
+    assert len(seen) == 200_001
+    assert not python("print(1)").truncated
+
+
+def test_what_can_not_be_run_is_refused() -> None:
+    """Other images, unknown roots, a network and inputs that are not here: refused, with what to do."""
+
+    def ask(task: Task) -> str:
+        outcome = asyncio.run(native().run(task))
+        assert outcome.reason is Reason.REFUSED
+        return outcome.why
+
+    assert "container" in ask(Task(image=Container("sha256:" + "0" * 64), argv=("x",)))
+    assert "python" in ask(Task(image=RootFs("windows"), argv=("x",)))
+    assert "network" in ask(Task(image=RootFs("python"), argv=("x",), network=True))
+    missing = blake3(b"never stored").digest()
+    assert "upload it" in ask(Task(image=RootFs("python"), argv=("x",), inputs={"a": missing}))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_program_that_is_not_there_fails_by_name() -> None:
+    """An argv that names nothing is the tenant's failure, told in its log."""
+    outcome = asyncio.run(native().run(Task(image=RootFs("python"), argv=("no-such-program",))))
+    assert outcome.reason is Reason.FAILED
+    assert b"no-such-program" in outcome.stderr
+
+
+def test_tasks_run_side_by_side() -> None:
+    """Several at once don't see or disturb each other."""
+
+    async def test() -> list[Outcome]:
+        return await asyncio.gather(
+            *(
+                native().run(
+                    Task(
+                        image=RootFs("python"),
+                        argv=("sh", "-c", f"echo {n} > out/n; ls /proc | grep -c '^[0-9]'"),
+                    )
+                )
+                for n in range(4)
+            )
+        )
+
+    outcomes = asyncio.run(test())
+    assert [store().read(outcome.outputs[0].digest) for outcome in outcomes] == [
+        b"0\n",
+        b"1\n",
+        b"2\n",
+        b"3\n",
+    ]
+    assert all(int(outcome.stdout) <= 4 for outcome in outcomes)
+
+
+def test_a_cancelled_run_leaves_no_process() -> None:
+    """When the coroutine is cancelled its program is dead before it returns."""
+    seen: list[bytes] = []
+
+    async def test() -> None:
+        ready = asyncio.Event()
+        task = Task(image=RootFs("python"), argv=("sh", "-c", "echo up; exec sleep 60"))
+        running = asyncio.ensure_future(
+            native().run(task, on_log=lambda _, data: (seen.append(data), ready.set())[0])
+        )
+        await ready.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(test())
+    assert seen == [b"up\n"]
+    assert list((native().folder).iterdir()) == []
+    if native().groups is not None:
+        assert native().living() == []
