@@ -139,3 +139,17 @@ def test_a_port_in_use_is_told_with_another_that_is_free(network: Network, tmp_p
     assert refused.returncode == 4
     assert f"port {network.port}" in refused.stderr
     assert "--port" in refused.stderr
+
+
+def test_credit_that_was_not_spent_can_be_withdrawn(network: Network):
+    """What the faucet put on the account goes back to it on chain; more than that isn't there to take."""
+    before = network.told("account")["credit_wei"]
+    paid = network.told("account", "withdraw", "1.5", "--yes")
+    assert paid["state"] == "paid"
+    assert paid["amount_wei"] == 1_500_000_000
+    after = network.told("account")
+    assert (after["credit_wei"], after["withdrawn_wei"]) == (before - 1_500_000_000, 1_500_000_000)
+    assert network.cli("account", "withdraw", "nothing").returncode == 2
+    other = network.cli("account", "withdraw", "--wallet", "--yes")
+    assert other.returncode == 1
+    assert "may withdraw 0 wei" in other.stderr

@@ -34,9 +34,11 @@ from clusterai.gateway.adapters.quote import Quotes
 from clusterai.gateway.adapters.replies import Replies
 from clusterai.gateway.adapters.secrets import made_secret
 from clusterai.gateway.adapters.wallet import WalletDoor
+from clusterai.gateway.adapters.withdrawals import Withdrawals
 from clusterai.gateway.core.book import Book
 from clusterai.gateway.core.errands import Deliver, Done, Failed, Refunded, Restarted, Terms
 from clusterai.gateway.core.meter import Meter, Party
+from clusterai.gateway.core.payouts import PREFIX
 from clusterai.ledger.adapters.client import ChainClient
 from clusterai.ledger.adapters.follower import Cursor, LogFollower
 from clusterai.ledger.adapters.jsonrpc import ChainDown, RpcRefused
@@ -199,6 +201,7 @@ class Gateway:
             made_secret(data / "admin.key").hex(),
             self.trouble,
             version("clusterai"),
+            Withdrawals(self.meter, self.doors, self.driver.handle),
         )
         self._pages = self.pages.app()
         self._client = client
@@ -228,7 +231,10 @@ class Gateway:
                 if effect.charged is not None:
                     self.archive.charged(effect.charged, effect.transcript)
                 self.desk.perform(effect)
-            case Submit():
+            case Submit(key):
+                if key.startswith(PREFIX):
+                    # A power cut that takes the debt with it, and not the payment, would pay again.
+                    self._journal.sync()
                 self.outbox.submit(effect)
             case Refunded(refund):
                 self.archive.refunded(refund)

@@ -22,6 +22,7 @@ from clusterai.sdk.shapes import (
     Receipt,
     Status,
     Transcript,
+    Withdrawal,
 )
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "Status",
     "Transcript",
     "Unreachable",
+    "Withdrawal",
 ]

@@ -9,6 +9,8 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from clusterai.protocol.ids import hex0x
+from clusterai.protocol.withdrawal import Withdrawal
 from clusterai.sdk import shapes
 
 T = TypeVar("T")
@@ -129,6 +131,29 @@ class Client:
             ApiError: 404, none is kept for this account.
         """
         return self._get(f"receipts/{quote(receipt_id, safe='')}/transcript", shapes.Transcript)
+
+    def withdraw(self, wish: Withdrawal, signature: bytes) -> shapes.Withdrawal:
+        """Ask for credit back; the same again is answered the same.
+
+        Raises:
+            ApiError: refused; its code says why.
+        """
+        body = {
+            "account": hex0x(wish.account),
+            "to": hex0x(wish.to),
+            "most_wei": wish.most_wei,
+            "expires_s": wish.expires_s,
+            "nonce": hex0x(wish.nonce),
+            "signature": hex0x(signature),
+        }
+        return self._decode(self._ask("POST", "withdrawals", body), shapes.Withdrawal)
+
+    def withdrawal(self, name: str) -> shapes.Withdrawal:
+        """
+        Raises:
+            ApiError: 404, none is remembered.
+        """
+        return self._get(f"withdrawals/{quote(name, safe='')}", shapes.Withdrawal)
 
     # --- what needs the gateway's admin key ---
 

@@ -1,7 +1,7 @@
 """What a gateway tells, as structs. Fields that a newer gateway adds are passed over; `numbers` says of each number
 whether it is measured, claimed or settled. Amounts are in the token's smallest unit, ids and addresses 0x hex."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -34,6 +34,9 @@ class Status(_Told, frozen=True, kw_only=True):
     funded_wei: int
     charged_wei: int
     refunded_wei: int
+    withdrawn_wei: int = 0
+    registry: str = ""
+    """part of what is signed under: see `protocol.withdrawal`"""
     channels: list[Channel] = []
     did: str = ""
     version: str = ""
@@ -131,7 +134,22 @@ class Account(_Told, frozen=True, kw_only=True):
     funded_wei: int
     charged_wei: int
     refunded_wei: int
+    withdrawn_wei: int = 0
     keys: list[Key] = []
+
+
+class Withdrawal(_Told, frozen=True, kw_only=True):
+    """Credit on its way back: `paying` until the chain carried it out."""
+
+    id: str
+    account: str
+    to: str
+    amount_wei: int
+    state: Literal["paying", "paid"]
+    asked_s: int
+    reason: str = ""
+    """why the chain didn't take it the last time"""
+    transaction: str | None = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

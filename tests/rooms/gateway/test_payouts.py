@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from clusterai.gateway.core.book import KEEP_PAYOUT_S, Payout, wallet_account
 from clusterai.gateway.core.errands import Terms
 from clusterai.gateway.core.meter import Meter
-from clusterai.gateway.core.payouts import LEAST_WEI, MOST_AN_HOUR, PREFIX, Refusal, Withdraw
+from clusterai.gateway.core.payouts import PREFIX, Refusal, Withdraw
 from clusterai.ledger.core import events
 from clusterai.ledger.core.calls import Mined, Reverted, Submit
 from clusterai.ledger.core.deploy import LOCAL, Addresses
@@ -32,6 +32,8 @@ WALLET = Key(b"\x77" * 32)
 OWN = wallet_account(WALLET.address)
 STRANGER = Key(b"\x78" * 32)
 HOME = Address(b"\x79" * 20)
+LEAST_WEI = Terms().least_payout_wei
+MOST_AN_HOUR = Terms().payouts_an_hour
 FUNDED = 50 * LEAST_WEI
 NOW = BlockContext(1, int(START_S), bytes(32))
 

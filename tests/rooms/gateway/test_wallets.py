@@ -4,6 +4,8 @@
 import asyncio
 import base64
 import json
+import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,18 @@ from x402.http.clients.httpx import x402HttpxClient
 from x402.mechanisms.evm.batch_settlement.client import BatchSettlementEvmScheme
 from x402.mechanisms.evm.exact import ExactEvmScheme
 
+from clusterai.gateway.core.book import wallet_account
 from clusterai.ledger.adapters.client import ChainClient
 from clusterai.ledger.adapters.network import make_key
 from clusterai.ledger.adapters.outbox import transact
 from clusterai.ledger.core import calls
-from clusterai.protocol.ids import checksummed, hex0x
+from clusterai.protocol.ids import Address, Digest, checksummed, hex0x
 from clusterai.protocol.signing import Key
+from clusterai.protocol.statements import network_domain
+from clusterai.protocol.withdrawal import Withdrawal
 from tests.rooms.gateway.bed import TOKEN, Bed
 
+HOME = Address(b"\x79" * 20)
 PATH = "/v1/chat/completions"
 BODY: dict[str, Any] = {
     "model": "tiny",
@@ -36,7 +42,7 @@ BODY: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     folder: Path = tmp_path_factory.mktemp("wallets")
-    with Bed(folder, providers=1) as it:
+    with Bed(folder, providers=1, terms={"least_payout_wei": 1}) as it:
         it.until(lambda: it.fetch("POST", PATH, json.dumps(BODY).encode())[0] == 402, "payments by wallet")
         yield it
 
@@ -68,15 +74,20 @@ class Wallet:
         return asyncio.run(work())
 
     def balance_wei(self) -> int:
-        token = hex0x(self.bed.network.contracts.token)
-        data = "0x70a08231" + bytes(12).hex() + self.key.address.hex()
-        request = {
-            "jsonrpc": "2.0",
-            "id": 1,
-            "method": "eth_call",
-            "params": [{"to": token, "data": data}, "latest"],
-        }
-        return int(httpx.post(self.bed.network.rpc_urls[0], json=request).json()["result"], 16)
+        return balance_wei(self.bed, self.key.address)
+
+
+def balance_wei(bed: Bed, owner: Address) -> int:
+    """What the chain says that an address has."""
+    token = hex0x(bed.network.contracts.token)
+    data = "0x70a08231" + bytes(12).hex() + owner.hex()
+    request = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "eth_call",
+        "params": [{"to": token, "data": data}, "latest"],
+    }
+    return int(httpx.post(bed.network.rpc_urls[0], json=request).json()["result"], 16)
 
 
 def charged(answer: httpx.Response) -> int:
@@ -201,3 +212,98 @@ def test_a_payment_cannot_be_used_twice(bed: Bed, tmp_path: Path) -> None:
     ]
     assert statuses[0] == 200
     assert statuses[-1] == 402
+
+
+def wish(bed: Bed, key: Key, account: Digest | None = None, most_wei: int = 2**60) -> dict[str, Any]:
+    """A signed request to be paid back at an address that nobody else uses."""
+    asked = Withdrawal(
+        bed.gateway.owner.address,
+        account or wallet_account(key.address),
+        HOME,
+        most_wei,
+        int(time.time()) + 600,
+        secrets.token_bytes(32),
+    )
+    name = asked.name(network_domain(bed.network.chain_id, bed.network.contracts.registry))
+    return {
+        "account": hex0x(asked.account),
+        "to": hex0x(asked.to),
+        "most_wei": most_wei,
+        "expires_s": asked.expires_s,
+        "nonce": hex0x(asked.nonce),
+        "signature": hex0x(key.sign(name)),
+    }
+
+
+def withdraw(bed: Bed, body: dict[str, Any], key: str | None = None) -> tuple[int, Any]:
+    status, _, raw = bed.fetch("POST", "/v1/clusterai/withdrawals", json.dumps(body).encode(), key)
+    return status, json.loads(raw)
+
+
+def until_paid(bed: Bed, name: str) -> Any:
+    path = f"/v1/clusterai/withdrawals/{name}"
+    bed.until(lambda: bed.get(path)["state"] == "paid", "the payout")
+    return bed.get(path)
+
+
+def test_what_a_wallet_paid_too_much_goes_back_to_it(bed: Bed, tmp_path: Path) -> None:
+    """By its signature alone, once, and to the last unit; nobody else's signature moves it."""
+    wallet = Wallet(bed, tmp_path, "exact")
+    paid_wei = 10 * TOKEN
+    [answer] = wallet.ask(max_tokens=2000, stop=["a", "e", "i", "o", "t", " "])
+    cost_wei = answer.json()["clusterai"]["price_wei"]
+    paid_wei -= wallet.balance_wei()
+    before_wei = balance_wei(bed, HOME)
+    body = wish(bed, wallet.key)
+    assert withdraw(bed, {**body, "most_wei": 1})[0] in (401, 409)
+    status, made = withdraw(bed, body)
+    assert status == 202
+    assert made["amount_wei"] == paid_wei - cost_wei > 0
+    assert withdraw(bed, body)[1]["id"] == made["id"]
+    assert until_paid(bed, made["id"])["transaction"] is not None
+    assert balance_wei(bed, HOME) - before_wei == made["amount_wei"]
+    assert withdraw(bed, wish(bed, wallet.key))[0] == 409
+
+
+def test_a_payout_survives_a_gateway_killed_at_once(bed: Bed, tmp_path: Path) -> None:
+    """What was answered 202 is owed: after the restart it is paid, once."""
+    wallet = Wallet(bed, tmp_path, "exact")
+    bed.fund(wallet_account(wallet.key.address), TOKEN)
+    before_wei = balance_wei(bed, HOME)
+    body = wish(bed, wallet.key)
+    bed.until(lambda: withdraw(bed, body)[0] == 202, "the deposit")
+    name = withdraw(bed, body)[1]["id"]
+    bed.kill("gateway")
+    bed.start_gateway()
+    assert until_paid(bed, name)["amount_wei"] == TOKEN
+    assert withdraw(bed, body)[1]["state"] == "paid"
+    assert balance_wei(bed, HOME) - before_wei == TOKEN
+
+
+def test_who_funded_an_account_gets_its_money_back_with_a_key_of_it(bed: Bed) -> None:
+    """Without a key it is 401, with another account's 403; no more than was put there."""
+    secret, key = bed.ring.create("refunded")
+    bed.fund(key.account, TOKEN)
+    bed.until(lambda: bed.get("/v1/clusterai/account", secret)["credit_wei"] == TOKEN, "the deposit")
+    before_wei = balance_wei(bed, HOME)
+    body = wish(bed, bed.treasury, key.account)
+    assert withdraw(bed, body)[0] == 401
+    assert withdraw(bed, body, bed.key)[0] == 403
+    status, made = withdraw(bed, body, secret)
+    assert (status, made["amount_wei"]) == (202, TOKEN)
+    until_paid(bed, made["id"])
+    assert balance_wei(bed, HOME) - before_wei == TOKEN
+    account = bed.get("/v1/clusterai/account", secret)
+    assert (account["credit_wei"], account["withdrawn_wei"]) == (0, TOKEN)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"signature": "0x"}, {"to": "0x12"}, {"most_wei": -1}, {"more": 1}, {"nonce": "0x" + "00" * 31}],
+)
+def test_nonsense_withdrawals_are_400(bed: Bed, body: dict[str, Any]) -> None:
+    """The problem says what is wrong; nothing is owed."""
+    whole = wish(bed, bed.treasury) if body else {}
+    status, told = withdraw(bed, {**whole, **body})
+    assert status in (400, 401)
+    assert told["detail"]

@@ -20,6 +20,7 @@ from clusterai.gateway.adapters.catalog import Catalog, Served
 from clusterai.gateway.adapters.door import Admission, Doors
 from clusterai.gateway.adapters.keys import SCOPES, KeyRing
 from clusterai.gateway.adapters.meters import Meters
+from clusterai.gateway.adapters.withdrawals import Withdrawals
 from clusterai.gateway.core import views
 from clusterai.gateway.core.faults import Fault, unknown_model
 from clusterai.gateway.core.limits import Limits
@@ -44,6 +45,7 @@ EXPLORER_HEADERS = {
 }
 KEEP_ALIVE_S = 10.0
 MOST_LISTED = 500
+MOST_BODY = 16 * 1024
 
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -76,6 +78,7 @@ class Pages:
         admin_key: str,
         healthy: Callable[[], str],
         version: str,
+        withdrawals: Withdrawals,
     ) -> None:
         self._meter = meter
         self._catalog = catalog
@@ -86,6 +89,7 @@ class Pages:
         self._admin_key = admin_key
         self._healthy = healthy
         self._version = version
+        self._withdrawals = withdrawals
         self._since_s = int(time.time())
         self._openapi = OPENAPI.read_bytes()
         self._web = {path: (WEB / name).read_bytes() for path, (name, _) in EXPLORER.items()}
@@ -106,6 +110,8 @@ class Pages:
                 get("/v1/clusterai/receipts/{id}/transcript", self.transcript),
                 get("/v1/clusterai/audits", self.audits),
                 get("/v1/clusterai/account", self.account),
+                Route("/v1/clusterai/withdrawals", self.withdraw, methods=["POST"]),
+                get("/v1/clusterai/withdrawals/{id}", self.withdrawal),
                 get("/v1/clusterai/events", self.events),
                 get("/v1/clusterai/keys", self.list_keys),
                 Route("/v1/clusterai/keys", self.make_key, methods=["POST"]),
@@ -174,6 +180,19 @@ class Pages:
         admission = await self._admit(request, "read")
         found = views.account(self._meter, admission.account)
         return _json({**found, "keys": [_key(it) for it in self._keys.all(admission.account)]})
+
+    async def withdraw(self, request: Request) -> Response:
+        made = await self._withdrawals.make(
+            request.url.path, dict(request.headers.raw), await self._body(request)
+        )
+        return _json(made, 202)
+
+    async def withdrawal(self, request: Request) -> Response:
+        """Anyone who knows its id may see it; the chain tells no less."""
+        found = self._withdrawals.show(_parsed(ids.digest, request.path_params["id"], "id"))
+        if found is None:
+            raise _missing("no withdrawal of this id is remembered here")
+        return _json(found)
 
     async def receipts(self, request: Request) -> Response:
         admission = await self._admit(request, "read")
@@ -313,6 +332,20 @@ class Pages:
         return Response(self._web[path], media_type=EXPLORER[path][1], headers=EXPLORER_HEADERS)
 
     # --- helpers of handlers ---
+
+    async def _body(self, request: Request) -> bytes:
+        """
+        Raises:
+            Fault: 413, it is longer than anything that is asked for here.
+        """
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > MOST_BODY:
+                raise Fault(
+                    413, "invalid_request_error", "request_too_large", f"send at most {MOST_BODY} bytes"
+                )
+        return body
 
     async def _admit(self, request: Request, scope: str) -> Admission:
         return await self._doors.admit(

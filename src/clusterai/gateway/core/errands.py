@@ -27,6 +27,8 @@ class Terms(msgspec.Struct, frozen=True):
         most_waiting: errands that wait for a free provider; more are turned away at once.
         order_s: how long an order may be begun.
         cancel_s: how long a cancelled order may take to send its receipt.
+        least_payout_wei: the least that is paid back; the gateway pays for the transaction.
+        payouts_an_hour: withdrawals of one account, for the same reason.
     """
 
     channel_target_wei: int = 20 * 10**9
@@ -40,6 +42,8 @@ class Terms(msgspec.Struct, frozen=True):
     most_waiting: int = 1000
     order_s: int = 600
     cancel_s: float = 10.0
+    least_payout_wei: int = 10_000
+    payouts_an_hour: int = 5
 
 
 class Ask(msgspec.Struct, frozen=True):

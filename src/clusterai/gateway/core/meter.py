@@ -125,7 +125,7 @@ class Meter:
         self._vouchers = me.vouchers.separator()
         self.book = Book(me.owner, lambda config: config.channel_id(me.vouchers), me.window_s, me.till)
         token = Domain("ClusterAI", "1", me.network.chain_id, me.token)
-        self.payouts = Payouts(self.book, me.hot, me.network, token, me.sign, me.recover)
+        self.payouts = Payouts(self.book, me.hot, me.network, token, me.sign, me.recover, terms)
         self.errands: dict[int, Errand] = {}
         self.orders: dict[Digest, Open] = {}
         self._waiting: dict[int, Errand] = {}

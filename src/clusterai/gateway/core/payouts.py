@@ -19,6 +19,7 @@ from collections.abc import Callable
 import msgspec
 
 from clusterai.gateway.core.book import KEEP_PAYOUT_S, Book, PaidOut, Payout, wallet_account
+from clusterai.gateway.core.errands import Terms
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.calls import Submit
 from clusterai.protocol.eip712 import Domain
@@ -26,10 +27,6 @@ from clusterai.protocol.ids import Address, Digest, hex0x
 from clusterai.protocol.withdrawal import Withdrawal
 
 PREFIX = "payout:"
-LEAST_WEI = 10**6
-"""A thousandth of a token: the gateway pays for the transaction."""
-MOST_AN_HOUR = 5
-"""Withdrawals of one account: more would spend the gateway's gas."""
 RETRY_S = 10.0
 PAID_ALREADY = "ERC3009UsedAuthorization"
 
@@ -64,6 +61,7 @@ class Payouts:
         token: Domain,
         sign: Callable[[Digest], bytes],
         recover: Callable[[Digest, bytes], Address | None],
+        terms: Terms,
     ) -> None:
         self._book = book
         self._hot = hot
@@ -71,6 +69,7 @@ class Payouts:
         self._token = token
         self._sign = sign
         self._recover = recover
+        self._terms = terms
         self._pending: dict[Digest, float] = {}
         """given to the chain, or to be tried again after that time"""
         self.trouble: dict[Digest, str] = {}
@@ -105,17 +104,19 @@ class Payouts:
         since_s = now_s - KEEP_PAYOUT_S
         kept = self._book.payouts.values()
         lately = [it.asked_s for it in kept if it.account == account and it.asked_s > since_s]
-        if len(lately) >= MOST_AN_HOUR:
-            wait_s = sorted(lately)[-MOST_AN_HOUR] - since_s
-            return Refusal("too_many", f"{MOST_AN_HOUR} withdrawals of an account an hour", float(wait_s))
+        most = self._terms.payouts_an_hour
+        if len(lately) >= most:
+            wait_s = sorted(lately)[-most] - since_s
+            return Refusal("too_many", f"{most} withdrawals of an account an hour", float(wait_s))
         free_wei = self._book.account(account).credit_wei if account in self._book.accounts else 0
         if account != wallet_account(source):
             free_wei = min(free_wei, self._book.deposited.get((account, source), 0))
         amount_wei = min(free_wei, wish.most_wei)
-        if amount_wei < LEAST_WEI:
+        least_wei = max(1, self._terms.least_payout_wei)
+        if amount_wei < least_wei:
             return Refusal(
                 "too_little",
-                f"{hex0x(source)} may withdraw {free_wei} wei of this account, the least is {LEAST_WEI} wei",
+                f"{hex0x(source)} may withdraw {free_wei} wei of this account; the least is {least_wei} wei",
             )
         return Payout(name, account, source, wish.to, amount_wei, now_s, self._hot)
 
