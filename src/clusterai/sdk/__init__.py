@@ -10,6 +10,7 @@ refuses to hold wallets or server code, and it asks twice only what changes noth
 """
 
 from clusterai.sdk.client import ApiError, Client, Unreachable
+from clusterai.sdk.jobs import Job, JobAudit, JobEvent, JobRequest, Jobs, Plan
 from clusterai.sdk.shapes import (
     Account,
     Audits,
@@ -32,10 +33,16 @@ __all__ = [
     "Channel",
     "Client",
     "Event",
+    "Job",
+    "JobAudit",
+    "JobEvent",
+    "JobRequest",
+    "Jobs",
     "Key",
     "NewKey",
     "Node",
     "NodeModel",
+    "Plan",
     "Receipt",
     "Status",
     "Transcript",

@@ -1,7 +1,8 @@
 """HTTP to one gateway, synchronous: programs that need an event loop have one of their own."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 from urllib.parse import quote
@@ -166,6 +167,69 @@ class Client:
 
     def revoke_key(self, key_id: str) -> None:
         self._ask("DELETE", f"keys/{quote(key_id, safe='')}", None)
+
+    # --- for what else a gateway offers, such as `sdk.jobs` ---
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes | Iterable[bytes] | None = None,
+        params: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = TIMEOUT_S,
+        missing_ok: bool = False,
+    ) -> httpx.Response:
+        """One request, asked once.
+
+        Args:
+            missing_ok: hand back a 404 instead of raising it.
+
+        Raises:
+            ApiError, Unreachable.
+        """
+        try:
+            response = self._http.request(
+                method, path, content=content, params=params, headers=headers, timeout=timeout
+            )
+        except httpx.HTTPError as error:
+            raise Unreachable(self.base_url, _why(error)) from None
+        return response if missing_ok and response.status_code == 404 else self._checked(response)
+
+    def told(
+        self,
+        method: str,
+        path: str,
+        kind: type[T],
+        *,
+        json: object = None,
+        params: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> T:
+        """One request, and its answer as a struct."""
+        body = None if json is None else msgspec.json.encode(json)
+        given = {**({"Content-Type": "application/json"} if body else {}), **(headers or {})}
+        return self._decode(self.ask(method, path, content=body, params=params, headers=given), kind)
+
+    @contextmanager
+    def streamed(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: httpx.Timeout,
+    ) -> Generator[httpx.Response]:
+        """One request whose answer is read as it comes."""
+        try:
+            with self._http.stream(method, path, params=params, headers=headers, timeout=timeout) as response:
+                if not response.is_success:
+                    response.read()
+                yield self._checked(response)
+        except httpx.HTTPError as error:
+            raise Unreachable(self.base_url, _why(error)) from None
 
     # --- HTTP ---
 
