@@ -59,6 +59,9 @@ class Bed:
         settings: fields of the gateway's configuration.
     """
 
+    GATEWAY = "clusterai.gateway"
+    """The module that is run as the gateway."""
+
     def __init__(
         self, folder: Path, providers: int = 2, nodes: int = 0, model: str = "tiny", **settings: Any
     ) -> None:
@@ -137,7 +140,7 @@ class Bed:
             **self._settings,
         }
         config.write_text(json.dumps(fields))
-        self._spawn("gateway", "clusterai.gateway", "--config", str(config))
+        self._spawn("gateway", self.GATEWAY, "--config", str(config))
         self.until(self.healthy, "the gateway")
 
     def start_node(self, at: int, **model: Any) -> None:

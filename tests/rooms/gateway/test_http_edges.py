@@ -135,6 +135,16 @@ def test_bodies_that_are_no_requests_are_400(bed: Bed, body: bytes):
     assert code(raw).startswith("invalid_")
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"), [("/v1/chat/completions", {"POST"}), ("/v1/clusterai/keys", {"GET", "HEAD", "POST"})]
+)
+def test_another_method_is_405_and_tells_which_are_allowed(bed: Bed, path: str, methods: set[str]):
+    """RFC 9110 wants all methods of the address in `Allow`."""
+    status, headers, _ = bed.fetch("PATCH", path, key=bed.key)
+    assert status == 405
+    assert {it.strip() for it in headers["allow"].split(",")} == methods
+
+
 def test_other_methods_and_paths_are_405_and_404(bed: Bed):
     """In OpenAI's envelope on its side, as RFC 9457 problems on ours."""
     assert bed.fetch("GET", "/v1/chat/completions", key=bed.key)[0] == 405

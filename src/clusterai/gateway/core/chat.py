@@ -273,9 +273,9 @@ def _wanted(
     body: _Common, habit: Habit, most: int | None, logprobs: int, schema: str | None, *, chat: bool
 ) -> Wanted:
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
-    stop = tuple(text for text in stop if text)
     if len(stop) > 16 or any(len(text.encode()) > 256 for text in stop):
         raise bad("stop: at most 16 strings of at most 256 bytes each", "stop")
+    stop = tuple(text for text in stop if text)
     seed = body.seed
     if seed is not None:
         seed = int(_within("seed", seed, -(2**63), 2**64 - 1) or 0) % 2**64

@@ -57,6 +57,8 @@ class Fault(Exception):
             found.append((b"retry-after", b"%d" % max(1, -int(-self.retry_after_s // 1))))
         if self.retry is not None:
             found.append((b"x-should-retry", b"true" if self.retry else b"false"))
+        if self.status == 405:
+            found.append((b"allow", b"POST"))
         return found
 
 
