@@ -113,8 +113,7 @@ class Pages:
                 Route("/v1/clusterai/withdrawals", self.withdraw, methods=["POST"]),
                 get("/v1/clusterai/withdrawals/{id}", self.withdrawal),
                 get("/v1/clusterai/events", self.events),
-                get("/v1/clusterai/keys", self.list_keys),
-                Route("/v1/clusterai/keys", self.make_key, methods=["POST"]),
+                Route("/v1/clusterai/keys", self.keys, methods=["GET", "POST"]),
                 Route("/v1/clusterai/keys/{id}", self.revoke_key, methods=["DELETE"]),
                 get("/healthz", self.healthz),
                 get("/metrics", self.metrics),
@@ -283,12 +282,11 @@ class Pages:
 
     # --- keys ---
 
-    async def list_keys(self, request: Request) -> Response:
+    async def keys(self, request: Request) -> Response:
+        """GET lists, POST makes: one route, as of two only the first would stand in a 405's `Allow`."""
         self._administer(request)
-        return _json({"keys": [_key(it) for it in self._keys.all()]})
-
-    async def make_key(self, request: Request) -> Response:
-        self._administer(request)
+        if request.method != "POST":
+            return _json({"keys": [_key(it) for it in self._keys.all()]})
         try:
             wish = msgspec.json.decode(await request.body() or b"{}", type=KeyWish)
             account = None if wish.account is None else _parsed(ids.digest, wish.account, "account")
