@@ -69,9 +69,9 @@ def test_all_that_a_job_file_says():
 
 def test_a_module_is_a_job():
     """A WASM module with arguments, over many inputs."""
-    job = parse("wasm: pi.wasm\nargs: [a, 1]\nfuel: 1000\neach: {in.txt: 'data/*.txt'}\n")
-    assert (job.image, job.argv, job.fuel) == ("pi.wasm", ("a", "1"), 1000)
-    assert job.each == Mount("in.txt", "data/*.txt", 4)
+    job = parse("wasm: pi.wasm\nargs: [a, 1]\nfuel: 1000\nsteps: 5\neach: {in.txt: 'data/*.txt'}\n")
+    assert (job.image, job.argv, job.fuel, job.steps) == ("pi.wasm", ("a", "1"), 1000, 5)
+    assert job.each == Mount("in.txt", "data/*.txt", 5)
 
 
 WRONG = [

@@ -40,6 +40,7 @@ MOST_ROOTS = 8
 MOST_OUTPUTS = 64
 MOST_SEGMENTS = 1024
 MOST_FUEL = 2**62
+MOST_STEPS = 2**40
 MOST_TASKS = 10_000
 MOST_REPLICAS = 16
 MOST_RETRIES = 10
@@ -169,7 +170,8 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         network: may open connections. Only an unverified job may: what it is told can't be told again.
         seed: the only randomness there is.
         clock_s: what the clock says when a segment starts.
-        segments: T, the most segments; exactly that many are needed where the job is declared `pinned`.
+        segments: T, the most segments. A job that isn't done after so many has failed.
+        steps: of a WASM module in a segment; 1 for others, whose segment is one call of the program.
         fuel: the most units a WASM job may use; 0 for others.
         expected: the digest that the outputs' listing must have, or none.
     """
@@ -188,6 +190,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     seed: int = 0
     clock_s: int = 0
     segments: int = 1
+    steps: int = 1
     fuel: int = 0
     expected: bytes | None = None
 
@@ -224,10 +227,12 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
             )
         if self.check == "wasm":
             within("fuel", self.fuel, 1, MOST_FUEL)
+            within("steps", self.steps, 1, MOST_STEPS)
             if self.setup:
                 raise Unfit("setup", "has no shell to run in: a WASM job is one module")
         else:
             within("fuel", self.fuel, 0, 0)
+            within("steps", self.steps, 1, 1)
             within("number of arguments", len(self.argv), 1, MOST_ARGUMENTS)
         if self.check == "pinned" and self.image.digest == ZERO_DIGEST:
             raise Unfit("image", "of a pinned job must be named by its digest")

@@ -82,6 +82,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     network: bool = False
     seed: int | None = None
     segments: int | None = None
+    steps: int | None = None
     fuel: int | None = None
     expected: bytes | None = None
     wishes: Wishes = Wishes()
