@@ -22,10 +22,12 @@ import uvicorn
 
 from clusterai.gateway.adapters import catalog as catalogs
 from clusterai.gateway.adapters.archive import Archive
+from clusterai.gateway.adapters.asgi import Receive, Scope
+from clusterai.gateway.adapters.asgi import Send as AsgiSend
 from clusterai.gateway.adapters.desk import Desk
 from clusterai.gateway.adapters.door import Doors, KeyDoor
-from clusterai.gateway.adapters.front import Front, Receive, Scope
-from clusterai.gateway.adapters.front import Send as AsgiSend
+from clusterai.gateway.adapters.endpoints import BY_PATH
+from clusterai.gateway.adapters.front import Front
 from clusterai.gateway.adapters.journal import FlushedJournal
 from clusterai.gateway.adapters.keys import KeyRing
 from clusterai.gateway.adapters.meters import Meters
@@ -174,6 +176,7 @@ class Gateway:
             self.owner,
             till,
             data / "wallets",
+            BY_PATH,
             Quotes(self.catalog, self.meter.routing),
             lambda account: self.meter.book.account(account).credit_wei,
             self.driver.handle,

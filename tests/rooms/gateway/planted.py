@@ -8,7 +8,7 @@ from typing import Any
 
 from clusterai.gateway import __main__ as program
 from clusterai.gateway import main
-from clusterai.gateway.adapters.front import EVENTS, JSON, Header, Receive, Scope, Send
+from clusterai.gateway.adapters.asgi import EVENTS, JSON, Header, Receive, Scope, Send
 
 BUG = b"x-planted-bug"
 HONEST = main.Gateway.__call__

@@ -12,10 +12,11 @@ import msgspec
 from tokenizers import Tokenizer
 
 from clusterai.gateway.core.chat import Habit
-from clusterai.gateway.core.faults import bad
+from clusterai.gateway.core.faults import bad, unknown_model
 from clusterai.models import ChatTemplate, ModelStore, StoredModel, TextStream, Vocabulary
 from clusterai.models.template import BadChat
 from clusterai.protocol.ids import Digest
+from clusterai.work import Kind
 from clusterai.work.inference import Generation
 from clusterai.work.inference.core import tiny
 
@@ -47,8 +48,22 @@ class Served(msgspec.Struct, frozen=True):
         size = sum(len(message["content"]) for message in messages)
         return await self._off_loop(size, lambda: self.encode(self._rendered(messages)))
 
-    async def tokens_of_text(self, text: str) -> tuple[int, ...]:
-        return await self._off_loop(len(text), lambda: self.encode(text))
+    async def tokens_of(self, prompt: str | list[int], name: str) -> tuple[int, ...]:
+        """A prompt, as text or as token ids already; `name` is the body's field.
+
+        Raises:
+            Fault: it is empty, or names tokens that aren't.
+        """
+        if isinstance(prompt, str):
+            tokens = await self._off_loop(len(prompt), lambda: self.encode(prompt))
+        else:
+            tokens = tuple(prompt)
+            if any(not 0 <= token < len(self.vocabulary) for token in tokens):
+                most = len(self.vocabulary) - 1
+                raise bad(f"{name}: token ids are 0 to {most} here", name, "out_of_range")
+        if not prompt or not tokens:
+            raise bad(f"{name} is empty: send at least one token", name, "empty_string")
+        return tokens
 
     async def _off_loop(self, size: int, work: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
         return work() if size < IN_THREAD else await asyncio.to_thread(work)
@@ -76,6 +91,23 @@ class Catalog:
             except ValueError:
                 return None
         return found
+
+    def wanted(self, name: str, kind: Kind) -> Served:
+        """
+        Raises:
+            Fault: no such model, or it is for another kind of work.
+        """
+        model = self.find(name) or self.find(name.partition(":")[0])
+        if model is None:
+            raise unknown_model(name, ", ".join(self.by_name))
+        if model.kind != kind.serves:
+            others = [it.name for it in self.by_name.values() if it.kind == kind.serves]
+            raise bad(
+                f"the model {model.name!r} is for {model.kind}; for this use one of: {', '.join(others) or 'none here'}",
+                "model",
+                "unsupported_model",
+            )
+        return model
 
     def ended(self, model: Digest, request: Any, tokens: tuple[int, ...]) -> str | None:
         """Why an answer with these new tokens is over, if it is: what the provider would have said."""

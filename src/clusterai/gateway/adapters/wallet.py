@@ -18,7 +18,7 @@ x402's own library verifies and settles; it blocks, so it works in a thread.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("wallet")
 
-PAID_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 CREDIT_WAIT_S = 15.0
 """How long a settled transfer may take to be seen in a block before the request is answered 503; the credit stays."""
 COLLECT_EVERY_S = 30.0
@@ -67,6 +66,7 @@ class WalletDoor:
     """Admits who pays with the request.
 
     Args:
+        paths: those that can be paid for.
         key: the till's key: exact payments go to its address, it sends the settling transactions and signs claims.
         credit_wei: what an account may spend now.
         pledge: tell the Meter how far a channel's vouchers go.
@@ -78,6 +78,7 @@ class WalletDoor:
         owner: Address,
         key: Key,
         folder: Path,
+        paths: Container[str],
         quote: Quote,
         credit_wei: Callable[[Digest], int],
         pledge: Callable[[Pledge], None],
@@ -86,6 +87,7 @@ class WalletDoor:
         self._owner = owner
         self._key = key
         self._folder = folder
+        self._paths = paths
         self._quote = quote
         self._credit_wei = credit_wei
         self._pledge = pledge
@@ -115,7 +117,7 @@ class WalletDoor:
     async def admit(
         self, method: str, path: str, headers: dict[bytes, bytes], body: bytes
     ) -> Admission | None:
-        if method != "POST" or path not in PAID_PATHS or b"authorization" in headers:
+        if method != "POST" or path not in self._paths or b"authorization" in headers:
             return None
         shop = self._shop
         if shop is None:
