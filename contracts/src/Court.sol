@@ -7,7 +7,7 @@ import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
-import {IChannels, ICourt, IRegistry, PROVIDER, VALIDATOR} from "./Interfaces.sol";
+import {IBeacon, IChannels, IConvictions, ICourt, IRegistry, PROVIDER, VALIDATOR} from "./Interfaces.sol";
 
 /// @title Commitments, the beacon, the draw, challenges and verdicts.
 ///
@@ -22,7 +22,7 @@ import {IChannels, ICourt, IRegistry, PROVIDER, VALIDATOR} from "./Interfaces.so
 /// What backs a claim was committed before it, and a claim matures more than windowS after it was made (Channels), so
 /// a verdict within the deadline always finds the epoch's money still held. A challenge must leave `answerS` for the
 /// answer and as long again for the votes.
-contract Court is ICourt, EIP712, Ownable {
+contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
     using SafeERC20 for IERC20;
 
     /// @dev Two slots. `round` is the number of the beacon that draws; `ratePpm` is fixed with the commitment, so
@@ -128,6 +128,7 @@ contract Court is ICourt, EIP712, Ownable {
     /// @dev Two statements of one validator on one receipt that differ in outcome or leaf; these don't.
     error NotContradictory();
     error AlreadySlashed(address validator);
+    error OnlyLeases(address caller);
     error ParameterOutOfRange(bytes32 name, uint256 value);
 
     // --- constants ---
@@ -152,6 +153,8 @@ contract Court is ICourt, EIP712, Ownable {
     IERC20 public immutable token;
     IRegistry public immutable registry;
     IChannels public immutable channels;
+    /// @notice May convict for what a lease's audit or dispute found.
+    address public immutable leases;
     /// @notice Seconds of an epoch: epoch = timestamp / epochS. Fixed: another length would renumber all epochs.
     uint32 public immutable epochS;
     /// @notice Seconds after a commitment in which it can be judged. Fixed, and equal to Channels'.
@@ -187,6 +190,7 @@ contract Court is ICourt, EIP712, Ownable {
         IERC20 token_,
         IRegistry registry_,
         IChannels channels_,
+        address leases_,
         uint32 epochS_,
         uint32 windowS_,
         Parameters memory parameters,
@@ -204,6 +208,7 @@ contract Court is ICourt, EIP712, Ownable {
         token = token_;
         registry = registry_;
         channels = channels_;
+        leases = leases_;
         epochS = epochS_;
         windowS = windowS_;
         _setParameters(parameters);
@@ -290,7 +295,11 @@ contract Court is ICourt, EIP712, Ownable {
         _castOnce(_ballot(validator, verdict.provider, verdict.epoch, verdict.index), validator);
         _announce(verdict, validator);
         (bool reached, address finder) = _count(digest, verdict.provider, validator, stake);
-        if (reached) _convict(verdict, finder);
+        if (reached) {
+            _convict(
+                verdict.provider, verdict.epoch, verdict.index, verdict.outcome, verdict.evidence, finder
+            );
+        }
     }
 
     /// @notice Count a validator's signed clearance of an epoch. Anyone relays.
@@ -371,7 +380,23 @@ contract Court is ICourt, EIP712, Ownable {
         registry.slash(validator, msg.sender, bountyBps);
     }
 
+    // --- public: Leases ---
+
+    /// @notice Convict a provider for a lease. Called by Leases only, which answers for the evidence.
+    /// @dev Abuse: none for others. The event names no epoch but the present one, and the lease as evidence.
+    function convictByLease(address provider, address finder, uint8 outcome, bytes32 id) external {
+        require(msg.sender == leases, OnlyLeases(msg.sender));
+        if (convicted[provider]) return;
+        _convict(provider, currentEpoch(), EPOCH_LIST, outcome, id, finder);
+    }
+
     // --- views ---
+
+    /// @notice How many beacons were recorded: the number of the next.
+    function rounds() external view returns (uint256) {
+        return beacons.length;
+    }
+
 
     function currentEpoch() public view returns (uint64) {
         return uint64(block.timestamp / epochS);
@@ -412,13 +437,18 @@ contract Court is ICourt, EIP712, Ownable {
         );
     }
 
-    function _convict(Verdict calldata verdict, address finder) internal {
-        convicted[verdict.provider] = true;
-        uint128 slashed = registry.slash(verdict.provider, finder, bountyBps);
-        channels.bar(verdict.provider);
-        emit Convicted(
-            verdict.provider, verdict.epoch, verdict.index, verdict.outcome, verdict.evidence, slashed
-        );
+    function _convict(
+        address provider,
+        uint64 epoch,
+        uint32 index,
+        uint8 outcome,
+        bytes32 evidence,
+        address finder
+    ) internal {
+        convicted[provider] = true;
+        uint128 slashed = registry.slash(provider, finder, bountyBps);
+        channels.bar(provider);
+        emit Convicted(provider, epoch, index, outcome, evidence, slashed);
     }
 
     /// @dev Add a vote's weight; two thirds of all validators' stake, the judged one's left out, decide.

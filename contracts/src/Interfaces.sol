@@ -21,8 +21,116 @@ interface IRegistry {
 
     function unbondDelayS() external view returns (uint32);
 
+    function participants(address owner)
+        external
+        view
+        returns (uint128 stake, uint8 roles, bool barred, uint40 readyAt, uint128 unbonding, bytes32 card);
+
     /// @notice Take all stake of `owner`; see Registry.
     function slash(address owner, address finder, uint16 bountyBps) external returns (uint128 amount);
+}
+
+/// @notice Random words that nobody knew before they were recorded; the Court's are the chain's, drand's would fit.
+interface IBeacon {
+    /// @notice Record this epoch's beacon if nobody has; what is committed now is drawn by one of a later epoch.
+    function tick() external;
+
+    /// @notice How many beacons there are: the number of the next.
+    function rounds() external view returns (uint256);
+
+    function beacons(uint256 round) external view returns (bytes32);
+}
+
+/// @notice What Leases asks of the Court.
+interface IConvictions {
+    /// @notice Slash and bar `provider` for what it did in lease `id`; see Court.
+    function convictByLease(address provider, address finder, uint8 outcome, bytes32 id) external;
+}
+
+/// @notice What the Registry and Audits ask of Leases.
+interface ILeases {
+    /// @dev Parties are owners; `payer` put the money in and gets back what is left. States: 1 open, 2 accepted,
+    /// 3 committed, 4 closed.
+    struct Lease {
+        address requester;
+        uint40 startBy;
+        uint8 state;
+        uint8 class;
+        uint32 segments;
+        address provider;
+        uint40 deadline;
+        uint40 acceptedAt;
+        address payer;
+        uint40 committedAt;
+        uint128 compensation;
+        uint128 auditFee;
+        uint128 amount;
+        bytes32 spec;
+        bytes32 expected;
+        bytes32 root;
+    }
+
+    function leaseOf(bytes32 id) external view returns (Lease memory);
+
+    /// @notice Whether a commitment of `owner` can still turn out to be fraud, so that its stake must stay.
+    function holdsStake(address owner) external view returns (bool);
+
+    /// @notice Convict the provider of a committed lease and close it. By Audits only.
+    function convict(bytes32 id, address finder, uint8 reason) external;
+
+    /// @notice Close a committed lease that was a trap: all but the audit's fee goes back. By Audits only.
+    function closeTrap(bytes32 id) external;
+}
+
+/// @notice What Leases asks of Audits.
+interface IAudits {
+    /// @notice A lease was committed; returns the number of the beacon that draws. By Leases only.
+    function enter(bytes32 id, address provider, uint128 compensation, uint8 class) external returns (uint32 round);
+
+    /// @notice Whether the audit, if there is one, found nothing and may be paid by now.
+    function payable_(bytes32 id) external view returns (bool);
+
+    /// @notice The lease ends: give bonds back and say who earned the audit's fee (zero: nobody). By Leases only.
+    function finish(bytes32 id, bool completed) external returns (address first, address second);
+
+    /// @notice A result of `provider` was not valid, or not there in time. By Leases only.
+    function missed(address provider) external;
+}
+
+/// @notice Auditors by their stake, as it stood at a time in the past.
+interface IPanel {
+    /// @notice The owner at `lot` (modulo the sum of weights) of the seats that were taken before `time`, those of
+    /// `excluded` left out; zero if there is none.
+    function pick(uint256 lot, uint40 time, address[] calldata excluded) external view returns (address);
+
+    /// @notice What `owner` weighed before `time`, and all who are not excluded together.
+    function shares(address owner, uint40 time, address[] calldata excluded)
+        external
+        view
+        returns (uint256 own, uint256 total);
+}
+
+/// @notice What Disputes asks of Audits.
+interface IAccusations {
+    /// @dev The drawn segment: `units` steps lead from `start` to the provider's `claimed`, or the accuser's `result`.
+    struct Accusation {
+        address provider;
+        address accuser;
+        address requester;
+        uint32 segment;
+        uint64 units;
+        uint40 committedAt;
+        bytes32 seed;
+        bytes32 start;
+        bytes32 claimed;
+        bytes32 result;
+    }
+
+    /// @notice An auditor goes on with its accusation while the audit is contested. By Disputes only; reverts otherwise.
+    function beginDispute(bytes32 id, address accuser) external returns (Accusation memory);
+
+    /// @notice How it ended. By Disputes only; does nothing where the lease was closed meanwhile.
+    function endDispute(bytes32 id, bool guilty) external;
 }
 
 /// @notice What Channels asks of the Court.

@@ -5,7 +5,7 @@ import {ERC20Burnable} from "@openzeppelin/contracts/token/ERC20/extensions/ERC2
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {IRegistry, PROVIDER, GATEWAY, VALIDATOR} from "./Interfaces.sol";
+import {ILeases, IRegistry, PROVIDER, GATEWAY, VALIDATOR} from "./Interfaces.sol";
 
 /// @title Who takes part, in which role, with what at stake, and which key acts for whom.
 ///
@@ -14,8 +14,8 @@ import {IRegistry, PROVIDER, GATEWAY, VALIDATOR} from "./Interfaces.sol";
 /// attributable, so a guilty participant can't shed its past by revoking a key. Because a binding has consequences
 /// (money paid to a bound address is forfeited with its owner's), no address is bound without its own signature.
 ///
-///     stake --unbond--> unbonding --(unbondDelayS)--> withdraw
-///       \_________________\__ both can be slashed ____/
+///     stake --unbond--> unbonding --(unbondDelayS, no lease's audit open)--> withdraw
+///       \_________________\_________ both can be slashed _______________/
 contract Registry is IRegistry, EIP712 {
     using SafeERC20 for ERC20Burnable;
 
@@ -61,6 +61,8 @@ contract Registry is IRegistry, EIP712 {
     error InsufficientStake(uint256 wanted, uint256 stake);
     error ZeroAmount();
     error StillUnbonding(uint256 readyAt);
+    /// @dev A committed lease of the owner can still be audited; close it first.
+    error LeaseOpen(address owner);
     error OnlyCourt(address caller);
     error BountyTooLarge(uint256 bountyBps);
 
@@ -75,6 +77,7 @@ contract Registry is IRegistry, EIP712 {
 
     ERC20Burnable public immutable token;
     address public immutable court;
+    ILeases public immutable leases;
     /// @notice Longer than the time in which a verdict can still be reached on work done before `unbond`.
     uint32 public immutable unbondDelayS;
 
@@ -84,10 +87,13 @@ contract Registry is IRegistry, EIP712 {
 
     // --- constructor ---
 
-    constructor(ERC20Burnable token_, address court_, uint32 unbondDelayS_) EIP712("ClusterAI", "1") {
+    constructor(ERC20Burnable token_, address court_, ILeases leases_, uint32 unbondDelayS_)
+        EIP712("ClusterAI", "1")
+    {
         require(address(token_) != address(0) && court_ != address(0), NotRegistered(address(0)));
         token = token_;
         court = court_;
+        leases = leases_;
         unbondDelayS = unbondDelayS_;
     }
 
@@ -169,11 +175,14 @@ contract Registry is IRegistry, EIP712 {
     }
 
     /// @notice Pay out what finished unbonding. Called by the owner key.
+    /// @dev Abuse: taking the stake out while an audit drags on; it stays until every committed lease is closed, which
+    /// the provider can see to.
     function withdraw() external {
         Participant storage participant = participants[msg.sender];
         uint128 amount = participant.unbonding;
         require(amount != 0, ZeroAmount());
         require(block.timestamp >= participant.readyAt, StillUnbonding(participant.readyAt));
+        require(!leases.holdsStake(msg.sender), LeaseOpen(msg.sender));
         participant.unbonding = 0;
         emit Withdrawn(msg.sender, amount);
         token.safeTransfer(msg.sender, amount);

@@ -5,7 +5,7 @@ import {Channels} from "../src/Channels.sol";
 import {Court} from "../src/Court.sol";
 import {Registry} from "../src/Registry.sol";
 import {Token} from "../src/Token.sol";
-import {IChannels, IRegistry, PROVIDER, VALIDATOR} from "../src/Interfaces.sol";
+import {IChannels, ILeases, IRegistry, PROVIDER, VALIDATOR} from "../src/Interfaces.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {ERC20Burnable} from "@openzeppelin/contracts/token/ERC20/extensions/ERC20Burnable.sol";
 
@@ -51,12 +51,13 @@ contract Handler {
         uint64 nonce = VM.getNonce(address(this));
         address court_ = VM.computeCreateAddress(address(this), nonce + 3);
         token = new Token(address(this), 1e18);
-        registry = new Registry(ERC20Burnable(address(token)), court_, 121);
+        registry = new Registry(ERC20Burnable(address(token)), court_, ILeases(address(0)), 121);
         channels = new Channels(IRegistry(address(registry)), court_, WINDOW_S);
         court = new Court(
             IERC20(address(token)),
             IRegistry(address(registry)),
             IChannels(address(channels)),
+            address(0),
             EPOCH_S,
             WINDOW_S,
             Court.Parameters(500_000, 5_000, 10, 1_000),

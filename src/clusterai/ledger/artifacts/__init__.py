@@ -9,7 +9,18 @@ from typing import Any, Literal
 
 import msgspec
 
-Name = Literal["Token", "Registry", "Channels", "ERC3009DepositCollector", "Court", "Credit", "Multicall3"]
+Name = Literal[
+    "Token",
+    "Registry",
+    "Channels",
+    "ERC3009DepositCollector",
+    "Court",
+    "Credit",
+    "Panel",
+    "Leases",
+    "Audits",
+    "Multicall3",
+]
 
 
 class Slot(msgspec.Struct, frozen=True):

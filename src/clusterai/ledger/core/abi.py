@@ -15,6 +15,7 @@ from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.deploy import Addresses
 from clusterai.protocol.ids import ZERO_ADDRESS, Address
 from clusterai.protocol.keccak import keccak
+from clusterai.protocol.leases import Terms
 
 PANIC = bytes.fromhex("4e487b71")
 """Selector of Panic(uint256): arithmetic that overflowed, for us."""
@@ -25,6 +26,9 @@ _CONTRACTS: tuple[Name, ...] = (
     "Channels",
     "Court",
     "Credit",
+    "Panel",
+    "Leases",
+    "Audits",
     "ERC3009DepositCollector",
     "Multicall3",
 )
@@ -57,6 +61,9 @@ class Codec:
             "Channels": addresses.channels,
             "Court": addresses.court,
             "Credit": addresses.credit,
+            "Panel": addresses.panel,
+            "Leases": addresses.leases,
+            "Audits": addresses.audits,
             "ERC3009DepositCollector": addresses.collector,
             "Multicall3": addresses.multicall,
         }
@@ -86,6 +93,9 @@ class Codec:
             plain = [_word(kind, data[32 * at : 32 * at + 32]) for at, kind in enumerate(log.data)]
         else:
             plain = list(map(_value, abi.decode(log.data, data)))
+            if log.kind is events.LeaseOpened:
+                terms: Any = Terms(*map(_value, plain[0]))
+                plain = [terms]
         return cast(
             "events.Event",
             log.kind(*[(indexed if is_indexed else plain)[at] for is_indexed, at in log.order]),
@@ -162,7 +172,7 @@ def _log(kind: type[Any], inputs: list[dict[str, Any]]) -> _Log:
 
 
 def _is_word(kind: str) -> bool:
-    return kind == "address" or kind == "bytes32" or kind.startswith("uint")
+    return kind in ("address", "bytes32", "bool") or kind.startswith("uint")
 
 
 def _word(kind: str, word: bytes) -> Any:
@@ -170,6 +180,8 @@ def _word(kind: str, word: bytes) -> Any:
     assert len(word) == 32, "a log of our contracts has whole words"
     if kind == "address":
         return Address(word[12:])
+    if kind == "bool":
+        return word[31] == 1
     return int.from_bytes(word) if kind != "bytes32" else word
 
 

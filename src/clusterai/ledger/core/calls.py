@@ -9,6 +9,27 @@ from collections.abc import Callable
 
 import msgspec
 
+from clusterai.ledger.core.lease_calls import (
+    AcceptLease,
+    AuditsCall,
+    CancelLease,
+    CloseLease,
+    CommitAudit,
+    CommitLease,
+    DrawLease,
+    Enlist,
+    ExpireAudit,
+    GiveUpLease,
+    LeasesCall,
+    OpenLease,
+    OpenSegment,
+    PanelCall,
+    ReleaseVested,
+    ReportWithheld,
+    RevealAudit,
+    SpringTrap,
+    Weigh,
+)
 from clusterai.protocol.eip712 import Domain, struct_hash, type_hash, typed_digest
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.statements import ChannelConfig, Clearance, Delegation, Verdict, signing_digest
@@ -201,7 +222,7 @@ TokenCall = Approve | Transfer | TransferWithAuthorization | Burn
 RegistryCall = Register | UpdateCard | Delegate | Revoke | Bond | Unbond | Withdraw
 ChannelsCall = Deposit | Claim | Settle | Reclaim | InitiateWithdraw | FinalizeWithdraw | Refund
 CourtCall = CommitEpoch | Tick | Vote | Clear | Challenge | AnswerChallenge | RecoverBond | Equivocation
-Call = TokenCall | RegistryCall | ChannelsCall | CourtCall | Fund
+Call = TokenCall | RegistryCall | ChannelsCall | CourtCall | Fund | PanelCall | LeasesCall | AuditsCall
 
 CONTRACT: dict[type, str] = {
     **dict.fromkeys((Approve, Transfer, TransferWithAuthorization, Burn), "Token"),
@@ -213,6 +234,13 @@ CONTRACT: dict[type, str] = {
         (CommitEpoch, Tick, Vote, Clear, Challenge, AnswerChallenge, RecoverBond, Equivocation), "Court"
     ),
     Fund: "Credit",
+    **dict.fromkeys((Enlist, Weigh), "Panel"),
+    **dict.fromkeys(
+        (OpenLease, AcceptLease, CommitLease, CancelLease, GiveUpLease, CloseLease, ReleaseVested), "Leases"
+    ),
+    **dict.fromkeys(
+        (DrawLease, CommitAudit, OpenSegment, RevealAudit, ReportWithheld, ExpireAudit, SpringTrap), "Audits"
+    ),
 }
 """Which contract a call goes to."""
 

@@ -6,6 +6,7 @@ x402's clients expect them. **Creations** are transactions of the deployer, in o
 addresses follow from the deployer and the nonce, so contracts that need each other name each other in advance.
 
     Token(0) <- Registry(1) -> Court(2) <-> Channels (placed)      Credit(3) -> Token, Registry
+    Panel(4) -> Registry        Leases(5) -> Court, Audits(6)      Audits -> Panel, Leases, Disputes(7)
 
 On a chain where nothing can be placed, Channels and the collector are created as well, and their addresses are what
 the manifest says instead of x402's.
@@ -26,6 +27,32 @@ COLLECTOR_ADDRESS = address("0x4020806089470a89826cB9fB1f4059150b550004")
 MULTICALL3_ADDRESS = address("0xcA11bde05977b3631167028862bE2a173976CA11")
 
 
+class AuditRules(msgspec.Struct, frozen=True, kw_only=True):
+    """How leases are audited; shares in millionths, clocks at most 7 days, all of them the governor's to change.
+
+    Args:
+        saving_ppm: what cheating saves of the price.
+        sensitivity_ppm: how often a check of wrong work finds it wrong.
+        corrupt_ppm: the adversary's share of the panel's stake.
+        margin_ppm: by how much honesty shall win.
+        commit_s: for an auditor to begin; it has twice the mean time of a segment besides.
+        open_s: for the provider to show the drawn segment.
+        reveal_s: for the auditor to reveal, and again for a trap to be sprung.
+        dispute_s: for an accuser to start a dispute.
+        bond_wei: what an auditor puts up; at most 1000 tokens.
+    """
+
+    saving_ppm: int = 700_000
+    sensitivity_ppm: int = 990_000
+    corrupt_ppm: int = 200_000
+    margin_ppm: int = 200_000
+    commit_s: int = 30
+    open_s: int = 10
+    reveal_s: int = 10
+    dispute_s: int = 20
+    bond_wei: int = WEI_PER_TOKEN
+
+
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Constructor parameters of the contracts; the contracts refuse what is out of bounds.
 
@@ -38,6 +65,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         answer_s: seconds for answering a challenge; at most a quarter of window_s.
         challenge_bond_wei: what an answered challenge pays to the provider; at most 1000 tokens.
         supply_wei: all tokens that will ever exist.
+        audits: how leases are audited.
     """
 
     epoch_s: int
@@ -48,6 +76,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     answer_s: int
     challenge_bond_wei: int
     supply_wei: int = 10**9 * WEI_PER_TOKEN
+    audits: AuditRules = AuditRules()
 
 
 LOCAL = Rules(
@@ -86,6 +115,9 @@ class Addresses(msgspec.Struct, frozen=True):
     collector: Address
     court: Address
     credit: Address
+    panel: Address
+    leases: Address
+    audits: Address
     multicall: Address
 
 
@@ -113,7 +145,9 @@ def local_plan(
 
     The deployer holds the whole supply and governs the Court afterwards.
     """
-    token, registry, court, credit = (created_address(deployer, first_nonce + i) for i in range(4))
+    token, registry, court, credit, panel, leases, audits, disputes = (
+        created_address(deployer, first_nonce + i) for i in range(8)
+    )
     addresses = Addresses(
         token=token,
         registry=registry,
@@ -121,6 +155,9 @@ def local_plan(
         collector=COLLECTOR_ADDRESS,
         court=court,
         credit=credit,
+        panel=panel,
+        leases=leases,
+        audits=audits,
         multicall=MULTICALL3_ADDRESS,
     )
     placements = (
@@ -138,6 +175,9 @@ def local_plan(
         _registry(load, addresses, rules),
         _court(load, addresses, deployer, rules),
         _credit(load, addresses),
+        _creation(load, "Panel", panel, registry),
+        _leases(load, addresses, rules),
+        _audits(load, addresses, disputes, deployer, rules),
     )
     return Plan(deployer, first_nonce, placements, creations, addresses)
 
@@ -146,8 +186,8 @@ def foreign_plan(
     load: Callable[[Name], Artifact], deployer: Address, rules: Rules, first_nonce: int = 0
 ) -> Plan:
     """For a chain that others run: everything is created, Multicall3 is there already."""
-    token, registry, channels, collector, court, credit = (
-        created_address(deployer, first_nonce + i) for i in range(6)
+    token, registry, channels, collector, court, credit, panel, leases, audits, disputes = (
+        created_address(deployer, first_nonce + i) for i in range(10)
     )
     addresses = Addresses(
         token=token,
@@ -156,6 +196,9 @@ def foreign_plan(
         collector=collector,
         court=court,
         credit=credit,
+        panel=panel,
+        leases=leases,
+        audits=audits,
         multicall=MULTICALL3_ADDRESS,
     )
     creations = (
@@ -165,6 +208,9 @@ def foreign_plan(
         _creation(load, "ERC3009DepositCollector", collector, channels),
         _court(load, addresses, deployer, rules),
         _credit(load, addresses),
+        _creation(load, "Panel", panel, registry),
+        _leases(load, addresses, rules),
+        _audits(load, addresses, disputes, deployer, rules),
     )
     return Plan(deployer, first_nonce, (), creations, addresses)
 
@@ -197,7 +243,13 @@ def _token(load: Callable[[Name], Artifact], addresses: Addresses, holder: Addre
 
 def _registry(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules) -> Creation:
     return _creation(
-        load, "Registry", addresses.registry, addresses.token, addresses.court, rules.unbond_delay_s
+        load,
+        "Registry",
+        addresses.registry,
+        addresses.token,
+        addresses.court,
+        addresses.leases,
+        rules.unbond_delay_s,
     )
 
 
@@ -211,6 +263,7 @@ def _court(
         addresses.token,
         addresses.registry,
         addresses.channels,
+        addresses.leases,
         rules.epoch_s,
         rules.window_s,
         rules.audit_rate_ppm,
@@ -223,3 +276,39 @@ def _court(
 
 def _credit(load: Callable[[Name], Artifact], addresses: Addresses) -> Creation:
     return _creation(load, "Credit", addresses.credit, addresses.token, addresses.registry)
+
+
+def _leases(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules) -> Creation:
+    return _creation(
+        load,
+        "Leases",
+        addresses.leases,
+        addresses.token,
+        addresses.registry,
+        addresses.court,
+        addresses.audits,
+        rules.window_s,
+    )
+
+
+def _audits(
+    load: Callable[[Name], Artifact],
+    addresses: Addresses,
+    disputes: Address,
+    governor: Address,
+    rules: Rules,
+) -> Creation:
+    """`disputes` is where the contract for contested audits will stand; nobody else can decide them."""
+    return _creation(
+        load,
+        "Audits",
+        addresses.audits,
+        addresses.token,
+        addresses.registry,
+        addresses.court,
+        addresses.panel,
+        addresses.leases,
+        disputes,
+        *msgspec.structs.astuple(rules.audits),
+        governor,
+    )

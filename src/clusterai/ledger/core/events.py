@@ -6,6 +6,26 @@ when a reorganisation undid blocks: machines that act on events wait for `confir
 
 import msgspec
 
+from clusterai.ledger.core.lease_events import (
+    AuditCommitted,
+    AuditContested,
+    AuditMatched,
+    AuditorDrawn,
+    AuditorSilent,
+    AuditResolved,
+    AuditRevealed,
+    Enlisted,
+    LeaseAccepted,
+    LeaseClosed,
+    LeaseCommitted,
+    LeaseDrawn,
+    LeaseOpened,
+    PayVested,
+    SegmentShown,
+    TrapSprung,
+    VestedReleased,
+    WithheldReported,
+)
 from clusterai.protocol.ids import Address, Digest
 
 
@@ -226,4 +246,22 @@ Event = (
     | ChallengeAnswered
     | Equivocated
     | Funded
+    | LeaseOpened
+    | LeaseAccepted
+    | LeaseCommitted
+    | LeaseClosed
+    | PayVested
+    | VestedReleased
+    | Enlisted
+    | LeaseDrawn
+    | AuditorDrawn
+    | AuditCommitted
+    | SegmentShown
+    | AuditRevealed
+    | AuditMatched
+    | AuditorSilent
+    | WithheldReported
+    | AuditContested
+    | AuditResolved
+    | TrapSprung
 )

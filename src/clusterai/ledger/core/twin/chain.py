@@ -136,6 +136,25 @@ class TwinChain:
                 | calls.Refund()
             ):
                 self._dispatch_channels(tx, call)
+            case (
+                calls.Enlist()
+                | calls.Weigh()
+                | calls.OpenLease()
+                | calls.AcceptLease()
+                | calls.CommitLease()
+                | calls.CancelLease()
+                | calls.GiveUpLease()
+                | calls.CloseLease()
+                | calls.ReleaseVested()
+                | calls.DrawLease()
+                | calls.CommitAudit()
+                | calls.OpenSegment()
+                | calls.RevealAudit()
+                | calls.ReportWithheld()
+                | calls.ExpireAudit()
+                | calls.SpringTrap()
+            ):
+                self._dispatch_leases(tx, call)
             case _:
                 self._dispatch_court(tx, call)
 
@@ -157,6 +176,9 @@ class TwinChain:
                 self.channels.refund(tx, config, amount)
             case _:
                 assert_never(call)
+
+    def _dispatch_leases(self, tx: Transaction, call: calls.PanelCall | calls.LeasesCall | calls.AuditsCall) -> None:
+        raise Revert(f"no twin of {type(call).__name__}")
 
     def _dispatch_court(self, tx: Transaction, call: calls.CourtCall) -> None:
         match call:

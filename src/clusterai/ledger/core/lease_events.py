@@ -1,0 +1,149 @@
+"""What Panel, Leases and Audits tell; the same rules as in `events`, which names all of these too. `lease` is the id."""
+
+import msgspec
+
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.leases import Terms
+
+
+class _Event(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    pass
+
+
+class LeaseOpened(_Event, frozen=True):
+    lease: Digest
+    requester: Address
+    provider: Address
+    terms: Terms
+
+
+class LeaseAccepted(_Event, frozen=True):
+    lease: Digest
+
+
+class LeaseCommitted(_Event, frozen=True):
+    """The beacon numbered `round` draws; it is not recorded yet."""
+
+    lease: Digest
+    root: Digest
+    segments: int
+    output: Digest
+    units: int
+    amount: int
+    round: int
+
+
+class LeaseClosed(_Event, frozen=True):
+    """`reason` is a `protocol.leases.CloseReason`; `paid` includes what vests; the audit fee is in neither if paid."""
+
+    lease: Digest
+    reason: int
+    paid: int
+    refunded: int
+
+
+class PayVested(_Event, frozen=True):
+    """A tenth of a newcomer's pay stays until its stake is fifty times the price."""
+
+    provider: Address
+    lease: Digest
+    amount: int
+
+
+class VestedReleased(_Event, frozen=True):
+    provider: Address
+    amount: int
+    burned: bool
+
+
+class Enlisted(_Event, frozen=True):
+    """From the next second on, `auditor` weighs so much in draws for leases that are committed then."""
+
+    seat: int
+    auditor: Address
+    weight: int
+
+
+class LeaseDrawn(_Event, frozen=True):
+    lease: Digest
+    seed: Digest
+    audited: bool
+    segment: int
+
+
+class AuditorDrawn(_Event, frozen=True):
+    """`reveal_by_s` is the latest that the reveal can end; it is due sooner if the others are sooner."""
+
+    lease: Digest
+    attempt: int
+    auditor: Address
+    commit_by_s: int
+    reveal_by_s: int
+
+
+class AuditCommitted(_Event, frozen=True):
+    """Next: the provider opens the segment by `open_by_s`, or, where it did before, the auditor reveals by then."""
+
+    lease: Digest
+    auditor: Address
+    sealed: Digest
+    open_by_s: int
+
+
+class SegmentShown(_Event, frozen=True):
+    """Next: the auditor reveals by `reveal_by_s`."""
+
+    lease: Digest
+    segment: int
+    before: Digest
+    after: Digest
+    units: int
+    reveal_by_s: int
+
+
+class AuditRevealed(_Event, frozen=True):
+    lease: Digest
+    auditor: Address
+    result: Digest
+    matches: bool
+
+
+class AuditMatched(_Event, frozen=True):
+    lease: Digest
+    auditor: Address
+
+
+class AuditorSilent(_Event, frozen=True):
+    lease: Digest
+    auditor: Address
+
+
+class WithheldReported(_Event, frozen=True):
+    """`weight` of `total` have said so now; two thirds convict. The rest of the panel may report until `report_by_s`."""
+
+    lease: Digest
+    auditor: Address
+    weight: int
+    total: int
+    report_by_s: int
+
+
+class AuditContested(_Event, frozen=True):
+    """An auditor found another result and hasn't been refuted: it may start a dispute until `dispute_by_s`."""
+
+    lease: Digest
+    accuser: Address
+    dispute_by_s: int
+
+
+class AuditResolved(_Event, frozen=True):
+    """The commitment stands; the lease can be closed after its window and `rest_until_s`."""
+
+    lease: Digest
+    rest_until_s: int
+
+
+class TrapSprung(_Event, frozen=True):
+    lease: Digest
+    lazy: Address
+    """zero where nobody was caught"""
