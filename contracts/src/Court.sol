@@ -20,8 +20,12 @@ import {IBeacon, IChannels, IConvictions, ICourt, IRegistry, PROVIDER, VALIDATOR
 ///                   `------------------- windowS ----------------------------'
 ///
 /// What backs a claim was committed before it, and a claim matures more than windowS after it was made (Channels), so
-/// a verdict within the deadline always finds the epoch's money still held. A challenge must leave `answerS` for the
-/// answer and as long again for the votes.
+/// a verdict within the deadline always finds the epoch's money still held.
+///
+/// A challenge must leave `answerS` for the answer to begin, as long again for it to be complete, and as long for votes:
+///
+///     challenge ── answerS ──> deadline ── answerS ──> finish ── answerS or more ──> committedAt + windowS
+///         no part came: withheld ^      parts missing: withheld ^          votes
 contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
     using SafeERC20 for IERC20;
 
@@ -41,11 +45,16 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
         address finder;
     }
 
+    /// @dev Two slots. `parts` is bound by the first part of the answer, 0 before it; `received` has a bit for each that
+    /// came. The first must come by `deadline`, all by `finish`.
     struct Challenge {
         address payer;
         uint40 deadline;
+        uint40 finish;
+        uint8 parts;
         bool answered;
         uint128 bond;
+        uint64 received;
     }
 
     struct Verdict {
@@ -93,9 +102,17 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
         address indexed provider, uint64 indexed epoch, bytes32 root, uint32 audited, bytes32 evidence
     );
     event Challenged(
-        address indexed validator, address indexed provider, uint64 indexed epoch, uint32 index, uint40 deadline
+        address indexed validator,
+        address indexed provider,
+        uint64 indexed epoch,
+        uint32 index,
+        uint40 deadline,
+        uint40 finish
     );
-    event ChallengeAnswered(address indexed provider, uint64 indexed epoch, uint32 index, bytes sealed_);
+    event AnswerPart(
+        address indexed provider, uint64 indexed epoch, uint32 index, uint8 part, uint8 parts, bytes sealed_
+    );
+    event ChallengeAnswered(address indexed provider, uint64 indexed epoch, uint32 index);
     event Equivocated(address indexed validator, address indexed provider, uint64 indexed epoch, uint32 index);
     event ParametersSet(Parameters parameters);
 
@@ -108,6 +125,7 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
     /// @dev Epochs are committed once, in rising order; `first` is the least that can be committed next.
     error EpochBefore(uint256 epoch, uint256 first);
     error EmptyEpoch();
+    error TooManyReceipts(uint256 count, uint256 most);
     error NotCommitted(address provider, uint256 epoch);
     error BeaconPending(uint256 round);
     error AfterWindow(uint256 deadline);
@@ -125,6 +143,9 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
     error AnswerTooLate(uint256 deadline);
     error AnswerPending(uint256 deadline);
     error AnswerTooLong(uint256 size, uint256 most);
+    /// @dev A part beyond the count, a count beyond MAX_PARTS, or another count than the first part's.
+    error WrongParts(uint256 part, uint256 parts, uint256 bound);
+    error AlreadyReceived(uint256 part);
     /// @dev Two statements of one validator on one receipt that differ in outcome or leaf; these don't.
     error NotContradictory();
     error AlreadySlashed(address validator);
@@ -137,7 +158,11 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
     uint8 public constant WITHHELD = 3;
     /// @notice The index that stands for an epoch's list itself: wrong root, wrong total, a receipt twice.
     uint32 public constant EPOCH_LIST = type(uint32).max;
+    /// @notice Most bytes of one part of an answer, and most parts: an epoch's list of MAX_RECEIPTS fits.
     uint256 public constant MAX_SEALED_BYTES = 24_576;
+    uint8 public constant MAX_PARTS = 64;
+    /// @notice Most receipts of one commitment: a list that could not be shown on chain could not be demanded.
+    uint32 public constant MAX_RECEIPTS = 8_192;
     uint128 public constant MAX_CHALLENGE_BOND = 1_000 * 10 ** 9;
     uint16 public constant MAX_BOUNTY_BPS = 5_000;
     uint24 private constant _MILLION = 1_000_000;
@@ -164,7 +189,7 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
     uint24 public auditRatePpm;
     /// @notice Share of a slashed stake that the first voter gets, in ten-thousandths; the rest is burned.
     uint16 public bountyBps;
-    /// @notice Seconds a provider has for answering a challenge.
+    /// @notice Seconds a provider has for beginning to answer a challenge, and again for the rest of the answer.
     uint32 public answerS;
     /// @notice What a challenge costs; the provider's if it answers, else the challenger's again.
     uint128 public challengeBond;
@@ -237,7 +262,8 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
         require(epoch < current, EpochNotOver(epoch, current));
         uint64 until = _committedUntil[provider];
         require(epoch >= until, EpochBefore(epoch, until));
-        require(count != 0 && count != EPOCH_LIST, EmptyEpoch());
+        require(count != 0, EmptyEpoch());
+        require(count <= MAX_RECEIPTS, TooManyReceipts(count, MAX_RECEIPTS));
 
         _tick(current);
         _committedUntil[provider] = epoch + 1;
@@ -253,19 +279,44 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
         emit EpochCommitted(provider, epoch, root, count, total, current);
     }
 
-    /// @notice Answer a challenge with the sealed opening. Called by a hot key of the challenged provider in time.
-    /// @dev Abuse: answering with garbage; it is on chain for all validators to judge. Gets the challenger's bond.
-    function answerChallenge(address provider, uint64 epoch, uint32 index, bytes calldata sealed_) external {
+    /// @notice Give one part of the sealed opening that answers a challenge, in any order. Called by a hot key of the
+    /// challenged provider; the first part by `deadline`, and with it comes time until `finish` for the others.
+    /// @dev Abuse: answering with garbage; it is on chain for all validators to judge. Stalling with a part now and then
+    /// gains the time until `finish`, which a challenge left over from the start; what isn't complete by then is
+    /// withheld. Who gave all parts gets the challenger's bond, once.
+    function answerChallenge(
+        address provider,
+        uint64 epoch,
+        uint32 index,
+        uint8 part,
+        uint8 parts,
+        bytes calldata sealed_
+    ) external {
         require(registry.ownerOf(msg.sender) == provider, NotProvider(msg.sender));
         require(sealed_.length <= MAX_SEALED_BYTES, AnswerTooLong(sealed_.length, MAX_SEALED_BYTES));
         Challenge storage challenged = challenges[_ballot(address(0), provider, epoch, index)];
-        require(challenged.deadline != 0, NotChallenged(index));
+        uint256 end = _closesAt(challenged);
+        require(end != 0, NotChallenged(index));
         require(!challenged.answered, AlreadyAnswered(index));
-        require(block.timestamp <= challenged.deadline, AnswerTooLate(challenged.deadline));
+        require(block.timestamp <= end, AnswerTooLate(end));
+        uint8 bound = challenged.parts;
+        if (bound == 0) {
+            require(parts <= MAX_PARTS, WrongParts(part, parts, MAX_PARTS));
+            challenged.parts = parts;
+        } else {
+            require(parts == bound, WrongParts(part, parts, bound));
+        }
+        require(part < parts, WrongParts(part, parts, bound));
+        uint64 received = challenged.received;
+        require(received & (uint64(1) << part) == 0, AlreadyReceived(part));
+        received |= uint64(1) << part;
+        challenged.received = received;
+        emit AnswerPart(provider, epoch, index, part, parts, sealed_);
+        if (received != type(uint64).max >> (MAX_PARTS - parts)) return;
         challenged.answered = true;
         uint128 bond = challenged.bond;
         challenged.bond = 0;
-        emit ChallengeAnswered(provider, epoch, index, sealed_);
+        emit ChallengeAnswered(provider, epoch, index);
         if (bond != 0) token.safeTransfer(provider, bond);
     }
 
@@ -332,15 +383,11 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
         if (index != EPOCH_LIST) _requireDrawn(commitment, provider, epoch, index);
         Challenge storage challenged = challenges[_ballot(address(0), provider, epoch, index)];
         require(challenged.deadline == 0 || challenged.answered, AlreadyChallenged(challenged.deadline));
-        uint40 deadline = uint40(block.timestamp + answerS);
-        uint256 end = uint256(commitment.committedAt) + windowS;
-        require(uint256(deadline) + answerS <= end, AfterWindow(end - 2 * uint256(answerS)));
+        uint256 last = uint256(commitment.committedAt) + windowS - 3 * uint256(answerS);
+        require(block.timestamp <= last, AfterWindow(last));
         uint128 bond = challengeBond;
-        challenged.payer = msg.sender;
-        challenged.deadline = deadline;
-        challenged.answered = false;
-        challenged.bond = bond;
-        emit Challenged(validator, provider, epoch, index, deadline);
+        _open(challenged, bond);
+        emit Challenged(validator, provider, epoch, index, challenged.deadline, challenged.finish);
         if (bond != 0) token.safeTransferFrom(msg.sender, address(this), bond);
     }
 
@@ -349,7 +396,8 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
         Challenge storage challenged = challenges[_ballot(address(0), provider, epoch, index)];
         uint128 bond = challenged.bond;
         require(bond != 0, NotChallenged(index));
-        require(block.timestamp > challenged.deadline, AnswerPending(challenged.deadline));
+        uint256 end = _closesAt(challenged);
+        require(block.timestamp > end, AnswerPending(end));
         challenged.bond = 0;
         token.safeTransfer(challenged.payer, bond);
     }
@@ -510,12 +558,29 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
     }
 
     function _requireUnanswered(Verdict calldata verdict) internal view {
-        Challenge memory challenged = challenges[
+        Challenge storage challenged = challenges[
             _ballot(address(0), verdict.provider, verdict.epoch, verdict.index)
         ];
-        require(challenged.deadline != 0, NotChallenged(verdict.index));
+        uint256 end = _closesAt(challenged);
+        require(end != 0, NotChallenged(verdict.index));
         require(!challenged.answered, AlreadyAnswered(verdict.index));
-        require(block.timestamp > challenged.deadline, AnswerPending(challenged.deadline));
+        require(block.timestamp > end, AnswerPending(end));
+    }
+
+    /// @dev Begin a demand; what was answered to one before doesn't count for it.
+    function _open(Challenge storage challenged, uint128 bond) internal {
+        challenged.payer = msg.sender;
+        challenged.deadline = uint40(block.timestamp + answerS);
+        challenged.finish = uint40(block.timestamp + 2 * uint256(answerS));
+        challenged.parts = 0;
+        challenged.answered = false;
+        challenged.bond = bond;
+        challenged.received = 0;
+    }
+
+    /// @dev The last second in which a part counts; 0 where nothing was demanded.
+    function _closesAt(Challenge storage challenged) internal view returns (uint256) {
+        return challenged.parts == 0 ? challenged.deadline : challenged.finish;
     }
 
     /// @dev h < rate * 2^256 / 10^6, exactly: the high word of h * 10^6 is below the rate.
@@ -581,7 +646,7 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
         );
         require(given.bountyBps <= MAX_BOUNTY_BPS, ParameterOutOfRange("bountyBps", given.bountyBps));
         require(
-            given.answerS != 0 && given.answerS <= windowS / 4, ParameterOutOfRange("answerS", given.answerS)
+            given.answerS != 0 && given.answerS <= windowS / 6, ParameterOutOfRange("answerS", given.answerS)
         );
         require(
             given.challengeBond <= MAX_CHALLENGE_BOND, ParameterOutOfRange("challengeBond", given.challengeBond)

@@ -1,5 +1,7 @@
 """Who appears in the contract tests: an owner and a hot key each, channels between them, and two equal chains."""
 
+from typing import Any
+
 from eth_hash.auto import keccak
 
 from clusterai.ledger.artifacts import load
@@ -192,6 +194,22 @@ class Pair:
             assert read("Channels", "claimedTotal", address) == twin.channels.claimed_total(address)
             assert (read("Channels", "barredAt", address) != 0) == twin.channels.barred(address)
         self._compare_channels()
+        self._compare_challenges()
+
+    def _compare_challenges(self) -> None:
+        read = self.bytecode.read
+        keys: list[Any] = [key for key, _ in self.twin.state()]
+        for _, provider, epoch, index in [key for key in keys if key[0] == "challenge"]:
+            found = self.twin.court.challenge_of(provider, epoch, index)
+            assert read("Court", "challenges", read("Court", "challengeKey", provider, epoch, index)) == (
+                "0x" + found.payer.hex(),
+                found.deadline_s,
+                found.finish_s,
+                found.parts,
+                found.answered,
+                found.bond,
+                found.received,
+            )
 
     def _compare_channels(self) -> None:
         read, channels = self.bytecode.read, self.twin.channels

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.events import (
+    AnswerPart,
     ChallengeAnswered,
     Convicted,
     EpochCleared,
@@ -315,7 +316,7 @@ def test_withheld_counts_only_past_an_unanswered_deadline(pair: Pair) -> None:
     pair.advance(RULES.answer_s)
     assert pair.refused(vote(verdict, "val"), STRANGER) == "AnswerPending"
     pair.advance(1)
-    late = calls.AnswerChallenge(ANN.address, epoch, drawn[0], b"late")
+    late = calls.AnswerChallenge(ANN.address, epoch, drawn[0], 0, 1, b"late")
     assert pair.refused(late, ANN_HOT) == "AnswerTooLate"
     pair.expect(vote(verdict, "val"), STRANGER)
     assert isinstance(pair.expect(vote(verdict, "vic"), STRANGER)[-1], Convicted)
@@ -328,9 +329,9 @@ def test_answered_challenge_pays_the_provider(pair: Pair) -> None:
     epoch, _ = commit(pair)
     drawn, _ = draw(pair, epoch, 8)
     pair.expect(calls.Challenge(ANN.address, epoch, drawn[0]), HOTS["val"])
-    answer = calls.AnswerChallenge(ANN.address, epoch, drawn[0], b"sealed")
+    answer = calls.AnswerChallenge(ANN.address, epoch, drawn[0], 0, 1, b"sealed")
     assert pair.refused(answer, HOTS["bob"]) == "NotProvider"
-    assert isinstance(pair.expect(answer, ANN_HOT)[0], ChallengeAnswered)
+    assert isinstance(pair.expect(answer, ANN_HOT)[1], ChallengeAnswered)
     assert pair.twin.token.balance(ANN.address) == 991_000
     assert pair.refused(answer, ANN_HOT) == "AlreadyAnswered"
     pair.advance(RULES.answer_s + 1)
@@ -339,10 +340,93 @@ def test_answered_challenge_pays_the_provider(pair: Pair) -> None:
     assert pair.refused(calls.RecoverBond(ANN.address, epoch, drawn[0]), STRANGER) == "NotChallenged"
 
 
-def test_challenge_leaves_time_for_answer_and_votes(pair: Pair) -> None:
-    """Twice answer_s must remain, or the challenge is refused."""
+def part(epoch: int, number: int, parts: int, size: int = 100) -> calls.AnswerChallenge:
+    return calls.AnswerChallenge(ANN.address, epoch, EPOCH_LIST, number, parts, bytes(size))
+
+
+def test_an_answer_may_come_in_parts_in_any_order(pair: Pair) -> None:
+    """It is answered, and paid the bond once, when the last of them came; each counts once."""
     epoch, _ = commit(pair)
-    pair.advance(RULES.window_s - 2 * RULES.answer_s + 1)
+    pair.expect(calls.Challenge(ANN.address, epoch, EPOCH_LIST), HOTS["val"])
+    before = pair.twin.token.balance(ANN.address)
+    for number in (2, 0, 3):
+        (event,) = pair.expect(part(epoch, number, 4), ANN_HOT)
+        assert isinstance(event, AnswerPart)
+    assert pair.refused(part(epoch, 2, 4), ANN_HOT) == "AlreadyReceived"
+    assert pair.twin.token.balance(ANN.address) == before
+    assert isinstance(pair.expect(part(epoch, 1, 4), ANN_HOT)[1], ChallengeAnswered)
+    assert pair.twin.token.balance(ANN.address) == before + RULES.challenge_bond_wei
+    assert pair.refused(part(epoch, 1, 4), ANN_HOT) == "AlreadyAnswered"
+    pair.expect(calls.Challenge(ANN.address, epoch, EPOCH_LIST), HOTS["vic"])
+    assert len(pair.expect(part(epoch, 1, 4), ANN_HOT)) == 1, "another demand begins anew"
+
+
+def test_the_first_part_binds_the_count(pair: Pair) -> None:
+    """A later part can't make the answer longer or shorter, and none has more than 64 parts."""
+    epoch, _ = commit(pair)
+    pair.expect(calls.Challenge(ANN.address, epoch, EPOCH_LIST), HOTS["val"])
+    for number, parts in ((0, 0), (0, 65), (64, 64), (255, 255)):
+        assert pair.refused(part(epoch, number, parts), ANN_HOT) == "WrongParts"
+    pair.expect(part(epoch, 0, 2), ANN_HOT)
+    for number, parts in ((1, 1), (0, 1), (1, 3), (2, 2)):
+        assert pair.refused(part(epoch, number, parts), ANN_HOT) == "WrongParts"
+    pair.expect(part(epoch, 1, 2), ANN_HOT)
+
+
+def test_the_longest_answer_is_taken(pair: Pair) -> None:
+    """64 parts of 24,576 bytes, each within a tenth of a block's gas."""
+    epoch, _ = commit(pair)
+    pair.expect(calls.Challenge(ANN.address, epoch, EPOCH_LIST), HOTS["val"])
+    for number in range(64):
+        events = pair.expect(part(epoch, number, 64, 24_576), ANN_HOT)
+        assert pair.bytecode.gas_used < 3_000_000
+        assert len(events) == (3 if number == 63 else 1)
+
+
+def test_who_begins_in_time_has_as_long_again_for_the_rest(pair: Pair) -> None:
+    """Parts count until `finish`, not a second longer, and only where the first came by the deadline."""
+    epoch, _ = commit(pair)
+    pair.expect(calls.Challenge(ANN.address, epoch, EPOCH_LIST), HOTS["val"])
+    pair.advance(RULES.answer_s)
+    pair.expect(part(epoch, 0, 3), ANN_HOT)
+    pair.advance(RULES.answer_s)
+    pair.expect(part(epoch, 1, 3), ANN_HOT)
+    verdict = accuse(epoch, EPOCH_LIST, outcome=WITHHELD)
+    assert pair.refused(vote(verdict, "val"), STRANGER) == "AnswerPending"
+    assert pair.refused(calls.RecoverBond(ANN.address, epoch, EPOCH_LIST), STRANGER) == "AnswerPending"
+    pair.advance(1)
+    assert pair.refused(part(epoch, 2, 3), ANN_HOT) == "AnswerTooLate"
+    pair.expect(calls.RecoverBond(ANN.address, epoch, EPOCH_LIST), STRANGER)
+    pair.expect(vote(verdict, "val"), STRANGER)
+    assert isinstance(pair.expect(vote(verdict, "vic"), STRANGER)[-1], Convicted)
+
+
+def test_a_staller_cant_outlast_the_window(pair: Pair) -> None:
+    """Challenged in the last second and answering half, it is still voted on in time."""
+    epoch, _ = commit(pair)
+    pair.advance(RULES.window_s - 3 * RULES.answer_s)
+    pair.expect(calls.Challenge(ANN.address, epoch, EPOCH_LIST), HOTS["val"])
+    pair.advance(RULES.answer_s)
+    pair.expect(part(epoch, 0, 2), ANN_HOT)
+    pair.advance(RULES.answer_s + 1)
+    verdict = accuse(epoch, EPOCH_LIST, outcome=WITHHELD)
+    pair.expect(vote(verdict, "val"), STRANGER)
+    pair.advance(RULES.answer_s - 1)
+    assert isinstance(pair.expect(vote(verdict, "vic"), STRANGER)[-1], Convicted)
+
+
+def test_no_epoch_holds_more_receipts_than_an_answer(pair: Pair) -> None:
+    """A list that couldn't be shown on chain isn't committed."""
+    pair.advance(RULES.epoch_s)
+    epoch = pair.now_s // RULES.epoch_s - 1
+    assert pair.refused(calls.CommitEpoch(epoch, ZERO_DIGEST, 8_193, 1), ANN_HOT) == "TooManyReceipts"
+    pair.expect(calls.CommitEpoch(epoch, ZERO_DIGEST, 8_192, 1), ANN_HOT)
+
+
+def test_challenge_leaves_time_for_answer_and_votes(pair: Pair) -> None:
+    """Three times answer_s must remain, or the challenge is refused."""
+    epoch, _ = commit(pair)
+    pair.advance(RULES.window_s - 3 * RULES.answer_s + 1)
     assert pair.refused(calls.Challenge(ANN.address, epoch, EPOCH_LIST), HOTS["val"]) == "AfterWindow"
 
 

@@ -159,7 +159,7 @@ def test_parameters_stay_in_bounds(pair: Pair, parameters: tuple[int, int, int, 
 
 def test_only_the_governor_sets_parameters(pair: Pair) -> None:
     """And what it sets holds for commitments made afterwards."""
-    good = (1_000_000, 0, 15, 0)
+    good = (1_000_000, 0, 10, 0)
     assert send(pair, "Court", "setParameters", STRANGER, good) == "OwnableUnauthorizedAccount"
     assert send(pair, "Court", "setParameters", DEPLOYER, good) == ()
     assert pair.bytecode.read("Court", "auditRatePpm") == 1_000_000
@@ -291,7 +291,7 @@ def test_placed_contracts_equal_created_ones() -> None:
 
 def test_court_refuses_rules_that_do_not_fit() -> None:
     """Epochs too long for the window, or stake that could leave before the verdict: no Court is created."""
-    for wrong in ({"epoch_s": 16}, {"unbond_delay_s": 60}, {"answer_s": 16}, {"bounty_bps": 5_001}):
+    for wrong in ({"epoch_s": 16}, {"unbond_delay_s": 60}, {"answer_s": 11}, {"bounty_bps": 5_001}):
         rules = type(LOCAL)(**{**{f: getattr(LOCAL, f) for f in LOCAL.__struct_fields__}, **wrong})
         plan = foreign_plan(load, DEPLOYER.address, rules)
         evm = Evm(CHAIN_ID)

@@ -269,12 +269,21 @@ class Histories(RuleBasedStateMachine):
         provider, epoch, _ = self.some_commitment(data)
         self.do(calls.Challenge(OWNERS[provider].address, epoch, index), HOTS[who])
 
-    @rule(data=st.data(), index=indices, size=st.sampled_from((0, 10, 24_577)), wrong=st.booleans())
-    def answer(self, data: st.DataObject, index: int, size: int, wrong: bool) -> None:
+    @rule(
+        data=st.data(),
+        index=indices,
+        size=st.sampled_from((0, 10, 24_577)),
+        wrong=st.booleans(),
+        parts=st.sampled_from((0, 1, 2, 3, 64, 65)),
+    )
+    def answer(self, data: st.DataObject, index: int, size: int, wrong: bool, parts: int) -> None:
+        """Some parts in any order, now and then one twice, one too many, or of another count than the first."""
         provider, epoch, _ = self.some_commitment(data)
         sender = HOTS["bob" if wrong else provider]
-        call = calls.AnswerChallenge(OWNERS[provider].address, epoch, index, bytes(size))
-        self.do(call, sender)
+        some = st.lists(st.integers(0, min(parts, 3)), max_size=4) | st.just([63]) | st.just([*range(parts)])
+        for part in data.draw(some):
+            call = calls.AnswerChallenge(OWNERS[provider].address, epoch, index, part, parts, bytes(size))
+            self.do(call, sender)
 
     @rule(data=st.data(), index=indices)
     def recover_bond(self, data: st.DataObject, index: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from clusterai.ledger.core.deploy import Rules
 from clusterai.runtime.simulator import Fault, Faults
 from tests.simulation.checkers.answers import AnswersTrue
 from tests.simulation.checkers.charges import ChargesAreVouchers
@@ -17,7 +18,7 @@ from tests.simulation.checkers.justice import JusticeDone
 from tests.simulation.checkers.money import MoneyConserved
 from tests.simulation.checkers.payments import PaymentsInOrder
 from tests.simulation.checkers.truth import Truth
-from tests.simulation.world.chain import DEPLOYER
+from tests.simulation.world.chain import DEPLOYER, RULES
 from tests.simulation.world.world import Maker, Shape, World
 
 ALL = tuple(Fault)
@@ -58,6 +59,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     kinds: tuple[Fault, ...] = ALL
     share: float = 0.5
     shape: Shape = Shape()
+    rules: Rules = RULES
     makers: Mapping[str, Maker] = {}
     script: Callable[[World], None] = live
     verdict: Callable[[World, Checkers], None] = lambda world, checkers: None
@@ -80,7 +82,7 @@ def play(
     if kinds != scenario.kinds:
         command += f" --faults {','.join(kinds)}"
     faults = Faults.draw(seed, kinds, scenario.share)
-    world = World(seed, faults, scenario.shape, scenario.makers, command=command)
+    world = World(seed, faults, scenario.shape, scenario.makers, scenario.rules, command)
     checkers = Checkers(world)
     if trace is not None:
         world.simulation.tell = trace

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from clusterai.audit.core.opening import LIST_FITS, MAX_ANSWER_BYTES, MAX_UNPACKED_BYTES
+from clusterai.audit.core.opening import MAX_PART_BYTES, MAX_PARTS, MAX_REQUEST_BYTES, PART_BYTES
 from clusterai.audit.core.recount import STALE_AFTER_S, Code
 from clusterai.audit.core.sequential import BOUND_MILLI, FLOOR_MILLI
 from clusterai.protocol import statements
 from clusterai.protocol.canonical import MAX_FRAME_BYTES
 from clusterai.protocol.eip712 import type_hash
-from clusterai.protocol.messages import Frame, Relayed
+from clusterai.protocol.messages import MAX_RECEIPTS_PER_EPOCH, Frame, Relayed
 from tests.vectors.test_vectors import load
 
 SPEC = Path(__file__).parents[2] / "docs" / "spec"
@@ -48,7 +48,15 @@ def test_every_fault_is_specified() -> None:
 def test_numbers_are_those_of_the_code() -> None:
     """Limits and bounds that the text states."""
     audit = text("05-audit.md")
-    for number in (LIST_FITS, MAX_ANSWER_BYTES, MAX_UNPACKED_BYTES, STALE_AFTER_S, 2 * STALE_AFTER_S):
+    for number in (
+        MAX_RECEIPTS_PER_EPOCH,
+        MAX_PARTS,
+        MAX_PART_BYTES,
+        PART_BYTES,
+        MAX_REQUEST_BYTES,
+        STALE_AFTER_S,
+        2 * STALE_AFTER_S,
+    ):
         assert f"{number:,}" in audit
     assert f"{BOUND_MILLI / 1000}" in audit
     assert f"{FLOOR_MILLI / 1000}" in audit

@@ -41,8 +41,9 @@ Blob = Annotated[bytes, Meta(max_length=3 * 1024 * 1024)]
 I31 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 TokenId = Annotated[int, Meta(ge=0, le=2**24)]
 
-MAX_RECEIPTS_PER_EPOCH = 10_000
-"""Receipts of one provider in one epoch: 10,000 x 210 bytes is half a frame."""
+MAX_RECEIPTS_PER_EPOCH = 8_192
+"""Receipts of one provider in one epoch, `Court.MAX_RECEIPTS`: 8,192 x 242 bytes with signatures is half a frame, and
+without them they fit an answer on chain."""
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

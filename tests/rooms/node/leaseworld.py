@@ -66,6 +66,7 @@ class World:
     Attributes:
         out: effects that reached the world, in order.
         crash_after: how many effects may still happen before the process dies.
+        parts: what the answer to a challenge is packed into.
     """
 
     def __init__(self, **terms: Any) -> None:
@@ -77,6 +78,7 @@ class World:
         self.block = 0
         self.out: list[Any] = []
         self.crash_after: int | None = None
+        self.parts: tuple[bytes, ...] = (b"answer",)
         self.salt = 0
         self.start()
 
@@ -131,7 +133,7 @@ class World:
                 self.kept[effect.order] = effect.epoch
                 after.append(Kept(effect.order))
             if isinstance(effect, Prepare):
-                after.append(Prepared(effect.epoch, effect.index, b"answer"))
+                after.append(Prepared(effect.epoch, effect.index, effect.validator, self.parts))
         for follow in after:
             done += self.step(follow)
         return done
@@ -229,6 +231,10 @@ class World:
             )
         )
         return self.mine(events.BeaconRecorded(int(self.now_s) // EPOCH_S, Digest(b"b" * 32)))
+
+    def demanded(self, epoch: int, index: int, by: Address = VALIDATOR) -> events.Challenged:
+        now_s = int(self.now_s)
+        return events.Challenged(by, ME, epoch, index, now_s + 10, now_s + 20)
 
     def ask(self, epoch: int, *drawn: int, signer: Key = VALIDATOR_HOT, **changes: Any) -> Relay:
         ask = AskEpoch(VALIDATOR, ME, epoch, drawn, SEAL_TO, bytes(65))

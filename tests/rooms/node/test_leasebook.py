@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from clusterai.audit.core.opening import MAX_REQUEST_BYTES
 from clusterai.ledger.core import events
 from clusterai.ledger.core.calls import AnswerChallenge, CommitEpoch, Mined, Reverted, Submit
 from clusterai.node.core.leasebook import TRIAL_S
@@ -27,6 +28,7 @@ from clusterai.node.core.leases import (
 from clusterai.protocol import canonical, merkle
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import (
+    MAX_RECEIPTS_PER_EPOCH,
     Announce,
     Answer,
     Cancel,
@@ -604,29 +606,94 @@ def test_before_the_beacon_nothing_is_shown() -> None:
 def test_a_challenge_is_answered_on_chain() -> None:
     """The challenged receipt is prepared and submitted once, in the open to whom we know no key of."""
     world, epoch, finished = committed_world()
-    world.mine(events.Challenged(VALIDATOR, ME, epoch, 1, int(world.now_s) + 10))
+    world.mine(world.demanded(epoch, 1))
     effects = world.tick()
     prepare = find(effects, Prepare)
     assert (prepare.order, prepare.seal_to) == (finished[1].receipt.order, None)
     assert find(effects, Submit, lambda it: it.key.startswith("answer")) == Submit(
-        f"answer:{epoch}:1", AnswerChallenge(ME, epoch, 1, b"answer")
+        f"answer:{epoch}:1:0", AnswerChallenge(ME, epoch, 1, 0, 1, b"answer")
     )
-    world.mine(events.ChallengeAnswered(ME, epoch, 1, b"answer"))
+    world.mine(events.AnswerPart(ME, epoch, 1, 0, 1, b"answer"), events.ChallengeAnswered(ME, epoch, 1))
     assert not [it for it in world.tick(20) if isinstance(it, Prepare)]
+
+
+def parts_of(effects: list[Any], epoch: int) -> list[int]:
+    """Parts of the answer about receipt 0 that are submitted."""
+    submitted = [it.call for it in effects if isinstance(it, Submit)]
+    return [it.part for it in submitted if isinstance(it, AnswerChallenge) and it.epoch == epoch]
+
+
+def test_a_long_answer_is_given_in_parts_the_last_when_all_others_are_mined() -> None:
+    """No more than sixteen are on their way at once, and what completes the answer isn't estimated before it does."""
+    world, epoch, _ = committed_world()
+    world.parts = tuple(bytes([part]) for part in range(20))
+    world.mine(world.demanded(epoch, 0))
+    assert parts_of(world.tick(), epoch) == [*range(16)]
+    assert parts_of(world.tick(), epoch) == []
+    for part in range(16):
+        world.step(Mined(f"answer:{epoch}:0:{part}", TX, world.block + 1))
+    world.mine(*(events.AnswerPart(ME, epoch, 0, part, 20, b"") for part in range(16)))
+    assert parts_of(world.tick(), epoch) == [16, 17, 18]
+    world.mine(*(events.AnswerPart(ME, epoch, 0, part, 20, b"") for part in (16, 17, 18)))
+    (last,) = [it.call for it in world.tick() if isinstance(it, Submit)]
+    assert last == AnswerChallenge(ME, epoch, 0, 19, 20, bytes([19]))
+    world.mine(events.AnswerPart(ME, epoch, 0, 19, 20, b""), events.ChallengeAnswered(ME, epoch, 0))
+    assert not world.tick(20)
+
+
+def test_a_restarted_provider_gives_only_the_parts_that_the_chain_lacks() -> None:
+    """It packs anew, and goes on until `finish`, since the first part came in time."""
+    world, epoch, _ = committed_world()
+    world.parts = (b"0", b"1", b"2")
+    world.mine(world.demanded(epoch, 0))
+    assert parts_of(world.tick(), epoch) == [0, 1]
+    world.mine(events.AnswerPart(ME, epoch, 0, 1, 3, b"1"))
+    world.restart()
+    world.now_s += 12
+    assert parts_of(world.tick(), epoch) == [0]
+    world.mine(events.AnswerPart(ME, epoch, 0, 0, 3, b"0"))
+    assert parts_of(world.tick(), epoch) == [2]
+    world.now_s += 30
+    assert parts_of(world.tick(), epoch) == []
+
+
+def test_an_answer_packed_for_one_validator_is_not_given_to_another() -> None:
+    """Sealed to who asked before, it would be fraud to who asks now."""
+    world, epoch, _ = committed_world()
+    world.mine(world.demanded(epoch, 0, by=OTHER))
+    assert world.step(Prepared(epoch, 0, VALIDATOR, (b"sealed",))) == []
+
+
+def test_a_full_epoch_takes_no_more_work() -> None:
+    """What couldn't be shown on chain isn't made: the list holds no more receipts than an answer, those to come counted."""
+    world = ready()
+    made = world.book.epochs.by_epoch.setdefault(world.book.epochs.epoch_of_next(world.now_s), [])
+    made += [Digest(order.to_bytes(32)) for order in range(MAX_RECEIPTS_PER_EPOCH - 1)]
+    assert isinstance(world.receive(world.work())[0], Start)
+    refused = refusal(world.receive(world.work()))
+    assert (refused.code, refused.detail) == ("busy", "this epoch's receipts are full")
+
+
+def test_a_request_too_long_for_the_chain_is_refused() -> None:
+    """Its transcript could be demanded, and couldn't be shown."""
+    world = ready()
+    refused = refusal(world.receive(world.work(request=bytes(MAX_REQUEST_BYTES + 1))))
+    assert refused.code == "bad_request"
+    assert "couldn't be shown on chain" in refused.detail
 
 
 def test_a_challenge_is_sealed_to_the_validators_newest_key() -> None:
     """The key of its last ask, of whatever epoch: in the open only for a validator that never asked."""
     world, epoch, _ = committed_world()
     world.receive(world.ask(epoch, 0))
-    world.mine(events.Challenged(VALIDATOR, ME, epoch, 0, int(world.now_s) + 10))
+    world.mine(world.demanded(epoch, 0))
     assert find(world.tick(), Prepare).seal_to == SEAL_TO
 
 
 def test_the_list_itself_can_be_challenged() -> None:
     """Index EPOCH_LIST asks for all receipts and no transcript."""
     world, epoch, finished = committed_world()
-    world.mine(events.Challenged(VALIDATOR, ME, epoch, EPOCH_LIST, int(world.now_s) + 10))
+    world.mine(world.demanded(epoch, EPOCH_LIST))
     prepare = find(world.tick(), Prepare)
     assert prepare.order is None
     assert prepare.receipts == tuple(it.receipt for it in finished)
@@ -635,17 +702,17 @@ def test_the_list_itself_can_be_challenged() -> None:
 def test_an_answer_that_does_not_exist_is_noted() -> None:
     """What can't be shown on chain is told to the operator, and not submitted."""
     world, epoch, _ = committed_world()
-    assert find(world.step(Prepared(epoch, 0, None)), Noted).what == "unanswerable"
+    assert find(world.step(Prepared(epoch, 0, VALIDATOR, ())), Noted).what == "unanswerable"
 
 
 def test_old_challenges_are_left_alone() -> None:
     """A challenge past its deadline, or of an epoch that is forgotten or unknown, asks for nothing."""
     world, epoch, _ = committed_world()
     world.mine(
-        events.Challenged(VALIDATOR, ME, epoch, 0, int(world.now_s) - 5),
-        events.Challenged(VALIDATOR, ME, epoch + 7, 0, int(world.now_s) + 50),
-        events.Challenged(VALIDATOR, ME, epoch, 99, int(world.now_s) + 50),
-        events.Challenged(VALIDATOR, OTHER, epoch, 0, int(world.now_s) + 50),
+        msgspec.structs.replace(world.demanded(epoch, 0), deadline_s=int(world.now_s) - 5),
+        world.demanded(epoch + 7, 0),
+        world.demanded(epoch, 99),
+        msgspec.structs.replace(world.demanded(epoch, 0), provider=OTHER),
     )
     assert not [it for it in world.tick() if isinstance(it, Prepare)]
 

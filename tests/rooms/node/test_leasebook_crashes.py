@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from clusterai.ledger.core import events
 from clusterai.ledger.core.calls import CommitEpoch, Mined, Submit
 from clusterai.node.core.leases import Produced, Start
 from clusterai.protocol import canonical
@@ -13,9 +12,7 @@ from clusterai.runtime.machine import Received, Send
 from tests.rooms.node.leaseworld import (
     EPOCH_S,
     GATEWAY,
-    ME,
     TX,
-    VALIDATOR,
     WINDOW_S,
     Crash,
     World,
@@ -91,7 +88,7 @@ class Life:
         self.mail()
         epoch = min(self.committed)
         world.receive(world.ask(epoch, 0))
-        world.mine(events.Challenged(VALIDATOR, ME, epoch, 0, int(world.now_s) + 10))
+        world.mine(world.demanded(epoch, 0))
         world.tick()
         self.mail()
         world.mine(seconds=WINDOW_S)

@@ -1,13 +1,21 @@
 """What a node keeps and reads: transcripts, the chain's story, the configuration, its status."""
 
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from clusterai.audit.adapters.sealing import SealKey
-from clusterai.audit.core.opening import ListOpening, ReceiptOpening, unpack_answer
+from clusterai.audit.core.opening import (
+    MAX_PART_BYTES,
+    MAX_PARTS,
+    MAX_REQUEST_BYTES,
+    ListOpening,
+    ReceiptOpening,
+    unpack_answer,
+)
 from clusterai.ledger.adapters.follower import Cursor
 from clusterai.ledger.core import events
 from clusterai.node.adapters.chainlog import ChainLog, OtherNetwork
@@ -18,8 +26,14 @@ from clusterai.node.config import BadConfig, load_config
 from clusterai.node.core.leases import OpenEpoch, Prepare
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Address, Digest
-from clusterai.protocol.messages import Answer, AskEpoch, EpochOpened, Transcript
-from clusterai.protocol.statements import Order, Receipt
+from clusterai.protocol.messages import (
+    MAX_RECEIPTS_PER_EPOCH,
+    Answer,
+    AskEpoch,
+    EpochOpened,
+    Transcript,
+)
+from clusterai.protocol.statements import EPOCH_LIST, Order, Receipt
 from tests.rooms.node.statuses import status
 
 SECRET = b"s" * 32
@@ -33,6 +47,16 @@ def order(number: int) -> Digest:
 def transcript(number: int = 1, size: int = 100) -> Transcript:
     it = Order(ADDRESS, ADDRESS, DIGEST, DIGEST, DIGEST, 1, 2, 7, 99, order(number))
     return Transcript(it, bytes(65), "inference", b"what was asked" * size, Answer((1, 2, 3), "stop"))
+
+
+def unlike(number: int) -> Receipt:
+    """A receipt that nothing in the others makes shorter, of the most bytes."""
+    noise = Random(number)
+    digest = [noise.randbytes(32) for _ in range(3)]
+    address = [noise.randbytes(20) for _ in range(2)]
+    return Receipt(
+        digest[0], address[0], address[1], digest[1], digest[2], 2**32 - 1, 2**32 - 1, 2**63 - 1, 2**40 - 1
+    )
 
 
 def receipt(number: int) -> Receipt:
@@ -126,18 +150,50 @@ def test_an_opening_stays_within_a_frame(tmp_path: Path) -> None:
 
 
 def test_answers_for_the_chain(tmp_path: Path) -> None:
-    """A receipt or the list, sealed or in the open; None for what isn't there or doesn't fit."""
+    """A receipt or the list, sealed or in the open, in as many parts as it takes; none for what isn't there."""
     vault = Vault(tmp_path / "v.sqlite", SECRET)
     vault.put(4, order(1), transcript(1))
     key = SealKey.fresh()
     receipts = (receipt(1), receipt(2))
-    one = prepared(vault, Prepare(4, 0, receipts, order(1), key.public)).answer
-    assert isinstance(unpack_answer(one or b"", key.unseal), ReceiptOpening)
-    whole = prepared(vault, Prepare(4, 2**32 - 1, receipts, None, None)).answer
-    assert unpack_answer(whole or b"", key.unseal) == ListOpening(receipts)
-    assert prepared(vault, Prepare(4, 1, receipts, order(2), None)).answer is None
-    many = tuple(receipt(number * 2**200 + number**9) for number in range(3_000))
-    assert prepared(vault, Prepare(4, 2**32 - 1, many, None, None)).answer is None
+    one = prepared(vault, Prepare(4, 0, ADDRESS, receipts, order(1), key.public))
+    assert isinstance(unpack_answer(one.parts, key.unseal), ReceiptOpening)
+    whole = prepared(vault, Prepare(4, EPOCH_LIST, ADDRESS, receipts, None, None)).parts
+    assert unpack_answer(whole, key.unseal) == ListOpening(receipts)
+    assert prepared(vault, Prepare(4, 1, ADDRESS, receipts, order(2), None)).parts == ()
+    vault.close()
+
+
+def test_the_longest_list_fits_the_chain(tmp_path: Path) -> None:
+    """8,192 receipts in which nothing repeats; a provider that died half way gives parts that fit those before."""
+    vault = Vault(tmp_path / "v.sqlite", SECRET)
+    key = SealKey.fresh()
+    many = tuple(unlike(number) for number in range(MAX_RECEIPTS_PER_EPOCH))
+    demand = Prepare(4, EPOCH_LIST, ADDRESS, many, None, key.public)
+    first = prepared(vault, demand).parts
+    assert 1 < len(first) <= MAX_PARTS
+    assert max(map(len, first)) <= MAX_PART_BYTES
+    again = prepared(vault, msgspec.structs.replace(demand, seal_to=None)).parts
+    mixed = [*first[:20], *again[20:]]
+    assert unpack_answer(mixed, key.unseal) == ListOpening(many)
+    vault.close()
+
+
+def test_the_longest_transcript_fits_the_chain(tmp_path: Path) -> None:
+    """The longest request that is taken, and an answer of the most tokens, each of the most bytes."""
+    vault = Vault(tmp_path / "v.sqlite", SECRET)
+    longest = msgspec.structs.replace(
+        transcript(1),
+        request=Random(7).randbytes(MAX_REQUEST_BYTES),
+        answer=Answer((2**24,) * 131_072, "x" * 16),
+    )
+    vault.put(4, order(1), longest)
+    many = tuple(receipt(number) for number in range(MAX_RECEIPTS_PER_EPOCH))
+    parts = prepared(vault, Prepare(4, 1, ADDRESS, many, order(1), None)).parts
+    assert len(parts) <= MAX_PARTS
+    assert max(map(len, parts)) <= MAX_PART_BYTES
+    opening = unpack_answer(parts, lambda _: None)
+    assert isinstance(opening, ReceiptOpening)
+    assert opening.transcript == longest
     vault.close()
 
 

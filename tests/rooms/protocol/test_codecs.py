@@ -2,6 +2,7 @@
 
 import contextlib
 import zlib
+from random import Random
 from typing import Any
 
 import msgspec
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from clusterai.audit.core.evidence import Bundle, Case, ListCase
 from clusterai.audit.core.opening import (
-    MAX_UNPACKED_BYTES,
+    MAX_PART_BYTES,
+    PART_BYTES,
     ForAnother,
     Opening,
     inflate,
@@ -127,13 +129,22 @@ def test_inflating_noise_is_bounded(data: bytes) -> None:
         plain = inflate(data)
     except Malformed:
         return
-    assert len(plain) <= MAX_UNPACKED_BYTES
+    assert len(plain) <= PART_BYTES
 
 
 def test_a_deflate_bomb_is_cut_off() -> None:
-    """24 kB that would inflate to 24 MB are refused after 4 MB."""
+    """24 kB that would inflate to 24 MB are refused after 24 kB; a full part isn't."""
     with pytest.raises(Malformed):
         inflate(zlib.compress(bytes(24_000_000), 9))
+    with pytest.raises(Malformed):
+        inflate(zlib.compress(bytes(PART_BYTES + 1), 9))
+    for full in (bytes(PART_BYTES), Random(1).randbytes(PART_BYTES)):
+        assert inflate(zlib.compress(full, 9)) == full
+
+
+def test_a_part_that_doesnt_deflate_fits_the_court() -> None:
+    """Noise grows by a few bytes; sealing and the mark take 49 more."""
+    assert len(zlib.compress(Random(1).randbytes(PART_BYTES), 9)) + 49 <= MAX_PART_BYTES
 
 
 @given(values(Opening), st.booleans())
@@ -152,7 +163,7 @@ def test_unpacking_noise_is_malformed_or_for_another(data: bytes) -> None:
     """The bytes of a challenge's answer come from an accused provider."""
     for opened in (None, data):
         try:
-            unpack_answer(data, lambda box, opened=opened: opened)
+            unpack_answer((data, data), lambda box, opened=opened: opened)
         except (Malformed, ForAnother):
             continue
 

@@ -1,11 +1,15 @@
 """The auditor among honest participants and bad weather: nobody is wronged."""
 
+import zlib
+from typing import cast
+
 import pytest
 from msgspec.structs import replace
 
+from clusterai.audit.adapters.sealing import SealKey
 from clusterai.ledger.core import calls, events
 from clusterai.protocol.messages import EpochOpened
-from clusterai.protocol.statements import EPOCH_LIST
+from clusterai.protocol.statements import EPOCH_LIST, Outcome
 from clusterai.runtime.machine import Unlinked
 from tests.rooms.validator.theatre import MODEL, RULES, Gateway, Provider, Stage
 
@@ -71,9 +75,9 @@ def test_a_slow_provider_is_waited_for() -> None:
     stage.serve(2)
     stage.commit()
     stage.provider.away = True
-    stage.play(25)
+    stage.play(20)
     stage.provider.away = False
-    stage.play(30)
+    stage.play(35)
     assert stage.cleared == 1
     assert not stage.told(events.Challenged)
 
@@ -103,6 +107,74 @@ def test_a_provider_cut_off_from_gateways_answers_on_chain() -> None:
     assert len(stage.told(events.ChallengeAnswered)) == 3
     assert not stage.told(events.Voted)
     assert stage.cleared == 1
+
+
+class CutsFine(Provider):
+    """Answers in parts as small as it likes; keeps some of them to itself until told."""
+
+    kept_back = 0
+
+    def give(self, epoch: int, index: int, packed: tuple[bytes, ...]) -> None:
+        """Every byte range of the opening is a part by itself, so it can be cut anywhere."""
+        plain = b"".join(zlib.decompress(self.box.unseal(part[1:]) or b"") for part in packed)
+        size = -(-len(plain) // 8)
+        pieces = [plain[at : at + size] for at in range(0, len(plain), size)]
+        fine = [b"\x00" + zlib.compress(piece) for piece in pieces]
+        for part in range(len(fine) - 1, self.kept_back - 1, -1):
+            call = calls.AnswerChallenge(self.owner.address, epoch, index, part, len(fine), fine[part])
+            self.stage.submit(self.hot, call)
+
+    @property
+    def box(self) -> SealKey:
+        return self.stage.seat.box
+
+
+def test_an_answer_is_put_together_from_its_parts() -> None:
+    """Eight parts in the open, the last first; the validator keeps them until the answer is deep enough, and no longer."""
+    stage = Stage(CutsFine)
+    stage.serve(2)
+    stage.commit()
+    stage.provider.away = True
+    stage.play(58)
+    assert len(stage.told(events.AnswerPart)) == 24
+    assert len(stage.told(events.ChallengeAnswered)) == 3
+    assert stage.cleared == 1
+    docket = stage.seat.machine.docket(stage.provider.owner.address, max(stage.provider.epochs))
+    assert docket is not None
+    assert all(challenge.answered and not challenge.parts for challenge in docket.challenges.values())
+
+
+def test_a_missing_part_is_no_answer() -> None:
+    """Seven of eight parts, all of them right, show nothing; past the finish that is withholding."""
+    stage = Stage(CutsFine)
+    cast("CutsFine", stage.provider).kept_back = 1
+    stage.serve(2)
+    stage.commit()
+    stage.provider.away = True
+    stage.play(58)
+    (convicted,) = stage.told(events.Convicted)
+    assert convicted.outcome == Outcome.WITHHELD
+    assert len(stage.told(events.AnswerPart)) == 21
+    assert "7 parts of an answer" in stage.seat.noted("accused")[0].detail
+
+
+def test_undone_parts_must_come_again() -> None:
+    """A reorganisation takes the last part away: nothing is answered until it is mined again."""
+    stage = Stage(CutsFine)
+    stage.serve(1)
+    stage.commit()
+    stage.provider.away = True
+    while not stage.told(events.ChallengeAnswered):
+        stage.play(1)
+    (docket,) = stage.seat.machine.open_dockets()
+    (index, challenge), *_ = [it for it in docket.challenges.items() if it[1].answered]
+    stage.reorganise(challenge.answered_block - 1)
+    assert not challenge.answered
+    assert not challenge.parts
+    stage.provider.challenged(challenge.by, docket.commitment.epoch, index)
+    stage.play(30)
+    assert stage.cleared == 1
+    assert not stage.told(events.Voted)
 
 
 def test_a_provider_that_never_heard_of_the_validator_answers_in_the_open() -> None:

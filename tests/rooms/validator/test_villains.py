@@ -120,7 +120,24 @@ class AnswersGarbage(HidesTranscript):
     """Answers the challenge in time, with noise."""
 
     def challenged(self, by: Address, epoch: int, index: int) -> None:
-        call = calls.AnswerChallenge(self.owner.address, epoch, index, b"\x00 nothing to see here")
+        self.give(epoch, index, (b"\x00 nothing to see here",))
+
+
+class AnswersMostly(HidesTranscript):
+    """Answers the challenge in two parts, and the second is noise."""
+
+    def give(self, epoch: int, index: int, packed: tuple[bytes, ...]) -> None:
+        super().give(epoch, index, (packed[0], b"\x00 and so on"))
+
+    def challenged(self, by: Address, epoch: int, index: int) -> None:
+        Provider.challenged(self, by, epoch, index)
+
+
+class AnswersHalf(HidesTranscript):
+    """Begins to answer in time, and never gets to the end."""
+
+    def challenged(self, by: Address, epoch: int, index: int) -> None:
+        call = calls.AnswerChallenge(self.owner.address, epoch, index, 0, 2, b"\x00 well, let me see")
         self.stage.submit(self.hot, call)
 
 
@@ -169,11 +186,12 @@ FRAUDS = (
     AsksOverCap,
     Overcharges,
     AnswersGarbage,
+    AnswersMostly,
     AnswersAnother,
     ForgesOrders,
     Mislabels,
 )
-WITHHOLDERS = (HidesTranscript, ChangesTokensLater)
+WITHHOLDERS = (HidesTranscript, AnswersHalf, ChangesTokensLater)
 
 
 @pytest.mark.parametrize("villain", FRAUDS)

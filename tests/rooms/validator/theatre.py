@@ -176,7 +176,12 @@ class Provider:
         )
         to = self.seals.get(by)
         packed = pack_answer(opening, None if to is None else lambda plain: seal(plain, to))
-        self.stage.submit(self.hot, calls.AnswerChallenge(self.owner.address, epoch, index, packed))
+        self.give(epoch, index, packed)
+
+    def give(self, epoch: int, index: int, packed: tuple[bytes, ...]) -> None:
+        for part, sealed in enumerate(packed):
+            call = calls.AnswerChallenge(self.owner.address, epoch, index, part, len(packed), sealed)
+            self.stage.submit(self.hot, call)
 
 
 class Gateway:

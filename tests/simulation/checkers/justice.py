@@ -27,13 +27,20 @@ Place = tuple[Address, int, int]
 class Demand:
     """An open challenge, and for how long its provider could have answered."""
 
-    __slots__ = ("answered", "best_s", "deadline_s", "since_s")
+    __slots__ = ("answered", "begun", "best_s", "deadline_s", "finish_s", "since_s")
 
-    def __init__(self, deadline_s: int) -> None:
+    def __init__(self, deadline_s: int, finish_s: int) -> None:
         self.deadline_s = deadline_s
+        self.finish_s = finish_s
+        self.begun = False
         self.answered = False
         self.since_s = -1
         self.best_s = 0
+
+    @property
+    def closes_s(self) -> int:
+        """Who began to answer in time has until `finish_s`."""
+        return self.finish_s if self.begun else self.deadline_s
 
 
 class JusticeDone(OfBlocks):
@@ -87,8 +94,12 @@ class JusticeDone(OfBlocks):
 
     def event(self, event: Any, timestamp_s: int) -> None:
         match event:
-            case events.Challenged(_, provider, epoch, index, deadline_s):
-                self.demands[provider, epoch, index] = Demand(deadline_s)
+            case events.Challenged(_, provider, epoch, index, deadline_s, finish_s):
+                self.demands[provider, epoch, index] = Demand(deadline_s, finish_s)
+            case events.AnswerPart(provider, epoch, index):
+                demand = self.demands[provider, epoch, index]
+                require(timestamp_s <= demand.closes_s, "a part that counts is in time", provider, index)
+                demand.begun = True
             case events.ChallengeAnswered(provider, epoch, index):
                 self.demands[provider, epoch, index].answered = True
             case events.Voted(validator, provider, epoch, index, outcome, evidence):
@@ -110,7 +121,7 @@ class JusticeDone(OfBlocks):
         """Note who can reach the chain now."""
         require(not self._slashed, "the honest are never slashed", *self._slashed)
         for (provider, _, _), demand in self.demands.items():
-            if demand.answered or timestamp_s > demand.deadline_s:
+            if demand.answered or timestamp_s > demand.closes_s:
                 continue
             process = self._processes.get(provider)
             if process is None or process.machine is None or self.chain.is_away(process):
@@ -127,7 +138,7 @@ class JusticeDone(OfBlocks):
         require(bool(agreeing), "a conviction follows votes", provider, epoch, index)
         if outcome == Outcome.WITHHELD:
             demand = self.demands.get(place)
-            if demand is None or demand.answered or timestamp_s <= demand.deadline_s:
+            if demand is None or demand.answered or timestamp_s <= demand.closes_s:
                 require(False, "withheld is what was demanded, unanswered, past its deadline", *place)
             elif provider not in self._villains:
                 require(

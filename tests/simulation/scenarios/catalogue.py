@@ -7,20 +7,27 @@ crowd            more of everybody
 died-mid-stream  a provider is killed while it streams
 prices-move      offers change while orders are on their way
 away-PART        gateway, validators or the chain away for long
+cut-off          a thousand receipts and a very long transcript, and no gateway to open them over
 villain-NAME     one cheat, and what becomes of it
 """
 
 from functools import partial
 
+import msgspec
+
+from clusterai.ledger.core import events
 from clusterai.protocol.ids import Address
+from clusterai.protocol.statements import EPOCH_LIST
 from clusterai.runtime.simulator import Fault
+from clusterai.work.inference import Generation, Sampling
 from tests.simulation.play import Checkers, Scenario
 from tests.simulation.villains.gateways import DoubleSpender
 from tests.simulation.villains.providers import CHEATS
 from tests.simulation.villains.validators import FalseAccuser, LazyValidator
-from tests.simulation.world.chain import ADDRESSES
+from tests.simulation.world import engine
+from tests.simulation.world.chain import ADDRESSES, RULES
 from tests.simulation.world.providers import CREDIT_WEI
-from tests.simulation.world.world import Shape, World
+from tests.simulation.world.world import STAKE_WEI, Shape, World
 
 ALL = tuple(Fault)
 MILD = (Fault.DUPLICATION, Fault.DELAY, Fault.CUT, Fault.COMPACTION, Fault.SKEW, Fault.LATE_BLOCKS)
@@ -182,6 +189,41 @@ def away(who: str, seconds: float, world: World) -> None:
     world.settle()
 
 
+def cut_off(world: World) -> None:
+    """A thousand receipts in one epoch; before it is drawn, every gateway goes away until nobody can be challenged."""
+    world.simulation.run(CROWDED.epoch_s)
+    client = world.clients[0]
+    for number in range(CROWD):
+        prompt = (number, *range(LONG_PROMPT)) if number == 0 else (number, 7, 7)
+        generation = Generation(engine.MODEL, prompt, Sampling(seed=number), max_tokens=8)
+        client.want(generation, 0.5 + 45 * number / CROWD)
+    world.simulation.run(CROWDED.epoch_s + 2, until=lambda: client.satisfied)
+    for gateway in world.gateways:
+        world.simulation.kill(gateway.process, CROWDED.window_s)
+    world.simulation.run(CROWDED.window_s)
+    world.heal()
+    world.settle()
+
+
+def shown_on_chain(world: World, checkers: Checkers) -> None:
+    """It was asked on chain for the list and for the long transcript, showed both in parts, and keeps its stake."""
+    gains_nothing(world, checkers)
+    told = [event for block in world.chain.blocks for event in block.events]
+    counts = {it.epoch: it.count for it in told if isinstance(it, events.EpochCommitted)}
+    crowded = next(epoch for epoch, count in counts.items() if count == CROWD)
+    answered = {(it.epoch, it.index) for it in told if isinstance(it, events.ChallengeAnswered)}
+    parts = {(it.epoch, it.index): it.parts for it in told if isinstance(it, events.AnswerPart)}
+    for index in (0, EPOCH_LIST):
+        assert (crowded, index) in answered, f"{index} of epoch {crowded} was not shown: {answered}"
+        assert parts[crowded, index] > 4, f"{index} fits {parts[crowded, index]} parts"
+    stake_wei = world.ledger.twin.registry.participant(world.providers[0].party.address).stake
+    assert stake_wei == STAKE_WEI, "it keeps its stake"
+    assert not any(isinstance(it, events.Voted) for it in told), "nobody even voted"
+
+
+CROWD, LONG_PROMPT = 1_000, 60_000
+CROWDED = msgspec.structs.replace(RULES, epoch_s=60, audit_rate_ppm=1_000_000)
+
 BUSY = Shape(requests=50)
 
 SCENARIOS: dict[str, Scenario] = {
@@ -197,6 +239,13 @@ SCENARIOS: dict[str, Scenario] = {
     "away-gateway": Scenario(kinds=MILD, share=0.2, script=partial(away, "gateway", 120)),
     "away-validators": Scenario(kinds=MILD, share=0.2, script=partial(away, "validators", 150)),
     "away-chain": Scenario(kinds=MILD, share=0.2, script=partial(away, "chain", 50)),
+    "cut-off": Scenario(
+        kinds=(),
+        shape=Shape(providers=1, validators=2, clients=1, requests=0),
+        rules=CROWDED,
+        script=cut_off,
+        verdict=shown_on_chain,
+    ),
     **{
         f"villain-{name}": Scenario(
             kinds=TAME, share=0.4, shape=BUSY, makers={"provider-0": cheat}, verdict=caught

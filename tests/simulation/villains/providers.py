@@ -7,6 +7,7 @@ OverclaimsUsage  more tokens on the receipt, and on the commitment, than were ma
 Overcharges      the whole of the order's cap on the receipt, whatever was used of it
 ReplaysReceipt   an old receipt counted again in a new epoch
 HidesTranscript  opens nothing: neither to validators nor on chain
+GivesHalf        opens nothing to validators, and on chain half of the parts that it announced
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -102,7 +103,7 @@ class Forger(Cheat):
                 forged = self.forged(ask.epoch, receipts)
                 signatures = tuple(self.sign(receipt) for receipt in forged)
                 return msgspec.structs.replace(effect, receipts=forged, signatures=signatures)
-            case Prepare(epoch, _, receipts):
+            case Prepare(epoch, _, _, receipts):
                 return msgspec.structs.replace(effect, receipts=self.forged(epoch, receipts))
             case _:
                 return effect
@@ -174,6 +175,15 @@ class HidesTranscript(Cheat):
         return None if hidden else effect
 
 
+class GivesHalf(HidesTranscript):
+    def change(self, book: LeaseBook, effect: Any) -> Any:
+        match effect:
+            case Submit(key, AnswerChallenge(parts=parts) as call):
+                return Submit(key, msgspec.structs.replace(call, parts=2 * parts))
+            case _:
+                return super().change(book, effect)
+
+
 CHEATS: dict[str, type[Provider]] = {
     it.__name__: it
     for it in (
@@ -184,5 +194,6 @@ CHEATS: dict[str, type[Provider]] = {
         Overcharges,
         ReplaysReceipt,
         HidesTranscript,
+        GivesHalf,
     )
 }

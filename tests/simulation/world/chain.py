@@ -22,8 +22,8 @@ ADDRESSES = Addresses(
 
 RULES = Rules(
     epoch_s=15,
-    window_s=240,
-    unbond_delay_s=480,
+    window_s=360,
+    unbond_delay_s=720,
     audit_rate_ppm=400_000,
     bounty_bps=5_000,
     answer_s=60,

@@ -68,6 +68,12 @@ class Client:
         walks_us = int(random.expovariate(1) * 3 * SECOND_US) + 1 if random.random() < 0.1 else 0
         return Request(number, generation, random.random() < 0.5, walks_us)
 
+    def want(self, generation: Generation, in_s: float) -> None:
+        """One request more, so many seconds from now."""
+        request = Request(len(self.requests), generation, streamed=False, walks_us=0)
+        self.requests.append(request)
+        self.world.simulation.timeline.after(1 + int(in_s * SECOND_US), self._ask, request)
+
     def _ask(self, request: Request) -> None:
         if request.state in ("done", "abandoned", "asked"):
             return

@@ -1,11 +1,12 @@
 """A provider of the simulated network: the LeaseBook, an engine that streams, and files that outlive crashes."""
 
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from clusterai.audit.core.opening import TooLong, open_list, open_receipt, pack_answer
+from clusterai.audit.core.opening import open_list, open_receipt, pack_answer
 from clusterai.ledger.core.calls import Submit
 from clusterai.market.core.directory import Directory
 from clusterai.node.core.leasebook import LeaseBook, Terms
@@ -197,14 +198,11 @@ class Provider:
         self.world.simulation.send(self.process, effect.gateway, relay)
 
     def _prepare(self, effect: Prepare) -> None:
-        to = effect.seal_to
-        packed: bytes | None = None
-        try:
-            if effect.order is None:
-                packed = pack_answer(open_list(effect.receipts), None)
-            elif (transcript := self.transcript(effect.epoch, effect.order)) is not None:
-                opening = open_receipt(effect.receipts, effect.index, transcript)
-                packed = pack_answer(opening, None if to is None else lambda plain: seal(to, plain))
-        except TooLong:
-            pass
-        self.process.post(self._random.randint(100, 50_000), Prepared(effect.epoch, effect.index, packed))
+        sealer = None if effect.seal_to is None else partial(seal, effect.seal_to)
+        parts: tuple[bytes, ...] = ()
+        if effect.order is None:
+            parts = pack_answer(open_list(effect.receipts), sealer)
+        elif (transcript := self.transcript(effect.epoch, effect.order)) is not None:
+            parts = pack_answer(open_receipt(effect.receipts, effect.index, transcript), sealer)
+        prepared = Prepared(effect.epoch, effect.index, effect.validator, parts)
+        self.process.post(self._random.randint(100, 50_000), prepared)

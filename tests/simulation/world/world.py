@@ -48,7 +48,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     clients: int = 3
     requests: int = 20
     busy_s: int = 240
-    settle_s: int = 1_200
+    settle_s: int = 1_800
     block_s: int = 2
 
 

@@ -187,11 +187,14 @@ class Challenge(_Call, frozen=True):
 
 
 class AnswerChallenge(_Call, frozen=True):
-    """Court: the provider's sealed opening of a challenged receipt, on chain for all validators."""
+    """Court: one part of the provider's sealed opening of what was challenged, on chain for all validators. The first
+    part that is mined binds `parts`."""
 
     provider: Address
     epoch: int
     index: int
+    part: int
+    parts: int
     sealed: bytes
 
 

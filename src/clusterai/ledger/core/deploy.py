@@ -62,7 +62,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         unbond_delay_s: seconds for which stake that is being taken out can still be slashed; above window_s.
         audit_rate_ppm: share of receipts that is drawn, in millionths; 1 to 10**6.
         bounty_bps: share of a slashed stake for the finder, in ten-thousandths; at most 5000.
-        answer_s: seconds for answering a challenge; at most a quarter of window_s.
+        answer_s: seconds for beginning to answer a challenge, and again for the rest of the answer; at most a sixth of
+            window_s, and long enough for the chain to take 64 parts of a million gas.
         challenge_bond_wei: what an answered challenge pays to the provider; at most 1000 tokens.
         supply_wei: all tokens that will ever exist.
         audits: how leases are audited.

@@ -189,18 +189,31 @@ class EpochCleared(_Event, frozen=True):
 
 
 class Challenged(_Event, frozen=True):
+    """The answer's first part must come by `deadline_s`, and once it came, all others by `finish_s`."""
+
     validator: Address
     provider: Address
     epoch: int
     index: int
     deadline_s: int
+    finish_s: int
 
 
-class ChallengeAnswered(_Event, frozen=True):
+class AnswerPart(_Event, frozen=True):
     provider: Address
     epoch: int
     index: int
+    part: int
+    parts: int
     sealed: bytes
+
+
+class ChallengeAnswered(_Event, frozen=True):
+    """All parts came; told behind the last one's `AnswerPart`."""
+
+    provider: Address
+    epoch: int
+    index: int
 
 
 class Equivocated(_Event, frozen=True):
@@ -243,6 +256,7 @@ Event = (
     | Convicted
     | EpochCleared
     | Challenged
+    | AnswerPart
     | ChallengeAnswered
     | Equivocated
     | Funded

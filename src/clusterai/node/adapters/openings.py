@@ -37,16 +37,19 @@ def opened(vault: Vault, me: Address, effect: OpenEpoch) -> Relay:
 
 
 def prepared(vault: Vault, effect: Prepare) -> Prepared:
-    """The answer to a challenge as the Court takes it."""
+    """The answer to a challenge in parts as the Court takes them."""
+    return Prepared(effect.epoch, effect.index, effect.validator, _parts(vault, effect))
+
+
+def _parts(vault: Vault, effect: Prepare) -> tuple[bytes, ...]:
     to = effect.seal_to
     sealer = None if to is None else partial(seal, to=to)
     try:
         if effect.order is None:
-            return Prepared(effect.epoch, effect.index, pack_answer(open_list(effect.receipts), sealer))
+            return pack_answer(open_list(effect.receipts), sealer)
         transcript = vault.get(effect.epoch, effect.order)
         if transcript is None:
-            return Prepared(effect.epoch, effect.index, None)
-        opening = open_receipt(effect.receipts, effect.index, transcript)
-        return Prepared(effect.epoch, effect.index, pack_answer(opening, sealer))
+            return ()
+        return pack_answer(open_receipt(effect.receipts, effect.index, transcript), sealer)
     except TooLong:
-        return Prepared(effect.epoch, effect.index, None)
+        return ()

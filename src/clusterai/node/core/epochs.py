@@ -42,6 +42,8 @@ from clusterai.runtime.machine import Save
 COMMIT_AFTER_S = 1
 """After an epoch's end: our clock and the chain's may differ a little."""
 RETRY_S = 10.0
+PARTS_AT_ONCE = 16
+"""Parts of answers on their way: so many transactions of one sender any node holds."""
 ASK_AGAIN_S = 0.5
 """A validator that asks for the same epoch more often than this is not answered: sealing costs us more than asking."""
 
@@ -53,6 +55,23 @@ class Committed(msgspec.Struct, frozen=True):
     count: int
     at_s: int | None = None
     beacon: Digest | None = None
+
+
+class Demand(msgspec.Struct, frozen=True):
+    """A challenge on chain, and which parts of the answer it shows: a bit each.
+
+    Attributes:
+        block: in which it was mined.
+    """
+
+    challenge: events.Challenged
+    block: int
+    received: int = 0
+
+    @property
+    def closes_s(self) -> int:
+        """The last second in which a part counts."""
+        return self.challenge.finish_s if self.received else self.challenge.deadline_s
 
 
 class Epochs:
@@ -93,8 +112,10 @@ class Epochs:
         self._committed: dict[int, Committed] = {}
         """of epochs not yet forgotten"""
         self._newest: dict[str, int] = {}
-        self._challenges: dict[tuple[int, int], tuple[events.Challenged, int] | None] = {}
-        """by epoch and index, with the block; None once answered"""
+        self._demands: dict[tuple[int, int], Demand | None] = {}
+        """by epoch and index; None once answered"""
+        self._answers: dict[tuple[int, int], tuple[bytes, ...]] = {}
+        """packed, until the chain shows them or it is too late"""
         self._pending: dict[str, int | None] = {}
         self._not_before_s: dict[str, float] = {}
         self._asked_at_s: dict[tuple[Address, int, Address], float] = {}
@@ -124,8 +145,9 @@ class Epochs:
                     del self.lists[old]
                 for old in [it for it in self._committed if it <= epoch]:
                     del self._committed[old]
-                for challenge in [it for it in self._challenges if it[0] <= epoch]:
-                    del self._challenges[challenge]
+                for place in [it for it in self._demands if it[0] <= epoch]:
+                    del self._demands[place]
+                    self._answers.pop(place, None)
             case Spent(order, expires_s):
                 self.spent[Digest(order)] = expires_s
             case _:
@@ -173,9 +195,16 @@ class Epochs:
             case events.Challenged(_, provider, epoch, index) if (
                 provider == self._me and epoch > self.forgotten
             ):
-                self._chain.put(self._challenges, (epoch, index), (event, self._chain.block + 1))
+                self._chain.put(self._demands, (epoch, index), Demand(event, self._chain.block + 1))
+                self._answers.pop((epoch, index), None)
+            case events.AnswerPart(provider, epoch, index, part) if provider == self._me:
+                demand = self._demands.get((epoch, index))
+                if demand is not None:
+                    shown = msgspec.structs.replace(demand, received=demand.received | 1 << part)
+                    self._chain.put(self._demands, (epoch, index), shown)
             case events.ChallengeAnswered(provider, epoch, index) if provider == self._me:
-                self._chain.put(self._challenges, (epoch, index), None)
+                self._chain.put(self._demands, (epoch, index), None)
+                self._answers.pop((epoch, index), None)
             case events.Block(number, timestamp_s):
                 for epoch, it in list(self._committed.items()):
                     if it.at_s is None:
@@ -237,43 +266,69 @@ class Epochs:
 
     def _answer(self, now_s: float) -> list[Any]:
         effects: list[Any] = []
-        for (epoch, index), demanded in self._challenges.items():
-            if demanded is None:
-                continue
-            challenge, block = demanded
+        for (epoch, index), demand in self._demands.items():
             # Not before a reorganisation can put another validator's challenge in the place of this one: the answer
             # would still be mined, and be unreadable to that validator, who must take it for fraud.
-            if self._chain.block < block + self._confirmations:
+            if demand is None or self._chain.block < demand.block + self._confirmations:
                 continue
-            key = f"answer:{epoch}:{index}"
-            late = self._chain.time_s(now_s) > challenge.deadline_s
-            if late or epoch not in self.lists or not self._free(key, now_s):
+            if self._chain.time_s(now_s) > demand.closes_s:
+                self._answers.pop((epoch, index), None)
                 continue
-            if index != EPOCH_LIST and index >= len(self.lists[epoch]):
+            orders = self.lists.get(epoch, ())
+            if not orders or (index != EPOCH_LIST and index >= len(orders)):
                 continue
-            self._not_before_s[key] = now_s + RETRY_S
-            orders = self.lists[epoch]
-            effects.append(
-                Prepare(
-                    epoch,
-                    index,
-                    tuple(self.made[order].receipt for order in orders),
-                    None if index == EPOCH_LIST else orders[index],
-                    self._seal_to.get(challenge.validator),
-                )
+            parts = self._answers.get((epoch, index))
+            effects += (
+                self._prepare(epoch, index, demand, now_s)
+                if parts is None
+                else self._give(epoch, index, demand, parts, now_s)
             )
         return effects
 
-    def prepared(self, event: Prepared) -> list[Any]:
-        key = f"answer:{event.epoch}:{event.index}"
-        if event.answer is None:
+    def _prepare(self, epoch: int, index: int, demand: Demand, now_s: float) -> list[Any]:
+        key = f"prepare:{epoch}:{index}"
+        if not self._free(key, now_s):
+            return []
+        self._not_before_s[key] = now_s + RETRY_S
+        orders = self.lists[epoch]
+        return [
+            Prepare(
+                epoch,
+                index,
+                demand.challenge.validator,
+                tuple(self.made[order].receipt for order in orders),
+                None if index == EPOCH_LIST else orders[index],
+                self._seal_to.get(demand.challenge.validator),
+            )
+        ]
+
+    def prepared(self, event: Prepared, now_s: float) -> list[Any]:
+        demand = self._demands.get((event.epoch, event.index))
+        if not event.parts:
             return [
                 Noted("unanswerable", f"receipt {event.index} of epoch {event.epoch} can't be shown on chain")
             ]
-        if key in self._pending:
-            return []
-        self._pending[key] = None
-        return [Submit(key, AnswerChallenge(self._me, event.epoch, event.index, event.answer))]
+        if demand is None or demand.challenge.validator != event.validator:
+            return []  # answered meanwhile, and maybe demanded by another, who couldn't read this one
+        self._answers[event.epoch, event.index] = event.parts
+        return self._give(event.epoch, event.index, demand, event.parts, now_s)
+
+    def _give(
+        self, epoch: int, index: int, demand: Demand, parts: tuple[bytes, ...], now_s: float
+    ) -> list[Any]:
+        """The parts that the chain doesn't show. What completes an answer costs more than the chain estimates before it
+        is the last, so one waits until the others are mined."""
+        missing = [part for part in range(len(parts)) if not demand.received >> part & 1]
+        due = missing if len(missing) == 1 else missing[:-1]
+        effects: list[Any] = []
+        for part in due:
+            key = f"answer:{epoch}:{index}:{part}"
+            room = sum(it.startswith("answer:") for it in self._pending) < PARTS_AT_ONCE
+            if room and self._free(key, now_s):
+                self._pending[key] = None
+                call = AnswerChallenge(self._me, epoch, index, part, len(parts), parts[part])
+                effects.append(Submit(key, call))
+        return effects
 
     def _forget(self, now_s: float) -> list[Any]:
         """Epochs from the oldest on, as long as nobody can ask for them: judged too late, or never to be committed."""

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import msgspec
 
+from clusterai.audit.core.opening import MAX_REQUEST_BYTES
 from clusterai.ledger.core import events
 from clusterai.ledger.core.calls import Mined, Reverted
 from clusterai.ledger.core.claims import ChannelMet, ClaimBook, Vouched
@@ -197,7 +198,7 @@ class LeaseBook:
                 self._draining = True
                 return self._announce()
             case Prepared():
-                return self.epochs.prepared(event)
+                return self.epochs.prepared(event, now_s)
             case Mined() | Reverted():
                 return [*self.claims.step(event, now_s), *self.epochs.outcome(event, now_s)]
             case Started():
@@ -321,6 +322,9 @@ class LeaseBook:
             return None, No("bad_request", f"let the order expire within {terms.most_ahead_s} s")
         if canonical.content_digest(work.request) != order.request:
             return None, No("bad_request", "the request isn't the one that the order names")
+        if len(work.request) > MAX_REQUEST_BYTES:
+            detail = f"a request of {len(work.request)} bytes couldn't be shown on chain, {MAX_REQUEST_BYTES} could"
+            return None, No("bad_request", detail)
         if self._draining:
             return None, No("shutting_down", "this provider shuts down", BUSY_RETRY_MS)
         if self.claims.barred:

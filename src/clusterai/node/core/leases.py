@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from clusterai.ledger.core import claims
 from clusterai.protocol.ids import Address, Digest
-from clusterai.protocol.messages import Answer, AskEpoch, ModelOffer, Transcript
+from clusterai.protocol.messages import MAX_RECEIPTS_PER_EPOCH, Answer, AskEpoch, ModelOffer, Transcript
 from clusterai.protocol.statements import (
     U32,
     U40,
@@ -57,11 +57,12 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """The bytes that answer a challenge, or None where they don't exist or don't fit."""
+    """The parts that answer a challenge; none where what is demanded doesn't exist or doesn't fit."""
 
     epoch: int
     index: int
-    answer: bytes | None
+    validator: Address
+    parts: tuple[bytes, ...]
 
 
 class Drain(msgspec.Struct, frozen=True):
@@ -113,10 +114,11 @@ class OpenEpoch(msgspec.Struct, frozen=True):
 
 
 class Prepare(msgspec.Struct, frozen=True):
-    """Pack the on-chain answer to a challenge; `Prepared` follows. `order` is None for the epoch's list."""
+    """Pack the on-chain answer to a validator's challenge; `Prepared` follows. `order` is None for the epoch's list."""
 
     epoch: int
     index: int
+    validator: Address
     receipts: tuple[Receipt, ...]
     order: Digest | None
     seal_to: bytes | None
@@ -166,7 +168,7 @@ class Committing(_Record, frozen=True):
     """The receipts of an epoch in commitment order: fixed before the chain hears of them."""
 
     epoch: U40
-    orders: Annotated[tuple[DigestBytes, ...], Meta(max_length=10_000)]
+    orders: Annotated[tuple[DigestBytes, ...], Meta(max_length=MAX_RECEIPTS_PER_EPOCH)]
 
 
 class Forgot(_Record, frozen=True):

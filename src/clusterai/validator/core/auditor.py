@@ -34,7 +34,7 @@ from clusterai.protocol.statements import (
     EPOCH_LIST,
 )
 from clusterai.runtime.machine import Linked, Received, Send, Started, Tick, Unlinked
-from clusterai.validator.core.docket import Docket
+from clusterai.validator.core.docket import Challenge, Docket
 from clusterai.validator.core.intents import Intents, name
 from clusterai.validator.core.memory import Memory
 from clusterai.validator.core.openings import Openings
@@ -202,14 +202,20 @@ class Auditor:
                 for docket in self.open_dockets():
                     if docket.beacon is None:
                         docket.beacon, docket.beacon_block = beacon, block
-            case events.Challenged(by, provider, epoch, index, deadline_s):
+            case events.Challenged(by, provider, epoch, index, deadline_s, finish_s):
                 docket = self._dockets.get((provider, epoch))
                 if docket is not None:
-                    docket.challenged(by, index, deadline_s, block)
-            case events.ChallengeAnswered(provider, epoch, index, sealed):
+                    docket.challenged(by, index, deadline_s, finish_s, block)
+            case events.AnswerPart(provider, epoch, index, part, _, sealed):
+                challenge = self._challenge_of(provider, epoch, index)
+                if challenge is not None:
+                    challenge.parts[part] = (block, sealed)
+            case events.ChallengeAnswered(provider, epoch, index):
                 docket = self._dockets.get((provider, epoch))
-                if docket is not None and not docket.closed:
-                    return self._openings.on_chain(docket, index, sealed, block)
+                challenge = self._challenge_of(provider, epoch, index)
+                if docket is not None and challenge is not None:
+                    challenge.answered, challenge.answered_block = True, block
+                    return [] if docket.closed else self._openings.on_chain(docket, index, challenge)
             case events.Voted(by, provider, epoch, index) if by == self._settings.me:
                 self._verdicts.on_chain[provider, epoch, index] = block
             case events.Voted(by, provider, epoch, index, outcome, evidence) if self._caught_up:
@@ -228,6 +234,8 @@ class Auditor:
         for docket in self.open_dockets():
             if docket.committed_at_s < 0:
                 docket.committed_at_s = timestamp_s
+        for docket in self._dockets.values():
+            docket.drop_parts(self.directory.block - self._settings.confirmations)
         if timestamp_s >= now_s - self._settings.lag_s:
             self._caught_up = True
         bonds = [effect for docket in self._dockets.values() for effect in self._recover_bonds(docket)]
@@ -247,10 +255,14 @@ class Auditor:
             for index, challenge in list(docket.challenges.items()):
                 if challenge.block > number:
                     del docket.challenges[index]
-                elif challenge.answered_block > number:
-                    challenge.answered, challenge.answered_block = False, -1
+                else:
+                    challenge.roll_back(number)
         self._verdicts.roll_back(number)
         self._intents.forget()
+
+    def _challenge_of(self, provider: Address, epoch: int, index: int) -> Challenge | None:
+        docket = self._dockets.get((provider, epoch))
+        return None if docket is None else docket.challenges.get(index)
 
     def _close(self, block: int, dockets: Iterable[Docket]) -> None:
         for docket in dockets:
@@ -343,7 +355,7 @@ class Auditor:
         """Demand on chain what nobody got over the gateways. Patience begins when this incarnation of ours began to
         ask, or a restart of the validator would be the provider's trouble."""
         rules, now_s = self._settings.rules, self.directory.time_s
-        last_s = docket.ends_s(rules.window_s) - 2 * rules.answer_s
+        last_s = docket.ends_s(rules.window_s) - 3 * rules.answer_s
         due_s = min(docket.drawn_at_s + self._settings.patience_s, last_s - self._settings.margin_s)
         if not due_s <= now_s <= last_s or EPOCH_LIST in docket.faults:
             return []
@@ -374,7 +386,7 @@ class Auditor:
             for index, challenge in docket.challenges.items()
             if challenge.by == self._settings.me
             and not challenge.answered
-            and self.directory.time_s > challenge.deadline_s
+            and self.directory.time_s > challenge.closes_s
             for effect in self._intents.submit(
                 f"bond:{name(c.provider, c.epoch, index)}:{challenge.round}",
                 calls.RecoverBond(c.provider, c.epoch, index),

@@ -7,7 +7,6 @@ committed ── beacon ──> drawn ── opened ──> checked ── weigh
 import msgspec
 
 from clusterai.audit.core.draw import drawn
-from clusterai.audit.core.opening import LIST_FITS
 from clusterai.audit.core.recount import Commitment, Fault
 from clusterai.protocol import merkle
 from clusterai.protocol.ids import Address, Digest
@@ -17,14 +16,31 @@ from clusterai.validator.core.words import Found, Noted, NoteKind
 
 
 class Challenge(msgspec.Struct):
-    """An open or answered demand on chain. `round` counts demands for one index."""
+    """An open or answered demand on chain.
+
+    Attributes:
+        round: counts demands for one index.
+        parts: of the answer, with the blocks in which they came; dropped once the answer is deep enough.
+    """
 
     by: Address
     deadline_s: int
+    finish_s: int
     block: int
     round: int = 1
+    parts: dict[int, tuple[int, bytes]] = msgspec.field(default_factory=dict)
     answered: bool = False
     answered_block: int = -1
+
+    @property
+    def closes_s(self) -> int:
+        """The last second in which a part of the answer counts."""
+        return self.finish_s if self.parts else self.deadline_s
+
+    def roll_back(self, number: int) -> None:
+        self.parts = {part: it for part, it in self.parts.items() if it[0] <= number}
+        if self.answered_block > number:
+            self.answered, self.answered_block = False, -1
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -109,9 +125,16 @@ class Docket:
         self.beacon, self.beacon_block = None, -1
         self.drawn = None
 
-    def challenged(self, by: Address, index: int, deadline_s: int, block: int) -> None:
+    def challenged(self, by: Address, index: int, deadline_s: int, finish_s: int, block: int) -> None:
         before = self.challenges.get(index)
-        self.challenges[index] = Challenge(by, deadline_s, block, before.round + 1 if before else 1)
+        round_ = before.round + 1 if before else 1
+        self.challenges[index] = Challenge(by, deadline_s, finish_s, block, round_)
+
+    def drop_parts(self, number: int) -> None:
+        """Of answers that were complete at block `number`, and so deep that they stand: up to 1.5 MB each."""
+        for challenge in self.challenges.values():
+            if challenge.answered and challenge.answered_block <= number:
+                challenge.parts.clear()
 
     def missing(self) -> tuple[int, ...]:
         """Drawn receipts of which nothing is known yet."""
@@ -124,9 +147,8 @@ class Docket:
         return tuple(index for index in self.drawn or () if not any(index in some for some in known))
 
     def withheld(self) -> tuple[int, ...]:
-        """What may be demanded on chain: a list that fits an answer, and missing receipts."""
-        lists = (EPOCH_LIST,) if self.receipts is None and self.commitment.count <= LIST_FITS else ()
-        return lists + self.missing()
+        """What may be demanded on chain: the list, and missing receipts."""
+        return ((EPOCH_LIST,) if self.receipts is None else ()) + self.missing()
 
     def leaf(self, index: int) -> Digest | None:
         if self.receipts is not None:

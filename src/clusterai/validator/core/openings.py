@@ -28,7 +28,7 @@ from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import Address, Digest, hex0x
 from clusterai.protocol.messages import EpochOpened, Transcript
 from clusterai.protocol.statements import EPOCH_LIST, Receipt
-from clusterai.validator.core.docket import Docket, Shown
+from clusterai.validator.core.docket import Challenge, Docket, Shown
 from clusterai.validator.core.memory import Memory
 from clusterai.validator.core.settings import Settings
 from clusterai.validator.core.words import Counted, Keep
@@ -132,14 +132,11 @@ class Openings:
         )
         return [Keep(case_of(shown.receipt, shown.transcript), c.epoch, bundle)]
 
-    def on_chain(self, docket: Docket, index: int, sealed: bytes, block: int) -> list[Any]:
-        """The provider's own transaction: here a wrong opening is its fault, and nobody else's."""
-        challenge = docket.challenges.get(index)
-        if challenge is None:
-            return []
-        challenge.answered, challenge.answered_block = True, block
+    def on_chain(self, docket: Docket, index: int, challenge: Challenge) -> list[Any]:
+        """All parts came, by the provider's own transactions: here a wrong opening is its fault, and nobody else's."""
+        parts = [sealed for _, (_, sealed) in sorted(challenge.parts.items())]
         try:
-            opening = unpack_answer(sealed, self._unseal)
+            opening = unpack_answer(parts, self._unseal)
         except ForAnother:
             if challenge.by == self._settings.me:
                 _bad_answer(docket, "sealed so that the challenger can't open it")

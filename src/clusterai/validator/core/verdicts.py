@@ -90,9 +90,10 @@ class Verdicts:
             effects += self._accuse(docket, index, Outcome.FRAUD, Code.WRONG_TOKENS, detail)
         withheld = docket.withheld()
         for index, challenge in docket.challenges.items():
-            late = self._directory.time_s > challenge.deadline_s and not challenge.answered
+            late = self._directory.time_s > challenge.closes_s and not challenge.answered
             if late and index in withheld:
-                detail = f"challenged on chain, not answered by {challenge.deadline_s}"
+                parts = f"{len(challenge.parts)} parts of an answer" if challenge.parts else "no answer"
+                detail = f"challenged on chain, {parts} by {challenge.closes_s}"
                 effects += self._accuse(docket, index, Outcome.WITHHELD, "withheld", detail)
         return effects + self._clear(docket)
 

@@ -192,8 +192,8 @@ class TwinChain:
                 self.court.clear(tx, clearance, signature)
             case calls.Challenge(provider, epoch, index):
                 self.court.challenge(tx, provider, epoch, index)
-            case calls.AnswerChallenge(provider, epoch, index, sealed):
-                self.court.answer_challenge(tx, provider, epoch, index, sealed)
+            case calls.AnswerChallenge(provider, epoch, index, part, parts, sealed):
+                self.court.answer_challenge(tx, provider, epoch, index, part, parts, sealed)
             case calls.RecoverBond(provider, epoch, index):
                 self.court.recover_bond(tx, provider, epoch, index)
             case calls.Equivocation(first, first_signature, second, second_signature):

@@ -3,6 +3,7 @@
 import msgspec
 
 from clusterai.ledger.core.events import (
+    AnswerPart,
     BeaconRecorded,
     ChallengeAnswered,
     Challenged,
@@ -23,6 +24,8 @@ from clusterai.protocol.signing import BadSignature
 from clusterai.protocol.statements import EPOCH_LIST, Clearance, Outcome, Verdict, signing_digest
 
 MAX_SEALED_BYTES = 24_576
+MAX_PARTS = 64
+MAX_RECEIPTS = 8_192
 _MILLION = 10**6
 
 
@@ -38,10 +41,20 @@ class Commitment(msgspec.Struct, frozen=True):
 
 
 class Challenge(msgspec.Struct, frozen=True):
+    """`parts` is bound by the answer's first part, 0 before it; `received` has a bit for each that came."""
+
     payer: Address = ZERO_ADDRESS
     deadline_s: int = 0
+    finish_s: int = 0
+    parts: int = 0
     answered: bool = False
     bond: int = 0
+    received: int = 0
+
+    @property
+    def closes_s(self) -> int:
+        """The last second in which a part counts; 0 where nothing was demanded."""
+        return self.finish_s if self.parts else self.deadline_s
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -80,7 +93,8 @@ class Court:
         current = self.epoch(tx.now_s)
         require(epoch < current, "EpochNotOver")
         require(epoch >= self.committed_until(provider), "EpochBefore")
-        require(0 < count < EPOCH_LIST, "EmptyEpoch")
+        require(count != 0, "EmptyEpoch")
+        require(count <= MAX_RECEIPTS, "TooManyReceipts")
         self._tick(tx, current)
         self._store.put(("committed_until", provider), epoch + 1)
         self._store.put(("committed_total", provider), checked(self.committed_total(provider) + total))
@@ -89,17 +103,34 @@ class Court:
         tx.emit(EpochCommitted(provider, epoch, root, count, total, current))
 
     def answer_challenge(
-        self, tx: Transaction, provider: Address, epoch: int, index: int, sealed: bytes
+        self, tx: Transaction, provider: Address, epoch: int, index: int, part: int, parts: int, sealed: bytes
     ) -> None:
         require(self._registry.owner_of(tx.sender) == provider, "NotProvider")
         require(len(sealed) <= MAX_SEALED_BYTES, "AnswerTooLong")
         challenge = self.challenge_of(provider, epoch, index)
-        require(challenge.deadline_s != 0, "NotChallenged")
+        require(challenge.closes_s != 0, "NotChallenged")
         require(not challenge.answered, "AlreadyAnswered")
-        require(tx.now_s <= challenge.deadline_s, "AnswerTooLate")
-        answered = Challenge(challenge.payer, challenge.deadline_s, True, 0)
-        self._store.put(("challenge", provider, epoch, index), answered)
-        tx.emit(ChallengeAnswered(provider, epoch, index, sealed))
+        require(tx.now_s <= challenge.closes_s, "AnswerTooLate")
+        require(parts <= MAX_PARTS if challenge.parts == 0 else parts == challenge.parts, "WrongParts")
+        require(part < parts, "WrongParts")
+        require(not challenge.received >> part & 1, "AlreadyReceived")
+        received = challenge.received | 1 << part
+        complete = received == (1 << parts) - 1
+        place = ("challenge", provider, epoch, index)
+        self._store.put(
+            place,
+            msgspec.structs.replace(
+                challenge,
+                parts=parts,
+                received=received,
+                answered=complete,
+                bond=0 if complete else challenge.bond,
+            ),
+        )
+        tx.emit(AnswerPart(provider, epoch, index, part, parts, sealed))
+        if not complete:
+            return
+        tx.emit(ChallengeAnswered(provider, epoch, index))
         if challenge.bond:
             self._token.move(tx, self._here, provider, challenge.bond)
 
@@ -160,20 +191,21 @@ class Court:
             self._require_drawn(commitment, provider, epoch, index)
         earlier = self.challenge_of(provider, epoch, index)
         require(earlier.deadline_s == 0 or earlier.answered, "AlreadyChallenged")
-        deadline_s = tx.now_s + self._rules.answer_s
-        require(deadline_s + self._rules.answer_s <= commitment.at_s + self._rules.window_s, "AfterWindow")
+        answer_s = self._rules.answer_s
+        require(tx.now_s + 3 * answer_s <= commitment.at_s + self._rules.window_s, "AfterWindow")
+        deadline_s, finish_s = tx.now_s + answer_s, tx.now_s + 2 * answer_s
         bond = self._rules.challenge_bond_wei
-        self._store.put(("challenge", provider, epoch, index), Challenge(tx.sender, deadline_s, False, bond))
-        tx.emit(Challenged(validator, provider, epoch, index, deadline_s))
+        fresh = Challenge(tx.sender, deadline_s, finish_s, bond=bond)
+        self._store.put(("challenge", provider, epoch, index), fresh)
+        tx.emit(Challenged(validator, provider, epoch, index, deadline_s, finish_s))
         if bond:
             self._token.pull(tx, self._here, tx.sender, self._here, bond)
 
     def recover_bond(self, tx: Transaction, provider: Address, epoch: int, index: int) -> None:
         challenge = self.challenge_of(provider, epoch, index)
         require(challenge.bond != 0, "NotChallenged")
-        require(tx.now_s > challenge.deadline_s, "AnswerPending")
-        spent = Challenge(challenge.payer, challenge.deadline_s, challenge.answered, 0)
-        self._store.put(("challenge", provider, epoch, index), spent)
+        require(tx.now_s > challenge.closes_s, "AnswerPending")
+        self._store.put(("challenge", provider, epoch, index), msgspec.structs.replace(challenge, bond=0))
         self._token.move(tx, self._here, challenge.payer, challenge.bond)
 
     def equivocation(
@@ -303,9 +335,9 @@ class Court:
 
     def _require_unanswered(self, tx: Transaction, verdict: Verdict) -> None:
         challenge = self.challenge_of(Address(verdict.provider), verdict.epoch, verdict.index)
-        require(challenge.deadline_s != 0, "NotChallenged")
+        require(challenge.closes_s != 0, "NotChallenged")
         require(not challenge.answered, "AlreadyAnswered")
-        require(tx.now_s > challenge.deadline_s, "AnswerPending")
+        require(tx.now_s > challenge.closes_s, "AnswerPending")
 
     def _tick(self, tx: Transaction, epoch: int) -> None:
         ticked_until: int = self._store.get(("ticked_until",), 0)
