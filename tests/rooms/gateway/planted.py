@@ -4,6 +4,7 @@ python -m tests.rooms.gateway.planted --config FILE
 """
 
 import asyncio
+import sys
 from typing import Any
 
 from clusterai.gateway import __main__ as program
@@ -51,4 +52,4 @@ async def _answer(send: Send, status: int, body: bytes, *headers: Header) -> Non
 
 if __name__ == "__main__":
     main.Gateway.__call__ = _planted
-    program.main()
+    sys.exit(program.main())

@@ -26,7 +26,7 @@ class PlantedBed(Bed):
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(ROOT)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), before)))
     try:
         with PlantedBed(tmp_path_factory.mktemp("planted"), providers=1, wallets=False) as it:
             yield it

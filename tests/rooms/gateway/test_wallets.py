@@ -166,7 +166,7 @@ def test_vouchers_survive_a_gateway_killed_at_once(bed: Bed, tmp_path: Path) -> 
 
 def test_nonsense_payments_are_refused(bed: Bed) -> None:
     """What isn't a payment is a 400 that says so, whatever the bytes are."""
-    for nonsense in ("x", "e30=", base64.b64encode(b'{"x402Version":2}').decode(), "A" * 20_000):
+    for nonsense in ("x", "e30=", "Mw==", base64.b64encode(b'{"x402Version":2}').decode(), "A" * 20_000):
         status, _, raw = bed.fetch("POST", PATH, json.dumps(BODY).encode(), PAYMENT_SIGNATURE=nonsense)
         assert status == 400, raw
         assert json.loads(raw)["error"]["code"] == "malformed_payment"

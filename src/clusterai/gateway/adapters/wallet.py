@@ -371,7 +371,7 @@ def _decoded(given: bytes) -> "PaymentPayload":
 
     if len(given) <= MOST_HEADER:
         # The decoder raises whatever base64, JSON and pydantic raise; all of it is the client's fault.
-        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             payload = decode_payment_signature_header(given.decode("latin-1"))
             if isinstance(payload, PaymentPayload):
                 return payload
