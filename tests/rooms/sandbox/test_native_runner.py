@@ -6,7 +6,7 @@ import pytest
 from blake3 import blake3
 
 from clusterai.sandbox import Container, Leash, Limits, Outcome, Reason, RootFs, Task
-from tests.rooms.sandbox.boxes import native, python, store
+from tests.rooms.sandbox.boxes import native, python, store, uncounted
 
 
 def test_a_program_reads_its_inputs_and_leaves_its_outputs() -> None:
@@ -50,9 +50,12 @@ def test_its_own_exit_code_is_told() -> None:
         ("[open('/dev/null') for _ in range(100)]", {"open_files": 32}, Reason.FAILED),
     ],
 )  # fmt: skip
-def test_the_limit_that_is_met_ends_it(code: str, limits: dict[str, int], reason: Reason) -> None:
-    """Each limit is enforced, and the tenant reads which one it was."""
-    outcome = python(code, limits=limits)
+@pytest.mark.parametrize("counted", [True, False])
+def test_the_limit_that_is_met_ends_it(
+    code: str, limits: dict[str, int], reason: Reason, counted: bool
+) -> None:
+    """Each limit is enforced, with control groups and without, and the tenant reads which one it was."""
+    outcome = python(code, runner=native() if counted else uncounted(), limits=limits)
     assert outcome.reason is reason, outcome
     assert outcome.why
 

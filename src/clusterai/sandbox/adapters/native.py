@@ -30,6 +30,7 @@ import msgspec
 
 from clusterai.sandbox.adapters.cgroup import ControlGroups, Group, NoControlGroups
 from clusterai.sandbox.adapters.outputs import TooMuch, collect
+from clusterai.sandbox.adapters.roots import BadRoot, unpack
 from clusterai.sandbox.adapters.runner import Leash, Log, Logs
 from clusterai.sandbox.adapters.store import BlobStore, Damaged, NoSuchBlob
 from clusterai.sandbox.adapters.tree import count
@@ -187,8 +188,8 @@ class NativeRunner:
             if self.groups is not None:
                 group = self.groups.make(f"{os.getpid()}-{run_id}", task.limits)
             run = _Run(task, group, Logs(task.limits.output_bytes, on_log), leash or Leash())
-            return await run.through(self, self._roots[task.image.root], folder, run_id)
-        except (NoSuchBlob, Damaged, NoControlGroups, CannotSandbox) as error:
+            return await run.through(self, await asyncio.to_thread(self._root, task.image), folder, run_id)
+        except (NoSuchBlob, Damaged, BadRoot, NoControlGroups, CannotSandbox) as error:
             return refused(str(error), self.name)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, True)
@@ -198,11 +199,16 @@ class NativeRunner:
     def _objection(self, task: Task) -> str | None:
         if not isinstance(task.image, RootFs):
             return f"a process sandbox runs root file systems, not {task.image.__class__.__name__.lower()} images"
-        if task.image.root not in self._roots:
+        if task.image.digest is None and task.image.root not in self._roots:
             return f"no root {task.image.root!r} here; this node offers {', '.join(sorted(self._roots))}"
         if task.network and (self._network is None or not self.privileged):
             return "this node lends no network to tasks: ask for network = false, or choose another node"
         return None
+
+    def _root(self, image: RootFs) -> Root:
+        if image.digest is None:
+            return self._roots[image.root]
+        return unpack(self.store, image.digest, self.folder.parent / "roots")
 
     def _lay_out(self, task: Task, folder: Path) -> None:
         (folder / "in").mkdir(parents=True)
@@ -234,7 +240,7 @@ class NativeRunner:
             links=root.links,
             path=root.path,
         )
-        inputs = reach(str(folder / "in")) if task.inputs else None
+        inputs = reach(str(folder / "in"))
         fds.args = bubble.options(task, shown, inputs, fds.passwd, run_id, self._masked)
         limits = task.limits
         command = ["prlimit", "--core=0:0", f"--nofile={limits.open_files}:{limits.open_files}"]

@@ -25,6 +25,10 @@ MASKED = (
 """Of /proc: the host's own affairs."""
 
 
+OURS = ("proc", "dev", "sys", "run", "tmp", "job")
+"""Folders of the root that we make ourselves."""
+
+
 class Bind(msgspec.Struct, frozen=True):
     """A part of the host that is shown, read-only."""
 
@@ -59,7 +63,7 @@ def environment(task: Task, path: str) -> dict[str, str]:
 
 
 def options(
-    task: Task, root: Root, inputs: str | None, passwd_fd: int, ready: str, masked: tuple[str, ...]
+    task: Task, root: Root, inputs: str, passwd_fd: int, ready: str, masked: tuple[str, ...]
 ) -> list[str]:
     """bubblewrap's options, to be handed over by `--args` so that no other user of the host reads them.
 
@@ -96,8 +100,7 @@ def options(
     made += ["--perms", "1777", "--size", str(shared), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
     made += ["--perms", "0755", "--size", str(limits.disk_bytes), "--tmpfs", VOLUME]
     made += ["--dir", f"{VOLUME}/out", "--dir", f"{VOLUME}/tmp", "--dir", f"{VOLUME}/in"]  # noqa: S108
-    if inputs is not None:
-        made += ["--ro-bind", inputs, f"{VOLUME}/in"]
+    made += ["--ro-bind", inputs, f"{VOLUME}/in"]
     made += ["--symlink", f"{VOLUME}/tmp", "/tmp"]  # noqa: S108
     made += ["--ro-bind-data", str(passwd_fd), "/etc/passwd"]
     # The name service's files only where the tenant bought a network.

@@ -1,0 +1,204 @@
+"""WASM tasks in a process of their own behind the native walls, whole or as segments with digests.
+
+    node ── NativeRunner ── walls ── python: worker.main ── wasmtime ── the tenant's module
+
+Two sandboxes, one in the other: the module's own, which gives the determinism, and the process's, which can be killed
+while the module still compiles, and holds whoever breaks out of the first.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+import clusterai
+from clusterai.protocol import canonical
+from clusterai.protocol.ids import Digest
+from clusterai.sandbox.adapters.native import NativeRunner, host_python
+from clusterai.sandbox.adapters.runner import Leash, Log
+from clusterai.sandbox.adapters.store import BlobStore, NoSuchBlob
+from clusterai.sandbox.core.bubble import Bind, Root
+from clusterai.sandbox.core.report import FILES, MAX_REPORT_BYTES, MODULE, PREIMAGE, REPORT, TASK, Ask, Report
+from clusterai.sandbox.core.spec import (
+    KiB,
+    Limits,
+    MiB,
+    Outcome,
+    Output,
+    Reason,
+    RootFs,
+    Task,
+    TiB,
+    Wasm,
+    is_file_name,
+    refused,
+)
+from clusterai.sandbox.core.verdict import explain
+
+ENGINE_BYTES = 256 * MiB
+"""Python, wasmtime and what it compiles."""
+MAX_INPUTS = 4000
+_START = (
+    "import sys; sys.path.insert(0, {path!r}); from clusterai.sandbox.adapters.worker import main; main()"
+)
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider commits to beside its outcome."""
+
+    outcome: Outcome
+    digests: tuple[Digest, ...] = ()
+    """h_0 … h_T; each also names its preimage in the store, if it was asked to be kept."""
+    meter: tuple[int, ...] = ()
+    """Fuel of each segment."""
+
+
+class Rerun(msgspec.Struct, frozen=True, kw_only=True):
+    """A segment done again. `outcome.ok` says that it could be; only then the rest means anything."""
+
+    outcome: Outcome
+    digests: tuple[Digest, ...] = ()
+    meter: tuple[int, ...] = ()
+    ended: Reason | None = None
+
+
+def engine_root() -> Root:
+    """Python with wasmtime, and of us only what a worker needs."""
+    python = host_python()
+    package = Path(clusterai.__file__).resolve().parent
+    shown = [package / "__init__.py", package / "protocol", package / "sandbox"]
+    extra: list[Bind] = []
+    if not any(package.is_relative_to(bind.source) for bind in python.binds):
+        extra = [Bind(str(path), str(path)) for path in shown]
+    return msgspec.structs.replace(python, name="wasm", binds=(*python.binds, *extra))
+
+
+class WasmRunner:
+    """Runs `Wasm` tasks.
+
+    Raises:
+        CannotSandbox: at construction, where there are no native walls.
+    """
+
+    def __init__(self, store: BlobStore, folder: Path) -> None:
+        self._store = store
+        self._native = NativeRunner(store, folder / "wasm", {"wasm": engine_root()})
+        path = str(Path(clusterai.__file__).resolve().parent.parent)
+        self._argv = (sys.executable, "-I", "-c", _START.format(path=path))
+
+    @property
+    def name(self) -> str:
+        return f"wasmtime in {self._native.name}"
+
+    async def run(self, task: Task, *, leash: Leash | None = None, on_log: Log | None = None) -> Outcome:
+        return (await self._ask(Ask(task=task), (), leash, on_log))[0]
+
+    async def prove(
+        self,
+        task: Task,
+        steps: int,
+        *,
+        keep: bool = False,
+        leash: Leash | None = None,
+        on_log: Log | None = None,
+    ) -> Proof:
+        """Run to the end with a digest after every `steps` steps.
+
+        Args:
+            keep: store the preimage of every digest under that digest.
+        """
+        outcome, report = await self._ask(Ask(task=task, steps=steps, keep=keep), (), leash, on_log)
+        return Proof(outcome=outcome, digests=report.digests, meter=report.meter)
+
+    async def rerun(
+        self,
+        task: Task,
+        preimage: Digest,
+        steps: int,
+        *,
+        every: int | None = None,
+        leash: Leash | None = None,
+    ) -> Rerun:
+        """Do `steps` steps again from a state in the store; a digest after every `every` of them, by default after all."""
+        ask = Ask(task=task, steps=steps, every=steps if every is None else every)
+        outcome, report = await self._ask(ask, ((PREIMAGE, preimage),), leash, None)
+        return Rerun(outcome=outcome, digests=report.digests, meter=report.meter, ended=report.ended)
+
+    async def _ask(
+        self, ask: Ask, more: Sequence[tuple[str, Digest]], leash: Leash | None, on_log: Log | None
+    ) -> tuple[Outcome, Report]:
+        task = ask.task
+        nothing = Report(reason=Reason.REFUSED)
+        if not isinstance(task.image, Wasm):
+            return refused("this runs WASM modules only", self.name), nothing
+        if task.network:
+            return refused("a WASM module has no network: ask for network = false", self.name), nothing
+        if len(task.inputs) > MAX_INPUTS:
+            return refused(f"a WASM task may have {MAX_INPUTS} inputs: pack them", self.name), nothing
+        own = self._store.put(canonical.encode(ask))
+        inputs = {MODULE: task.image.module, TASK: own, **dict(more)}
+        inputs |= {f"i{place}": task.inputs[name] for place, name in enumerate(sorted(task.inputs))}
+        try:
+            wrapped = Task(
+                image=RootFs("wasm"), argv=self._argv, inputs=inputs, limits=self._limits(ask), seed=task.seed
+            )
+            outcome = await self._native.run(wrapped, leash=leash, on_log=on_log)
+        finally:
+            self._store.delete(own)
+        return self._translate(task, outcome, nothing)
+
+    def _limits(self, ask: Ask) -> Limits:
+        limits = ask.task.limits
+        # Snapshots are copied while they are encoded, and files are held in memory, then written.
+        memory = ENGINE_BYTES + (4 if ask.steps else 1) * limits.memory_bytes + 2 * limits.disk_bytes
+        disk = 2 * MiB + limits.disk_bytes + (16 * limits.memory_bytes if ask.keep else 0)
+        return msgspec.structs.replace(
+            limits,
+            memory_bytes=min(memory, 4 * TiB),
+            disk_bytes=min(disk, 16 * TiB),
+            files=limits.files + 100_000,
+            processes=16,
+            open_files=256,
+            output_bytes=limits.output_bytes + 64 * KiB,
+        )
+
+    def _translate(self, task: Task, outcome: Outcome, nothing: Report) -> tuple[Outcome, Report]:
+        """The worker's report as an outcome; its limits were ours, so they are told in the task's own numbers."""
+        outcome = msgspec.structs.replace(outcome, runner=self.name)
+        left = {output.name: output for output in outcome.outputs}
+        outcome = msgspec.structs.replace(outcome, outputs=(), skipped=())
+        if outcome.reason is not Reason.FINISHED or REPORT not in left:
+            if outcome.reason in (Reason.FINISHED, Reason.FAILED):
+                why = f"the WASM engine ended with code {outcome.exit_code}: {outcome.stderr[-300:].decode('utf-8', 'replace')}"
+                outcome = msgspec.structs.replace(outcome, reason=Reason.FAILED, why=why)
+            return outcome, nothing
+        try:
+            report = canonical.decode(self._store.read(left[REPORT].digest), Report, MAX_REPORT_BYTES)
+        except (canonical.Malformed, NoSuchBlob, ValueError) as error:
+            return msgspec.structs.replace(
+                outcome, reason=Reason.FAILED, why=f"no report of the engine: {error}"
+            ), nothing
+        finally:
+            self._store.delete(left[REPORT].digest)
+        outputs: list[Output] = []
+        skipped: list[str] = []
+        for place, name in enumerate(report.outputs):
+            found = left.get(f"{FILES}/f{place}")
+            if found is not None and is_file_name(name):
+                outputs.append(Output(name, found.digest, found.size))
+            else:
+                skipped.append(name[:200])
+        usage = msgspec.structs.replace(outcome.usage, fuel=report.fuel, max_rss_bytes=report.memory_bytes)
+        return (
+            msgspec.structs.replace(
+                outcome,
+                reason=report.reason,
+                exit_code=report.exit_code,
+                why=report.why or explain(report.reason, task.limits, report.exit_code),
+                usage=usage,
+                outputs=tuple(outputs),
+                skipped=tuple(skipped[:100]),
+            ),
+            report,
+        )

@@ -1,0 +1,88 @@
+"""The program that runs one WASM task, alone in its process and behind the native walls.
+
+It reads `Ask` from the job's inputs and leaves a `Report`. A module that breaks out of wasmtime finds itself in the same
+cell as any other tenant's program: no network, no keys, no other job.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Literal
+
+from clusterai.protocol import canonical
+from clusterai.protocol.ids import Digest
+from clusterai.sandbox.adapters.wasm import Segmented
+from clusterai.sandbox.core.module import BadModule
+from clusterai.sandbox.core.report import (
+    FILES,
+    MAX_SEGMENTS,
+    MODULE,
+    PREIMAGE,
+    REPORT,
+    STATES,
+    TASK,
+    Ask,
+    Report,
+)
+from clusterai.sandbox.core.spec import Reason
+
+
+def main() -> None:
+    came, out = Path(os.environ["CLUSTERAI_IN"]), Path(os.environ["CLUSTERAI_OUT"])
+    ask = canonical.decode((came / TASK).read_bytes(), Ask)
+    inputs = {name: (came / f"i{place}").read_bytes() for place, name in enumerate(sorted(ask.task.inputs))}
+    try:
+        job = Segmented((came / MODULE).read_bytes(), ask.task, inputs, _print)
+        report = _again(job, came, ask) if (came / PREIMAGE).exists() else _run(job, out, ask)
+    except (BadModule, canonical.Malformed) as error:
+        report = Report(reason=Reason.REFUSED, why=f"the module can't be run: {error}"[:1000])
+    (out / REPORT).write_bytes(canonical.encode(report))
+
+
+def _print(stream: Literal["stdout", "stderr"], data: bytes) -> None:
+    file = sys.stdout.buffer if stream == "stdout" else sys.stderr.buffer
+    file.write(data)
+    file.flush()
+
+
+def _run(job: Segmented, out: Path, ask: Ask) -> Report:
+    states = out / STATES
+
+    def keep(digest: Digest, preimage: bytes) -> None:
+        (states / digest.hex()).write_bytes(preimage)
+
+    if ask.keep:
+        states.mkdir()
+    digests, meter = (), ()
+    if ask.steps:
+        trace = job.run(ask.steps, keep if ask.keep else None)
+        result, digests, meter = trace.result, trace.digests, trace.fuel
+    else:
+        result = job.execute()
+    (out / FILES).mkdir()
+    names = sorted(result.outputs)
+    for place, name in enumerate(names):
+        (out / FILES / f"f{place}").write_bytes(result.outputs[name])
+    return Report(
+        reason=result.reason,
+        exit_code=result.exit_code,
+        why=result.why[:1000],
+        fuel=result.fuel,
+        memory_bytes=result.memory_bytes,
+        outputs=tuple(names),
+        digests=digests,
+        meter=meter,
+    )
+
+
+def _again(job: Segmented, came: Path, ask: Ask) -> Report:
+    if ask.steps // max(1, ask.every) > MAX_SEGMENTS:
+        raise canonical.Malformed(f"more than {MAX_SEGMENTS} digests at once")
+    segments = job.trace((came / PREIMAGE).read_bytes(), ask.steps, ask.every or ask.steps)
+    return Report(
+        reason=Reason.FINISHED,
+        digests=tuple(segment.digest for segment in segments),
+        meter=tuple(segment.fuel for segment in segments),
+        fuel=sum(segment.fuel for segment in segments),
+        ended=segments[-1].ended,
+    )

@@ -1,0 +1,40 @@
+"""What a process that runs WASM is asked, and what it answers: the two messages through a job's own volume."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from clusterai.protocol.ids import Digest
+from clusterai.sandbox.core.spec import Reason, Task
+
+MAX_SEGMENTS = 65_536
+MAX_REPORT_BYTES = 64 << 20
+TASK, MODULE, PREIMAGE = "ask", "module", "preimage"
+REPORT, FILES, STATES = "report", "files", "states"
+
+
+class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Its inputs lie beside it as `i0`, `i1`, … in the order of their names."""
+
+    task: Task
+    steps: Annotated[int, Meta(ge=0)] = 0
+    """In a segment; 0 asks for no digests. With a preimage beside it: how many to run."""
+    every: Annotated[int, Meta(ge=0)] = 0
+    """With a preimage: a digest after this many."""
+    keep: bool = False
+    """Leave the preimage of every digest."""
+
+
+class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    reason: Reason
+    exit_code: Annotated[int, Meta(ge=0)] = 0
+    why: Annotated[str, Meta(max_length=1000)] = ""
+    fuel: Annotated[int, Meta(ge=0)] = 0
+    memory_bytes: Annotated[int, Meta(ge=0)] = 0
+    outputs: tuple[str, ...] = ()
+    """Names; their contents lie in `files` as `f0`, `f1`, …"""
+    digests: tuple[Annotated[Digest, Meta(min_length=32, max_length=32)], ...] = ()
+    meter: tuple[int, ...] = ()
+    ended: Reason | None = None
+    """Of a re-run: how the job ended in it, if it did."""
