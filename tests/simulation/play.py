@@ -13,6 +13,7 @@ import msgspec
 from clusterai.ledger.core.deploy import Rules
 from clusterai.runtime.simulator import Fault, Faults
 from tests.simulation.checkers.answers import AnswersTrue
+from tests.simulation.checkers.bills import BillsFair
 from tests.simulation.checkers.charges import ChargesAreVouchers
 from tests.simulation.checkers.justice import JusticeDone
 from tests.simulation.checkers.money import MoneyConserved
@@ -34,10 +35,11 @@ class Checkers:
         self.money = MoneyConserved(world.chain, twin, DEPLOYER.address)
         self.payments = PaymentsInOrder(world.chain, world.rules, frozenset(providers))
         self.charges = ChargesAreVouchers(world.chain, gateways)
+        self.bills = BillsFair(gateways)
         self.truth = Truth()
         self.justice = JusticeDone(world.chain, world.rules, self.truth, providers, world.villains)
         self.answers = AnswersTrue(gateways, world.villains)
-        world.simulation.observers += [self.truth, self.charges, self.justice, self.answers]
+        world.simulation.observers += [self.truth, self.charges, self.bills, self.justice, self.answers]
 
 
 def live(world: World) -> None:

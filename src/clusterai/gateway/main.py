@@ -38,7 +38,7 @@ from clusterai.gateway.adapters.secrets import made_secret
 from clusterai.gateway.adapters.wallet import WalletDoor
 from clusterai.gateway.adapters.withdrawals import Withdrawals
 from clusterai.gateway.core.book import Book
-from clusterai.gateway.core.errands import Deliver, Done, Failed, Refunded, Restarted, Terms
+from clusterai.gateway.core.errands import Deliver, Done, Failed, Refunded, Restarted, Settled, Terms
 from clusterai.gateway.core.meter import Meter, Party
 from clusterai.gateway.core.payouts import PREFIX
 from clusterai.ledger.adapters.client import ChainClient
@@ -225,7 +225,7 @@ class Gateway:
 
     def _perform(self, effect: Any) -> None:
         match effect:
-            case Deliver() | Failed() | Restarted():
+            case Deliver() | Failed() | Restarted() | Settled():
                 self.desk.perform(effect)
             case Send(to, frame):
                 # One that isn't linked gets it again when it links: the machine counts on no single delivery.

@@ -119,11 +119,14 @@ class World:
             assert account.credit_wei >= 0
             assert account.held_wei >= 0
         charged = sum(it.charged_wei + it.refunded_wei for it in book.accounts.values())
-        assert charged == sum(channel.vouchered_wei for channel in book.channels.values())
+        waiting = sum(it.amount_wei for it in book.waiting.values())
+        vouchered = sum(channel.vouchered_wei for channel in book.channels.values())
+        assert charged + waiting + book.borne_wei == vouchered
         assert sum(it.funded_wei for it in book.accounts.values()) == self.funded
-        assert sum(it.held_wei for it in book.accounts.values()) == sum(
-            opened.order.cap_wei for opened in self.meter.orders.values()
-        )
+        held = waiting + sum(opened.order.cap_wei for opened in self.meter.orders.values())
+        held += sum(it.reserved_wei for it in self.meter.errands.values())
+        held += sum(sum(call.reserved_wei) for call in self.meter.bills.calls.values())
+        assert sum(it.held_wei for it in book.accounts.values()) == held
 
     def chain(self, *happened: Any) -> list[Any]:
         """A block with these events."""
@@ -187,6 +190,18 @@ class World:
         self.errands += 1
         self.step(self.asked(self.errands, most, *prompt, **more))
         return self.work()
+
+    def ask_all(self, parts: int, most: int = 8, **more: Any) -> tuple[int, list[Any]]:
+        """A request of several parts; returns its name and the orders that went out."""
+        call = 1000 + self.errands
+        rest = (Generation(MODEL, (1, 2, 3), max_tokens=most),) * (parts - 1)
+        work: list[Any] = []
+        for part in range(parts):
+            self.errands += 1
+            ask = self.asked(self.errands, most, call=call, rest=() if part else rest, **more)
+            self.step(ask)
+            work.append(self.work())
+        return call, work
 
     def asked(self, errand: int, most: int, *prompt: int, **more: Any) -> Ask:
         request = Generation(MODEL, prompt or (1, 2, 3), max_tokens=most)

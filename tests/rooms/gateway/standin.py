@@ -42,6 +42,7 @@ class Manners(msgspec.Struct):
         dies_after: tokens of an order after which its connection breaks, as if its process was killed; once.
         stalls_after: tokens of an order after which it says nothing more of it.
         refuses: code of a refusal for every order.
+        spurns: orders with these seeds are refused for good, as soon as another order was paid.
         lies: fields of a receipt that are replaced.
     """
 
@@ -49,6 +50,7 @@ class Manners(msgspec.Struct):
     dies_after: int | None = None
     stalls_after: int | None = None
     refuses: str = ""
+    spurns: tuple[int, ...] = ()
     lies: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
@@ -83,6 +85,7 @@ class StandIn:
         self._me = Identity(owner, Role.PROVIDER, self._domain, key.sign)
         self._link: LinkClient | None = None
         self.up = asyncio.Event()
+        self._paid = asyncio.Event()
 
     def start(self) -> None:
         self._link = LinkClient(
@@ -129,6 +132,7 @@ class StandIn:
                     self._cancelled.add(order)
             case Pay(_, voucher, _):
                 self.paid_wei = voucher.amount_wei
+                self._paid.set()
             case Dispute(_, code, _):
                 self.disputes.append(code)
             case _:
@@ -141,6 +145,11 @@ class StandIn:
             self._send(Refused(order, manners.refuses, "as told", 200))
             return
         generation = KIND.decode(work.request)
+        if generation.sampling.seed in manners.spurns:
+            await self._paid.wait()
+            self._send(Refused(order, "bad_request", "not this one", 0))
+            return
+        self._paid.clear()
         try:
             stream = self._engine.submit(generation)
         except Unfit as error:

@@ -11,6 +11,7 @@ import pytest
 from openai import APIError, OpenAI
 
 from clusterai.protocol.ids import hex0x
+from clusterai.work.inference import choice_seed
 from tests.rooms.gateway.bed import Bed
 from tests.rooms.gateway.standin import Manners
 
@@ -89,6 +90,47 @@ def test_a_refused_receipt_is_disputed_and_another_provider_answers(bed: Bed):
         receipts = json.loads(raw)["clusterai"]["receipts"]
         assert [it["provider"] for it in receipts] == [hex0x(bed.standins[1].owner)]
     assert bed.standins[0].disputes == ["usage_mismatch"]
+
+
+SEVERAL: dict[str, Any] = {"model": "tiny", "messages": HELLO, "n": 2, "max_tokens": 8, "seed": 3}
+
+
+def spurn_the_second(bed: Bed) -> None:
+    """Only the first stand-in works, and it refuses the second choice once the first is done."""
+    bed.standins[1].manners.refuses = "bad_request"
+    assert bed.chat(max_tokens=3)[0] == 200, "and so it isn't on probation"
+    bed.standins[0].manners.spurns = (choice_seed(3, 1),)
+
+
+def test_of_two_answers_that_were_wanted_one_is_not_charged(bed: Bed):
+    """The provider of the right one is paid all the same, and the client may ask again."""
+    spurn_the_second(bed)
+    before, paid_wei = bed.spent(), bed.standins[0].paid_wei
+    status, headers, raw = bed.fetch("POST", "/v1/chat/completions", json.dumps(SEVERAL).encode(), bed.key)
+    assert status == 400
+    assert "x-should-retry" not in headers
+    assert b"provider_refused" in raw
+    bed.until(lambda: bed.standins[0].paid_wei > paid_wei, "the payment")
+    assert bed.spent() == before
+
+
+def test_of_a_stream_that_breaks_the_choices_that_ended_are_charged(bed: Bed):
+    """The error event says so, and how much."""
+    spurn_the_second(bed)
+    before = bed.spent()
+    ends: list[int] = []
+
+    def read() -> None:
+        with OpenAI(base_url=f"{bed.url}/v1", api_key=bed.key, max_retries=0) as client:
+            for chunk in client.chat.completions.create(stream=True, **SEVERAL):
+                ends.extend(choice.index for choice in chunk.choices if choice.finish_reason)
+
+    with pytest.raises(APIError, match="were charged for what ended") as caught:
+        read()
+    assert ends == [0]
+    charged_wei = bed.spent() - before
+    assert charged_wei > 0
+    assert f"{charged_wei} wei" in str(caught.value)
 
 
 def test_all_busy_is_429_with_a_time_to_retry(bed: Bed):

@@ -19,6 +19,10 @@ from clusterai.runtime.machine import Received, Save, Send
 World = Any
 
 
+FIRST_CALL = 100_000
+"""Names of requests with several parts begin here."""
+
+
 class Chaos:
     """Drives a world with one random generator; providers are honest or lie, anything may die."""
 
@@ -30,6 +34,7 @@ class Chaos:
         """the greatest voucher that any provider ever saw, by channel"""
         self.work: list[tuple[Any, Any, list[int]]] = []
         self.chain: list[Any] = []
+        self.calls = FIRST_CALL
         world.open(funded=100_000)
         self.balances = {it.channel_id: it.balance_wei for it in world.meter.book.channels.values()}
         self.claimed = dict.fromkeys(self.balances, 0)
@@ -56,6 +61,7 @@ class Chaos:
                     pass
         if dies:
             world.crash()
+            assert world.meter.book.waiting == {}, "what waited when it died is settled"
             for number in range(2):
                 world.link(number)
         world.check()
@@ -63,11 +69,38 @@ class Chaos:
     def move(self) -> None:
         world, draw = self.world, self.draw
         match draw.choice(
-            ["ask", "ask", "tokens", "tokens", "end", "end", "end", "time", "link", "chain", "leave", "no"]
+            [
+                "ask",
+                "ask",
+                "call",
+                "quit",
+                "tokens",
+                "tokens",
+                "end",
+                "end",
+                "end",
+                "time",
+                "link",
+                "chain",
+                "leave",
+                "no",
+            ]
         ):
             case "ask":
                 world.errands += 1
                 self.act(world.asked(world.errands, draw.randint(1, 6)))
+            case "call":
+                self.calls += 1
+                most, parts = draw.randint(1, 6), draw.randint(2, 3)
+                rest = (world.asked(0, most).request,) * (parts - 1)
+                for part in range(parts):
+                    world.errands += 1
+                    more: dict[str, Any] = {"call": self.calls, "streamed": draw.random() < 0.5}
+                    self.act(world.asked(world.errands, most, rest=() if part else rest, **more))
+            case "quit" if self.calls > FIRST_CALL:
+                shown = tuple(draw.sample(range(world.errands + 1), min(3, world.errands)))
+                call = draw.randint(FIRST_CALL + 1, self.calls)
+                self.act(Abandon(call, draw.choice([None, (), shown])))
             case "tokens" if self.work:
                 provider, frame, said = draw.choice(self.work)
                 fresh = [draw.randint(0, 99) for _ in range(draw.randint(1, 3))]

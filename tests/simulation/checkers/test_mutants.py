@@ -5,6 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from clusterai.gateway.core.bills import Bills
+from clusterai.gateway.core.book import Book, Ended
+from clusterai.gateway.core.errands import Call, Errand
 from clusterai.gateway.core.meter import Meter
 from clusterai.ledger.core.calls import Settle
 from clusterai.ledger.core.claims import ClaimBook
@@ -18,7 +21,7 @@ from clusterai.node.core.leases import Made
 from clusterai.protocol.ids import Address
 from clusterai.protocol.messages import Pay
 from clusterai.runtime.machine import Save, Send
-from clusterai.runtime.simulator import Broken
+from clusterai.runtime.simulator import Broken, Fault
 from clusterai.validator.core.auditor import Auditor
 from clusterai.validator.core.words import Check
 from clusterai.work.kind import Findings
@@ -131,6 +134,51 @@ def test_a_voucher_above_the_charges_is_seen(plant: Any) -> None:
 
     plant(Meter, "step", step)
     breaks("a voucher is the sum of its channel's charges")
+
+
+def test_a_part_that_is_charged_before_the_rest_is_seen(plant: Any) -> None:
+    """A gateway that takes the money of each part at once."""
+
+    def at_once(self: Bills, errand: Errand) -> bool:
+        return False
+
+    plant(Bills, "waits", at_once)
+    breaks("a charge waits for the rest of its request")
+
+
+def test_a_failed_request_that_is_charged_is_seen(plant: Any) -> None:
+    """A gateway that bills all that was made, shown or not."""
+
+    def grasping(self: Bills, call: Call, shown: tuple[int, ...] | None, now_s: float) -> Ended | None:
+        orders, call.orders = tuple(call.orders.values()), {}
+        call.payer = "gateway"
+        return Ended(orders[:-1], orders[-1:]) if orders else None
+
+    plant(Bills, "abandon", grasping)
+    breaks("a failed request is charged for what was shown", Scenario(shape=Shape(requests=40)))
+
+
+def test_a_charge_that_waits_for_ever_is_seen(plant: Any) -> None:
+    """A gateway that dies between two parts and never says who pays."""
+
+    def forgotten(self: Bills) -> Ended | None:
+        return None
+
+    plant(Bills, "left_behind", forgotten)
+    breaks("nothing waits after a restart", Scenario(kinds=(Fault.CRASH,), share=1, shape=Shape(requests=40)))
+
+
+def test_an_account_that_pays_for_what_is_borne_is_seen(plant: Any) -> None:
+    """Books that charge what they say the gateway bears."""
+    honest = Book.apply
+
+    def apply(self: Book, record: Any) -> Any:
+        if isinstance(record, Ended) and record.borne:
+            record = Ended((*record.billed, *record.borne), ())
+        return honest(self, record)
+
+    plant(Book, "apply", apply)
+    breaks("an account is charged what was billed", Scenario(shape=Shape(requests=40)))
 
 
 def test_an_answer_that_is_told_before_its_charge_is_saved_is_seen(plant: Any) -> None:

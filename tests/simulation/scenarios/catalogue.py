@@ -51,11 +51,11 @@ def caught(world: World, checkers: Checkers) -> None:
     twin = world.ledger.twin
     assert cheat in checkers.justice.convicted, f"{world.providers[0].party} was not convicted"
     assert twin.registry.participant(cheat).stake == 0, "a convicted provider keeps no stake"
-    refunded(world, cheat)
+    refunded(world, checkers, cheat)
 
 
-def refunded(world: World, cheat: Address) -> None:
-    """What accounts got back is what the chain didn't pay to the cheat."""
+def refunded(world: World, checkers: Checkers, cheat: Address) -> None:
+    """What accounts got back, and gateways for what they bore, is what the chain didn't pay to the cheat."""
     for gateway in world.gateways:
         meter = gateway.meter
         assert meter is not None, "healed processes live"
@@ -64,8 +64,9 @@ def refunded(world: World, cheat: Address) -> None:
             continue
         kept_wei = world.ledger.twin.channels.channel(channel.channel_id).total_claimed
         back_wei = sum(account.refunded_wei for account in meter.book.accounts.values())
+        back_wei += checkers.bills.forfeited_wei(channel.channel_id, kept_wei)
         assert back_wei == channel.vouchered_wei - kept_wei, (
-            f"{back_wei} refunded, {channel.vouchered_wei} vouchered, {kept_wei} kept"
+            f"{back_wei} refunded or borne, {channel.vouchered_wei} vouchered, {kept_wei} kept"
         )
 
 

@@ -44,7 +44,7 @@ def test_what_was_found_stays_found(name: str, seed: int, what: str) -> None:
 
 def test_work_is_really_done_and_faults_really_strike() -> None:
     """A campaign without crashes, failovers, reorganisations and refusals would prove nothing."""
-    crashes = undone = failed_over = lost = charged = 0
+    crashes = undone = failed_over = lost = charged = whole = partly = borne = 0
     for seed in range(12):
         world, checkers = play("all-faults", SCENARIOS["all-faults"], seed)
         crashes += world.simulation.crashes
@@ -52,11 +52,17 @@ def test_work_is_really_done_and_faults_really_strike() -> None:
         lost += world.simulation.network.lost
         failed_over += checkers.answers.failed_over
         charged += len(checkers.charges.charged)
+        whole += checkers.bills.whole
+        partly += checkers.bills.partly
+        borne += len(checkers.bills.borne)
     assert crashes > 30
     assert undone > 3
     assert lost > 500
     assert failed_over > 20
     assert charged > 300
+    assert whole > 50
+    assert partly > 3
+    assert borne > 10
 
 
 def test_a_died_provider_hands_over_the_very_same_tokens() -> None:

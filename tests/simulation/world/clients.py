@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from blake3 import blake3
+from msgspec.structs import replace
 
 from clusterai.gateway.core.errands import Ask, Done, Failed
 from clusterai.protocol.ids import Digest
 from clusterai.runtime.simulator.timeline import SECOND_US
-from clusterai.work.inference import KIND, Generation, Sampling
+from clusterai.work.inference import KIND, Generation, Sampling, choice_seed
 from tests.simulation.world import engine
 
 if TYPE_CHECKING:
@@ -25,20 +26,20 @@ class Request(msgspec.Struct, eq=False):
     """What a client wants, and how it goes.
 
     Attributes:
-        tokens: what the client has read.
-        errand: of the present try.
+        generations: an answer to each is wanted, or none.
+        call: the gateway's name for the present try.
+        done: the parts of the present try that ended, by errand.
         walks_us: how long after asking the client walks away; 0 is never.
     """
 
     number: int
-    generation: Generation
+    generations: tuple[Generation, ...]
     streamed: bool
     walks_us: int
     state: State = "planned"
-    errand: int = -1
+    call: int = -1
     tries: int = 0
-    tokens: list[int] = msgspec.field(default_factory=list)
-    done: Done | None = None
+    done: dict[int, Done] = msgspec.field(default_factory=dict)
     failures: list[str] = msgspec.field(default_factory=list)
 
 
@@ -66,7 +67,11 @@ class Client:
         sampling = Sampling(seed=random.getrandbits(64))
         generation = Generation(engine.MODEL, prompt, sampling, max_tokens=random.choice((1, 8, 40, 120)))
         walks_us = int(random.expovariate(1) * 3 * SECOND_US) + 1 if random.random() < 0.1 else 0
-        return Request(number, generation, random.random() < 0.5, walks_us)
+        streamed = random.random() < 0.5
+        parts = random.randint(2, 4) if random.random() < 0.25 else 1
+        seeds = [choice_seed(sampling.seed, part) for part in range(parts)]
+        generations = [replace(generation, sampling=Sampling(seed=seed)) for seed in seeds]
+        return Request(number, tuple(generations), streamed, walks_us)
 
     def want(self, generation: Generation, in_s: float) -> None:
         """One request more, so many seconds from now."""
@@ -80,28 +85,33 @@ class Client:
         if self.gateway.process.machine is None:
             self._later(request)
             return
-        errand = request.errand = self.world.next_errand()
+        call = request.call = self.world.next_errand()
         request.state = "asked"
         request.tries += 1
-        request.tokens.clear()
-        nonce = blake3(b"%d %d" % (self.world.seed, errand)).digest()
-        ask = Ask(
-            errand=errand,
-            account=self.account,
-            kind=KIND,
-            model=engine.MODEL,
-            request=request.generation,
-            nonce=nonce,
-            streamed=request.streamed,
-        )
-        self.gateway.ask(errand, self, request, ask, self._random.randint(100, 20_000))
+        request.done.clear()
+        delay_us = self._random.randint(100, 20_000)
+        for part, generation in enumerate(request.generations):
+            errand = self.world.next_errand()
+            ask = Ask(
+                errand=errand,
+                account=self.account,
+                kind=KIND,
+                model=engine.MODEL,
+                request=generation,
+                nonce=blake3(b"%d %d" % (self.world.seed, errand)).digest(),
+                tag=errand.to_bytes(8),
+                streamed=request.streamed,
+                call=call,
+                rest=() if part else request.generations[1:],
+            )
+            self.gateway.ask(errand, self, request, ask, delay_us + part)
         if request.walks_us:
-            self.world.simulation.timeline.after(request.walks_us, self._walk, request, errand)
+            self.world.simulation.timeline.after(request.walks_us, self._walk, request, call)
 
-    def _walk(self, request: Request, errand: int) -> None:
-        if request.state == "asked" and request.errand == errand:
+    def _walk(self, request: Request, call: int) -> None:
+        if request.state == "asked" and request.call == call:
             request.state = "abandoned"
-            self.gateway.abandon(errand)
+            self.gateway.abandon(request, None)
 
     def _later(self, request: Request) -> None:
         request.state = "waiting"
@@ -109,22 +119,19 @@ class Client:
 
     # --- what the gateway does ---
 
-    def delivered(self, request: Request, tokens: tuple[int, ...]) -> None:
-        request.tokens.extend(tokens)
-
-    def restarted(self, request: Request) -> None:
-        request.tokens.clear()
-
     def done(self, request: Request, done: Done) -> None:
-        request.state = "done"
-        request.done = done
+        request.done[done.errand] = done
+        if len(request.done) == len(request.generations):
+            request.state = "done"
 
     def failed(self, request: Request, failed: Failed) -> None:
+        """One part failed, and so all of it; of a stream, those that had ended are the client's."""
         request.failures.append(failed.code)
+        self.gateway.abandon(request, tuple(request.done) if request.streamed else ())
         self._later(request)
 
-    def lost(self, request: Request, errand: int) -> None:
+    def lost(self, request: Request) -> None:
         """The connection broke."""
-        if request.errand == errand and request.state == "asked":
+        if request.state == "asked":
             request.failures.append("connection lost")
             self._later(request)

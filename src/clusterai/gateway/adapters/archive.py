@@ -293,8 +293,8 @@ class Archive:
         return [(canonical.decode(record, Charged), int(refunded)) for record, refunded in rows]
 
     def charged_by(self, tag: bytes) -> str | None:
-        """The id of a receipt of the request that the desk named so."""
-        rows = self._rows("SELECT id FROM receipts WHERE tag = ? LIMIT 1", (tag,))
+        """The id of a receipt of the request that the desk named so, if its account pays for it."""
+        rows = self._rows("SELECT id FROM receipts WHERE tag = ? AND refunded_wei = 0 LIMIT 1", (tag,))
         return hex0x(rows[0][0]) if rows else None
 
     def epoch(self, provider: bytes, epoch: int) -> dict[str, Any] | None:

@@ -1,4 +1,7 @@
-"""Between HTTP and the Meter: each wanted answer is a choice, each choice an errand, and its tokens become text here."""
+"""Between HTTP and the Meter: each wanted answer is a choice, each choice an errand, and its tokens become text here.
+
+All choices of a request are one call, charged as a whole: see `core/bills.py`.
+"""
 
 import asyncio
 import secrets
@@ -7,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from clusterai.gateway.adapters.catalog import Served
-from clusterai.gateway.core.errands import Abandon, Ask, Deliver, Done, Failed, Restarted
+from clusterai.gateway.core.errands import Abandon, Ask, Deliver, Done, Failed, Restarted, Settled
 from clusterai.gateway.core.faults import Fault, of_failure
 from clusterai.gateway.core.shapes import Logprob
 from clusterai.market.core.routing import Preference
@@ -116,9 +119,23 @@ class Vectors(Choice):
 
 
 class Call:
-    """All choices of one request."""
+    """All choices of one request.
 
-    def __init__(self) -> None:
+    Args:
+        settle: tells the Meter that it ends here, and which errands its client has; None when the client left.
+
+    Attributes:
+        begun: its client has read something.
+        given_up: the front waits no longer, though the client does.
+        settled: the Meter knows that it ended before it was done.
+        charged_wei: what it was charged in spite of its failure.
+    """
+
+    def __init__(self, name: int, settle: Callable[["Call", tuple[int, ...] | None], None]) -> None:
+        self.name = name
+        self._settle = settle
+        self.begun = self.given_up = self.settled = False
+        self.charged_wei = 0
         self._event = asyncio.Event()
         self.choices: dict[int, Choice] = {}
         """by errand"""
@@ -136,26 +153,42 @@ class Call:
     def in_order(self) -> list[Choice]:
         return sorted(self.choices.values(), key=lambda choice: choice.index)
 
-    def fault(self, *, shown: bool) -> Fault | None:
-        """The first failure, as the client hears it. `shown`: it has already read something."""
-        for choice in self.choices.values():
-            if (failed := choice.failed) is not None:
-                charged = any(it.done is not None and it.done.charged for it in self.choices.values())
-                return of_failure(
-                    failed.code,
-                    failed.detail,
-                    failed.retry_after_s,
-                    partial=charged or (shown and failed.partial),
-                )
-        return None
+    def fault(self) -> Fault | None:
+        """The first failure, as the client hears it: the rest is stopped, and it is settled what the client pays."""
+        failed = self.failed
+        if failed is None:
+            return None
+        self.end(self.shown())
+        return of_failure(
+            failed.code,
+            failed.detail,
+            failed.retry_after_s,
+            partial=self.charged_wei > 0 or (self.begun and failed.partial),
+            charged_wei=self.charged_wei,
+        )
+
+    def end(self, shown: tuple[int, ...] | None) -> None:
+        if not self.settled:
+            self.settled = True
+            self._settle(self, shown)
+
+    def shown(self) -> tuple[int, ...]:
+        """The errands whose answers the client has, to their ends."""
+        return tuple(name for name, it in self.choices.items() if it.done is not None) if self.begun else ()
 
     @property
     def over(self) -> bool:
         return all(choice.over for choice in self.choices.values())
 
     @property
-    def failed(self) -> bool:
-        return any(choice.failed is not None for choice in self.choices.values())
+    def done(self) -> bool:
+        """Whether the Meter has nothing more to do for it."""
+        return not self.later and all(choice.done is not None for choice in self.choices.values())
+
+    @property
+    def failed(self) -> Failed | None:
+        """The first failure."""
+        return next((it.failed for it in self.choices.values() if it.failed is not None), None)
 
 
 class Desk:
@@ -169,6 +202,7 @@ class Desk:
         self.handle: Callable[[Any], None] = _unwired
         self.patience_s = patience_s
         self._choices: dict[int, Choice] = {}
+        self._calls: dict[int, Call] = {}
         self._names: Iterator[int] = iter(range(1, 2**62))
         self._root = secrets.token_bytes(16)
 
@@ -187,7 +221,8 @@ class Desk:
         tag: bytes = b"",
     ) -> Call:
         """Ask the Meter for an answer to each request: for texts all at once, for vectors `AT_ONCE`."""
-        call = Call()
+        call = Call(next(self._names), self._settle)
+        self._calls[call.name] = call
         for index, request in enumerate(requests):
             name = next(self._names)
             if isinstance(request, Generation):
@@ -207,6 +242,8 @@ class Desk:
                 preference,
                 streamed,
                 self.patience_s,
+                call.name,
+                tuple(requests[1:]) if index == 0 else (),
             )
             if isinstance(choice, Vectors):
                 choice.call = call
@@ -219,10 +256,16 @@ class Desk:
 
     def close(self, call: Call) -> None:
         """The client has all, or went away: what still runs is stopped."""
+        if not call.done:
+            left = call.failed is None and not call.given_up
+            call.end(None if left else call.shown())
         call.later.clear()
-        for name, choice in call.choices.items():
-            if self._choices.pop(name, None) is not None and not choice.over:
-                self.handle(Abandon(name))
+        self._calls.pop(call.name, None)
+        for name in call.choices:
+            self._choices.pop(name, None)
+
+    def _settle(self, call: Call, shown: tuple[int, ...] | None) -> None:
+        self.handle(Abandon(call.name, shown))
 
     def end_all(self) -> None:
         """The gateway shuts down: every client still here hears so."""
@@ -231,7 +274,11 @@ class Desk:
                 detail = "this gateway restarts; what came so far was not charged"
                 choice.broke(Failed(name, "shutting_down", detail, 2.0, partial=choice.tokens > 0))
 
-    def perform(self, effect: Deliver | Done | Failed | Restarted) -> None:
+    def perform(self, effect: Deliver | Done | Failed | Restarted | Settled) -> None:
+        if isinstance(effect, Settled):
+            if (call := self._calls.get(effect.call)) is not None:
+                call.charged_wei = effect.charged_wei
+            return
         choice = self._choices.get(effect.errand)
         if choice is None:
             return

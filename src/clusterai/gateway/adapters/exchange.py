@@ -95,7 +95,7 @@ class Exchange:
         """
         while not (self.call.over or self.call.failed):
             await self.news()
-        if (fault := self.call.fault(shown=False)) is not None:
+        if (fault := self.call.fault()) is not None:
             raise fault
 
     def told(self, seed: int | None) -> Told:
@@ -112,6 +112,7 @@ class Exchange:
     # --- an answer in parts ---
 
     async def begin(self) -> None:
+        self.call.begun = True
         await asgi.start(self._send, 200, [*asgi.EVENTS, *self._incoming.headers()])
 
     async def more(self, part: bytes) -> None:

@@ -155,6 +155,7 @@ class Front:
             async with asyncio.timeout(ANSWER_S):
                 yield watcher
         except TimeoutError:
+            call.given_up = True
             raise Fault(
                 504, "server_error", "answer_timeout", "the answer took too long", retry=False
             ) from None

@@ -58,7 +58,9 @@ class Meters:
                 receipt = choice.done.charged.receipt
                 children[2].inc(receipt.input_units)
                 children[3].inc(receipt.output_units)
-                self._charged.inc(receipt.amount_wei)
+                if not call.settled:
+                    self._charged.inc(receipt.amount_wei)
+        self._charged.inc(call.charged_wei)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

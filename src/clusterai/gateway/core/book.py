@@ -4,7 +4,10 @@ Everything here changes through records alone, by `Book.apply`, live and after a
 
     sum over accounts of credit + held + charged + withdrawn  ==  sum funded
     sum of charges                                ==  sum over channels of vouchered
-    sum over accounts of charged                  ==  sum of charges - sum of refunds
+    sum over accounts of charged                  ==  sum of charges - sum of refunds - waiting - borne
+
+A charge of a request that has other parts waits until they are over: held of its account, and then the account's, or borne
+by the gateway. Its provider is paid at once.
 
 A channel's charges lie end to end, as its cumulative voucher does:
 
@@ -88,6 +91,15 @@ class Charged(_Record, frozen=True):
     at_s: U40
     tag: Tag
     """the request that it was for, as the front desk named it"""
+    waits: bool = False
+    """other parts of the request aren't over: `Ended` says who pays, and until then the account's credit is held"""
+
+
+class Ended(_Record, frozen=True):
+    """A request of several parts is over: of its waiting charges, the account pays these, and the gateway bears those."""
+
+    billed: tuple[DigestBytes, ...]
+    borne: tuple[DigestBytes, ...]
 
 
 class Unclaimed(_Record, frozen=True):
@@ -189,6 +201,14 @@ class ChargeState(_Record, frozen=True):
 
     channel_id: DigestBytes
     charge: Charge
+    waits: bool = False
+    is_borne: bool = False
+
+
+class BorneState(_Record, frozen=True):
+    """Snapshot of what the gateway bears itself, all in all."""
+
+    borne_wei: Wei
 
 
 Record = (
@@ -196,6 +216,7 @@ Record = (
     | Approved
     | Applied
     | Charged
+    | Ended
     | Unclaimed
     | Pledged
     | PledgeState
@@ -206,6 +227,7 @@ Record = (
     | AccountState
     | ChannelState
     | ChargeState
+    | BorneState
 )
 
 
@@ -230,7 +252,7 @@ class Account(msgspec.Struct):
     refunded_wei: int = 0
     withdrawn_wei: int = 0
     held_wei: int = 0
-    """worst cost of the orders that run now; not durable, since a crash ends them uncharged"""
+    """worst cost of the orders that run now, which a crash ends uncharged, and the charges that wait"""
 
     @property
     def credit_wei(self) -> int:
@@ -268,7 +290,8 @@ class Channel(msgspec.Struct):
 
 
 class Refund(msgspec.Struct, frozen=True):
-    """Money that a conviction gave back to an account; for those who watch, derived again at each restore."""
+    """What an account doesn't pay of a charge, because the chain gave it back at a conviction, or because the gateway
+    bears it; for those who watch, derived again at each restore."""
 
     account: Digest
     provider: Address
@@ -310,6 +333,12 @@ class Book:
         """payouts to the transactions that paid them"""
         self.paid: dict[Digest, Channel] = {}
         """orders whose charges aren't final, with their channels"""
+        self.waiting: dict[Digest, Charge] = {}
+        """those whose requests aren't over, by order"""
+        self.borne: set[Digest] = set()
+        """those among `paid` that the gateway bears"""
+        self.borne_wei = 0
+        """all that the gateway took upon itself; what convictions gave back of it went to its channels"""
         self.block = -1
         self.timestamp_s = 0
         self.approved = False
@@ -320,11 +349,18 @@ class Book:
             found = self.accounts[account] = Account()
         return found
 
+    def credit_wei(self, account: Digest) -> int:
+        """What an account may still spend, known or not."""
+        found = self.accounts.get(account)
+        return 0 if found is None else found.credit_wei
+
     def apply(self, record: Record) -> list[Refund]:
         """Change by one record, live or restored; returns the refunds that it meant."""
         match record:
             case Charged():
                 self._charge(record)
+            case Ended(billed, borne):
+                return self._end(billed, borne)
             case Applied():
                 self.block, self.timestamp_s = record.block, record.timestamp_s
                 self._forget_payouts()
@@ -359,10 +395,16 @@ class Book:
                 )
             case ChannelState():
                 self._restore(record)
-            case ChargeState(channel_id, charge):
-                channel = self.channels[Digest(channel_id)]
+            case ChargeState(channel_id, charge, waits, is_borne):
+                channel, order = self.channels[Digest(channel_id)], Digest(charge.order)
                 channel.charges.append(charge)
-                self.paid[Digest(charge.order)] = channel
+                self.paid[order] = channel
+                if waits:
+                    self._wait(charge)
+                if is_borne:
+                    self.borne.add(order)
+            case BorneState(borne_wei):
+                self.borne_wei = borne_wei
         return []
 
     def snapshot(self) -> list[Record]:
@@ -394,7 +436,12 @@ class Book:
                     channel.last_order,
                 )
             )
-            records.extend(ChargeState(channel_id, charge) for charge in channel.charges)
+            records.extend(
+                ChargeState(channel_id, it, Digest(it.order) in self.waiting, Digest(it.order) in self.borne)
+                for it in channel.charges
+            )
+        if self.borne_wei:
+            records.append(BorneState(self.borne_wei))
         if self.block >= 0:
             records.append(Applied(self.block, self.timestamp_s, ()))
         return records
@@ -414,9 +461,37 @@ class Book:
         assert record.vouchered_wei == channel.vouchered_wei + amount_wei, "vouchers rise by what is charged"
         channel.vouchered_wei = record.vouchered_wei
         channel.last_order = order
-        channel.charges.append(Charge(order, record.account, amount_wei, record.vouchered_wei))
+        charge = Charge(order, record.account, amount_wei, record.vouchered_wei)
+        channel.charges.append(charge)
         self.paid[order] = channel
-        self.account(Digest(record.account)).charged_wei += amount_wei
+        if record.waits:
+            self._wait(charge)
+        else:
+            self.account(Digest(record.account)).charged_wei += amount_wei
+
+    def _wait(self, charge: Charge) -> None:
+        self.waiting[Digest(charge.order)] = charge
+        self.account(Digest(charge.account)).held_wei += charge.amount_wei
+
+    def _end(self, billed: tuple[bytes, ...], borne: tuple[bytes, ...]) -> list[Refund]:
+        """What a conviction took meanwhile waits no more, and nobody pays it."""
+        refunds: list[Refund] = []
+        for order in billed:
+            if (charge := self.waiting.pop(Digest(order), None)) is not None:
+                account = self.account(Digest(charge.account))
+                account.held_wei -= charge.amount_wei
+                account.charged_wei += charge.amount_wei
+        for order in borne:
+            if (charge := self.waiting.pop(Digest(order), None)) is not None:
+                self._bear(charge)
+                provider = self.paid[Digest(order)].provider
+                refunds.append(Refund(Digest(charge.account), provider, Digest(order), charge.amount_wei))
+        return refunds
+
+    def _bear(self, charge: Charge) -> None:
+        self.account(Digest(charge.account)).held_wei -= charge.amount_wei
+        self.borne.add(Digest(charge.order))
+        self.borne_wei += charge.amount_wei
 
     def _withdraw(self, payout: Payout) -> None:
         name, source = Digest(payout.name), Address(payout.source)
@@ -481,7 +556,11 @@ class Book:
             channel.final_wei = max(channel.final_wei, channel.maturing.pop(0)[1])
         kept = 0
         while kept < len(channel.charges) and channel.charges[kept].end_wei <= channel.final_wei:
-            self.paid.pop(Digest(channel.charges[kept].order), None)
+            order = Digest(channel.charges[kept].order)
+            if order in self.waiting:
+                break  # it is forgotten once somebody pays it
+            self.paid.pop(order, None)
+            self.borne.discard(order)
             kept += 1
         del channel.charges[:kept]
 
@@ -494,14 +573,17 @@ class Book:
         refunds: list[Refund] = []
         for charge in channel.charges:
             amount_wei = charge.end_wei - max(final_wei, charge.end_wei - charge.amount_wei)
-            if amount_wei > 0:
+            order = Digest(charge.order)
+            if self.waiting.pop(order, None) is not None:
+                self._bear(charge)
+                refunds.append(Refund(Digest(charge.account), channel.provider, order, charge.amount_wei))
+            if amount_wei > 0 and order not in self.borne:
                 account = self.account(Digest(charge.account))
                 account.charged_wei -= amount_wei
                 account.refunded_wei += amount_wei
-                refunds.append(
-                    Refund(Digest(charge.account), channel.provider, Digest(charge.order), amount_wei)
-                )
-            self.paid.pop(Digest(charge.order), None)
+                refunds.append(Refund(Digest(charge.account), channel.provider, order, amount_wei))
+            self.paid.pop(order, None)
+            self.borne.discard(order)
         channel.charges.clear()
         channel.maturing.clear()
         return refunds

@@ -1,6 +1,6 @@
 """What the front desk and the Meter say to each other: errands, and how they go."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -29,6 +29,8 @@ class Terms(msgspec.Struct, frozen=True):
         cancel_s: how long a cancelled order may take to send its receipt.
         least_payout_wei: the least that is paid back; the gateway pays for the transaction.
         payouts_an_hour: withdrawals of one account, for the same reason.
+        bear_wei: what the gateway bears in a day of requests that failed when parts of them were made; beyond it, who
+            asked pays for those parts.
     """
 
     channel_target_wei: int = 20 * 10**9
@@ -44,6 +46,7 @@ class Terms(msgspec.Struct, frozen=True):
     cancel_s: float = 10.0
     least_payout_wei: int = 10_000
     payouts_an_hour: int = 5
+    bear_wei: int = 10**9
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -56,6 +59,9 @@ class Ask(msgspec.Struct, frozen=True):
         tag: what the charge will be remembered by, such as the digest of an idempotency key.
         streamed: whether the client reads tokens as they come; what it read can't be taken back.
         patience_s: how long to wait for somebody who can do it.
+        call: the name of the request that this errand is a part of; by itself where it has only one.
+        rest: what the other parts ask for, in order, as the first of them says it: all must be affordable before any
+            begins, and nothing is charged unless all are done.
     """
 
     errand: int
@@ -68,12 +74,19 @@ class Ask(msgspec.Struct, frozen=True):
     preference: Preference = Preference()
     streamed: bool = False
     patience_s: float = 10.0
+    call: int | None = None
+    rest: tuple[Any, ...] = ()
 
 
 class Abandon(msgspec.Struct, frozen=True):
-    """Event: nobody waits for this errand any more."""
+    """Event: nobody waits for this request any more, though it isn't done.
 
-    errand: int
+    `shown`: the errands that ended and reached its client, when something failed: they are charged, and nothing else. None
+    when the client left: it pays for all that is made.
+    """
+
+    call: int
+    shown: tuple[int, ...] | None = None
 
 
 class Deliver(msgspec.Struct, frozen=True):
@@ -116,16 +129,45 @@ class Failed(msgspec.Struct, frozen=True):
     partial: bool
 
 
+class Settled(msgspec.Struct, frozen=True):
+    """Effect: what a failed request of several parts is charged after all."""
+
+    call: int
+    charged_wei: int
+
+
 class Refunded(msgspec.Struct, frozen=True):
-    """Effect, for those who watch: a conviction gave money back to an account."""
+    """Effect, for those who watch: a conviction gave money back to an account, or the gateway bears a charge."""
 
     refund: Refund
 
 
+class Call(msgspec.Struct, eq=False):
+    """All parts of one request, while who pays for them isn't settled or some of them run.
+
+    Attributes:
+        open: the errands that aren't over.
+        orders: charges that wait, by errand.
+        reserved_wei: held for parts that weren't asked yet, in order.
+        payer: of whatever its parts still cost; empty until it is abandoned.
+    """
+
+    name: int
+    account: Digest
+    parts: int
+    open: "dict[int, Errand]" = msgspec.field(default_factory=dict)
+    over: int = 0
+    failed: bool = False
+    orders: dict[int, Digest] = msgspec.field(default_factory=dict)
+    reserved_wei: list[int] = msgspec.field(default_factory=list)
+    payer: Literal["", "account", "gateway"] = ""
+
+
 class Errand(msgspec.Struct, eq=False):
-    """One answer on its way. `request` is for what is still missing."""
+    """One answer on its way. `request` is for what is still missing; `reserved_wei` is held for it while nobody works on it."""
 
     ask: Ask
+    call: Call
     asked_s: float
     ends_s: float
     request: Any = None
@@ -133,6 +175,7 @@ class Errand(msgspec.Struct, eq=False):
     failures: int = 0
     abandoned: bool = False
     order: "Open | None" = None
+    reserved_wei: int = 0
     so_far: list[int] = msgspec.field(default_factory=list)
     refusals: dict[Address, tuple[str, str]] = msgspec.field(default_factory=dict)
     """providers that won't do it, with code and detail"""

@@ -76,9 +76,10 @@ def unknown_model(name: str, known: str) -> Fault:
     )
 
 
-def of_failure(code: str, detail: str, retry_after_s: float, *, partial: bool) -> Fault:
-    """A failed errand, as HTTP says it. After partial work a client must not retry by itself: it would pay twice."""
+def of_failure(code: str, detail: str, retry_after_s: float, *, partial: bool, charged_wei: int = 0) -> Fault:
+    """A failed request, as HTTP says it. After partial work a client must not retry by itself: it would pay twice."""
     retry = False if partial else None
+    charged = f"{charged_wei} wei were charged for what ended" if charged_wei else "nothing was charged"
     match code:
         case "insufficient_credit":
             return Fault(402, "insufficient_quota", "insufficient_quota", detail, retry=False)
@@ -87,7 +88,8 @@ def of_failure(code: str, detail: str, retry_after_s: float, *, partial: bool) -
                 429, "rate_limit_error", "providers_busy", f"{detail}; try again", None, retry_after_s, retry
             )
         case "bad_request" | "unwanted":
-            return Fault(400, "invalid_request_error", "provider_refused", detail, retry=retry)
+            message = f"{detail}; {charged}" if charged_wei else detail
+            return Fault(400, "invalid_request_error", "provider_refused", message, retry=retry)
         case "shutting_down":
             return Fault(503, "service_unavailable", code, detail, None, 2.0, retry)
         case "absent" | "suspended" | "unfunded":
@@ -95,7 +97,7 @@ def of_failure(code: str, detail: str, retry_after_s: float, *, partial: bool) -
                 503,
                 "service_unavailable",
                 f"no_provider_{code}",
-                f"{detail}; nothing was charged, try again",
+                f"{detail}; {charged}, try again",
                 None,
                 max(1.0, retry_after_s),
                 retry,
@@ -105,7 +107,7 @@ def of_failure(code: str, detail: str, retry_after_s: float, *, partial: bool) -
                 502,
                 "server_error",
                 code,
-                f"{detail}; nothing was charged",
+                f"{detail}; {charged}",
                 None,
                 max(1.0, retry_after_s),
                 retry,

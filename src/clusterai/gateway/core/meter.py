@@ -21,7 +21,8 @@ from typing import Any
 import msgspec
 
 from clusterai.gateway.core import book, payouts
-from clusterai.gateway.core.book import Book, Channel, Charged, Pledge, Refund
+from clusterai.gateway.core.bills import Bills
+from clusterai.gateway.core.book import Book, Channel, Charged, Ended, Pledge, Refund
 from clusterai.gateway.core.errands import (
     Abandon,
     Ask,
@@ -32,6 +33,7 @@ from clusterai.gateway.core.errands import (
     Open,
     Refunded,
     Restarted,
+    Settled,
     Terms,
 )
 from clusterai.gateway.core.payouts import Payouts, Withdraw
@@ -73,7 +75,7 @@ MOST_ALLOWANCE = 2**63 - 1
 Recover = Callable[[Digest, bytes], Address | None]
 """(digest, signature) to the key that signed, None for a malformed signature."""
 
-Ended = Callable[[Digest, Any, tuple[int, ...]], str | None]
+HowEnded = Callable[[Digest, Any, tuple[int, ...]], str | None]
 
 
 def _unknown_end(model: Digest, request: Any, tokens: tuple[int, ...]) -> str | None:
@@ -114,18 +116,19 @@ class Meter:
         directory: Directory,
         routing: Routing,
         terms: Terms,
-        ended: Ended | None = None,
+        ended: HowEnded | None = None,
     ) -> None:
         self.me = me
         self.directory = directory
         self.routing = routing
         self.terms = terms
-        self._ended: Ended = ended or _unknown_end
+        self._ended: HowEnded = ended or _unknown_end
         self._network = me.network.separator()
         self._vouchers = me.vouchers.separator()
         self.book = Book(me.owner, lambda config: config.channel_id(me.vouchers), me.window_s, me.till)
         token = Domain("ClusterAI", "1", me.network.chain_id, me.token)
         self.payouts = Payouts(self.book, me.hot, me.network, token, me.sign, me.recover, terms)
+        self.bills = Bills(self.book, terms.bear_wei)
         self.errands: dict[int, Errand] = {}
         self.orders: dict[Digest, Open] = {}
         self._waiting: dict[int, Errand] = {}
@@ -143,6 +146,7 @@ class Meter:
         self._caught_up = False
         self._now_s = 0.0
         self._effects: list[Any] = []
+        self._refunded: list[Refunded] = []
 
     # --- machine ---
 
@@ -156,13 +160,14 @@ class Meter:
     def step(self, event: Any, now_s: float) -> list[Any]:
         self._now_s = now_s
         self._effects = []
+        self._refunded = []
         match event:
             case Received(sender, frame):
                 self._received(sender, frame)
             case Ask():
                 self._ask(event)
-            case Abandon(errand):
-                self._abandon(errand)
+            case Abandon(call, shown):
+                self._abandon(call, shown)
             case Pledge(account, channel_id, total_wei):
                 if total_wei > self.book.pledged.get(channel_id, 0):
                     self._save(book.Pledged(account, channel_id, total_wei))
@@ -183,9 +188,12 @@ class Meter:
             case Reverted(key):
                 self._reverted(key)
             case Started():
-                pass  # channels wait for the chain's head: the deposit may be mined already
+                # Channels wait for the chain's head: the deposit may be mined already.
+                self._end(self.bills.left_behind())
             case _:
                 self._chain(event)
+        # Who watches is told last: of a charge before of its refund.
+        self._effects += self._refunded
         return self._effects
 
     def chain_time_s(self, now_s: float) -> float:
@@ -197,22 +205,42 @@ class Meter:
     # --- from the front desk ---
 
     def _ask(self, ask: Ask) -> None:
-        errand = Errand(ask, asked_s=self._now_s, ends_s=self._now_s + ask.patience_s)
-        self.errands[ask.errand] = errand
+        call = self.bills.join(ask)
+        errand = Errand(ask, call, asked_s=self._now_s, ends_s=self._now_s + ask.patience_s)
+        self.errands[ask.errand] = call.open[ask.errand] = errand
+        missing_wei = self.bills.reserve(errand, *self.routing.cheapest(ask.model, ask.preference))
+        if missing_wei:
+            self._poor(errand, missing_wei)
+            return
         self._place(errand)
 
-    def _abandon(self, name: int) -> None:
-        """The client went away: stop the work, pay for what was done. An errand that waits just ends."""
-        errand = self.errands.get(name)
-        if errand is None or errand.abandoned:
+    def _abandon(self, name: int, shown: tuple[int, ...] | None) -> None:
+        """Nobody waits: stop the work, and settle who pays for what was done. An errand that waits just ends."""
+        call = self.bills.calls.get(name)
+        if call is None or call.payer:
             return
-        errand.abandoned = True
-        if errand.order is None:
-            del self.errands[name]
-            self._waiting.pop(name, None)
-            return
-        errand.order.due_s = self._now_s + self.terms.cancel_s
-        self._send(errand.order.provider, Cancel(errand.order.digest))
+        ended = self.bills.abandon(call, shown, self._now_s)
+        charged_wei = self._end(ended)
+        if shown is not None:
+            self._effects.append(Settled(name, charged_wei))
+        for errand in list(call.open.values()):
+            errand.abandoned = True
+            if errand.order is None:
+                del self.errands[errand.ask.errand]
+                self._waiting.pop(errand.ask.errand, None)
+                self.bills.over(errand, failed=True)
+            else:
+                errand.order.due_s = self._now_s + self.terms.cancel_s
+                self._send(errand.order.provider, Cancel(errand.order.digest))
+
+    def _end(self, ended: Ended | None) -> int:
+        """A request of several parts is settled; returns what its account is charged."""
+        if ended is None:
+            return 0
+        waiting = self.book.waiting
+        charged_wei = sum(waiting[Digest(it)].amount_wei for it in ended.billed if it in waiting)
+        self._save(ended)
+        return charged_wei
 
     # --- placing ---
 
@@ -223,10 +251,15 @@ class Meter:
             self._fail(errand, "suspended", f"{errand.failures} providers failed with it", 5.0)
             return
         costs: dict[Address, int] = {}
+        credit_wei = self.book.credit_wei(ask.account) + errand.reserved_wei
+        too_dear: list[int] = []
 
         def affords(provider: Address, offer: ModelOffer) -> bool:
             cost_wei = ask.kind.cap_wei(errand.request, offer.input_price_wei, offer.output_price_wei)
             costs[provider] = cost_wei
+            if errand.call.parts > 1 and cost_wei > credit_wei:
+                too_dear.append(cost_wei)
+                return False
             channel = self.book.by_provider.get(provider)
             return channel is not None and not channel.barred and channel.headroom_wei >= cost_wei
 
@@ -234,20 +267,23 @@ class Meter:
         pick = self.routing.choose(
             ask.model, ask.preference, errand.refusals.keys(), affords, int.from_bytes(nonce[:8]), self._now_s
         )
-        if isinstance(pick, NoPick):
+        if isinstance(pick, NoPick) and pick.reason == "unfunded" and too_dear:
+            self._poor(errand, min(too_dear))
+        elif isinstance(pick, NoPick):
             self._nobody(errand, pick)
-            return
-        cap_wei = costs[pick.provider]
-        account = self.book.account(ask.account)
-        if account.credit_wei < cap_wei:
-            self._fail(
-                errand,
-                "insufficient_credit",
-                f"this request can cost up to {cap_wei} wei and the account has {account.credit_wei} wei left: "
-                "deposit more, or lower max_tokens",
-            )
-            return
-        self._hire(errand, pick, cap_wei, nonce)
+        elif credit_wei < costs[pick.provider]:
+            self._poor(errand, costs[pick.provider])
+        else:
+            self._hire(errand, pick, costs[pick.provider], nonce)
+
+    def _poor(self, errand: Errand, cost_wei: int) -> None:
+        left_wei = self.book.credit_wei(errand.ask.account) + errand.reserved_wei
+        self._fail(
+            errand,
+            "insufficient_credit",
+            f"this request can cost up to {cost_wei} wei and the account has {left_wei} wei left: "
+            "deposit more, or lower max_tokens",
+        )
 
     def _hire(self, errand: Errand, pick: Pick, cap_wei: int, nonce: Digest) -> None:
         ask = errand.ask
@@ -282,6 +318,7 @@ class Meter:
         errand.tries += 1
         errand.order = opened
         self.orders[opened.digest] = opened
+        self.bills.release(errand)
         self.book.account(ask.account).held_wei += cap_wei
         channel.promised_wei += cap_wei
         self.routing.started(pick.provider)
@@ -411,8 +448,10 @@ class Meter:
             channel.vouchered_wei + frame.receipt.amount_wei,
             max(0, int(self.chain_time_s(self._now_s))),
             errand.ask.tag,
+            self.bills.waits(errand),
         )
         self._save(charged)
+        self._end(self.bills.over(errand, opened.digest))
         self._release(opened)
         self.routing.succeeded(
             opened.provider, None if opened.first_s is None else opened.first_s - opened.started_s
@@ -502,6 +541,7 @@ class Meter:
         """Place an errand again after its order failed: the next provider gets the tokens so far."""
         errand = opened.errand
         errand.order = None
+        self.bills.reserve_again(errand, opened.order.cap_wei)
         if errand.abandoned:
             self._fail(errand, "abandoned", "the client went away, and no receipt came")
             return
@@ -526,6 +566,7 @@ class Meter:
             errand.request = rest
             return False
         del self.errands[errand.ask.errand]
+        self._end(self.bills.over(errand))
         self._effects.append(Done(errand.ask.errand, reason or "length", None, None, 0, abandoned=False))
         return True
 
@@ -551,7 +592,8 @@ class Meter:
             del self._closed[next(iter(self._closed))]
 
     def _fail(self, errand: Errand, code: str, detail: str, retry_after_s: float = 0.0) -> None:
-        self.errands.pop(errand.ask.errand, None)
+        if self.errands.pop(errand.ask.errand, None) is not None:
+            self.bills.over(errand, failed=True)
         self._effects.append(
             Failed(errand.ask.errand, code, detail, retry_after_s, partial=bool(errand.so_far))
         )
@@ -754,8 +796,7 @@ class Meter:
 
     def _save(self, record: book.Record) -> None:
         self._effects.append(Save(record))
-        for refund in self.book.apply(record):
-            self._effects.append(Refunded(refund))
+        self._refunded += map(Refunded, self.book.apply(record))
 
     def _send(self, to: Address, frame: msgspec.Struct) -> None:
         self._effects.append(Send(to, frame))

@@ -169,7 +169,7 @@ def receipt(
     """Who did what for how much, and how far its audit and payment are.
 
     `state`: paid (by voucher) → committed (on chain) → verified (its epoch was audited and cleared) → settled (nothing
-    undoes it), or refunded (its provider was convicted).
+    undoes it), or refunded (its provider was convicted, or its request failed and the gateway bears it).
     """
     it = charged.receipt
     final = Digest(it.order) not in meter.book.paid

@@ -172,6 +172,15 @@ class Routing:
             if (offer := standing.offers.get(model)) is not None:
                 yield provider, offer
 
+    def cheapest(self, model: Digest, preference: Preference) -> tuple[int, int]:
+        """The least that a unit in and one out may cost, by the cheapest offer that the preference allows; 0 without any."""
+        offers = [
+            (offer.input_price_wei, offer.output_price_wei)
+            for provider, offer in self.offers(model)
+            if not _unwanted(provider, offer, preference)
+        ]
+        return min(offers, key=sum, default=(0, 0))
+
     def choose(
         self,
         model: Digest,
@@ -228,14 +237,10 @@ class Routing:
         now_s: float,
     ) -> NoPick | None:
         standing = self.providers[provider]
-        if provider in exclude or provider in preference.ignore:
-            return NoPick("unwanted", "every provider of this model refused or was ruled out", 5.0)
-        if preference.only and provider not in preference.only:
-            return NoPick("unwanted", "provider.only names nobody who serves this model now", 5.0)
-        if _above(offer.input_price_wei, preference.most_input_wei) or _above(
-            offer.output_price_wei, preference.most_output_wei
-        ):
-            return NoPick("unwanted", "every offer is above provider.max_price", 30.0)
+        if provider in exclude:
+            return NoPick("unwanted", _RULED_OUT, 5.0)
+        if (unwanted := _unwanted(provider, offer, preference)) is not None:
+            return unwanted
         if now_s < standing.suspended_until_s:
             left_s = standing.suspended_until_s - now_s
             return NoPick("suspended", f"its provider failed lately: {standing.last_failure}", left_s)
@@ -246,6 +251,21 @@ class Routing:
         if now_s < standing.busy_until_s:
             return NoPick("busy", "its providers are all busy", standing.busy_until_s - now_s)
         return None
+
+
+_RULED_OUT = "every provider of this model refused or was ruled out"
+
+
+def _unwanted(provider: Address, offer: ModelOffer, preference: Preference) -> NoPick | None:
+    if provider in preference.ignore:
+        return NoPick("unwanted", _RULED_OUT, 5.0)
+    if preference.only and provider not in preference.only:
+        return NoPick("unwanted", "provider.only names nobody who serves this model now", 5.0)
+    if _above(offer.input_price_wei, preference.most_input_wei) or _above(
+        offer.output_price_wei, preference.most_output_wei
+    ):
+        return NoPick("unwanted", "every offer is above provider.max_price", 30.0)
+    return None
 
 
 _RANK = {"busy": 0, "unfunded": 1, "suspended": 2, "unwanted": 3, "absent": 4}

@@ -89,11 +89,10 @@ class _Telling(msgspec.Struct, frozen=True):
         choices = call.in_order()
         open_choices = list(choices)
         offsets = [0] * len(choices)
-        begun = False
         while open_choices:
             await exchange.news()
             out = b""
-            if not begun and (fault := call.fault(shown=False)) is not None:
+            if not call.begun and (fault := call.fault()) is not None:
                 raise fault
             for choice in list(open_choices):
                 text, said = choice.taken()
@@ -105,11 +104,10 @@ class _Telling(msgspec.Struct, frozen=True):
                     open_choices.remove(choice)
                     told = None if open_choices else exchange.told(self.seed)
                     out += chunks.finish(choice.index, choice.reason, told)
-            if not begun and out:
-                begun = True
+            if not call.begun and out:
                 out = b"".join(chunks.first(choice.index) for choice in choices) + out
                 await exchange.begin()
-            if (fault := call.fault(shown=True)) is not None:
+            if (fault := call.fault()) is not None:
                 await exchange.break_off(out, fault)
                 return
             if open_choices:
