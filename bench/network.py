@@ -24,8 +24,8 @@ sys.path[:0] = [str(Path(__file__).parents[1])]
 import httpx
 
 from bench.engine import STREAMS, Measured, Once, all_of, cpu_of, report, run_theirs
-from clusterai.cli.settings import default_models
 from clusterai.models import ModelStore
+from clusterai.runtime.adapters.config import default_models
 
 MODEL = "smollm2-135m"
 

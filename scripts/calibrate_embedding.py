@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 import clusterai.work.embedding.adapters.openvino_engine as engines
-from clusterai.cli.settings import default_models
 from clusterai.models import ModelStore, StoredModel
+from clusterai.runtime.adapters.config import default_models
 from clusterai.work.embedding.adapters.openvino_engine import OpenVinoEmbedder
 from clusterai.work.embedding.core.judge import quantised
 from clusterai.work.embedding.spec import SCALE, ZERO

@@ -17,9 +17,10 @@ from typer.core import TyperGroup
 
 from clusterai.cli import main as cli
 from clusterai.cli.failure import Exit
-from clusterai.gateway import main as gateway
+from clusterai.gateway import config as gateway
 from clusterai.gateway.core.errands import Terms
 from clusterai.node import config as node
+from clusterai.runtime.adapters import config as shared
 from clusterai.validator import config as validator
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,22 +98,23 @@ def _options(command: Any) -> Iterator[str]:
 def _config() -> str:
     parts = [
         f"{MADE}# Settings\n",
-        "Each daemon reads one file: `python -m clusterai.node --config FILE`, and likewise `clusterai.gateway` and",
-        "`clusterai.validator`. `clusterai up` writes these files itself, anew at each start. Secrets are never in them: keys are",
-        "files of their own.\n",
-        "## Gateway (JSON)\n",
+        "Each daemon reads one file, TOML or JSON: `python -m clusterai.node --config FILE`, and likewise `clusterai.gateway` and",
+        "`clusterai.validator`; without `--config`, the table of its name in `./clusterai.toml`. What is one number, flag, text or path",
+        "can be set by a flag too (`--metrics-port 9100`), or by `CLUSTERAI_NODE_METRICS_PORT` and the like: the flag goes first, then",
+        "the variable, then the file. Relative paths are of the file's own folder, those of flags and variables of the current one.",
+        "`clusterai up` writes these files itself, anew at each start. Secrets are never in them: keys are files of their own.\n",
+        "## Gateway\n",
         *_table(gateway.Config),
         "\n`terms`:\n",
         *_table(Terms),
-        "\n## Node (TOML or JSON)\n",
-        f"Numbers, flags and texts may be overridden by `{node.PREFIX}<NAME>`.\n",
+        "\n## Node\n",
         *_table(node.Config),
         "\nEach of `gateways`:\n",
-        *_table(node.GatewayConfig),
+        *_table(shared.GatewayConfig),
         "\nEach of `models`:\n",
         *_table(node.ModelConfig),
-        "\n## Validator (TOML or JSON)\n",
-        f"Numbers, flags and texts may be overridden by `{validator.PREFIX}<NAME>`; `gateways` are as a node's.\n",
+        "\n## Validator\n",
+        "`gateways` are as a node's.\n",
         *_table(validator.Config),
     ]
     return "\n".join(parts) + "\n"
@@ -120,7 +122,9 @@ def _config() -> str:
 
 def _table(kind: type[msgspec.Struct]) -> list[str]:
     """Fields with defaults and the words of the docstring's `Attributes`."""
-    words = _attributes(kind.__doc__ or "")
+    words: dict[str, str] = {}
+    for one in reversed(kind.__mro__):
+        words |= _attributes(one.__doc__ or "")
     rows = ["| setting | default | |", "|---|---|---|"]
     for field in msgspec.structs.fields(kind):
         default = "required" if field.required else f"`{_shown(field)}`"

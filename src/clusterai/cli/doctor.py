@@ -10,10 +10,10 @@ import shutil
 from pathlib import Path
 
 from clusterai.cli.local.folder import DataFolder
-from clusterai.cli.settings import default_models
 from clusterai.node import doctor
 from clusterai.node.config import BadConfig, load_config
 from clusterai.node.doctor import Row
+from clusterai.runtime.adapters.config import default_models
 
 
 def examine(folder: DataFolder, model: str, config: Path | None = None) -> list[Row]:

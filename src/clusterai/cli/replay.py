@@ -11,7 +11,6 @@ import msgspec
 
 from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.local.progress import Progress
-from clusterai.cli.settings import default_models
 from clusterai.ledger.adapters.client import ChainClient, OtherChain
 from clusterai.ledger.adapters.jsonrpc import ChainDown, RpcRefused
 from clusterai.ledger.adapters.network import BadNetwork, Network, load_network
@@ -22,6 +21,7 @@ from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest
 from clusterai.protocol.signing import BadSignature, recover
 from clusterai.protocol.statements import Order, Receipt, network_domain, signing_digest
+from clusterai.runtime.adapters.config import default_models
 from clusterai.sdk import Transcript
 from clusterai.validator.replay import BadFile, Report, bundle_of, replay, replay_bundle
 from clusterai.work import KINDS

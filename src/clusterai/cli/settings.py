@@ -5,6 +5,8 @@ Both files hold the long names of options, in a table per command; options at th
     data = "/srv/clusterai"
     [up]
     nodes = 3
+
+The tables `gateway`, `node` and `validator` are those daemons' own settings, where one is started without `--config`.
 """
 
 import os
@@ -13,8 +15,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from clusterai.cli.failure import Exit, Failure
+from clusterai.runtime.adapters.config import PROJECT_FILE
 
-PROJECT_FILE = "clusterai.toml"
+DAEMONS = {"gateway", "node", "validator"}
 
 
 def user_file() -> Path:
@@ -28,15 +31,6 @@ def default_data() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("clusterai") / "local"
-
-
-def default_models() -> Path:
-    """Models are shared by all networks of this user: a conversion is made once."""
-    if named := os.environ.get("CLUSTERAI_MODELS"):
-        return Path(named).expanduser()
-    from platformdirs import user_data_path
-
-    return user_data_path("clusterai") / "models"
 
 
 def command(words: str, data: Path) -> str:
@@ -76,7 +70,7 @@ def load(commands: dict[str, Any]) -> dict[str, Any]:
             merged = _over(merged, found)
     shared = {_key(name): value for name, value in merged.items() if not isinstance(value, dict)}
     tables = _tables(merged)
-    unknown = tables.keys() - commands.keys()
+    unknown = tables.keys() - commands.keys() - DAEMONS
     if unknown:
         raise Failure(
             f"[{min(unknown)}] in clusterai.toml is no command",

@@ -1,31 +1,18 @@
 """`python -m clusterai.gateway --config FILE`."""
 
-import argparse
-import logging
 import sys
-from pathlib import Path
 
-import structlog
-import uvloop
+from clusterai.gateway.config import Config
+from clusterai.gateway.main import run
+from clusterai.ledger.adapters.client import OtherChain
+from clusterai.ledger.adapters.network import BadKeyFile, BadNetwork
+from clusterai.models import NoSuchModel
+from clusterai.runtime.adapters import daemon
 
-from clusterai.gateway.main import load_config, run
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m clusterai.gateway", description="Run a gateway.")
-    parser.add_argument("--config", type=Path, required=True, help="JSON file; see gateway/main.py, Config")
-    config = load_config(parser.parse_args().config)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s %(levelname)s %(message)s")
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-    )
-    uvloop.run(run(config))
+def main() -> int:
+    return daemon.main("gateway", Config, run, (OtherChain, BadKeyFile, BadNetwork, NoSuchModel))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

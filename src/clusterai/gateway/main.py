@@ -10,10 +10,9 @@ takes no new work, lets answers end for `grace_s`, and tells those that are left
 
 import asyncio
 import contextlib
-import signal
-from collections.abc import AsyncGenerator, Sequence
+import os
+from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -37,13 +36,13 @@ from clusterai.gateway.adapters.replies import Replies
 from clusterai.gateway.adapters.secrets import made_secret
 from clusterai.gateway.adapters.wallet import WalletDoor
 from clusterai.gateway.adapters.withdrawals import Withdrawals
+from clusterai.gateway.config import Config
 from clusterai.gateway.core.book import Book
-from clusterai.gateway.core.errands import Deliver, Done, Failed, Refunded, Restarted, Settled, Terms
+from clusterai.gateway.core.errands import Deliver, Done, Failed, Refunded, Restarted, Settled
 from clusterai.gateway.core.meter import Meter, Party
 from clusterai.gateway.core.payouts import PREFIX
 from clusterai.ledger.adapters.client import ChainClient
 from clusterai.ledger.adapters.follower import Cursor, LogFollower
-from clusterai.ledger.adapters.jsonrpc import ChainDown, RpcRefused
 from clusterai.ledger.adapters.network import Network, load_key, load_network
 from clusterai.ledger.adapters.outbox import Outbox
 from clusterai.ledger.core import events
@@ -51,11 +50,13 @@ from clusterai.ledger.core.calls import Submit
 from clusterai.market.core.directory import Directory
 from clusterai.market.core.routing import Routing
 from clusterai.models import ModelStore
-from clusterai.protocol.ids import Address, Digest, Role, address
+from clusterai.protocol.ids import Address, Digest, Role
 from clusterai.protocol.messages import Frame, Relay, Unreachable
 from clusterai.protocol.signing import BadSignature, Key, recover
 from clusterai.protocol.statements import channels_domain, network_domain
 from clusterai.runtime.adapters.certificate import certificate
+from clusterai.runtime.adapters.config import PASSWORD
+from clusterai.runtime.adapters.daemon import chores, stop_on_signals
 from clusterai.runtime.adapters.driver import Driver
 from clusterai.runtime.adapters.link import LinkServer
 from clusterai.runtime.core.greeting import Identity, Reason
@@ -68,66 +69,20 @@ FIRST_READ_S = 2.0
 """How long the doors stay closed for the chain to be read; without a chain they open then."""
 
 
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A gateway's configuration, one JSON file.
-
-    Attributes:
-        data: folder of journal, keys, receipts; made if it isn't there.
-        network: path of network.json.
-        key: path of the hot key.
-        owner: the owner's address, whom the hot key acts for.
-        models: folder of the model store.
-        serve: names of the models that clients may ask for.
-        host, port: where HTTP is served; with `tls_certificate` and `tls_key` (PEM files) as HTTPS.
-        link_host, link_port: where providers and validators dial in.
-        least_provider_stake_wei, least_validator_stake_wei: who has less is refused.
-        grace_s: how long answers may go on after SIGTERM.
-        patience_s: how long a request may wait for a free provider.
-        most_body: bytes of a request.
-        most_running: requests at once.
-        wallets: whether wallets may pay with the request (x402); its till key is made in `data`.
-        keep_transcripts_s: how long encrypted transcripts are kept for replays.
-        durable: NORMAL survives the death of the process; FULL also the loss of power, for 1-5 ms a request.
-    """
-
-    data: str
-    network: str
-    key: str
-    owner: str
-    models: str = ""
-    serve: tuple[str, ...] = ("smollm2-135m",)
-    host: str = "127.0.0.1"
-    port: int = 8080
-    link_host: str = "127.0.0.1"
-    link_port: int = 8081
-    tls_certificate: str = ""
-    tls_key: str = ""
-    least_provider_stake_wei: int = 1
-    least_validator_stake_wei: int = 1
-    grace_s: float = 3.0
-    patience_s: float = 10.0
-    most_body: int = 8 * 1024 * 1024
-    most_running: int = 4096
-    wallets: bool = True
-    keep_transcripts_s: int = 7 * 24 * 3600
-    durable: str = "NORMAL"
-    terms: Terms = Terms()
-
-
 class Gateway:
     """One running gateway. `run` is its life."""
 
     def __init__(self, config: Config, network: Network, key: Key, client: ChainClient) -> None:
         self.config = config
         self.network = network
-        data = Path(config.data)
+        data = config.data
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         contracts, rules = network.contracts, network.rules
-        self.owner = address(config.owner)
+        self.owner = config.owner_address()
         domain = network_domain(network.chain_id, contracts.registry)
         self.directory = Directory()
         till = Key(made_secret(data / "till.key"))
-        self.catalog = catalogs.of_store(ModelStore(Path(config.models)), config.serve)
+        self.catalog = catalogs.of_store(ModelStore(config.store()), config.serve)
         self.meter = Meter(
             Party(
                 owner=self.owner,
@@ -151,7 +106,8 @@ class Gateway:
         self.archive = Archive(
             data / "archive.db", made_secret(data / "transcripts.key"), config.keep_transcripts_s
         )
-        journal = FlushedJournal(data / "journal.db", config.durable, self.archive)
+        synchronous = "FULL" if config.survives == "power" else "NORMAL"
+        journal = FlushedJournal(data / "journal.db", synchronous, self.archive)
         self._recover_receipts(journal)
         self.driver = Driver(self.meter, journal, self._perform)
         self.desk = Desk(config.patience_s)
@@ -207,7 +163,6 @@ class Gateway:
             Withdrawals(self.meter, self.doors, self.driver.handle),
         )
         self._pages = self.pages.app()
-        self._client = client
         self._journal = journal
         self._caught_up = False
         self._read = asyncio.Event()
@@ -333,22 +288,16 @@ class Gateway:
                 ssl_keyfile=self.config.tls_key or None,
             )
         )
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stopping.set)
+        stop_on_signals(self.stopping)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                chores = [
-                    tasks.create_task(chore)
-                    for chore in (
-                        self._follow(),
-                        self.outbox.run(),
-                        self.driver.tick_forever(),
-                        self.archive.flush_forever(),
-                        self._sweep(),
-                        *((self.wallets.run(),) if self.config.wallets else ()),
-                    )
-                ]
+            async with chores(
+                self.follower.run(),
+                self.outbox.run(),
+                self.driver.tick_forever(),
+                self.archive.flush_forever(),
+                self._sweep(),
+                *((self.wallets.run(),) if self.config.wallets else ()),
+            ) as tasks:
                 # Whoever dials before the chain was read would be refused as a stranger, and stay away for seconds.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(FIRST_READ_S):
@@ -365,8 +314,6 @@ class Gateway:
                 server.should_exit = True
                 await serving
                 await self.links.close()
-                for chore in chores:
-                    chore.cancel()
         finally:
             self.archive.close()
             self.outbox.close()
@@ -387,16 +334,6 @@ class Gateway:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.0):
                 await self.front.idle.wait()
-
-    async def _follow(self) -> None:
-        while True:
-            try:
-                await self._client.check()
-                break
-            except (ChainDown, RpcRefused) as error:
-                self.follower.trouble = str(error)
-                await asyncio.sleep(0.5)
-        await self.follower.run()
 
     async def _sweep(self) -> None:
         while True:
@@ -426,27 +363,9 @@ def _signer(digest: Digest, signature: bytes) -> Address | None:
         return None
 
 
-def load_config(path: Path) -> Config:
-    """
-    Raises:
-        ValueError: not such a file; the message says what is wrong.
-    """
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Config)
-    except (OSError, msgspec.DecodeError) as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-@contextlib.asynccontextmanager
-async def opened(config: Config) -> AsyncGenerator[Gateway]:
-    """A gateway ready to run."""
-    network = load_network(Path(config.network))
-    key = load_key(Path(config.key))
-    async with ChainClient(network) as client:
-        yield Gateway(config, network, key, client)
-
-
 async def run(config: Config) -> None:
     """Run a gateway until it is told to stop."""
-    async with opened(config) as gateway:
-        await gateway.run()
+    network = load_network(config.network)
+    key = load_key(config.key, os.environ.get(PASSWORD))
+    async with ChainClient(network) as client:
+        await Gateway(config, network, key, client).run()

@@ -1,12 +1,8 @@
 """`python -m clusterai.node --config FILE`: the daemon, as supervisors start it."""
 
-import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import cast
 
 import msgspec
 
@@ -15,42 +11,21 @@ from clusterai.ledger.adapters.network import BadKeyFile, BadNetwork
 from clusterai.models import Altered, NoSuchModel
 from clusterai.node.adapters.chainlog import OtherNetwork
 from clusterai.node.adapters.vault import WrongKey
-from clusterai.node.config import PASSWORD, BadConfig, Config, load_config
+from clusterai.node.config import Config
+from clusterai.runtime.adapters import daemon
+from clusterai.runtime.adapters.config import PASSWORD
 
-NAMED = (OtherChain, BadKeyFile, BadNetwork, Altered, NoSuchModel, OtherNetwork, WrongKey, BadConfig)
-"""Errors whose message says what to do; anything else is a fault of ours and keeps its traceback."""
-EXIT_CONFIG = 78
-"""`EX_CONFIG` of sysexits.h: starting again won't help before somebody changed something."""
+NAMED = (OtherChain, BadKeyFile, BadNetwork, Altered, NoSuchModel, OtherNetwork, WrongKey)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m clusterai.node", description="Be a provider node.")
-    parser.add_argument("--config", type=Path, required=True, help="TOML or JSON, see clusterai.node.config")
-    parser.add_argument("--check", action="store_true", help="say whether it could work, as JSON, and end")
-    arguments = parser.parse_args()
-    try:
-        config = load_config(arguments.config, os.environ)
-        if arguments.check:
-            return _check(config)
-        from clusterai.node.main import run
+    return daemon.main("node", Config, _run, NAMED, _check)
 
-        try:
-            import uvloop
-        except ImportError:
-            asyncio.run(run(config))
-        else:
-            uvloop.run(run(config))
-    except NAMED as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_CONFIG
-    except BaseExceptionGroup as group:
-        leaves = list(_leaves(group))
-        if not all(isinstance(leaf, NAMED) for leaf in leaves):
-            raise
-        for leaf in leaves:
-            print(f"error: {leaf}", file=sys.stderr)
-        return EXIT_CONFIG
-    return 0
+
+async def _run(config: Config) -> None:
+    from clusterai.node.main import run
+
+    await run(config)
 
 
 def _check(config: Config) -> int:
@@ -59,15 +34,6 @@ def _check(config: Config) -> int:
     rows = asyncio.run(examine(config, os.environ.get(PASSWORD)))
     print(msgspec.json.format(msgspec.json.encode(rows)).decode())
     return int(any(row.state == "red" for row in rows))
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        inner = cast("BaseExceptionGroup[BaseException]", error)
-        for one in inner.exceptions:
-            yield from _leaves(one)
-    else:
-        yield error
 
 
 if __name__ == "__main__":

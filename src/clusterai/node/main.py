@@ -11,7 +11,6 @@ ones may end, then everybody hears goodbye. `kill -9` loses nothing that was ack
 import asyncio
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +19,6 @@ import structlog
 
 from clusterai.ledger.adapters.client import ChainClient
 from clusterai.ledger.adapters.follower import Cursor, LogFollower
-from clusterai.ledger.adapters.jsonrpc import ChainDown, RpcRefused
 from clusterai.ledger.adapters.network import Network, load_key, load_network
 from clusterai.ledger.adapters.outbox import Outbox
 from clusterai.ledger.core.calls import Submit
@@ -38,10 +36,9 @@ from clusterai.node.adapters.watch import (
     Status,
     StatusFile,
     link_views,
-    log_json,
     now_s,
 )
-from clusterai.node.config import PASSWORD, Config
+from clusterai.node.config import Config
 from clusterai.node.core.leasebook import LeaseBook, Terms
 from clusterai.node.core.leases import (
     Broke,
@@ -59,6 +56,8 @@ from clusterai.protocol.ids import Address, Role, hex0x
 from clusterai.protocol.messages import Finished, Frame, Refused
 from clusterai.protocol.signing import Key, recover
 from clusterai.protocol.statements import channels_domain, network_domain
+from clusterai.runtime.adapters.config import PASSWORD
+from clusterai.runtime.adapters.daemon import chores, stop_on_signals
 from clusterai.runtime.adapters.driver import Driver
 from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.runtime.adapters.link import LinkClient
@@ -66,7 +65,6 @@ from clusterai.runtime.core.greeting import Identity, Reason
 from clusterai.runtime.machine import Linked, Received, Send, Unlinked
 from clusterai.work import KINDS
 
-CHAIN_RETRY_S = 1.0
 STATUS_S = 1.0
 DRAIN_POLL_S = 0.05
 
@@ -88,7 +86,7 @@ class Node:
         self._key = key
         self._phase = "starting"
         self._receipts = 0
-        synchronous = "FULL" if config.survives == "power" else "NORMAL"
+        synchronous = config.synchronous
         folder = config.data
         domain = network_domain(network.chain_id, network.contracts.registry)
         self.directory = Directory()
@@ -111,7 +109,6 @@ class Node:
         self._outbox: Outbox | None = None
         self._follower: LogFollower | None = None
         self._chain_known = asyncio.Event()
-        self._trouble = ""
         self._heard_at_s: float | None = None
         """the time of a replayed event; the clock's else"""
         self.driver = Driver(self.book, self.journal, self._perform, self._clock)
@@ -152,18 +149,18 @@ class Node:
             self.metrics.listen(self.config.metrics_port)
         async with ChainClient(self.network) as client:
             outbox = self._outbox = Outbox(client, self._key, self.config.data / "outbox.sqlite", self._hear)
+            follower = self._follower = LogFollower(client, self._deliver, self.chainlog.cursor())
             try:
-                working = asyncio.create_task(self._work(client, outbox))
-                stopping = asyncio.create_task(stop.wait())
-                await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                if not working.done():
+                async with chores(
+                    follower.run(),
+                    self._submit(outbox, follower),
+                    self._links(),
+                    self.engines.run(),
+                    self.driver.tick_forever(),
+                    self._watch(),
+                ):
+                    await stop.wait()
                     await self._drain()
-                for task in (working, stopping):
-                    task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await stopping
-                with contextlib.suppress(asyncio.CancelledError):
-                    await working
             finally:
                 outbox.close()
 
@@ -176,28 +173,10 @@ class Node:
 
     # --- tasks ---
 
-    async def _work(self, client: ChainClient, outbox: Outbox) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._chain(client, outbox), name="chain")
-            tasks.create_task(self._links(), name="links")
-            tasks.create_task(self.engines.run(), name="engines")
-            tasks.create_task(self.driver.tick_forever(), name="tick")
-            tasks.create_task(self._watch(), name="status")
-
-    async def _chain(self, client: ChainClient, outbox: Outbox) -> None:
-        """Wait until the chain is there and is ours; then follow it and send to it."""
-        while True:
-            try:
-                await client.check()
-                break
-            except (ChainDown, RpcRefused) as error:
-                self._trouble = str(error)
-                await asyncio.sleep(CHAIN_RETRY_S)
-        self._trouble = ""
-        follower = self._follower = LogFollower(client, self._deliver, self.chainlog.cursor())
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(follower.run(), name="follower")
-            tasks.create_task(outbox.run(), name="outbox")
+    async def _submit(self, outbox: Outbox, follower: LogFollower) -> None:
+        """Nothing is sent to a chain before it is known to be ours."""
+        await follower.found.wait()
+        await outbox.run()
 
     async def _links(self) -> None:
         """Nobody is dialled before it is known who is who: a gateway would be taken for a stranger."""
@@ -325,7 +304,7 @@ class Node:
             hot=hex0x(self.hot),
             phase=self._phase,
             chain_block=self.directory.block,
-            chain_trouble=self._trouble or (follower.trouble if follower else ""),
+            chain_trouble=follower.trouble if follower else "",
             registered=self.directory.owner_of(self.hot) == self.owner,
             barred=claims.barred,
             running=len(self.book.running),
@@ -343,15 +322,12 @@ class Node:
 
 async def run(config: Config, load: Load | None = None) -> None:
     """Be a node until SIGTERM or SIGINT."""
-    log_json(config.log_level)
     began_s = time.monotonic()
     config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     network = load_network(config.network)
     node = Node(config, network, load_key(config.key, os.environ.get(PASSWORD)), load)
-    loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
+    stop_on_signals(stop)
     log.info(
         "starting",
         owner=hex0x(node.owner),

@@ -10,12 +10,10 @@ contracts' first block, and what is unanswered is asked again. While the chain o
 """
 
 import asyncio
-import contextlib
 import os
 import secrets
-import signal
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +24,6 @@ from blake3 import blake3
 from clusterai.audit.adapters.sealing import SealKey
 from clusterai.ledger.adapters.client import ChainClient
 from clusterai.ledger.adapters.follower import Cursor, LogFollower
-from clusterai.ledger.adapters.jsonrpc import ChainDown, RpcRefused
 from clusterai.ledger.adapters.network import Network, load_key, load_network
 from clusterai.ledger.adapters.outbox import Outbox
 from clusterai.ledger.core.calls import Submit
@@ -34,6 +31,8 @@ from clusterai.protocol.ids import Address, Role, hex0x
 from clusterai.protocol.messages import Frame, Ping
 from clusterai.protocol.signing import Key, recover
 from clusterai.protocol.statements import court_domain, network_domain
+from clusterai.runtime.adapters.config import PASSWORD
+from clusterai.runtime.adapters.daemon import chores, stop_on_signals
 from clusterai.runtime.adapters.driver import Driver
 from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.runtime.adapters.link import LinkClient
@@ -79,11 +78,9 @@ class Validator:
         self.auditor = Auditor(settings, KINDS, key.sign, recover, box.unseal)
         self.evidence = EvidenceStore(config.data, _secret(config.data / "evidence.key"))
         self.meters = Meters()
-        self.journal = SqliteJournal(
-            config.data / "journal.db", "FULL" if config.survives == "power" else "NORMAL"
-        )
+        self.journal = SqliteJournal(config.data / "journal.db", config.synchronous)
         self.driver = Driver(self.auditor, self.journal, self._perform)
-        self.engines = Engines(config.models_folder, config.threads, config.cache_mb << 20, self._loading)
+        self.engines = Engines(config.store(), config.threads, config.cache_mb << 20, self._loading)
         self.checker = Checker(KINDS, self.engines, self._checked)
         self.outbox = Outbox(client, key, config.data / "outbox.db", self.driver.handle)
         self.follower = LogFollower(client, self._chain)
@@ -98,7 +95,6 @@ class Validator:
         self.pages = Pages({"/healthz": self._health, "/status": self._status, "/metrics": self._metrics})
         self.stopping = asyncio.Event()
         self._caught_up = asyncio.Event()
-        self._client = client
         self._asked_at_s: dict[tuple[Address, int, int], float] = {}
         self._counts: dict[str, int] = {}
 
@@ -234,29 +230,21 @@ class Validator:
 
     async def run(self) -> None:
         """Audit until SIGTERM or SIGINT."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stopping.set)
+        stop_on_signals(self.stopping)
         try:
             if self.config.metrics_port:
                 await self.pages.start("127.0.0.1", self.config.metrics_port)
-            async with asyncio.TaskGroup() as tasks:
-                chores = [
-                    tasks.create_task(chore)
-                    for chore in (
-                        self._follow(),
-                        self.outbox.run(),
-                        self.driver.tick_forever(),
-                        self.checker.run(),
-                        self._link(),
-                    )
-                ]
+            async with chores(
+                self.follower.run(),
+                self.outbox.run(),
+                self.driver.tick_forever(),
+                self.checker.run(),
+                self._link(),
+            ):
                 self.driver.start()
                 log.info("auditing", validator=hex0x(self.owner), gateways=len(self.config.gateways))
                 await self.stopping.wait()
                 log.info("stopping")
-                for chore in chores:
-                    chore.cancel()
         finally:
             await self.pages.close()
             await self.engines.close()
@@ -267,16 +255,6 @@ class Validator:
         """Dial once it is known who is a gateway: a dial before that is refused by ourselves, and waits 5 s."""
         await self._caught_up.wait()
         await self.links.run()
-
-    async def _follow(self) -> None:
-        while True:
-            try:
-                await self._client.check()
-                break
-            except (ChainDown, RpcRefused) as error:
-                self.follower.trouble = str(error)
-                await asyncio.sleep(0.5)
-        await self.follower.run()
 
 
 def _secret(path: Path) -> bytes:
@@ -291,16 +269,9 @@ def _secret(path: Path) -> bytes:
     return path.read_bytes()
 
 
-@contextlib.asynccontextmanager
-async def opened(config: Config) -> AsyncGenerator[Validator]:
-    """A validator ready to run."""
-    network = load_network(config.network)
-    key = load_key(config.key, os.environ.get("CLUSTERAI_KEY_PASSWORD"))
-    async with ChainClient(network) as client:
-        yield Validator(config, network, key, client)
-
-
 async def run(config: Config) -> None:
     """Run a validator until it is told to stop."""
-    async with opened(config) as validator:
-        await validator.run()
+    network = load_network(config.network)
+    key = load_key(config.key, os.environ.get(PASSWORD))
+    async with ChainClient(network) as client:
+        await Validator(config, network, key, client).run()

@@ -133,7 +133,7 @@ class Bed:
             "network": str(self.folder / "network.json"),
             "key": str(self.gateway.hot_file),
             "owner": hex0x(self.gateway.owner.address),
-            "models": str(self.folder / "models"),
+            "models_folder": str(self.folder / "models"),
             "serve": [self.model["name"]],
             "port": self.port,
             "link_port": self.link_port,

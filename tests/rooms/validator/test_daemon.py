@@ -349,7 +349,7 @@ def test_a_bad_configuration_is_named(tmp_path: Path) -> None:
             stderr=asyncio.subprocess.PIPE,
         )
         _, error = await process.communicate()
-        assert process.returncode == 1
+        assert process.returncode == 78
         assert "missing required field" in error.decode()
         assert b"Traceback" not in error
 

@@ -7,7 +7,7 @@ import typer
 
 from clusterai.cli import options, say
 from clusterai.cli.failure import Exit, Failure
-from clusterai.cli.settings import default_models
+from clusterai.runtime.adapters.config import default_models
 
 
 def join(app: typer.Typer) -> None:

@@ -27,9 +27,10 @@ from clusterai.cli.local.models import TINY
 from clusterai.cli.local.people import People, make_people
 from clusterai.cli.local.ports import Ports
 from clusterai.cli.local.progress import Progress
-from clusterai.cli.settings import command, default_models
+from clusterai.cli.settings import command
 from clusterai.protocol.ids import checksummed
 from clusterai.protocol.money import show as money
+from clusterai.runtime.adapters.config import default_models
 from clusterai.sdk import Client, Event, Node, Unreachable
 
 POLL_S = 0.25

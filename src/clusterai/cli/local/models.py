@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from clusterai.cli.failure import Exit, Failure
-from clusterai.cli.settings import default_models
+from clusterai.runtime.adapters.config import default_models
 
 TINY = "tiny"
 """The toy model, which has no weights to prepare."""

@@ -11,8 +11,8 @@ from clusterai.cli.local.models import TINY, served
 from clusterai.cli.local.people import People, Person
 from clusterai.cli.local.ports import HOST, Ports
 from clusterai.cli.local.supervisor import Service
-from clusterai.cli.settings import default_models
 from clusterai.protocol.ids import checksummed, hex0x
+from clusterai.runtime.adapters.config import default_models
 
 STATE = "state"
 """Where a daemon keeps its journal, in its folder; a barred node's is moved away as a whole."""
@@ -46,7 +46,7 @@ def gateway(folder: DataFolder, ports: Ports, people: People, model: str) -> Ser
         "network": str(folder.manifest),
         "key": str(people.gateway.hot_file),
         "owner": hex0x(people.gateway.owner.address),
-        "models": str(default_models()),
+        "models_folder": str(default_models()),
         "serve": served(model),
         "port": ports.api,
         "link_port": ports.link,

@@ -56,6 +56,7 @@ class LogFollower:
     Attributes:
         trouble: why nothing is delivered at present, for people; "" while all is well.
         behind: blocks between the head and the cursor when last looked.
+        found: set once the chain answered, and was the manifest's.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class LogFollower:
         self.cursor = cursor or Cursor(client.network.start_block - 1)
         self.trouble = ""
         self.behind = 0
+        self.found = asyncio.Event()
         topics = client.codec.topics()
         self._addresses = [hex0x(address) for address in dict.fromkeys(address for address, _ in topics)]
         self._topics = [hex0x(topic) for topic in dict.fromkeys(topic for _, topic in topics)]
@@ -75,10 +77,17 @@ class LogFollower:
         self._topic_of = {text: bytes.fromhex(text[2:]) for text in self._topics}
 
     async def run(self) -> None:
-        """Follow until cancelled; a chain that is away is waited for."""
+        """Follow until cancelled; a chain that is away is waited for.
+
+        Raises:
+            OtherChain: what answers isn't the manifest's chain.
+        """
         backoff_s = FIRST_BACKOFF_S
         while True:
             try:
+                if not self.found.is_set():
+                    await self._client.check()
+                    self.found.set()
                 moved = await self.step()
                 self.trouble, backoff_s = "", FIRST_BACKOFF_S
             except (ChainDown, RpcRefused) as error:

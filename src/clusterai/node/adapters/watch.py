@@ -1,7 +1,5 @@
 """What a node shows of itself: metrics for Prometheus, a status file for people's tools, JSON logs for both."""
 
-import logging
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,7 +7,6 @@ from pathlib import Path
 from wsgiref.simple_server import WSGIServer
 
 import msgspec
-import structlog
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -159,21 +156,6 @@ class Metrics(Collector):
             for value, count in counts.items():
                 family.add_metric([value], count)
             yield family
-
-
-def log_json(level: str) -> None:
-    """One JSON object a line on stderr. Nothing secret is ever handed to the log: keys print as their addresses."""
-    structlog.configure(
-        processors=[
-            structlog.stdlib.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
 
 
 def now_s() -> int:

@@ -1,0 +1,43 @@
+"""A gateway's configuration; where its values come from is `runtime/adapters/config.py`."""
+
+from typing import Literal
+
+from clusterai.gateway.core.errands import Terms
+from clusterai.runtime.adapters.config import Daemon, Port, Seconds, Wei
+
+
+class Config(Daemon, frozen=True, kw_only=True):
+    """One gateway.
+
+    Attributes:
+        serve: names of the models that clients may ask for.
+        host, port: where HTTP is served; with `tls_certificate` and `tls_key` (PEM files) as HTTPS.
+        link_host, link_port: where providers and validators dial in.
+        least_provider_stake_wei, least_validator_stake_wei: who has less is refused.
+        grace_s: how long answers may go on after SIGTERM.
+        patience_s: how long a request may wait for a free provider.
+        most_body: bytes of a request.
+        most_running: requests at once.
+        wallets: whether wallets may pay with the request (x402); its till key is made in `data`.
+        keep_transcripts_s: how long encrypted transcripts are kept for replays.
+        survives: `process` loses nothing when the process is killed; `power` also when the machine loses power, for 1-5 ms
+            a request.
+    """
+
+    serve: tuple[str, ...] = ("smollm2-135m",)
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    link_host: str = "127.0.0.1"
+    link_port: Port = 8081
+    tls_certificate: str = ""
+    tls_key: str = ""
+    least_provider_stake_wei: Wei = 1
+    least_validator_stake_wei: Wei = 1
+    grace_s: Seconds = 3.0
+    patience_s: Seconds = 10.0
+    most_body: int = 8 * 1024 * 1024
+    most_running: int = 4096
+    wallets: bool = True
+    keep_transcripts_s: int = 7 * 24 * 3600
+    survives: Literal["process", "power"] = "process"
+    terms: Terms = Terms()

@@ -1,0 +1,132 @@
+"""How every daemon begins and ends: settings, log, signals, chores beside the body, and errors that say what to do.
+
+    main ─ settings ─ log ─> run(config): async with chores(follow, send, tick, …):
+                                              open doors
+                                              await stop.wait()      SIGTERM, SIGINT
+                                              wind down              what runs may end
+                                          the chores are cancelled, files are closed
+
+A chore that fails ends the daemon, and all other chores with it: half a daemon is worse than none.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import structlog
+
+from clusterai.runtime.adapters.config import BadConfig, Daemon, load, prefix, scalars
+
+EXIT_CONFIG = 78
+"""`EX_CONFIG` of sysexits.h: starting again won't help before somebody changed something."""
+
+D = TypeVar("D", bound=Daemon)
+
+
+@contextlib.asynccontextmanager
+async def chores(*work: Coroutine[Any, Any, None]) -> AsyncGenerator[asyncio.TaskGroup]:
+    """Run beside the body, and end with it.
+
+    Raises:
+        BaseExceptionGroup: one failed; the body and the others are cancelled.
+    """
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(chore) for chore in work]
+        yield tasks
+        for task in running:
+            task.cancel()
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """SIGTERM and SIGINT set `stop`."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+
+def log_json(level: str) -> None:
+    """One JSON object a line on stderr. Nothing secret is ever handed to the log: keys print as their addresses."""
+    # Other libraries speak when something is wrong.
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s %(levelname)s %(message)s")
+    structlog.configure(
+        processors=[
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def main(
+    name: str,
+    kind: type[D],
+    run: Callable[[D], Coroutine[Any, Any, None]],
+    named: tuple[type[Exception], ...],
+    check: Callable[[D], int] | None = None,
+) -> int:
+    """`python -m clusterai.<name>`; the exit code.
+
+    Args:
+        named: errors whose message says what to do; anything else is a fault of ours and keeps its traceback.
+        check: what `--check` does instead.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m clusterai.{name}",
+        allow_abbrev=False,
+        description=f"Run a {name}. Every setting below may also stand in its file, or in {prefix(name)}<SETTING>.",
+    )
+    parser.add_argument("--config", type=Path, help=f"TOML or JSON; default: [{name}] of ./clusterai.toml")
+    if check is not None:
+        parser.add_argument(
+            "--check", action="store_true", help="say whether it could work, as JSON, and end"
+        )
+    for field in scalars(kind):
+        parser.add_argument(f"--{field.replace('_', '-')}", metavar="VALUE", default=argparse.SUPPRESS)
+    given = vars(parser.parse_args())
+    path, wants_check = given.pop("config"), given.pop("check", False)
+    named = (*named, BadConfig)
+    try:
+        config = load(kind, name, path, os.environ, given)
+        if check is not None and wants_check:
+            return check(config)
+        log_json(config.log_level)
+        _run(run(config))
+    except named as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    except BaseExceptionGroup as group:
+        leaves = list(_leaves(group))
+        if not all(isinstance(leaf, named) for leaf in leaves):
+            raise
+        for leaf in leaves:
+            print(f"error: {leaf}", file=sys.stderr)
+        return EXIT_CONFIG
+    return 0
+
+
+def _run(life: Coroutine[Any, Any, None]) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(life)
+    else:
+        uvloop.run(life)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for one in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from _leaves(one)
+    else:
+        yield error
