@@ -1,0 +1,535 @@
+"""The provider's book of leases: accept, perform, commit to every state, show what is drawn, be paid.
+
+    StartLease ─> Taken ─> Opened on chain? ─> AcceptLease ─> Accepted ─> Perform ─> Performed ─> CommitLease
+                   │                                             │                                   │
+               LeaseRefused                             Failed: GiveUpLease            AuditCommitted: OpenSegment
+                                                                                       window over: CloseLease ─> Closed
+
+A lease is taken only as the chain tells it: the gateway's frame brings the work, the event brings the money. Everything
+that the chain has to be told is told again until the chain shows it, by the state that the chain has shown: a lease can be
+accepted, committed, shown and closed once, so asking twice does no harm (`Submit` keys are per lease and step).
+
+What was performed is durable before it is committed, and never performed again: two commitments to one lease can't exist, and
+two runs that differ would be taken for fraud. States are kept until the lease is closed.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+import msgspec
+
+from clusterai.audit.core.segments import Commitment
+from clusterai.ledger.core import events
+from clusterai.ledger.core.calls import Mined, Reverted, Submit
+from clusterai.ledger.core.lease_calls import AcceptLease, CloseLease, CommitLease, GiveUpLease, OpenSegment
+from clusterai.market.core.directory import Directory
+from clusterai.protocol import canonical
+from clusterai.protocol.canonical import Malformed
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import Address, Digest, Role
+from clusterai.protocol.jobs import (
+    AskSealed,
+    AskSegment,
+    Broken,
+    Done,
+    LeaseRefused,
+    NotServed,
+    Progress,
+    StartLease,
+)
+from clusterai.protocol.leases import Terms
+from clusterai.protocol.messages import Relay
+from clusterai.protocol.signing import BadSignature
+from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
+from clusterai.work.leased import LeasedKind
+
+RETRY_S = 5.0
+"""Between two tries of a call that the chain reverted."""
+SPARE_S = 5
+"""Accepting this late before a lease's last second is a gamble with the chain's clock."""
+
+
+_ASKS = cast("type[AskSegment | AskSealed]", AskSegment | AskSealed)
+
+
+class JobTerms(msgspec.Struct, frozen=True):
+    """Who this provider is, and what it takes.
+
+    Attributes:
+        me: the owner's address.
+        leases: domain of the contract, which makes a lease's id.
+        network: domain under which auditors sign what they ask for.
+        recover: who signed a digest.
+        window_s: after a commitment, before it can be closed.
+        fits: (spec, terms, running leases) to a refusal's code and words, or None. Capacity and price are decided there.
+    """
+
+    me: Address
+    leases: Domain
+    network: Domain
+    window_s: int
+    recover: Callable[[Digest, bytes], Address]
+    fits: Callable[[str, Any, Terms, int], tuple[str, str] | None]
+    most: int = 64
+    """leases at once, done or not"""
+
+
+# --- effects ---
+
+
+class Perform(msgspec.Struct, frozen=True):
+    """Do it, or go on with it from what is on disk; `Progressed`, then `Performed` or `Failed` come back."""
+
+    lease: Digest
+    gateway: Address
+    kind: str
+    spec: Any
+    terms: Terms
+
+
+class Halt(msgspec.Struct, frozen=True):
+    """Stop it; nothing comes back."""
+
+    lease: Digest
+
+
+class Discard(msgspec.Struct, frozen=True):
+    """The lease is over: its states and volumes may go."""
+
+    lease: Digest
+
+
+class Serve(msgspec.Struct, frozen=True):
+    """Seal to `ask.validator` the state before the drawn segment and send it through `gateway`."""
+
+    gateway: Address
+    ask: AskSegment
+    units: int
+    proof: tuple[Digest, ...]
+
+
+class ServePart(msgspec.Struct, frozen=True):
+    """Seal a part of a content of that state, if it names it."""
+
+    gateway: Address
+    ask: AskSealed
+    segment: int
+
+
+# --- events ---
+
+
+class Progressed(msgspec.Struct, frozen=True):
+    lease: Digest
+    segment: int
+    units: int
+
+
+class Performed(msgspec.Struct, frozen=True, array_like=True):
+    """All segments are done. `states` are h_0 ... h_T and `units` m_1 ... m_T."""
+
+    lease: Digest
+    states: tuple[bytes, ...]
+    units: tuple[int, ...]
+    output: bytes
+    exit_code: int
+    detail: str
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """It can't be done, by the fault of the job or of this machine; `code` is of the sandbox's closed list."""
+
+    lease: Digest
+    code: str
+    detail: str
+
+
+class Drain(msgspec.Struct, frozen=True):
+    """Take nothing new."""
+
+
+# --- records ---
+
+
+class Taken(msgspec.Struct, frozen=True, tag=True):
+    gateway: bytes
+    kind: str
+    terms: Terms
+    spec: bytes
+
+
+class Worked(msgspec.Struct, frozen=True, tag=True):
+    done: Performed
+
+
+class GaveUp(msgspec.Struct, frozen=True, tag=True):
+    lease: bytes
+    code: str
+    detail: str
+
+
+class Ended(msgspec.Struct, frozen=True, tag=True):
+    lease: bytes
+
+
+JobRecord = Taken | Worked | GaveUp | Ended
+
+
+class Lease(msgspec.Struct):
+    """One lease, as far as it has come. What the chain showed isn't journaled: it is read again."""
+
+    id: Digest
+    gateway: Address
+    kind: str
+    terms: Terms
+    spec: Any
+    raw: bytes
+    done: Performed | None = None
+    failed: GaveUp | None = None
+    opened: bool = False
+    accepted: bool = False
+    committed_s: int | None = None
+    to_show: int = 0
+    """the drawn segment that an auditor waits for; 0 for none"""
+    running: bool = False
+    segment: int = 0
+    units: int = 0
+
+
+class JobBook:
+    """One provider. See the module's docstring."""
+
+    RECORDS = JobRecord
+
+    def __init__(self, terms: JobTerms, directory: Directory, kinds: Mapping[str, LeasedKind]) -> None:
+        self.terms = terms
+        self.directory = directory
+        self._kinds = kinds
+        self.leases: dict[Digest, Lease] = {}
+        self._opened: set[Digest] = set()
+        """leases that the chain has opened for us, known or not yet sent by their gateway"""
+        self._accepted: set[Digest] = set()
+        self._commits: dict[Digest, int] = {}
+        self._drawn: dict[Digest, int] = {}
+        self._rests: dict[Digest, int] = {}
+        self._asked: dict[str, float] = {}
+        """Submit key → when it may be asked again; infinite while it is under way"""
+        self._draining = False
+        self._effects: list[Any] = []
+        self._now_s = 0.0
+
+    # --- the machine ---
+
+    def restore(self, records: Iterable[JobRecord]) -> None:
+        for record in records:
+            self._apply(record)
+
+    def snapshot(self) -> list[msgspec.Struct]:
+        found: list[msgspec.Struct] = []
+        for lease in self.leases.values():
+            found.append(Taken(lease.gateway, lease.kind, lease.terms, lease.raw))
+            if lease.done is not None:
+                found.append(Worked(lease.done))
+            if lease.failed is not None:
+                found.append(lease.failed)
+        return found
+
+    def step(self, event: Any, now_s: float) -> list[Any]:
+        self._effects = []
+        self._now_s = now_s
+        match event:
+            case Received(sender, StartLease() as frame):
+                self._start(sender, frame)
+            case Received(gateway, Relay(sender, _, body)):
+                self._asked_by(gateway, Address(sender), body)
+            case Progressed(lease_id, segment, units):
+                self._progressed(lease_id, segment, units)
+            case Performed(lease_id):
+                self._performed(lease_id, event)
+            case Failed(lease_id, code, detail):
+                self._failed(lease_id, code, detail)
+            case Mined(key) | Reverted(key):
+                # Mined: its event is on the way; if it never comes, the block is gone, and the call with it.
+                if key in self._asked:
+                    self._asked[key] = now_s + RETRY_S
+            case Linked(peer):
+                self._tell(peer)
+            case Drain():
+                self._draining = True
+            case Started() | Tick() | Unlinked():
+                pass
+            case _:
+                self._chain(event)
+        if isinstance(event, (Started, Tick, Performed, Failed, Received, events.Block)):
+            for lease in list(self.leases.values()):
+                self._advance(lease)
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _save(self, record: JobRecord) -> None:
+        self._apply(record)
+        self._effects.append(Save(record))
+
+    def _apply(self, record: JobRecord) -> None:
+        match record:
+            case Taken(gateway, kind, terms, raw):
+                lease_id = terms.lease_id(self.terms.leases)
+                spec = self._kinds[kind].decode(raw)
+                self.leases[lease_id] = Lease(lease_id, Address(gateway), kind, terms, spec, raw)
+            case Worked(done):
+                if (lease := self.leases.get(Digest(done.lease))) is not None:
+                    lease.done = done
+            case GaveUp(lease_id):
+                if (lease := self.leases.get(Digest(lease_id))) is not None:
+                    lease.failed = record
+            case Ended(lease_id):
+                self.leases.pop(Digest(lease_id), None)
+
+    # --- taking a lease ---
+
+    def _start(self, gateway: Address, frame: StartLease) -> None:
+        lease_id = frame.terms.lease_id(self.terms.leases)
+        known = self.leases.get(lease_id)
+        if known is not None:
+            if known.gateway == gateway:
+                self._report(known)
+            return
+        refusal = self._refusal(gateway, frame)
+        if refusal is not None:
+            self._effects.append(Send(gateway, LeaseRefused(lease_id, *refusal)))
+            return
+        self._save(Taken(gateway, frame.kind, frame.terms, frame.spec))
+        lease = self.leases[lease_id]
+        # The chain's event may have come before the gateway's frame.
+        lease.opened = lease_id in self._opened
+        lease.accepted = lease_id in self._accepted
+        lease.committed_s = self._commits.get(lease_id)
+
+    def _refusal(self, gateway: Address, frame: StartLease) -> tuple[str, str] | None:
+        terms = frame.terms
+        if terms.provider != self.terms.me:
+            return "spec", "the terms name another provider"
+        if terms.requester != gateway:
+            return "spec", "only the requester itself can bring its lease"
+        kind = self._kinds.get(frame.kind)
+        if kind is None:
+            return "unknown_kind", f"this provider does no {frame.kind!r}"
+        try:
+            spec = kind.decode(frame.spec)
+        except Malformed as error:
+            return "spec", str(error)
+        if (why := kind.differs(spec, terms)) is not None:
+            return "spec", why
+        if self._draining:
+            return "shutting_down", "this provider shuts down"
+        if self.chain_s > terms.start_by_s - SPARE_S:
+            return (
+                "too_late",
+                f"it had to be accepted by {terms.start_by_s}, and the chain says {self.chain_s}",
+            )
+        if len(self.leases) >= self.terms.most:
+            return "full", f"{self.terms.most} leases are open here"
+        running = sum(1 for lease in self.leases.values() if lease.done is None and lease.failed is None)
+        return self.terms.fits(frame.kind, spec, terms, running)
+
+    @property
+    def chain_s(self) -> int:
+        """The chain's time, as its newest block told."""
+        return self.directory.time_s
+
+    # --- the chain ---
+
+    def _chain(self, event: Any) -> None:
+        self.directory.apply(event)
+        match event:
+            case events.LeaseOpened(lease_id, _, provider) if provider == self.terms.me:
+                self._opened.add(lease_id)
+            case events.LeaseAccepted(lease_id) if lease_id in self._opened:
+                self._accepted.add(lease_id)
+            case events.LeaseCommitted(lease_id) if lease_id in self._opened:
+                self._commits[lease_id] = self.chain_s
+            case events.LeaseDrawn(lease_id, _, audited, segment) if audited and lease_id in self._opened:
+                self._drawn[lease_id] = segment
+            case events.AuditCommitted(lease_id):
+                if (lease := self.leases.get(lease_id)) is not None:
+                    lease.to_show = self._drawn.get(lease_id, 0)
+            case events.SegmentShown(lease_id):
+                if (lease := self.leases.get(lease_id)) is not None:
+                    lease.to_show = 0
+            case events.AuditResolved(lease_id, rest_until_s) if lease_id in self._opened:
+                self._rests[lease_id] = rest_until_s
+            case events.LeaseClosed(lease_id):
+                self._closed(lease_id)
+            case _:
+                return
+        lease_id = getattr(event, "lease", None)
+        if lease_id is not None and (lease := self.leases.get(lease_id)) is not None:
+            lease.opened = lease_id in self._opened
+            lease.accepted = lease_id in self._accepted
+            lease.committed_s = self._commits.get(lease_id)
+            self._advance(lease)
+
+    def _closed(self, lease_id: Digest) -> None:
+        for known in (self._opened, self._accepted):
+            known.discard(lease_id)
+        for table in (self._commits, self._drawn, self._rests):
+            table.pop(lease_id, None)
+        lease = self.leases.get(lease_id)
+        if lease is None:
+            return
+        if lease.running:
+            self._effects.append(Halt(lease_id))
+        self._save(Ended(lease_id))
+        self._effects.append(Discard(lease_id))
+        for key in [key for key in self._asked if key.endswith(lease_id.hex())]:
+            del self._asked[key]
+
+    # --- doing it ---
+
+    def _advance(self, lease: Lease) -> None:
+        """Do what its state calls for and hasn't been done."""
+        if not lease.opened:
+            # A gateway that never opened it gets nothing; after its last moment it can't any more.
+            if self.chain_s > lease.terms.start_by_s:
+                self._drop(lease)
+            return
+        if lease.failed is not None:
+            if lease.committed_s is None:
+                self._submit(lease, "give-up", GiveUpLease(lease.id))
+            return
+        if not lease.accepted:
+            if self.chain_s <= lease.terms.start_by_s - SPARE_S:
+                self._submit(lease, "accept", AcceptLease(lease.id))
+            elif self.chain_s > lease.terms.start_by_s:
+                self._submit(lease, "close", CloseLease(lease.id))
+            return
+        if lease.done is None:
+            if self.chain_s > lease.terms.deadline_s:
+                self._failed(lease.id, "out_of_time", "the lease's deadline passed")
+            elif not lease.running:
+                lease.running = True
+                self._effects.append(Perform(lease.id, lease.gateway, lease.kind, lease.spec, lease.terms))
+            return
+        if lease.committed_s is None:
+            self._submit(lease, "commit", self._commitment(lease, lease.done))
+        elif lease.to_show:
+            self._submit(lease, "show", self._opening(lease.done, lease.id, lease.to_show))
+        elif lease.id in self._rests and self.chain_s > max(
+            self._rests[lease.id], lease.committed_s + self.terms.window_s
+        ):
+            self._submit(lease, "close", CloseLease(lease.id))
+
+    def _commitment(self, lease: Lease, done: Performed) -> CommitLease:
+        units = sum(done.units)
+        amount = self._kinds[lease.kind].billable_wei(lease.spec, lease.terms.compensation_wei, units)
+        root = committed(done).root
+        return CommitLease(lease.id, root, len(done.units), Digest(done.output), units, amount)
+
+    @staticmethod
+    def _opening(done: Performed, lease_id: Digest, segment: int) -> OpenSegment:
+        commitment = committed(done)
+        before, after = commitment.open(segment - 1), commitment.open(segment)
+        return OpenSegment(
+            lease_id, before.state, before.units, after.state, after.units, before.proof, after.proof
+        )
+
+    def _progressed(self, lease_id: Digest, segment: int, units: int) -> None:
+        lease = self.leases.get(lease_id)
+        if lease is None or not lease.running:
+            return
+        lease.segment, lease.units = segment, units
+        self._effects.append(Send(lease.gateway, Progress(lease_id, segment, lease.terms.segments, units)))
+
+    def _performed(self, lease_id: Digest, done: Performed) -> None:
+        lease = self.leases.get(lease_id)
+        if lease is None or lease.done is not None or lease.failed is not None:
+            return
+        lease.running = False
+        self._save(Worked(done))
+        self._report(lease)
+
+    def _failed(self, lease_id: Digest, code: str, detail: str) -> None:
+        lease = self.leases.get(lease_id)
+        if lease is None or lease.done is not None or lease.failed is not None:
+            return
+        if lease.running:
+            lease.running = False
+            self._effects.append(Halt(lease_id))
+        self._save(GaveUp(lease_id, code, detail))
+        self._report(lease)
+
+    def _drop(self, lease: Lease) -> None:
+        self._save(Ended(lease.id))
+        self._effects.append(Discard(lease.id))
+
+    # --- showing ---
+
+    def _asked_by(self, gateway: Address, validator: Address, body: bytes) -> None:
+        """An auditor wants the state before the drawn segment; nobody gets any other, or it wouldn't be blind."""
+        try:
+            ask = canonical.decode(body, _ASKS)
+        except Malformed:
+            return
+        lease = self.leases.get(Digest(ask.lease))
+        if ask.provider != self.terms.me or ask.validator != validator:
+            return
+        segment = 0 if lease is None else self._drawn.get(lease.id, 0)
+        if lease is None or lease.done is None or not segment or not self._may_audit(ask, lease):
+            code = "unknown_lease" if lease is None else "not_drawn"
+            body = canonical.encode(NotServed(ask.lease, code))
+            self._effects.append(Send(gateway, Relay(self.terms.me, validator, body)))
+        elif isinstance(ask, AskSealed):
+            self._effects.append(ServePart(gateway, ask, segment))
+        elif ask.segment == segment:
+            before = committed(lease.done).open(segment - 1)
+            self._effects.append(Serve(gateway, ask, before.units, before.proof))
+
+    def _may_audit(self, ask: AskSegment | AskSealed, lease: Lease) -> bool:
+        """Any validator in good standing may: the drawn one, and those who have to see whether anything is withheld."""
+        validator = Address(ask.validator)
+        if validator in (self.terms.me, lease.terms.requester) or not self.directory.stake(validator):
+            return False
+        try:
+            signer = self.terms.recover(ask.signing_digest(self.terms.network), ask.signature)
+        except BadSignature:
+            return False
+        return self.directory.acts_for(signer, validator, Role.VALIDATOR)
+
+    # --- telling ---
+
+    def _tell(self, gateway: Address) -> None:
+        for lease in self.leases.values():
+            if lease.gateway == gateway:
+                self._report(lease)
+
+    def _report(self, lease: Lease) -> None:
+        """What its gateway may not have heard."""
+        if lease.failed is not None:
+            self._effects.append(
+                Send(lease.gateway, Broken(lease.id, lease.failed.code, lease.failed.detail))
+            )
+        elif lease.done is not None:
+            done = lease.done
+            units = sum(done.units)
+            amount = self._kinds[lease.kind].billable_wei(lease.spec, lease.terms.compensation_wei, units)
+            self._effects.append(
+                Send(
+                    lease.gateway,
+                    Done(lease.id, Digest(done.output), units, amount, done.exit_code, done.detail),
+                )
+            )
+        elif lease.segment:
+            self._effects.append(
+                Send(lease.gateway, Progress(lease.id, lease.segment, lease.terms.segments, lease.units))
+            )
+
+    def _submit(self, lease: Lease, what: str, call: Any) -> None:
+        key = f"lease-{what}:{lease.id.hex()}"
+        if self._now_s >= self._asked.get(key, 0.0):
+            self._asked[key] = float("inf")
+            self._effects.append(Submit(key, call))
+
+
+def committed(done: Performed) -> Commitment:
+    """The tree over what was performed, from which root and proofs come."""
+    return Commitment([Digest(state) for state in done.states], done.units)

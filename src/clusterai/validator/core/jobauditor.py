@@ -1,0 +1,400 @@
+"""A validator's audits of leases: drawn, it runs one segment again, blind, and says what came of it.
+
+    LeaseCommitted ─beacon─> DrawLease ─> AuditorDrawn: me ─> AskSegment … SegmentServed ─> Rerun ─> Reran
+                                                │                                                  │
+                              not served in time: ReportWithheld                         Found ─> CommitAudit
+                                                                          SegmentShown ─> RevealAudit ─┘
+    AuditContested by me ─> StartDispute (jobdispute)          a clock ran out ─> ExpireAudit
+
+Blind: the provider shows the state before the segment and nothing of the state after it. The result is durable before the
+commitment to it is sent, so a crash between commit and reveal can't make it say two things; the salt comes from the key, so
+it needs no record.
+
+Everyone may draw, expire and close what time has decided; who does is decided by a lot, so that not all pay for the same
+call. Nothing here accuses: it says what it computed, and a dispute decides.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import msgspec
+
+from clusterai.ledger.core import events
+from clusterai.ledger.core.calls import Mined, Reverted, Submit
+from clusterai.ledger.core.lease_calls import (
+    CommitAudit,
+    DrawLease,
+    Enlist,
+    ExpireAudit,
+    ReportWithheld,
+    RevealAudit,
+)
+from clusterai.market.core.directory import Directory
+from clusterai.protocol import canonical
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role
+from clusterai.protocol.jobs import AskSegment, NotServed, SegmentServed
+from clusterai.protocol.keccak import keccak
+from clusterai.protocol.leases import sealed_result
+from clusterai.protocol.messages import Relay
+from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
+
+RETRY_S = 5.0
+ASK_EVERY_S = 3.0
+TURN_S = 3.0
+"""Between the moments at which one validator after the other does what anybody may do."""
+TURNS = 4
+SPARE_S = 4
+"""Before a clock's end, so that a report or a commitment is mined in time."""
+
+
+_SERVED = cast("type[SegmentServed | NotServed]", SegmentServed | NotServed)
+
+
+class AuditSettings(msgspec.Struct, frozen=True):
+    """Who audits. `sign` is the hot key's; `secret_salt` must stay unknown to others and the same for the same lease."""
+
+    me: Address
+    network: Domain
+    seal_to: bytes
+    sign: Callable[[Digest], bytes]
+    secret_salt: Callable[[Digest], Digest]
+
+
+# --- effects and events ---
+
+
+class Rerun(msgspec.Struct, frozen=True):
+    """Open what was served, check it against the commitment, fetch what it names, run the segment: `Reran` comes back."""
+
+    lease: Digest
+    gateway: Address
+    provider: Address
+    spec: Digest
+    root: Digest
+    segments: int
+    segment: int
+    sealed: bytes
+
+
+class Reran(msgspec.Struct, frozen=True):
+    """`result`: the digest of the state after the segment; None where what was served can't be run, and `why`: it is not the
+    committed state, or its contents never came."""
+
+    lease: Digest
+    segment: int
+    result: Digest | None
+    why: str
+
+
+class Told(msgspec.Struct, frozen=True):
+    """For the log and for people."""
+
+    what: str
+    lease: Digest
+    detail: str
+
+
+# --- records ---
+
+
+class Found(msgspec.Struct, frozen=True, tag=True):
+    """What this validator computed for a lease, once and for all."""
+
+    lease: bytes
+    segment: int
+    result: bytes
+
+
+class Finished(msgspec.Struct, frozen=True, tag=True):
+    lease: bytes
+
+
+AuditRecord = Found | Finished
+
+
+class Case(msgspec.Struct):
+    """One lease as the chain shows it, and how far its audit is."""
+
+    lease: Digest
+    provider: Address
+    requester: Address
+    spec: Digest
+    root: Digest = ZERO_DIGEST
+    segments: int = 0
+    round: int = -1
+    beacon_epoch: int = -1
+    drawn: bool = False
+    segment: int = 0
+    mine: bool = False
+    """I am the auditor whose turn it is"""
+    committed: bool = False
+    shown: Digest | None = None
+    revealed: bool = False
+    by_s: int = 0
+    """when the clock of the present state runs out; 0 while there is none"""
+    withheld: bool = False
+    """somebody who was drawn says that it isn't served"""
+    reported: bool = False
+    result: Digest | None = None
+    running: bool = False
+    refused: str = ""
+    ask_s: float = 0.0
+
+
+class JobAuditor:
+    """One validator. See the module's docstring."""
+
+    RECORDS = AuditRecord
+
+    def __init__(self, settings: AuditSettings, directory: Directory) -> None:
+        self.settings = settings
+        self.directory = directory
+        self.cases: dict[Digest, Case] = {}
+        self._found: dict[Digest, Found] = {}
+        self._gateways: dict[Address, None] = {}
+        self._rounds = 0
+        self._weight: int | None = None
+        self._asked: dict[str, float] = {}
+        self._effects: list[Any] = []
+        self._now_s = 0.0
+
+    # --- the machine ---
+
+    def restore(self, records: Iterable[AuditRecord]) -> None:
+        for record in records:
+            self._apply(record)
+
+    def snapshot(self) -> list[msgspec.Struct]:
+        return list(self._found.values())
+
+    def step(self, event: Any, now_s: float) -> list[Any]:
+        self._effects = []
+        self._now_s = now_s
+        match event:
+            case Received(gateway, Relay(sender, _, body)):
+                self._heard(gateway, Address(sender), body)
+            case Reran(lease, segment, result, why):
+                self._reran(lease, segment, result, why)
+            case Linked(peer):
+                if self.directory.roles(peer) & Role.GATEWAY:
+                    self._gateways[peer] = None
+            case Unlinked(peer):
+                self._gateways.pop(peer, None)
+            case Mined(key) | Reverted(key):
+                if key in self._asked:
+                    self._asked[key] = now_s + RETRY_S
+            case Started() | Tick() | Received():
+                pass
+            case _:
+                self._chain(event)
+        if isinstance(event, (Started, Tick, events.Block, Reran, Linked)):
+            self._enlist()
+            for case in list(self.cases.values()):
+                self._advance(case)
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _save(self, record: AuditRecord) -> None:
+        self._apply(record)
+        self._effects.append(Save(record))
+
+    def _apply(self, record: AuditRecord) -> None:
+        match record:
+            case Found(lease):
+                self._found[Digest(lease)] = record
+            case Finished(lease):
+                self._found.pop(Digest(lease), None)
+
+    @property
+    def chain_s(self) -> int:
+        return self.directory.time_s
+
+    # --- the chain ---
+
+    def _chain(self, event: Any) -> None:
+        self.directory.apply(event)
+        match event:
+            case events.LeaseOpened(lease, requester, provider, terms):
+                self.cases[lease] = Case(lease, provider, requester, Digest(terms.spec))
+            case events.LeaseClosed(lease):
+                self.cases.pop(lease, None)
+                if lease in self._found:
+                    self._save(Finished(lease))
+                for key in [key for key in self._asked if key.endswith(lease.hex())]:
+                    del self._asked[key]
+            case events.BeaconRecorded():
+                self._rounds += 1
+            case events.Enlisted(_, auditor, weight) if auditor == self.settings.me:
+                self._weight = weight
+            case _:
+                case = self.cases.get(getattr(event, "lease", ZERO_DIGEST))
+                if case is not None:
+                    self._follow(case, event)
+                    self._advance(case)
+
+    def _follow(self, case: Case, event: Any) -> None:
+        me = self.settings.me
+        match event:
+            case events.LeaseCommitted(_, root, segments, _, _, _, round_number):
+                case.root, case.segments, case.round = root, segments, round_number
+            case events.LeaseDrawn(_, _, _, segment):
+                case.drawn, case.segment = True, segment
+            case events.AuditorDrawn(_, _, auditor, commit_by_s):
+                case.mine = auditor == me
+                case.committed, case.revealed, case.withheld = False, False, False
+                case.by_s = commit_by_s
+            case events.AuditCommitted(_, auditor, _, by_s):
+                case.committed = True
+                case.by_s = by_s
+            case events.SegmentShown(_, _, _, after, _, reveal_by_s):
+                case.shown = after
+                case.by_s = reveal_by_s
+            case events.AuditRevealed():
+                case.revealed = True
+            case events.WithheldReported(_, auditor, _, _, report_by_s):
+                case.withheld = True
+                case.by_s = report_by_s
+                case.reported = case.reported or auditor == me
+            case events.AuditContested(_, _, dispute_by_s):
+                case.by_s = dispute_by_s
+            case events.AuditResolved():
+                case.by_s = 0
+                case.mine = False
+            case _:
+                pass
+
+    # --- what is to be done ---
+
+    def _advance(self, case: Case) -> None:
+        found = self._found.get(case.lease)
+        if found is not None and found.segment == case.segment:
+            case.result = Digest(found.result)
+        if not case.drawn:
+            if case.round >= 0 and self._rounds > case.round and self._my_turn(case, "draw"):
+                self._submit(case, "draw", DrawLease(case.lease))
+            return
+        if not case.by_s:
+            return
+        if self.chain_s > case.by_s:
+            if self._my_turn(case, f"expire{case.by_s}"):
+                self._submit(case, f"expire-{case.by_s}", ExpireAudit(case.lease))
+            return
+        if case.mine and case.committed:
+            self._reveal(case)
+        elif case.mine:
+            self._audit(case)
+        elif case.withheld and not case.committed and self._is_judge(case):
+            self._witness(case)
+
+    def _audit(self, case: Case) -> None:
+        """It is my turn: get the state, run the segment, commit to what came of it."""
+        if case.result is not None:
+            sealed = sealed_result(case.result, self.settings.me, case.lease, self._salt(case))
+            self._submit(case, f"audit-{case.by_s}", CommitAudit(case.lease, sealed))
+        elif self.chain_s >= case.by_s - SPARE_S and not case.running:
+            self._report(case)
+        else:
+            self._ask(case)
+
+    def _witness(self, case: Case) -> None:
+        """Somebody says that nothing is served. See for oneself, and say so only then."""
+        if case.result is None and not case.running and self.chain_s >= case.by_s - SPARE_S:
+            self._report(case)
+        elif case.result is None:
+            self._ask(case)
+
+    def _report(self, case: Case) -> None:
+        if not case.reported:
+            self._submit(case, f"withheld-{case.by_s}", ReportWithheld(case.lease))
+
+    def _reveal(self, case: Case) -> None:
+        if case.shown is not None and not case.revealed and case.result is not None:
+            self._submit(case, f"reveal-{case.by_s}", RevealAudit(case.lease, case.result, self._salt(case)))
+
+    def _ask(self, case: Case) -> None:
+        if case.running or self._now_s < case.ask_s:
+            return
+        case.ask_s = self._now_s + ASK_EVERY_S
+        ask = AskSegment(
+            self.settings.me, case.provider, case.lease, case.segment, self.settings.seal_to, bytes(65)
+        )
+        ask = msgspec.structs.replace(
+            ask, signature=self.settings.sign(ask.signing_digest(self.settings.network))
+        )
+        body = canonical.encode(ask)
+        self._effects += [
+            Send(gateway, Relay(self.settings.me, case.provider, body)) for gateway in self._gateways
+        ]
+
+    # --- what comes back ---
+
+    def _heard(self, gateway: Address, sender: Address, body: bytes) -> None:
+        try:
+            frame = canonical.decode(body, _SERVED)
+        except canonical.Malformed:
+            return
+        case = self.cases.get(Digest(frame.lease))
+        if case is None or sender != case.provider or case.running or case.result is not None:
+            return
+        if isinstance(frame, NotServed):
+            case.refused = frame.code
+        elif frame.segment == case.segment and (case.mine or case.withheld):
+            case.running = True
+            self._effects.append(
+                Rerun(
+                    case.lease,
+                    gateway,
+                    case.provider,
+                    case.spec,
+                    case.root,
+                    case.segments,
+                    case.segment,
+                    frame.sealed,
+                )
+            )
+
+    def _reran(self, lease: Digest, segment: int, result: Digest | None, why: str) -> None:
+        case = self.cases.get(lease)
+        if case is None:
+            return
+        case.running = False
+        if result is None:
+            case.refused = why
+            self._effects.append(Told("not_served", lease, why))
+        elif lease not in self._found:
+            self._save(Found(lease, segment, result))
+            self._effects.append(Told("reran", lease, f"segment {segment}: {result.hex()}"))
+
+    # --- helpers ---
+
+    def _salt(self, case: Case) -> Digest:
+        return self.settings.secret_salt(case.lease)
+
+    def _is_judge(self, case: Case) -> bool:
+        return bool(self._weight) and self.settings.me not in (case.provider, case.requester)
+
+    def _my_turn(self, case: Case, what: str) -> bool:
+        """Whether it is my turn to do what anyone may do; the first time that it could be done starts the clock."""
+        key = f"turn-{what}:{case.lease.hex()}"
+        lot = int.from_bytes(keccak(case.lease + self.settings.me)[:4]) % TURNS
+        return self._now_s >= self._asked.setdefault(key, self._now_s + TURN_S * lot)
+
+    def _enlist(self) -> None:
+        stake = self.directory.stake(self.settings.me)
+        able = self.directory.roles(self.settings.me) & Role.VALIDATOR and not self.directory.barred(
+            self.settings.me
+        )
+        if able and stake and not self._weight:
+            self._submit_as("enlist", Enlist())
+
+    def _submit(self, case: Case, what: str, call: Any) -> None:
+        self._submit_as(f"job-{what}:{case.lease.hex()}", call)
+
+    def _submit_as(self, key: str, call: Any) -> None:
+        if self._now_s >= self._asked.get(key, 0.0):
+            self._asked[key] = float("inf")
+            self._effects.append(Submit(key, call))
+
+
+__all__ = ["AuditSettings", "JobAuditor", "Reran", "Rerun", "Told"]
