@@ -144,11 +144,19 @@ class WalletDoor:
     async def _paid(
         self, shop: "_Shop", terms: "list[PaymentRequirements]", path: str, given: bytes, price_wei: int
     ) -> Admission:
+        from x402.schemas.errors import PaymentAbortedError
+
         payload = _decoded(given)
         wanted = shop.match(terms, payload)
         if wanted is None:
             raise await shop.required(terms, path, "payment doesn't match these terms", payload, price_wei)
-        verified = await shop.server.verify_payment(payload, wanted)
+        try:
+            verified = await shop.server.verify_payment(payload, wanted)
+        except PaymentAbortedError as aborted:
+            raise await shop.required(terms, path, aborted.reason, payload, price_wei) from None
+        except (ValueError, TypeError, KeyError, AttributeError):
+            # x402 reads the scheme's own fields unchecked, and they hold what a stranger wrote.
+            raise await shop.required(terms, path, "its fields can't be read", payload, price_wei) from None
         if not verified.is_valid or not verified.payer:
             reason = verified.invalid_reason or "invalid payment"
             raise await shop.required(terms, path, reason, payload, price_wei)
@@ -161,7 +169,10 @@ class WalletDoor:
         if self._credit_wei(account) >= price_wei:
             await shop.leave_unused(payload, wanted)
             return admission
-        settled = await shop.server.settle_payment(payload, wanted)
+        try:
+            settled = await shop.server.settle_payment(payload, wanted)
+        except PaymentAbortedError as aborted:
+            raise await shop.required(terms, path, aborted.reason, payload, price_wei) from None
         if not settled.success:
             reason = settled.error_reason or "settlement failed"
             raise await shop.required(terms, path, reason, payload, price_wei)
@@ -373,7 +384,8 @@ def _decoded(given: bytes) -> "PaymentPayload":
         # The decoder raises whatever base64, JSON and pydantic raise; all of it is the client's fault.
         with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             payload = decode_payment_signature_header(given.decode("latin-1"))
-            if isinstance(payload, PaymentPayload):
+            # It takes every version but the first for the second.
+            if isinstance(payload, PaymentPayload) and payload.x402_version == 2:
                 return payload
     raise Fault(
         400,
