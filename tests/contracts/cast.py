@@ -6,7 +6,7 @@ from eth_hash.auto import keccak
 
 from clusterai.ledger.artifacts import load
 from clusterai.ledger.core import calls
-from clusterai.ledger.core.deploy import LOCAL, Rules, local_plan
+from clusterai.ledger.core.deploy import LOCAL, AuditRules, Rules, local_plan
 from clusterai.ledger.core.events import Event
 from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
 from clusterai.ledger.core.twin.state import UINT256_MAX
@@ -33,6 +33,7 @@ RULES = Rules(
     bounty_bps=LOCAL.bounty_bps,
     answer_s=LOCAL.answer_s,
     challenge_bond_wei=1_000,
+    audits=AuditRules(bond_wei=500),
 )
 
 

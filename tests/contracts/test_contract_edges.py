@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from eth_abi import abi
 from eth_hash.auto import keccak
@@ -292,7 +293,7 @@ def test_placed_contracts_equal_created_ones() -> None:
 def test_court_refuses_rules_that_do_not_fit() -> None:
     """Epochs too long for the window, or stake that could leave before the verdict: no Court is created."""
     for wrong in ({"epoch_s": 16}, {"unbond_delay_s": 60}, {"answer_s": 11}, {"bounty_bps": 5_001}):
-        rules = type(LOCAL)(**{**{f: getattr(LOCAL, f) for f in LOCAL.__struct_fields__}, **wrong})
+        rules = msgspec.structs.replace(LOCAL, **wrong)
         plan = foreign_plan(load, DEPLOYER.address, rules)
         evm = Evm(CHAIN_ID)
         evm.enter(EvmBlock(1, 1, bytes(32)))

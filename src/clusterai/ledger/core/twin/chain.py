@@ -5,9 +5,12 @@ from typing import assert_never
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.deploy import LOCAL, Addresses, Rules
 from clusterai.ledger.core.events import Event
+from clusterai.ledger.core.twin.audits import Audits
 from clusterai.ledger.core.twin.channels import Channels
 from clusterai.ledger.core.twin.court import Court
 from clusterai.ledger.core.twin.credit import Credit
+from clusterai.ledger.core.twin.leases import Leases
+from clusterai.ledger.core.twin.panel import Panel
 from clusterai.ledger.core.twin.registry import Registry
 from clusterai.ledger.core.twin.state import (
     BlockContext,
@@ -61,6 +64,10 @@ class TwinChain:
         self.channels = Channels(self.world, self.token, self.registry)
         self.court = Court(self.world, self.token, self.registry, self.channels)
         self.credit = Credit(self.world, self.token, self.registry)
+        self.panel = Panel(self.world, self.registry)
+        self.leases = Leases(self.world, chain_id, self.token, self.registry, self.court)
+        self.audits = Audits(self.world, self.token, self.registry, self.court, self.panel, self.leases)
+        self.leases.audits = self.audits
 
     def execute(self, call: calls.Call, sender: Address, block: BlockContext) -> tuple[Event, ...] | Refused:
         """Run one call as one transaction; a refused one changes nothing."""
@@ -137,15 +144,18 @@ class TwinChain:
             ):
                 self._dispatch_channels(tx, call)
             case (
-                calls.Enlist()
-                | calls.Weigh()
-                | calls.OpenLease()
+                calls.OpenLease()
                 | calls.AcceptLease()
                 | calls.CommitLease()
                 | calls.CancelLease()
                 | calls.GiveUpLease()
                 | calls.CloseLease()
                 | calls.ReleaseVested()
+            ):
+                self._dispatch_leases(tx, call)
+            case (
+                calls.Enlist()
+                | calls.Weigh()
                 | calls.DrawLease()
                 | calls.CommitAudit()
                 | calls.OpenSegment()
@@ -154,7 +164,7 @@ class TwinChain:
                 | calls.ExpireAudit()
                 | calls.SpringTrap()
             ):
-                self._dispatch_leases(tx, call)
+                self._dispatch_audits(tx, call)
             case _:
                 self._dispatch_court(tx, call)
 
@@ -177,8 +187,51 @@ class TwinChain:
             case _:
                 assert_never(call)
 
-    def _dispatch_leases(self, tx: Transaction, call: calls.PanelCall | calls.LeasesCall | calls.AuditsCall) -> None:
-        raise Revert(f"no twin of {type(call).__name__}")
+    def _dispatch_leases(self, tx: Transaction, call: calls.LeasesCall) -> None:
+        match call:
+            case calls.OpenLease(terms):
+                self.leases.open_lease(tx, terms)
+            case calls.AcceptLease(lease):
+                self.leases.accept_lease(tx, lease)
+            case calls.CommitLease(lease, root, segments, output, units, amount):
+                self.leases.commit_lease(tx, lease, root, segments, output, units, amount)
+            case calls.CancelLease(lease):
+                self.leases.cancel_lease(tx, lease)
+            case calls.GiveUpLease(lease):
+                self.leases.give_up_lease(tx, lease)
+            case calls.CloseLease(lease):
+                self.leases.close_lease(tx, lease)
+            case calls.ReleaseVested(provider):
+                self.leases.release_vested(tx, provider)
+            case _:
+                assert_never(call)
+
+    def _dispatch_audits(self, tx: Transaction, call: calls.PanelCall | calls.AuditsCall) -> None:
+        match call:
+            case calls.Enlist():
+                self.panel.enlist(tx)
+            case calls.Weigh(auditor):
+                self.panel.weigh(tx, auditor)
+            case calls.DrawLease(lease):
+                self.audits.draw_lease(tx, lease)
+            case calls.CommitAudit(lease, sealed):
+                self.audits.commit_audit(tx, lease, sealed)
+            case calls.OpenSegment(
+                lease, before, units_before, after, units_after, proof_before, proof_after
+            ):
+                self.audits.open_segment(
+                    tx, lease, before, units_before, after, units_after, proof_before, proof_after
+                )
+            case calls.RevealAudit(lease, result, salt):
+                self.audits.reveal_audit(tx, lease, result, salt)
+            case calls.ReportWithheld(lease):
+                self.audits.report_withheld(tx, lease)
+            case calls.ExpireAudit(lease):
+                self.audits.expire_audit(tx, lease)
+            case calls.SpringTrap(terms, secret):
+                self.audits.spring_trap(tx, terms, secret)
+            case _:
+                assert_never(call)
 
     def _dispatch_court(self, tx: Transaction, call: calls.CourtCall) -> None:
         match call:

@@ -229,6 +229,14 @@ class Court:
         tx.emit(Equivocated(validator, Address(first.provider), first.epoch, first.index))
         self._registry.slash(tx, validator, tx.sender, self._rules.bounty_bps)
 
+    # --- for Leases ---
+
+    def convict_by_lease(
+        self, tx: Transaction, provider: Address, finder: Address, outcome: Outcome, lease: Digest
+    ) -> None:
+        if not self.convicted(provider):
+            self._punish(tx, provider, self.epoch(tx.now_s), EPOCH_LIST, int(outcome), lease, finder)
+
     # --- views ---
 
     def epoch(self, now_s: int) -> int:
@@ -266,7 +274,7 @@ class Court:
         commitment = self.commitment(provider, epoch)
         if commitment.at_s == 0 or commitment.round >= self.rounds():
             return None
-        return self._beacon(commitment.round)
+        return self.beacon(commitment.round)
 
     def drawn(self, provider: Address, epoch: int, index: int) -> bool | None:
         """Whether a receipt is audited; None while the beacon is pending."""
@@ -279,15 +287,23 @@ class Court:
     # --- internal ---
 
     def _convict(self, tx: Transaction, verdict: Verdict, finder: Address) -> None:
-        provider = Address(verdict.provider)
+        provider, evidence = Address(verdict.provider), Digest(verdict.evidence)
+        self._punish(tx, provider, verdict.epoch, verdict.index, verdict.outcome, evidence, finder)
+
+    def _punish(
+        self,
+        tx: Transaction,
+        provider: Address,
+        epoch: int,
+        index: int,
+        outcome: int,
+        evidence: Digest,
+        finder: Address,
+    ) -> None:
         self._store.put(("convicted", provider), True)
         slashed = self._registry.slash(tx, provider, finder, self._rules.bounty_bps)
         self._channels.bar(tx, provider)
-        tx.emit(
-            Convicted(
-                provider, verdict.epoch, verdict.index, verdict.outcome, Digest(verdict.evidence), slashed
-            )
-        )
+        tx.emit(Convicted(provider, epoch, index, outcome, evidence, slashed))
 
     def _count(self, digest: Digest, judged: Address, validator: Address, stake: int) -> tuple[bool, Address]:
         before = self.tally(digest)
@@ -330,7 +346,7 @@ class Court:
     def _require_drawn(self, commitment: Commitment, provider: Address, epoch: int, index: int) -> None:
         require(index < commitment.count, "NotInCommitment")
         require(commitment.round < self.rounds(), "BeaconPending")
-        beacon = self._beacon(commitment.round)
+        beacon = self.beacon(commitment.round)
         require(is_drawn(beacon, provider, epoch, commitment.root, index, commitment.rate_ppm), "NotDrawn")
 
     def _require_unanswered(self, tx: Transaction, verdict: Verdict) -> None:
@@ -350,7 +366,7 @@ class Court:
         self._store.put(("rounds",), rounds + 1)
         tx.emit(BeaconRecorded(epoch, beacon))
 
-    def _beacon(self, number: int) -> Digest:
+    def beacon(self, number: int) -> Digest:
         beacon: Digest | None = self._store.get(("beacon", number), None)
         if beacon is None:
             raise Revert("BeaconPending")

@@ -113,6 +113,8 @@ class Registry:
         amount = participant.unbonding
         require(amount != 0, "ZeroAmount")
         require(tx.now_s >= participant.ready_s, "StillUnbonding")
+        leases_open: int = self._store.get(("leases_committed", tx.sender), 0)
+        require(leases_open == 0, "LeaseOpen")
         self._store.put(("participant", tx.sender), _replace(participant, unbonding=0))
         tx.emit(Withdrawn(tx.sender, amount))
         self._token.move(tx, self._here, tx.sender, amount)
