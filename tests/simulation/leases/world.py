@@ -1,0 +1,379 @@
+"""Leases in virtual time: real books and auditors over the contracts' twins, with crashes between any two effects.
+
+One second a turn: machines tick, what they submitted is mined into a block, its events and the frames of the turn before are
+delivered. A process that crashes loses what wasn't saved, reads the chain from its first block, and goes on.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from clusterai.audit.core.segments import Opening, is_opened
+from clusterai.ledger.artifacts import load
+from clusterai.ledger.core import calls, events
+from clusterai.ledger.core.calls import Mined, Reverted, Submit
+from clusterai.ledger.core.deploy import LOCAL, AuditRules, Rules, local_plan
+from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
+from clusterai.market.core.directory import Directory
+from clusterai.node.core import jobbook
+from clusterai.node.core.jobbook import JobBook, JobTerms, Performed
+from clusterai.protocol import canonical
+from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
+from clusterai.protocol.jobs import LeaseRefused, Segment, SegmentServed, StartLease
+from clusterai.protocol.keccak import keccak
+from clusterai.protocol.leases import CloseReason, Terms, leases_domain
+from clusterai.protocol.messages import Relay
+from clusterai.protocol.signing import Key, recover
+from clusterai.protocol.statements import network_domain
+from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick
+from clusterai.validator.core import jobauditor
+from clusterai.validator.core.jobauditor import AuditSettings, JobAuditor, Reran, Rerun
+from clusterai.work.leased import LeasedKind
+
+CHAIN_ID = 31415
+RULES = msgspec.structs.replace(LOCAL, audits=AuditRules(bond_wei=500))
+PROVIDER, GATEWAY, VALIDATOR = 1, 2, 4
+STAKE = 100_000
+FUNDS = 10_000_000
+SEGMENTS = 4
+UNITS = 7
+MOST = 2**256 - 1
+
+
+def key(name: str) -> Key:
+    return Key(keccak(name.encode()))
+
+
+DEPLOYER = key("deployer")
+PLAN = local_plan(load, DEPLOYER.address, RULES)
+AT = PLAN.addresses
+LEASES = leases_domain(CHAIN_ID, AT.leases)
+NETWORK = network_domain(CHAIN_ID, AT.registry)
+
+
+# --- the work: a chain of hashes ---
+
+
+def state(spec: bytes, segment: int) -> Digest:
+    """The right state of a job after so many segments."""
+    return Digest(keccak(b"state" + spec + segment.to_bytes(4)))
+
+
+def honest(spec: bytes) -> list[Digest]:
+    return [state(spec, segment) for segment in range(SEGMENTS + 1)]
+
+
+def skipper(spec: bytes) -> list[Digest]:
+    """Does nothing and makes all states up but the first, which everyone knows."""
+    return [state(spec, 0), *(Digest(keccak(b"made up" + bytes([n]))) for n in range(SEGMENTS))]
+
+
+KIND = LeasedKind(
+    name="hashes",
+    decode=lambda raw: raw,
+    differs=lambda spec, terms: None if terms.spec == keccak(spec) else "another spec",
+    billable_wei=lambda spec, compensation, units: compensation * units // (SEGMENTS * UNITS),
+)
+
+
+class Process:
+    """One machine with its journal; `hear` steps it and hands its effects to the world, unless it dies between two."""
+
+    def __init__(self, world: "World", name: str, make: Callable[[], Any]) -> None:
+        self.world = world
+        self.name = name
+        self.owner = key(name).address
+        self.hot = key(name + " hot")
+        self._make = make
+        self.journal: list[bytes] = []
+        self.machine: Any = make()
+        self.crashes = 0
+
+    def hear(self, event: Any) -> None:
+        for effect in self.machine.step(event, self.world.now_s):
+            if self.world.dies():
+                self.restart()
+                return
+            if isinstance(effect, Save):
+                self.journal.append(canonical.encode(effect.record))
+            else:
+                self.world.perform(self, effect)
+
+    def restart(self) -> None:
+        self.crashes += 1
+        self.machine = self._make()
+        decoder = msgspec.msgpack.Decoder(self.machine.RECORDS)
+        self.machine.restore(decoder.decode(record) for record in self.journal)
+        for event in self.world.history:
+            # What happened while it read the chain is not acted on twice: submits it had made stand under their keys.
+            for effect in self.machine.step(event, self.world.now_s):
+                if isinstance(effect, Save):
+                    self.journal.append(canonical.encode(effect.record))
+                else:
+                    self.world.perform(self, effect)
+        self.hear(Started())
+        for other in self.world.peers(self):
+            self.hear(Linked(other.owner))
+
+
+class World:
+    """A gateway that leases, providers that perform, validators that audit."""
+
+    def __init__(
+        self,
+        seed: int,
+        providers: dict[str, Callable[[bytes], list[Digest]]],
+        validators: tuple[str, ...] = ("val", "vic", "vow"),
+        crash: float = 0.0,
+        loss: float = 0.0,
+        serves: Callable[[str], bool] = lambda _: True,
+        computes: Callable[[str, bytes, int], Digest] = lambda _, spec, segment: state(spec, segment),
+        rules: Rules = RULES,
+    ) -> None:
+        self.random = random.Random(seed)
+        self.now_s = 1_700_000_010.0
+        self.block = 0
+        self.chain = TwinChain(CHAIN_ID, AT, DEPLOYER.address, rules)
+        self.history: list[Any] = []
+        self.crash, self.loss = crash, loss
+        self._serves, self._computes, self._performs = serves, computes, providers
+        self._calls: deque[tuple[Process | None, str, Any, Address]] = deque()
+        self._frames: deque[tuple[Process, Any]] = deque()
+        self._later: deque[tuple[Process, Any]] = deque()
+        self.specs: dict[Digest, bytes] = {}
+        self.terms: dict[Digest, Terms] = {}
+        self.closed: dict[Digest, events.LeaseClosed] = {}
+        self.slashed: list[Address] = []
+        self._refused: set[Digest] = set()
+        self.gateway = key("gate")
+        self._populate([*providers], validators)
+        self.books = {name: self._book(name) for name in providers}
+        self.auditors = {name: self._auditor(name) for name in validators}
+        self._told = len(self.history)
+        for process in self.processes:
+            for event in self.history:
+                process.hear(event)
+            process.hear(Started())
+            for other in self.peers(process):
+                process.hear(Linked(other.owner))
+
+    @property
+    def processes(self) -> list[Process]:
+        return [*self.books.values(), *self.auditors.values()]
+
+    def peers(self, process: Process) -> list["Peer"]:
+        return [Peer(self.gateway.address)]
+
+    def _book(self, name: str) -> Process:
+        terms = JobTerms(
+            me=key(name).address,
+            leases=LEASES,
+            network=NETWORK,
+            window_s=RULES.window_s,
+            recover=recover,
+            fits=lambda kind, spec, terms, running: None,
+        )
+        return Process(self, name, lambda: JobBook(terms, Directory(), {"hashes": KIND}))
+
+    def _auditor(self, name: str) -> Process:
+        hot = key(name + " hot")
+        settings = AuditSettings(
+            me=key(name).address,
+            network=NETWORK,
+            seal_to=bytes(32),
+            sign=hot.sign,
+            secret_salt=lambda lease: Digest(keccak(hot.secret() + lease)),
+        )
+        return Process(self, name, lambda: JobAuditor(settings, Directory()))
+
+    # --- the chain ---
+
+    def _populate(self, providers: list[str], validators: tuple[str, ...]) -> None:
+        roles = {
+            "gate": GATEWAY,
+            **dict.fromkeys(providers, PROVIDER),
+            **dict.fromkeys(validators, VALIDATOR),
+        }
+        for name, role in roles.items():
+            owner, hot = key(name), key(name + " hot")
+            for who in (owner, hot):
+                self.must(calls.Transfer(who.address, FUNDS), DEPLOYER.address)
+                for spender in (AT.registry, AT.leases, AT.audits):
+                    self.must(calls.Approve(spender, MOST), who.address)
+            self.must(calls.Register(role, ZERO_DIGEST), owner.address)
+            self.must(calls.delegate(owner.address, hot.address, hot.sign, NETWORK), owner.address)
+            if role != GATEWAY:
+                self.must(calls.Bond(STAKE), owner.address)
+        self._close_block()
+
+    def must(self, call: Any, sender: Address) -> None:
+        found = self.execute(call, sender)
+        assert not isinstance(found, Refused), f"{call}: {found.reason}"
+
+    def execute(self, call: Any, sender: Address) -> Any:
+        context = BlockContext(self.block, int(self.now_s), keccak(b"beacon" + self.block.to_bytes(8)))
+        found = self.chain.execute(call, sender, context)
+        if not isinstance(found, Refused):
+            for event in found:
+                self.history.append(event)
+                self._note(event)
+        return found
+
+    def _note(self, event: Any) -> None:
+        match event:
+            case events.LeaseClosed(lease):
+                assert lease not in self.closed, "a lease is closed once"
+                self.closed[lease] = event
+            case events.Slashed(owner):
+                self.slashed.append(owner)
+            case _:
+                pass
+
+    def _close_block(self) -> list[Any]:
+        self.history.append(events.Block(self.block, int(self.now_s)))
+        self.block += 1
+        return self.history
+
+    # --- what machines want ---
+
+    def dies(self) -> bool:
+        return self.random.random() < self.crash
+
+    def perform(self, process: Process, effect: Any) -> None:
+        match effect:
+            case Submit(name, call):
+                if not any(it[0] is process and it[1] == name for it in self._calls):
+                    self._calls.append((process, name, call, process.hot.address))
+            case Send(_, Relay(_, to, body)):
+                if self.random.random() >= self.loss:
+                    for other in self.processes:
+                        if other.owner == to:
+                            relay = Relay(process.owner, other.owner, body)
+                            self._frames.append((other, Received(self.gateway.address, relay)))
+            case Send(_, LeaseRefused(lease)):
+                self._refused.add(Digest(lease))
+            case Send():
+                pass
+            case jobbook.Perform(lease, _, _, spec):
+                states = self._performs[process.name](spec)
+                done = Performed(lease, tuple(states), (UNITS,) * SEGMENTS, states[-1], 0, "")
+                self._later.append((process, done))
+            case jobbook.Serve(_, ask, units, proof):
+                self._serve(process, ask, units, proof)
+            case Rerun():
+                self._later.append((process, self._rerun(process, effect)))
+            case jobbook.Discard() | jobbook.Halt() | jobauditor.Told():
+                pass
+            case _:
+                raise AssertionError(f"nobody performs {effect!r}")
+
+    def _serve(self, process: Process, ask: Any, units: int, proof: tuple[Digest, ...]) -> None:
+        if not self._serves(process.name):
+            return
+        lease = process.machine.leases[Digest(ask.lease)]
+        before = lease.done.states[ask.segment - 1]
+        sealed = canonical.encode(Segment(lease.raw, before, units, proof, ()))
+        body = canonical.encode(SegmentServed(ask.lease, ask.segment, sealed))
+        self.perform(process, Send(self.gateway.address, Relay(ZERO_ADDRESS, Address(ask.validator), body)))
+
+    def _rerun(self, process: Process, wanted: Rerun) -> Reran:
+        served = canonical.decode(wanted.sealed, Segment)
+        opening = Opening(
+            wanted.segment - 1, Digest(served.state), served.units, tuple(Digest(it) for it in served.proof)
+        )
+        if not is_opened(wanted.root, wanted.segments, opening):
+            return Reran(wanted.lease, wanted.segment, None, "not the committed state")
+        # A hash chain: from a made-up state one comes to a state that nobody else comes to either.
+        if served.state == state(served.spec, wanted.segment - 1):
+            result = self._computes(process.name, served.spec, wanted.segment)
+        else:
+            result = Digest(keccak(b"from nowhere" + served.state))
+        return Reran(wanted.lease, wanted.segment, result, "")
+
+    # --- time ---
+
+    def lease(self, provider: str, name: str = "job", **changes: Any) -> Digest:
+        """The gateway opens a lease and sends the work until the chain shows that it was accepted or closed."""
+        spec = name.encode()
+        terms = Terms(
+            requester=self.gateway.address,
+            provider=key(provider).address,
+            spec=keccak(spec),
+            resources=ZERO_DIGEST,
+            input=ZERO_DIGEST,
+            expected=ZERO_DIGEST,
+            determinism=1,
+            segments=SEGMENTS,
+            compensation_wei=2_800,
+            audit_fee_wei=100,
+            start_by_s=int(self.now_s) + 30,
+            deadline_s=int(self.now_s) + 200,
+            nonce=Digest(keccak(b"nonce" + spec)),
+        )
+        terms = msgspec.structs.replace(terms, **changes)
+        self.must(calls.OpenLease(terms), key("gate hot").address)
+        lease = terms.lease_id(LEASES)
+        self.specs[lease], self.terms[lease] = spec, terms
+        return lease
+
+    def turn(self) -> None:
+        """One second."""
+        self.now_s += 1
+        frames, self._frames = self._frames, deque()
+        later, self._later = self._later, deque()
+        for lease, terms in self.terms.items():
+            book = next((it for it in self.books.values() if it.owner == terms.provider), None)
+            if book is not None and lease not in self.closed and self.random.random() >= self.loss:
+                start = StartLease("hashes", terms, self.specs[lease])
+                frames.append((book, Received(self.gateway.address, start)))
+        for process, event in (*frames, *later):
+            process.hear(event)
+        for process in self.processes:
+            process.hear(Tick())
+        self._mine()
+
+    def _mine(self) -> None:
+        if self.block % 15 == 0:
+            self.execute(calls.Tick(), DEPLOYER.address)
+        outcomes: list[tuple[Process, Any]] = []
+        submitted, self._calls = self._calls, deque()
+        for process, name, call, sender in submitted:
+            found = self.execute(call, sender)
+            assert process is not None
+            if isinstance(found, Refused):
+                outcomes.append((process, Reverted(name, found.reason)))
+            else:
+                outcomes.append((process, Mined(name, ZERO_DIGEST, self.block)))
+        for lease, terms in self.terms.items():
+            if lease not in self.closed and self.now_s > terms.deadline_s + 200:
+                self.execute(calls.CloseLease(lease), key("gate hot").address)
+        self._close_block()
+        new, self._told = self.history[self._told :], len(self.history)
+        for process in self.processes:
+            at = process.crashes
+            for event in new:
+                if process.crashes == at:
+                    process.hear(event)
+        for process, outcome in outcomes:
+            process.hear(outcome)
+
+    def run(self, seconds: int = 600) -> "World":
+        """Until all leases are closed, at most so long."""
+        for _ in range(seconds):
+            self.turn()
+            if self.terms and all(lease in self.closed for lease in self.terms):
+                break
+        return self
+
+    def reason(self, lease: Digest) -> CloseReason:
+        return CloseReason(self.closed[lease].reason)
+
+    def balance(self, who: Address) -> int:
+        return self.chain.token.balance(who)
+
+
+class Peer(msgspec.Struct, frozen=True):
+    owner: Address
