@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 from clusterai.audit.core.segments import Opening, is_opened
+from clusterai.gateway.core import jobdesk
+from clusterai.gateway.core.jobdesk import DeskTerms, JobDesk
 from clusterai.ledger.artifacts import load
 from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.calls import Mined, Reverted, Submit
@@ -22,7 +24,7 @@ from clusterai.node.core import jobbook
 from clusterai.node.core.jobbook import JobBook, JobTerms, Performed
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
-from clusterai.protocol.jobs import LeaseRefused, Segment, SegmentServed, StartLease
+from clusterai.protocol.jobs import LeaseRefused, Lends, Segment, SegmentServed, StartLease
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import CloseReason, Terms, leases_domain
 from clusterai.protocol.messages import Relay
@@ -31,6 +33,10 @@ from clusterai.protocol.statements import network_domain
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick
 from clusterai.validator.core import jobauditor
 from clusterai.validator.core.jobauditor import AuditSettings, JobAuditor, Reran, Rerun
+from clusterai.work.batch.core.plan import Offer
+from clusterai.work.batch.core.prices import billable_wei
+from clusterai.work.batch.core.request import Wishes
+from clusterai.work.batch.spec import JobArray, JobSpec, decode_spec
 from clusterai.work.leased import LeasedKind
 
 CHAIN_ID = 31415
@@ -79,6 +85,13 @@ KIND = LeasedKind(
 )
 
 
+def _differs(spec: JobSpec, terms: Terms) -> str | None:
+    return None if terms.spec == spec.digest() else "another spec"
+
+
+BATCH = LeasedKind(name="batch", decode=decode_spec, differs=_differs, billable_wei=billable_wei)
+
+
 class Process:
     """One machine with its journal; `hear` steps it and hands its effects to the world, unless it dies between two."""
 
@@ -115,8 +128,7 @@ class Process:
                 else:
                     self.world.perform(self, effect)
         self.hear(Started())
-        for other in self.world.peers(self):
-            self.hear(Linked(other.owner))
+        self.world.link(self)
 
 
 class World:
@@ -132,6 +144,7 @@ class World:
         serves: Callable[[str], bool] = lambda _: True,
         computes: Callable[[str, bytes, int], Digest] = lambda _, spec, segment: state(spec, segment),
         rules: Rules = RULES,
+        desk: bool = False,
     ) -> None:
         self.random = random.Random(seed)
         self.now_s = 1_700_000_010.0
@@ -149,23 +162,39 @@ class World:
         self.slashed: list[Address] = []
         self._refused: set[Digest] = set()
         self.gateway = key("gate")
+        self.credit = 1_000_000
+        self.held: dict[Digest, int] = {}
+        self.charged: dict[tuple[Digest, Digest], int] = {}
+        self.answers: list[tuple[Digest | None, str]] = []
+        self.ended: set[Digest] = set()
+        self.desk: Process | None = None
         self._populate([*providers], validators)
         self.books = {name: self._book(name) for name in providers}
         self.auditors = {name: self._auditor(name) for name in validators}
+        if desk:
+            terms = DeskTerms(self.gateway.address, LEASES, AT.leases, RULES.window_s)
+            self.desk = Process(self, "gate", lambda: JobDesk(terms, Directory(), lambda _: 0))
         self._told = len(self.history)
         for process in self.processes:
             for event in self.history:
                 process.hear(event)
             process.hear(Started())
-            for other in self.peers(process):
-                process.hear(Linked(other.owner))
+            self.link(process)
 
     @property
     def processes(self) -> list[Process]:
-        return [*self.books.values(), *self.auditors.values()]
+        desk = [self.desk] if self.desk is not None else []
+        return [*self.books.values(), *self.auditors.values(), *desk]
 
-    def peers(self, process: Process) -> list["Peer"]:
-        return [Peer(self.gateway.address)]
+    def link(self, process: Process) -> None:
+        """Everyone is linked to the gateway; providers tell it what they lend."""
+        if process is not self.desk:
+            process.hear(Linked(self.gateway.address))
+            return
+        for book in self.books.values():
+            process.hear(Linked(book.owner))
+            offer = canonical.encode(Offer(provider=""))
+            process.hear(Received(book.owner, Lends("batch", offer, 0, 0)))
 
     def _book(self, name: str) -> Process:
         terms = JobTerms(
@@ -176,7 +205,7 @@ class World:
             recover=recover,
             fits=lambda kind, spec, terms, running: None,
         )
-        return Process(self, name, lambda: JobBook(terms, Directory(), {"hashes": KIND}))
+        return Process(self, name, lambda: JobBook(terms, Directory(), {"hashes": KIND, "batch": BATCH}))
 
     def _auditor(self, name: str) -> Process:
         hot = key(name + " hot")
@@ -253,18 +282,45 @@ class World:
                         if other.owner == to:
                             relay = Relay(process.owner, other.owner, body)
                             self._frames.append((other, Received(self.gateway.address, relay)))
-            case Send(_, LeaseRefused(lease)):
-                self._refused.add(Digest(lease))
-            case Send():
-                pass
+            case Send(to, StartLease() as frame):
+                if self.random.random() >= self.loss:
+                    for book in self.books.values():
+                        if book.owner == to:
+                            self._frames.append((book, Received(process.owner, frame)))
+            case Send(_, frame):
+                if isinstance(frame, LeaseRefused):
+                    self._refused.add(Digest(frame.lease))
+                if self.desk is not None and self.random.random() >= self.loss:
+                    self._frames.append((self.desk, Received(process.owner, frame)))
             case jobbook.Perform(lease, _, _, spec):
-                states = self._performs[process.name](spec)
-                done = Performed(lease, tuple(states), (UNITS,) * SEGMENTS, states[-1], 0, "")
+                raw = spec if isinstance(spec, bytes) else spec.canonical()
+                states = self._performs[process.name](raw)
+                each = UNITS if isinstance(spec, bytes) else 1
+                done = Performed(lease, tuple(states), (each,) * SEGMENTS, states[-1], 0, "")
                 self._later.append((process, done))
             case jobbook.Serve(_, ask, units, proof):
                 self._serve(process, ask, units, proof)
             case Rerun():
                 self._later.append((process, self._rerun(process, effect)))
+            case jobdesk.Reserve(job, _, amount):
+                held = self.credit >= amount if job not in self.held else True
+                if job not in self.held and held:
+                    self.held[job] = amount
+                    self.credit -= amount
+                self._later.append((process, jobdesk.Reserved(job, held)))
+            case jobdesk.Charge(job, lease, cost, _):
+                if lease == ZERO_DIGEST:
+                    spent = sum(it for (of, _), it in self.charged.items() if of == job)
+                    self.credit += self.held.pop(job, spent) - spent
+                else:
+                    self.charged[job, lease] = cost
+            case jobdesk.Fetch(lease):
+                self._later.append((process, jobdesk.Fetched(lease, "")))
+            case jobdesk.Answer(_, job, refusal):
+                self.answers.append((job, refusal))
+            case jobdesk.Note(job, kind):
+                if kind == "end":
+                    self.ended.add(job)
             case jobbook.Discard() | jobbook.Halt() | jobauditor.Told():
                 pass
             case _:
@@ -360,6 +416,20 @@ class World:
         for process, outcome in outcomes:
             process.hear(outcome)
 
+    def submit(self, array: JobArray, wishes: Wishes | None = None, nonce: bytes = b"n") -> None:
+        """Somebody asks the desk for a job."""
+        assert self.desk is not None
+        wanted = wishes or Wishes()
+        self.desk.hear(jobdesk.Ask("http", ZERO_DIGEST, array.canonical(), wanted, Digest(keccak(nonce))))
+
+    def settle(self, seconds: int = 900) -> "World":
+        """Until every job of the desk has ended."""
+        for _ in range(seconds):
+            self.turn()
+            if self.desk is not None and all(job.ended for job in self.desk.machine.jobs.values()):
+                break
+        return self
+
     def run(self, seconds: int = 600) -> "World":
         """Until all leases are closed, at most so long."""
         for _ in range(seconds):
@@ -373,7 +443,3 @@ class World:
 
     def balance(self, who: Address) -> int:
         return self.chain.token.balance(who)
-
-
-class Peer(msgspec.Struct, frozen=True):
-    owner: Address

@@ -1,0 +1,745 @@
+"""The gateway's desk for jobs: leases in its own name, on an account's credit, until each task has a result or a reason.
+
+    Submitted ─> Reserve credit ─> Placed ─> OpenLease ─> StartLease … accepted ─> Done ─> committed ─> Fetch ─> closed ─> Charged
+        │            └ refused: the job is closed                  └ LeaseRefused: CancelLease, another provider
+        └ nobody can take it now: waiting (retry_until_placed) or refused before anything began
+
+Of a lease's money the gateway is the requester: it escrows its own tokens, holds as much of the account's credit, and charges what
+the chain shows that the lease has cost. What was refunded on chain is not charged; so the account pays for work that was paid for.
+
+A lease is named before it is opened (its id follows from its terms), so a crash in between opens it once: `Placed` is durable,
+and `OpenLease` is asked for again under the same key until the chain shows the lease or refuses it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from clusterai.ledger.core import events
+from clusterai.ledger.core.calls import Approve, Mined, Reverted, Submit
+from clusterai.ledger.core.lease_calls import CancelLease, CloseLease, OpenLease
+from clusterai.market.core.directory import Directory
+from clusterai.protocol import canonical
+from clusterai.protocol.canonical import Malformed
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, hex0x
+from clusterai.protocol.jobs import Broken, Done, LeaseRefused, Lends, Logged, Progress, StartLease
+from clusterai.protocol.keccak import keccak
+from clusterai.protocol.leases import CloseReason, Terms
+from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
+from clusterai.sdk.jobshapes import Plan
+from clusterai.work.batch.core.plan import Offer, assign, candidate, plan, refusals
+from clusterai.work.batch.core.prices import audit_fee_wei, total_wei
+from clusterai.work.batch.core.request import Wishes
+from clusterai.work.batch.spec import DETERMINISM, JobArray, JobSpec, decode_array
+
+KIND = "batch"
+RETRY_S = 5.0
+START_EVERY_S = 3.0
+START_BY_S = 60
+"""A provider has so long to accept."""
+SPARE_S = 300
+"""The deadline on chain lies so far behind the longest that the job may take."""
+UNLIMITED_WEI = 2**128 - 1
+MOST_JOBS = 10_000
+MOST_OFFER_BYTES = 65_536
+
+
+class DeskTerms(msgspec.Struct, frozen=True):
+    """Who this gateway is. `me` is its owner, which the leases name as requester; the hot key pays.
+
+    Attributes:
+        leases: domain of the contract, which makes a lease's id.
+        at: the contract's address, which is allowed to take what leases cost.
+        window_s: of the chain; a lease is closed when it is over.
+        least_stake_wei: a verified job goes to nobody with less.
+    """
+
+    me: Address
+    leases: Domain
+    at: Address
+    window_s: int
+    least_stake_wei: int = 0
+
+
+# --- events ---
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """Somebody asks for a job. `nonce` is fresh; `name` comes back in `Answered`."""
+
+    name: str
+    account: Digest
+    array: bytes
+    wishes: Wishes
+    nonce: Digest
+
+
+class Cancel(msgspec.Struct, frozen=True):
+    job: Digest
+
+
+class Reserved(msgspec.Struct, frozen=True):
+    """The account's credit is held, or (`ok` false) doesn't suffice."""
+
+    job: Digest
+    ok: bool
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """The output of a lease lies here, whole and checked; `why` if it can't be had."""
+
+    lease: Digest
+    why: str
+
+
+# --- effects ---
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """To who submitted: the job's id, or why not, with the plan that shows it."""
+
+    name: str
+    job: Digest | None
+    refusal: str
+    plan: Plan | None
+
+
+class Reserve(msgspec.Struct, frozen=True):
+    """Hold credit for a job; asked again after a crash under the same name."""
+
+    job: Digest
+    account: Digest
+    amount_wei: int
+
+
+class Charge(msgspec.Struct, frozen=True):
+    """Take what a lease has cost out of the job's hold, and release what was held for it. Once per lease."""
+
+    job: Digest
+    lease: Digest
+    cost_wei: int
+    held_wei: int
+
+
+class Fetch(msgspec.Struct, frozen=True):
+    """Get the output from the provider, piece by piece: `Fetched` comes back."""
+
+    lease: Digest
+    provider: Address
+    output: Digest
+
+
+class Note(msgspec.Struct, frozen=True):
+    """For who follows the job."""
+
+    job: Digest
+    kind: str
+    task: int = 0
+    replica: int = 0
+    state: str = ""
+    segment: int = 0
+    segments: int = 0
+    units: int = 0
+    stream: str = ""
+    data: bytes = b""
+    start: int = 0
+
+
+# --- records ---
+
+
+class Accepted(msgspec.Struct, frozen=True, tag=True):
+    """A job was taken on."""
+
+    job: bytes
+    account: bytes
+    array: bytes
+    wishes: Wishes
+    at_s: int
+    held_wei: int
+
+
+class Held(msgspec.Struct, frozen=True, tag=True):
+    job: bytes
+
+
+class Placed(msgspec.Struct, frozen=True, tag=True):
+    job: bytes
+    slot: int
+    terms: Terms
+
+
+class Came(msgspec.Struct, frozen=True, tag=True):
+    """A provider says that it is done (or, with an empty output, that it gave up), and why."""
+
+    lease: bytes
+    output: bytes
+    exit_code: int
+    detail: str
+
+
+class Here(msgspec.Struct, frozen=True, tag=True):
+    """The output lies here."""
+
+    lease: bytes
+
+
+class Closed(msgspec.Struct, frozen=True, tag=True):
+    """The chain closed a lease, and the account was charged for it."""
+
+    lease: bytes
+    reason: int
+    paid_wei: int
+    refunded_wei: int
+
+
+class Cancelled(msgspec.Struct, frozen=True, tag=True):
+    job: bytes
+
+
+class GaveUp(msgspec.Struct, frozen=True, tag=True):
+    """A slot will get no further lease."""
+
+    job: bytes
+    slot: int
+    why: str
+
+
+DeskRecord = Accepted | Held | Placed | Came | Here | Closed | Cancelled | GaveUp
+
+
+# --- state ---
+
+
+class Slot(msgspec.Struct):
+    """One replica of one task: the lease that it has now, and those before it."""
+
+    task: int
+    replica: int
+    terms: Terms | None = None
+    lease: Digest | None = None
+    attempt: int = 0
+    failures: int = 0
+    refused_by: list[Address] = msgspec.field(default_factory=list)
+    opened: bool = False
+    accepted: bool = False
+    committed: bool = False
+    verified: bool = False
+    segment: int = 0
+    units: int = 0
+    came: Came | None = None
+    here: bool = False
+    closed: Closed | None = None
+    over: str | None = None
+    """why it gets no further lease; None while it may"""
+    start_s: float = 0.0
+
+    @property
+    def state(self) -> str:
+        if self.over is not None or (self.closed is not None and self.closed.reason == CloseReason.COMPLETED):
+            return "closed"
+        if self.lease is None:
+            return "waiting"
+        if self.verified:
+            return "verified"
+        if self.committed:
+            return "committed"
+        return "running" if self.accepted else "placed"
+
+
+class Job(msgspec.Struct):
+    id: Digest
+    account: Digest
+    array: JobArray
+    raw: bytes
+    wishes: Wishes
+    at_s: int
+    held_wei: int
+    slots: list[Slot]
+    reserved: bool = False
+    cancelled: bool = False
+    ended: bool = False
+
+
+class JobDesk:
+    """One gateway. See the module's docstring."""
+
+    RECORDS = DeskRecord
+
+    def __init__(self, terms: DeskTerms, directory: Directory, rows: Callable[[Address], int]) -> None:
+        """
+        Args:
+            rows: audits in a row of a provider that matched, as the chain says.
+        """
+        self.terms = terms
+        self.directory = directory
+        self.jobs: dict[Digest, Job] = {}
+        self.offers: dict[Address, tuple[Offer, int, int]] = {}
+        self._rows = rows
+        self._by_lease: dict[Digest, tuple[Job, Slot]] = {}
+        self._linked: dict[Address, None] = {}
+        self._asked: dict[str, float] = {}
+        self._approved = False
+        self._pending: dict[Digest, str] = {}
+        self._effects: list[Any] = []
+        self._now_s = 0.0
+
+    # --- the machine ---
+
+    def restore(self, records: Iterable[DeskRecord]) -> None:
+        for record in records:
+            self._apply(record)
+
+    def snapshot(self) -> list[msgspec.Struct]:
+        found: list[msgspec.Struct] = []
+        for job in self.jobs.values():
+            found.append(Accepted(job.id, job.account, job.raw, job.wishes, job.at_s, job.held_wei))
+            if job.reserved:
+                found.append(Held(job.id))
+            for number, slot in enumerate(job.slots):
+                if slot.terms is not None and slot.lease is not None:
+                    found.append(Placed(job.id, number, slot.terms))
+                    found += [it for it in (slot.came, slot.closed) if it is not None]
+                    if slot.here:
+                        found.append(Here(slot.lease))
+                if slot.over is not None:
+                    found.append(GaveUp(job.id, number, slot.over))
+            if job.cancelled:
+                found.append(Cancelled(job.id))
+        return found
+
+    def step(self, event: Any, now_s: float) -> list[Any]:
+        self._effects = []
+        self._now_s = now_s
+        match event:
+            case Ask():
+                self._submitted(event)
+            case Cancel(job_id):
+                self._cancel(job_id)
+            case Reserved(job_id, ok):
+                self._reserved(job_id, ok)
+            case Fetched(lease, why):
+                self._fetched(lease, why)
+            case Received(sender, frame):
+                self._heard(sender, frame)
+            case Linked(peer):
+                self._linked[peer] = None
+            case Unlinked(peer):
+                self._linked.pop(peer, None)
+                self.offers.pop(peer, None)
+            case Mined(key) | Reverted(key):
+                self._answered(event, key)
+            case Started() | Tick():
+                pass
+            case _:
+                self._told(event)
+        if not isinstance(event, (Received, Linked, Unlinked)) or isinstance(
+            event.frame if isinstance(event, Received) else None, (Done, Broken, LeaseRefused, Lends)
+        ):
+            for job in list(self.jobs.values()):
+                if not job.ended:
+                    self._advance(job)
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _save(self, record: DeskRecord) -> None:
+        self._apply(record)
+        self._effects.append(Save(record))
+
+    def _apply(self, record: DeskRecord) -> None:
+        match record:
+            case Accepted(job_id, account, raw, wishes, at_s, held):
+                array = decode_array(raw)
+                slots = [
+                    Slot(task, replica) for task in range(len(array)) for replica in range(wishes.replicas)
+                ]
+                name = Digest(job_id)
+                self.jobs[name] = Job(name, Digest(account), array, raw, wishes, at_s, held, slots)
+            case Held(job_id):
+                self.jobs[Digest(job_id)].reserved = True
+            case Placed(job_id, number, terms):
+                job = self.jobs[Digest(job_id)]
+                old = job.slots[number]
+                lease = terms.lease_id(self.terms.leases)
+                slot = Slot(
+                    old.task,
+                    old.replica,
+                    terms,
+                    lease,
+                    old.attempt + 1,
+                    old.failures,
+                    old.refused_by,
+                )
+                job.slots[number] = slot
+                self._by_lease[lease] = (job, slot)
+            case Came(lease):
+                self._by_lease[Digest(lease)][1].came = record
+            case Here(lease):
+                self._by_lease[Digest(lease)][1].here = True
+            case Closed(lease, reason):
+                slot = self._by_lease[Digest(lease)][1]
+                slot.closed = record
+                if reason in _FAILED:
+                    slot.failures += 1
+                if slot.terms is not None and reason != CloseReason.COMPLETED:
+                    slot.refused_by.append(Address(slot.terms.provider))
+            case Cancelled(job_id):
+                self.jobs[Digest(job_id)].cancelled = True
+            case GaveUp(job_id, number, why):
+                self.jobs[Digest(job_id)].slots[number].over = why
+
+    # --- what is asked ---
+
+    def plan(self, array: JobArray, wishes: Wishes) -> Plan:
+        """What would happen now."""
+        return plan(array, wishes, self.known_offers(), least_stake_wei=self.terms.least_stake_wei)
+
+    def known_offers(self) -> list[Offer]:
+        """Offers of linked providers, with what the chain says of each instead of what it says of itself."""
+        found: list[Offer] = []
+        for provider, (offer, running, queued) in self.offers.items():
+            found.append(
+                msgspec.structs.replace(
+                    offer,
+                    provider=hex0x(provider),
+                    stake_wei=self.directory.stake(provider),
+                    barred=self.directory.barred(provider),
+                    valid_in_a_row=self._rows(provider),
+                    queue=queued,
+                    linked=provider in self._linked,
+                    takes_more=running + queued < 64,
+                )
+            )
+        return found
+
+    def _submitted(self, asked: Ask) -> None:
+        job_id = Digest(keccak(asked.account + asked.nonce + keccak(asked.array)))
+        if job_id in self.jobs:
+            self._effects.append(Answer(asked.name, job_id, "", None))
+            return
+        try:
+            array = decode_array(asked.array)
+        except Malformed as error:
+            self._effects.append(Answer(asked.name, None, f"job: {error}", None))
+            return
+        if sum(1 for job in self.jobs.values() if not job.ended) >= MOST_JOBS:
+            self._effects.append(Answer(asked.name, None, "this gateway has too many open jobs", None))
+            return
+        found = self.plan(array, asked.wishes)
+        if not found.placed and not asked.wishes.retry_until_placed:
+            self._effects.append(Answer(asked.name, None, "not-placed", found))
+            return
+        held = self._dearest(array, asked.wishes, found)
+        if held is None:
+            self._effects.append(
+                Answer(
+                    asked.name, None, "max_price is needed to wait for a provider: it is what is held", found
+                )
+            )
+            return
+        self._save(Accepted(job_id, asked.account, asked.array, asked.wishes, int(self._now_s), held))
+        self._pending[job_id] = asked.name
+        self._effects.append(Reserve(job_id, asked.account, held))
+
+    def _dearest(self, array: JobArray, wishes: Wishes, found: Plan) -> int | None:
+        """What is held: each lease may end up with the dearest that could take it, within the requester's own bound."""
+        leases = len(array) * wishes.replicas
+        if wishes.max_price_wei is not None:
+            return wishes.max_price_wei * leases
+        whole = [one.total_wei + one.audit_fee_wei for one in found.candidates]
+        return max(whole) * leases if whole else None
+
+    def _reserved(self, job_id: Digest, ok: bool) -> None:
+        job = self.jobs.get(job_id)
+        name = self._pending.pop(job_id, None)
+        if job is None or job.reserved:
+            return
+        if ok:
+            self._save(Held(job_id))
+        else:
+            self._save(Cancelled(job_id))
+            for number, slot in enumerate(job.slots):
+                if slot.over is None:
+                    self._save(GaveUp(job_id, number, "the account's credit doesn't cover it"))
+        if name is not None:
+            refusal = "" if ok else "insufficient_credit"
+            self._effects.append(Answer(name, job_id if ok else None, refusal, None))
+
+    def _cancel(self, job_id: Digest) -> None:
+        job = self.jobs.get(job_id)
+        if job is not None and not job.cancelled:
+            self._save(Cancelled(job_id))
+
+    # --- what is to be done ---
+
+    def _advance(self, job: Job) -> None:
+        if not job.reserved:
+            if not job.cancelled:
+                self._ask(f"reserve:{job.id.hex()}", Reserve(job.id, job.account, job.held_wei))
+            return
+        free: list[int] = []
+        for number, slot in enumerate(job.slots):
+            if slot.over is not None:
+                continue
+            if slot.closed is not None:
+                self._after(job, number, slot)
+                slot = job.slots[number]
+            if slot.over is None and (slot.lease is None or slot.closed is not None):
+                if job.cancelled:
+                    self._save(GaveUp(job.id, number, "cancelled"))
+                elif not (slot.closed is not None and slot.closed.reason == CloseReason.COMPLETED):
+                    free.append(number)
+            elif slot.over is None:
+                self._tend(job, slot)
+        if free:
+            self._place(job, free)
+        self._maybe_end(job)
+
+    def _after(self, job: Job, number: int, slot: Slot) -> None:
+        """Its lease is closed: is that a result, or is it tried again?"""
+        assert slot.closed is not None
+        reason = CloseReason(slot.closed.reason)
+        if reason is CloseReason.COMPLETED:
+            return
+        if job.cancelled or reason is CloseReason.CANCELLED:
+            self._save(GaveUp(job.id, number, "cancelled"))
+        elif reason in _FAILED and slot.failures > job.wishes.retries:
+            why = slot.came.detail if slot.came is not None and slot.came.detail else reason.name
+            self._save(GaveUp(job.id, number, why))
+
+    def _place(self, job: Job, free: Sequence[int]) -> None:
+        """Give each free slot to the cheapest provider that hasn't failed it; no two replicas of a task to one."""
+        now = int(self._now_s)
+        offers = self.known_offers()
+        for number in free:
+            slot = job.slots[number]
+            spec = job.array.task(slot.task)
+            taken = {
+                Address(other.terms.provider)
+                for other in job.slots
+                if other.task == slot.task
+                and other is not slot
+                and other.terms is not None
+                and other.over is None
+            }
+            excluded = {hex0x(it) for it in (*taken, *slot.refused_by)}
+            able = [
+                (offer, total_wei(offer.tariff, spec))
+                for offer in offers
+                if offer.provider not in excluded
+                and not refusals(offer, spec, job.wishes, self.terms.least_stake_wei)
+            ]
+            able.sort(key=lambda pair: (pair[1], -pair[0].stake_wei, pair[0].provider))
+            chosen = assign(able, spec, 1, 1)
+            if not chosen:
+                if not job.wishes.retry_until_placed and slot.attempt:
+                    self._save(GaveUp(job.id, number, "no other provider can take it"))
+                continue
+            offer = next(offer for offer, _ in able if offer.provider == chosen[0])
+            terms = self._terms_for(job, number, slot, spec, offer, now)
+            if terms.compensation_wei + terms.audit_fee_wei > job.held_wei // len(job.slots):
+                continue
+            self._save(Placed(job.id, number, terms))
+            self._note(job, job.slots[number], "placed")
+            self._tend(job, job.slots[number])
+
+    def _terms_for(self, job: Job, number: int, slot: Slot, spec: JobSpec, offer: Offer, now: int) -> Terms:
+        one = candidate(offer, spec)
+        now = max(now, self.directory.time_s)
+        patience = job.wishes.deadline_s or (spec.resources.time_s + offer.queue_s + SPARE_S)
+        nonce = keccak(job.id + number.to_bytes(4) + slot.attempt.to_bytes(4) + now.to_bytes(8))
+        return Terms(
+            requester=self.terms.me,
+            provider=bytes.fromhex(offer.provider[2:]),
+            spec=spec.digest(),
+            resources=spec.resources_digest(),
+            input=spec.input_root(),
+            expected=spec.expected or ZERO_DIGEST,
+            determinism=DETERMINISM[spec.check],
+            segments=spec.segments,
+            compensation_wei=one.total_wei,
+            audit_fee_wei=audit_fee_wei(spec, one.total_wei),
+            start_by_s=now + START_BY_S,
+            deadline_s=now + START_BY_S + patience,
+            nonce=nonce,
+        )
+
+    def _tend(self, job: Job, slot: Slot) -> None:
+        """A slot whose lease is under way: what does the chain, or its provider, have to be told?"""
+        assert slot.terms is not None
+        assert slot.lease is not None
+        if slot.closed is not None:
+            return
+        terms, lease = slot.terms, slot.lease
+        if not slot.opened:
+            if not self._approved:
+                self._submit("lease-approve", Approve(self.terms.at, UNLIMITED_WEI))
+            elif not job.cancelled and self._chain_s <= terms.start_by_s:
+                self._submit(f"lease-open:{lease.hex()}", OpenLease(terms))
+            else:
+                # It never came to be: nothing to cancel, nothing to pay.
+                self._save(Closed(lease, CloseReason.NOT_ACCEPTED, 0, 0))
+            return
+        refused = slot.came is not None and not slot.accepted
+        if (job.cancelled or refused) and not slot.committed:
+            self._submit(f"lease-cancel:{lease.hex()}", CancelLease(lease))
+        elif not slot.accepted and self._now_s >= slot.start_s and Address(terms.provider) in self._linked:
+            slot.start_s = self._now_s + START_EVERY_S
+            spec = job.array.task(slot.task)
+            self._effects.append(Send(Address(terms.provider), StartLease(KIND, terms, spec.canonical())))
+        elif slot.came is not None and slot.came.output and not slot.here and slot.committed:
+            self._ask(f"fetch:{lease.hex()}", Fetch(lease, Address(terms.provider), Digest(slot.came.output)))
+        if self._is_due(slot, terms):
+            self._submit(f"lease-close:{lease.hex()}", CloseLease(lease))
+
+    def _is_due(self, slot: Slot, terms: Terms) -> bool:
+        """Whether time has closed it, though nobody has said so on chain yet."""
+        if not slot.accepted:
+            return self._chain_s > terms.start_by_s
+        if not slot.committed:
+            return self._chain_s > terms.deadline_s
+        return slot.verified
+
+    def _maybe_end(self, job: Job) -> None:
+        over = all(
+            slot.over is not None
+            or (
+                slot.closed is not None
+                and slot.closed.reason == CloseReason.COMPLETED
+                and (slot.here or slot.came is None)
+            )
+            for slot in job.slots
+        )
+        if over and not job.ended:
+            job.ended = True
+            self._effects.append(Note(job.id, "end"))
+            # What was held beyond what its leases needed.
+            self._effects.append(Charge(job.id, ZERO_DIGEST, 0, 0))
+
+    # --- what providers say ---
+
+    def _heard(self, sender: Address, frame: Any) -> None:
+        if isinstance(frame, Lends):
+            self._lends(sender, frame)
+            return
+        known = self._by_lease.get(Digest(getattr(frame, "lease", ZERO_DIGEST)))
+        if known is None:
+            return
+        job, slot = known
+        if slot.terms is None or slot.terms.provider != sender or slot.closed is not None:
+            return
+        match frame:
+            case Progress(_, segment, segments, units):
+                if segment > slot.segment and segment <= slot.terms.segments:
+                    slot.segment, slot.units = segment, units
+                    self._note(job, slot, "", kind="progress", segments=segments)
+            case Logged(_, start, is_error, data):
+                stream = "stderr" if is_error else "stdout"
+                self._effects.append(
+                    Note(job.id, "log", slot.task, slot.replica, stream=stream, data=data, start=start)
+                )
+            case Done(lease, output, _, _, exit_code, detail):
+                if slot.came is None:
+                    self._save(Came(lease, output, exit_code, detail))
+            case Broken(lease, code, detail) | LeaseRefused(lease, code, detail):
+                if slot.came is None:
+                    self._save(Came(lease, b"", -1, f"{code}: {detail}"))
+            case _:
+                pass
+
+    def _lends(self, sender: Address, frame: Lends) -> None:
+        if frame.kind != KIND:
+            return
+        try:
+            offer = canonical.decode(frame.offer, Offer, MOST_OFFER_BYTES)
+        except Malformed:
+            self.offers.pop(sender, None)
+            return
+        self.offers[sender] = (offer, frame.running, frame.queued)
+
+    def _fetched(self, lease: Digest, why: str) -> None:
+        known = self._by_lease.get(lease)
+        key = f"fetch:{lease.hex()}"
+        if known is None or known[1].here:
+            return
+        if why:
+            self._asked[key] = self._now_s + RETRY_S
+        else:
+            self._save(Here(lease))
+            self._note(*known, known[1].state)
+
+    # --- the chain ---
+
+    @property
+    def _chain_s(self) -> int:
+        return self.directory.time_s
+
+    def _answered(self, event: Mined | Reverted, key: str) -> None:
+        if key in self._asked:
+            self._asked[key] = self._now_s + RETRY_S
+        if key == "lease-approve" and isinstance(event, Mined):
+            self._approved = True
+
+    def _told(self, event: Any) -> None:
+        self.directory.apply(event)
+        lease = Digest(getattr(event, "lease", ZERO_DIGEST))
+        known = self._by_lease.get(lease)
+        if known is None:
+            return
+        job, slot = known
+        before = slot.state
+        match event:
+            case events.LeaseOpened():
+                slot.opened = True
+            case events.LeaseAccepted():
+                slot.accepted = True
+            case events.LeaseCommitted(_, _, _, output, units):
+                slot.committed, slot.units = True, units
+                if slot.came is None:
+                    self._save(Came(lease, output, 0, ""))
+            case events.AuditResolved():
+                slot.verified = True
+            case events.LeaseClosed(_, reason, paid, refunded):
+                self._lease_closed(job, slot, reason, paid, refunded)
+            case _:
+                pass
+        if slot.state != before:
+            self._note(job, slot, slot.state)
+
+    def _lease_closed(self, job: Job, slot: Slot, reason: int, paid: int, refunded: int) -> None:
+        if slot.closed is not None or slot.terms is None or slot.lease is None:
+            return
+        self._save(Closed(slot.lease, reason, paid, refunded))
+        whole = slot.terms.compensation_wei + slot.terms.audit_fee_wei
+        self._effects.append(Charge(job.id, slot.lease, whole - refunded, whole))
+        for key in [key for key in self._asked if key.endswith(slot.lease.hex())]:
+            del self._asked[key]
+
+    # --- helpers ---
+
+    def _note(self, job: Job, slot: Slot, state: str, kind: str = "state", segments: int = 0) -> None:
+        of = segments or (slot.terms.segments if slot.terms is not None else 0)
+        self._effects.append(Note(job.id, kind, slot.task, slot.replica, state, slot.segment, of, slot.units))
+
+    def _submit(self, key: str, call: Any) -> None:
+        self._ask(key, Submit(key, call))
+
+    def _ask(self, key: str, effect: Any) -> None:
+        if self._now_s >= self._asked.get(key, 0.0):
+            self._asked[key] = float("inf") if isinstance(effect, Submit) else self._now_s + 60.0
+            self._effects.append(effect)
+
+
+_FAILED = frozenset(
+    (
+        CloseReason.DEADLINE_MISSED,
+        CloseReason.GAVE_UP,
+        CloseReason.OUTPUT_DIFFERS,
+        CloseReason.FRAUD,
+        CloseReason.WITHHELD,
+        CloseReason.PROVIDER_CONVICTED,
+    )
+)
+"""A provider's failure, which `retries` counts. Not accepting costs nobody anything, so it doesn't count."""

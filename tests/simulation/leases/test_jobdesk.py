@@ -1,0 +1,89 @@
+"""Jobs at a gateway's desk, over the real books, auditors and contracts: charged what they cost, once, or nothing."""
+
+import pytest
+
+from clusterai.gateway.core.jobdesk import Job
+from clusterai.protocol.leases import CloseReason
+from clusterai.work.batch.core.request import Wishes
+from clusterai.work.batch.spec import Image, JobArray, JobSpec, Resources
+from tests.simulation.leases.world import SEGMENTS, World, honest, key, skipper
+
+SPEC = JobSpec(
+    name="sums",
+    check="wasm",
+    image=Image("wasm", b"\x07" * 32),
+    segments=SEGMENTS,
+    fuel=SEGMENTS,
+    resources=Resources(time_s=60),
+)
+CREDIT = 1_000_000
+
+
+def job(world: World) -> Job:
+    assert world.desk is not None
+    return next(iter(world.desk.machine.jobs.values()))
+
+
+def spent(world: World) -> int:
+    return sum(world.charged.values())
+
+
+def test_a_job_is_done_and_charged() -> None:
+    """Placed, accepted, done, fetched, closed: the account pays what the chain says that it cost."""
+    world = World(1, {"ann": honest}, desk=True)
+    world.submit(JobArray(SPEC))
+    world.settle()
+    (slot,) = job(world).slots
+    assert slot.closed is not None
+    assert CloseReason(slot.closed.reason) is CloseReason.COMPLETED
+    assert slot.here
+    assert spent(world) > 0
+    assert world.credit == CREDIT - spent(world)
+    assert not world.held
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_crashes_and_loss_lose_nothing(seed: int) -> None:
+    """Everybody dies between any two effects and frames are lost: each task has its result, and is charged once."""
+    world = World(seed, {"ann": honest, "bob": honest}, crash=0.02, loss=0.3, desk=True)
+    world.submit(JobArray(SPEC), Wishes(replicas=2, retries=2))
+    world.settle()
+    done = [slot for slot in job(world).slots if slot.closed is not None and slot.here]
+    assert [CloseReason(slot.closed.reason) for slot in done if slot.closed] == [CloseReason.COMPLETED] * 2
+    assert {slot.terms.provider for slot in done if slot.terms} == {key("ann").address, key("bob").address}
+    assert world.credit == CREDIT - spent(world)
+    assert len(world.charged) == len({lease for _, lease in world.charged})
+
+
+def test_a_cheat_is_replaced_and_not_paid() -> None:
+    """The first provider hides what it made up; the second does the work, and only that is charged."""
+    world = World(5, {"ann": skipper, "bob": honest}, desk=True, serves=lambda name: name != "ann")
+    world.submit(JobArray(SPEC), Wishes(retries=1))
+    world.settle()
+    (slot,) = job(world).slots
+    assert slot.closed is not None
+    assert CloseReason(slot.closed.reason) is CloseReason.COMPLETED
+    assert slot.terms is not None
+    assert world.slashed == [key("ann").address]
+    assert slot.terms.provider == key("bob").address
+    assert sorted(world.charged.values()) == [0, spent(world)]
+    assert world.credit == CREDIT - spent(world)
+
+
+def test_what_nobody_can_take_is_refused_with_the_plan() -> None:
+    """The answer says why, and nothing is held."""
+    world = World(6, {"ann": honest}, desk=True)
+    world.submit(JobArray(SPEC), Wishes(replicas=3))
+    world.settle(3)
+    assert world.answers[-1] == (None, "not-placed")
+    assert not world.held
+
+
+def test_too_little_credit_is_refused() -> None:
+    """Nothing is opened on chain for an account that can't pay."""
+    world = World(7, {"ann": honest}, desk=True)
+    world.credit = 0
+    world.submit(JobArray(SPEC))
+    world.settle(5)
+    assert world.answers[-1] == (None, "insufficient_credit")
+    assert not world.charged
