@@ -12,6 +12,7 @@ from clusterai.protocol import statements
 from clusterai.protocol.canonical import MAX_FRAME_BYTES
 from clusterai.protocol.eip712 import type_hash
 from clusterai.protocol.messages import MAX_RECEIPTS_PER_EPOCH, Frame, Relayed
+from clusterai.validator.core.memory import MOST_HEARD
 from tests.vectors.test_vectors import load
 
 SPEC = Path(__file__).parents[2] / "docs" / "spec"
@@ -51,6 +52,7 @@ def test_numbers_are_those_of_the_code() -> None:
     for number in (
         MAX_RECEIPTS_PER_EPOCH,
         MAX_PARTS,
+        MOST_HEARD,
         MAX_PART_BYTES,
         PART_BYTES,
         MAX_REQUEST_BYTES,

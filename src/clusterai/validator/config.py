@@ -16,12 +16,15 @@ class Config(Dialer, frozen=True, kw_only=True):
         models_folder: the model store; the weights of audited models must be in it. null is the user's own.
         threads: of each engine.
         cache_mb: of keys and values, of each engine.
+        every_block: read all of the chain's blocks for verdicts that contradict each other, which may stand in transactions
+            that failed; false: only blocks with counted votes, for chains whose blocks are large and reads are paid for.
         patience_s: how long a provider may be slow or away before it is challenged on chain. On networks with days
             of window make it hours.
     """
 
     threads: Count = 1
     cache_mb: Count = 256
+    every_block: bool = True
     patience_s: Annotated[int, Meta(ge=0, le=10**7)] = 20
 
 

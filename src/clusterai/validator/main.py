@@ -42,6 +42,7 @@ from clusterai.validator.adapters.checker import Checker
 from clusterai.validator.adapters.engines import Engines
 from clusterai.validator.adapters.evidence import EvidenceStore
 from clusterai.validator.adapters.pages import Meters, Pages
+from clusterai.validator.adapters.witness import Witness
 from clusterai.validator.config import Config
 from clusterai.validator.core.auditor import Auditor
 from clusterai.validator.core.settings import Settings
@@ -84,6 +85,7 @@ class Validator:
         self.checker = Checker(KINDS, self.engines, self._checked)
         self.outbox = Outbox(client, key, config.data / "outbox.db", self.driver.handle)
         self.follower = LogFollower(client, self._chain)
+        self.witness = Witness(client, self.driver.handle, every_block=config.every_block)
         self.links = LinkClient(
             config.gateway_urls(),
             Identity(self.owner, Role.VALIDATOR, registry, key.sign),
@@ -173,6 +175,7 @@ class Validator:
     def _chain(self, happened: Sequence[Any], cursor: Cursor) -> None:
         for event in happened:
             self.driver.handle(event)
+        self.witness.told(happened, cursor, caught_up=self.auditor.caught_up)
         if self.auditor.caught_up:
             self._caught_up.set()
 
@@ -236,6 +239,7 @@ class Validator:
                 await self.pages.start("127.0.0.1", self.config.metrics_port)
             async with chores(
                 self.follower.run(),
+                self.witness.run(),
                 self.outbox.run(),
                 self.driver.tick_forever(),
                 self.checker.run(),

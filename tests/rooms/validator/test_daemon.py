@@ -22,12 +22,20 @@ from clusterai.ledger.adapters.network import Network, save_key, save_network
 from clusterai.ledger.adapters.outbox import transact
 from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.deploy import Rules, local_plan
+from clusterai.ledger.core.transaction import sign_transaction
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role, digest, hex0x
 from clusterai.protocol.messages import AskEpoch, Frame, Relay, Relayed, Unreachable
 from clusterai.protocol.money import WEI_PER_TOKEN
 from clusterai.protocol.signing import Key
-from clusterai.protocol.statements import network_domain
+from clusterai.protocol.statements import (
+    EPOCH_LIST,
+    Outcome,
+    Verdict,
+    court_domain,
+    network_domain,
+    signing_digest,
+)
 from clusterai.runtime.adapters.certificate import certificate
 from clusterai.runtime.adapters.link import LinkServer
 from clusterai.runtime.core.greeting import Identity, Reason
@@ -285,6 +293,47 @@ def test_a_cheat_is_convicted_though_the_validator_is_killed(
         assert report.outcome in ("wrong", "suspicious")
 
     run(scenario, tmp_path, monkeypatch)
+
+
+def test_a_two_faced_validator_is_slashed_by_what_its_failed_vote_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its second vote on one list fails and leaves no event; the honest daemon finds both in the chain's blocks."""
+
+    async def scenario(world: Loopback) -> None:
+        await _enrol(world.client, "validator 1", Role.VALIDATOR)
+        liar, court = key("validator 1 hot"), world.network.contracts.court
+        domain = court_domain(world.network.chain_id, court)
+        async with validator(world.config()):
+            await world.linked.wait()
+            await world.serve(Provider, 1)
+            committed = await world.until(events.EpochCommitted)
+            first = Verdict(
+                committed.provider, committed.epoch, EPOCH_LIST, ZERO_DIGEST, Outcome.FRAUD, ZERO_DIGEST
+            )
+            second = msgspec.structs.replace(first, outcome=int(Outcome.WITHHELD))
+            votes = [calls.Vote(it, (), liar.sign(signing_digest(it, domain))) for it in (first, second)]
+            await transact(world.client, liar, votes[0])
+            await _send_anyway(world.client, liar, votes[1])
+            found = await world.until(events.Equivocated)
+            slashed = await world.until(events.Slashed)
+        assert found.validator == slashed.owner == key("validator 1").address
+        assert slashed.finder == key("validator 0").address
+        assert len([it for it in world.history if isinstance(it, events.Voted)]) == 1
+
+    run(scenario, tmp_path, monkeypatch)
+
+
+async def _send_anyway(client: ChainClient, sender: Key, call: calls.Call) -> None:
+    """A transaction that will fail: no outbox would send it."""
+    to, data = client.codec.encode(call)
+    nonce = await client.nonce(sender.address)
+    signed = sign_transaction(sender, client.network.chain_id, nonce, to, data, 500_000, await client.fees())
+    await client.rpc.ask("eth_sendRawTransaction", hex0x(signed.raw))
+    async with asyncio.timeout(PATIENCE_S):
+        while (receipt := (await client.receipts([signed.hash]))[0]) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert not receipt.success
 
 
 def _owner(hot: Address) -> Address | None:

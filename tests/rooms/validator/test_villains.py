@@ -9,6 +9,7 @@ from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 from clusterai.protocol.messages import Answer, Transcript
 from clusterai.protocol.statements import EPOCH_LIST, Outcome, Verdict, signing_digest
+from clusterai.validator.core.memory import MOST_HEARD
 from clusterai.validator.core.words import Overheard
 from clusterai.work.inference import Generation
 from clusterai.work.inference.core import tiny
@@ -330,6 +331,61 @@ def test_contradicting_verdicts_cost_the_stake() -> None:
     (found,) = stage.told(events.Equivocated)
     assert found.validator == liar.owner.address
     assert stage.seat.machine.directory.barred(liar.owner.address)
+
+
+def two_faces(stage: Stage, index: int = 0) -> tuple[Overheard, Overheard]:
+    """Fraud and withheld about one receipt, by validator 1."""
+    first = Verdict(stage.provider.owner.address, 3, index, Digest(b"\1" * 32), Outcome.FRAUD, ZERO_DIGEST)
+    second = replace(first, outcome=int(Outcome.WITHHELD))
+    sign = stage.seats[1].hot.sign
+    one, other = (Overheard(it, sign(signing_digest(it, COURT))) for it in (first, second))
+    return one, other
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_what_was_heard_is_remembered_over_a_restart(compacted: bool) -> None:
+    """The second face shows itself a life later; the block with the first may be gone by then."""
+    stage = Stage(validators=2)
+    first, second = two_faces(stage)
+    stage.seat.step(first)
+    if compacted:
+        stage.seat.compact()
+    stage.seat.restart()
+    assert not stage.seat.submitted
+    stage.seat.step(second)
+    stage.play(4)
+    assert stage.told(events.Equivocated)
+
+
+@pytest.mark.parametrize("crash_at", [0, 1, 2])
+def test_a_crash_lets_no_two_faced_validator_go(crash_at: int) -> None:
+    """Killed before it wrote the second statement down it must hear it again; after that it submits by itself."""
+    stage = Stage(validators=2)
+    first, second = two_faces(stage)
+    stage.seat.step(first)
+    stage.seat.effects = 0
+    stage.seat.crash_at = crash_at
+    stage.seat.step(second)
+    if crash_at == 0:
+        stage.seat.step(second)
+    stage.play(6)
+    assert len(stage.told(events.Equivocated)) == 1
+
+
+def test_a_flood_of_statements_makes_others_unforgotten() -> None:
+    """A validator that signs about thousands of receipts pushes out its own words, not another's."""
+    stage = Stage(validators=3)
+    first, second = two_faces(stage)
+    stage.seat.step(first)
+    flood = stage.seats[2].hot
+    for index in range(MOST_HEARD + 10):
+        verdict = replace(first.verdict, index=index)
+        stage.seat.step(Overheard(verdict, flood.sign(signing_digest(verdict, COURT))))
+    assert len(stage.seat.machine.snapshot()) == MOST_HEARD + 1
+    stage.seat.step(second)
+    stage.play(4)
+    (found,) = stage.told(events.Equivocated)
+    assert found.validator == stage.seats[1].owner.address
 
 
 def test_a_lazy_validator_cannot_follow() -> None:

@@ -1,7 +1,7 @@
 """Validators that don't do their duty.
 
 LazyValidator   never looks: every check "passes" at once
-FalseAccuser    calls every epoch fraud, and when that convicts nobody, says something else to others
+FalseAccuser    calls every epoch fraud, and in the next breath withheld
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from clusterai.ledger.core.calls import Clear, Submit, Vote
 from clusterai.protocol.ids import ZERO_DIGEST
 from clusterai.protocol.statements import EPOCH_LIST, Outcome, Verdict, signing_digest
 from clusterai.validator.core.auditor import Auditor
-from clusterai.validator.core.words import Check, Overheard
+from clusterai.validator.core.words import Check
 from clusterai.work.kind import Findings
 from tests.simulation.world.validators import COURT, MATCH_MILLI, Validator
 
@@ -41,9 +41,10 @@ class Accusing:
         return self._auditor.snapshot()
 
     def step(self, event: Any, now_s: float) -> Sequence[Any]:
-        return [self._turned(effect) for effect in self._auditor.step(event, now_s)]
+        return [it for effect in self._auditor.step(event, now_s) for it in self._turned(effect)]
 
-    def _turned(self, effect: Any) -> Any:
+    def _turned(self, effect: Any) -> list[Any]:
+        """The second vote on one receipt fails, but its words stand in the chain's blocks."""
         match effect:
             case Submit(key, Clear(clearance)):
                 verdict = Verdict(
@@ -54,9 +55,13 @@ class Accusing:
                     Outcome.FRAUD,
                     clearance.root,
                 )
-                return Submit(key, Vote(verdict, (), self._host.accuse(verdict)))
+                other = msgspec.structs.replace(verdict, outcome=int(Outcome.WITHHELD))
+                return [
+                    Submit(key, Vote(verdict, (), self._host.accuse(verdict))),
+                    Submit(f"{key} again", Vote(other, (), self._host.accuse(other))),
+                ]
             case _:
-                return effect
+                return [effect]
 
 
 class FalseAccuser(Validator):
@@ -64,12 +69,4 @@ class FalseAccuser(Validator):
         return Accusing(self, super().build())
 
     def accuse(self, verdict: Verdict) -> bytes:
-        """Sign it; and let others overhear it, and the contradiction that is spread when nobody follows."""
-        signature = self.party.hot.sign(signing_digest(verdict, COURT))
-        other = msgspec.structs.replace(verdict, outcome=int(Outcome.WITHHELD))
-        contradiction = self.party.hot.sign(signing_digest(other, COURT))
-        for validator in self.world.validators:
-            if validator is not self:
-                validator.process.post(50_000, Overheard(verdict, signature))
-                validator.process.post(90_000, Overheard(other, contradiction))
-        return signature
+        return self.party.hot.sign(signing_digest(verdict, COURT))

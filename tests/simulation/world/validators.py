@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from clusterai.ledger.core.calls import Submit
+from clusterai.ledger.core.calls import Submit, Vote
 from clusterai.market.core.directory import Directory
 from clusterai.protocol.ids import Digest, Role
 from clusterai.protocol.statements import court_domain
 from clusterai.runtime.simulator import Process
+from clusterai.runtime.simulator.blocks import Mined
 from clusterai.validator.core.auditor import Auditor, Settings
-from clusterai.validator.core.words import Check, Checked, Forget, Keep, Noted
+from clusterai.validator.core.words import Check, Checked, Forget, Keep, Noted, Overheard
 from clusterai.work.inference import KIND, decode_generation
 from clusterai.work.kind import Findings
 from tests.simulation.world import engine
@@ -35,6 +36,7 @@ FAR_MILLI = 20_000
 """A token that was nowhere near winning: no arithmetic explains it."""
 
 CHECK_US = (20_000, 2_000_000)
+READ_US = 50_000
 
 
 def seal(to: bytes, plain: bytes) -> bytes:
@@ -57,6 +59,7 @@ class Validator:
         self.evidence: dict[Digest, Keep] = {}
         self.notes: list[Noted] = []
         self.process: Process = world.simulation.spawn(party.name, party.address, self.build, self)
+        world.chain.watchers.append(self.witness)
         for gateway in world.gateways:
             gateway.host(self, Role.VALIDATOR)
 
@@ -82,6 +85,14 @@ class Validator:
 
     def started(self) -> None:
         self.world.chain.follow(self.process)
+
+    def witness(self, block: Mined) -> None:
+        """Read the data of a block's transactions, unless the chain is away; failed ones stand there as well."""
+        if self.process.machine is None or self.world.chain.is_away(self.process):
+            return
+        for transaction in block.transactions:
+            if isinstance(transaction.call, Vote):
+                self.process.post(READ_US, Overheard(transaction.call.verdict, transaction.call.signature))
 
     def crashed(self) -> None: ...
 

@@ -160,6 +160,21 @@ class ChainClient:
         priority = int(tip, 16) if isinstance(tip, str) and base else 0
         return Fees(2 * base + priority, priority)
 
+    async def sent_to(self, contract: Name, blocks: Sequence[int]) -> list[list[bytes]]:
+        """Per block the data of the transactions that were sent straight to a contract, in order, failed ones too; none
+        where the block isn't there.
+
+        Raises:
+            ChainDown, RpcRefused.
+        """
+        to = hex0x(_address_of(self.network, contract))
+        requests = [Request("eth_getBlockByNumber", (hex(number), True)) for number in blocks]
+        found = await self.rpc.batch(requests)
+        for answer in found:
+            if isinstance(answer, RpcRefused):
+                raise answer
+        return [_data_sent_to(to, block) for block in found]
+
     async def receipts(self, transactions: Sequence[Digest]) -> list[TransactionReceipt | None]:
         requests = [Request("eth_getTransactionReceipt", (hex0x(one),)) for one in transactions]
         return [_receipt(found) for found in await self.rpc.batch(requests)]
@@ -179,9 +194,12 @@ def _read(network: Network, contract: Name, function: str) -> _Read:
     inputs = tuple(_kind(one) for one in entries[0]["inputs"])
     outputs = tuple(_kind(one) for one in entries[0]["outputs"])
     selector = keccak(f"{function}({','.join(inputs)})".encode())[:4]
+    return _Read(_address_of(network, contract), selector, inputs, outputs)
+
+
+def _address_of(network: Network, contract: Name) -> Address:
     fields = {"ERC3009DepositCollector": "collector", "Multicall3": "multicall"}
-    to = cast("Address", getattr(network.contracts, fields.get(contract, contract.lower())))
-    return _Read(to, selector, inputs, outputs)
+    return cast("Address", getattr(network.contracts, fields.get(contract, contract.lower())))
 
 
 def _kind(entry: dict[str, Any]) -> str:
@@ -216,6 +234,12 @@ def head_of(block: dict[str, Any]) -> Head:
         int(block["timestamp"], 16),
         int(block.get("baseFeePerGas") or "0x0", 16),
     )
+
+
+def _data_sent_to(to: str, block: Any) -> list[bytes]:
+    """`to` as small hex; a block that isn't there is None."""
+    sent: list[dict[str, Any]] = block["transactions"] if block else []
+    return [bytes.fromhex(it["input"][2:]) for it in sent if (it.get("to") or "").lower() == to]
 
 
 def _receipt(found: Any) -> TransactionReceipt | None:

@@ -9,16 +9,23 @@ from typing import Any, cast
 
 import msgspec
 from eth_abi import abi
+from eth_abi.exceptions import DecodingError
 
 from clusterai.ledger.artifacts import Artifact, Name, load
 from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.deploy import Addresses
-from clusterai.protocol.ids import ZERO_ADDRESS, Address
+from clusterai.protocol import canonical
+from clusterai.protocol.canonical import Malformed
+from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import Terms
+from clusterai.protocol.statements import Verdict
 
 PANIC = bytes.fromhex("4e487b71")
 """Selector of Panic(uint256): arithmetic that overflowed, for us."""
+
+MAX_VOTE_BYTES = 8_192
+"""A proof in the longest list is 13 digests; one of 2^32 leaves would be 32."""
 
 _CONTRACTS: tuple[Name, ...] = (
     "Token",
@@ -81,6 +88,21 @@ class Codec:
         return self._to[calls.CONTRACT[type(call)]], method.selector + abi.encode(
             method.types, _arguments(call)
         )
+
+    def vote(self, data: bytes) -> calls.Vote | None:
+        """The vote that a transaction's data asks the Court to count; None for other calls and for nonsense.
+
+        As lenient as the contract: what another encoding of the same vote says is said, too.
+        """
+        method = self._methods[calls.Vote]
+        if data[:4] != method.selector or len(data) > MAX_VOTE_BYTES:
+            return None
+        try:
+            verdict, proof, signature = abi.decode(method.types, data[4:], strict=False)
+            statement = canonical.decode(canonical.encode(Verdict(*map(_value, verdict))), Verdict)
+        except (DecodingError, OverflowError, Malformed):
+            return None
+        return calls.Vote(statement, tuple(map(Digest, proof)), signature) if len(signature) == 65 else None
 
     def event(self, address: Address, topics: tuple[bytes, ...], data: bytes) -> events.Event | None:
         """The event that a log tells; None for those that no struct stands for."""

@@ -280,7 +280,7 @@ class Auditor:
     def _pursue_all(self, now_s: float) -> list[Any]:
         if not self._caught_up:
             return []
-        effects: list[Any] = []
+        effects: list[Any] = self._peers.expose()
         for docket in self.open_dockets():
             effects += self._pursue(docket, now_s)
         return effects

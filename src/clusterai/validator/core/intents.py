@@ -6,7 +6,7 @@ from clusterai.protocol.ids import Address
 MOST_REMEMBERED = 10_000
 AGAIN = frozenset({"AnswerPending", "BeaconPending", "AlreadyChallenged"})
 """Reverts that say "not yet": the same call may succeed in a later block."""
-DONE = frozenset({"AlreadyConvicted", "AlreadyVoted", "AlreadyCleared", "NotChallenged"})
+DONE = frozenset({"AlreadyConvicted", "AlreadyVoted", "AlreadyCleared", "AlreadySlashed", "NotChallenged"})
 """Reverts that say "no need": another was first, or we were, before a restart."""
 
 

@@ -10,10 +10,14 @@ from clusterai.validator.core.words import (
     Cleared,
     Counted,
     Found,
+    Heard,
     Record,
     Standing,
     Weighed,
 )
+
+MOST_HEARD = 1_000
+"""Verdicts remembered of each other validator, the newest: whoever signs more can't make the others' be forgotten."""
 
 Epoch = tuple[Address, int]
 """A provider's epoch."""
@@ -28,6 +32,8 @@ class Memory:
         weighed: per root, what went into the sequential test.
         states: the sequential test of a provider's model.
         accused: the one verdict that may be signed on a receipt.
+        heard: per validator, what it first said of a receipt.
+        two_faced: per validator, two of its verdicts that contradict each other.
     """
 
     def __init__(self, epoch_s: int) -> None:
@@ -39,6 +45,8 @@ class Memory:
         self.states: dict[tuple[Address, Digest], int] = {}
         self.accused: dict[tuple[Address, int, int], Accused] = {}
         self.cleared: dict[Epoch, Cleared] = {}
+        self.heard: dict[Address, dict[tuple[Address, int, int], Heard]] = {}
+        self.two_faced: dict[Address, tuple[Heard, Heard]] = {}
 
     def restore(self, records: Iterable[Record]) -> None:
         for record in records:
@@ -54,6 +62,8 @@ class Memory:
             *standings,
             *self.accused.values(),
             *self.cleared.values(),
+            *(it for said in self.heard.values() for it in said.values()),
+            *(it for pair in self.two_faced.values() for it in pair),
         ]
 
     def save(self, record: Record) -> Save:
@@ -79,6 +89,8 @@ class Memory:
                 self.accused[Address(verdict.provider), verdict.epoch, verdict.index] = record
             case Cleared(clearance):
                 self.cleared[Address(clearance.provider), clearance.epoch] = record
+            case Heard():
+                self._hear(record)
             case Standing(provider, model, weight):
                 self.states[provider, model] = weight
 
@@ -91,6 +103,19 @@ class Memory:
     def accusations(self, epoch: Epoch) -> tuple[Accused, ...]:
         return tuple(it for (provider, e, _), it in self.accused.items() if (provider, e) == epoch)
 
+    def is_news(self, heard: Heard) -> bool:
+        """Whether to remember it: the first of its validator on its receipt, or its first contradiction."""
+        first = self.heard.get(heard.validator, {}).get(_place(heard))
+        return heard.validator not in self.two_faced and (first is None or _contradict(first, heard))
+
+    def _hear(self, heard: Heard) -> None:
+        said = self.heard.setdefault(heard.validator, {})
+        first = said.setdefault(_place(heard), heard)
+        if _contradict(first, heard):
+            self.two_faced.setdefault(heard.validator, (first, heard))
+        if len(said) > MOST_HEARD:
+            del said[next(iter(said))]
+
     def _forget_counted(self, provider: Address, newest: int) -> None:
         """Orders so old that `recount.Code.STALE_ORDER` finds them by their expiry."""
         keep_from = newest - self._remembered_epochs
@@ -98,3 +123,12 @@ class Memory:
         for key in old:
             for order in self.counted.pop(key).orders:
                 self.orders[provider].pop(order, None)
+
+
+def _place(heard: Heard) -> tuple[Address, int, int]:
+    return Address(heard.verdict.provider), heard.verdict.epoch, heard.verdict.index
+
+
+def _contradict(one: Heard, other: Heard) -> bool:
+    """As the Court sees it: other evidence for the same is no contradiction."""
+    return (one.verdict.outcome, one.verdict.leaf) != (other.verdict.outcome, other.verdict.leaf)

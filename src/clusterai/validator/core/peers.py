@@ -13,9 +13,7 @@ from clusterai.validator.core.intents import Intents
 from clusterai.validator.core.memory import Memory
 from clusterai.validator.core.settings import Settings
 from clusterai.validator.core.verdicts import evidence as evidence_of
-from clusterai.validator.core.words import Noted, describe
-
-MOST_OVERHEARD = 10_000
+from clusterai.validator.core.words import Heard, Noted, describe
 
 
 class Peers:
@@ -34,7 +32,6 @@ class Peers:
         self._directory = directory
         self._intents = intents
         self._recover = recover
-        self._overheard: dict[tuple[Address, Address, int, int], tuple[Verdict, bytes]] = {}
 
     def voted(self, docket: Docket, by: Address, index: int, outcome: int, evidence: Digest) -> list[Any]:
         """Note a vote that can't be reproduced here."""
@@ -73,24 +70,23 @@ class Peers:
             return []
         if not self._directory.roles(owner) & Role.VALIDATOR or self._directory.barred(owner):
             return []
-        place = (owner, Address(verdict.provider), verdict.epoch, verdict.index)
-        first = self._overheard.get(place)
-        if first is None:
-            if len(self._overheard) >= MOST_OVERHEARD:
-                self._overheard.pop(next(iter(self._overheard)))
-            self._overheard[place] = (verdict, signature)
+        heard = Heard(owner, verdict, signature)
+        if not self._memory.is_news(heard):
             return []
-        if (first[0].outcome, first[0].leaf) == (verdict.outcome, verdict.leaf):
-            return []
+        effects: list[Any] = [self._memory.save(heard)]
+        if owner in self._memory.two_faced:
+            place = (Address(verdict.provider), verdict.epoch, verdict.index)
+            effects.append(Noted("equivocation", *place, f"by {hex0x(owner)}"))
+        return [*effects, *self.expose()]
+
+    def expose(self) -> list[Any]:
+        """Show the Court who contradicted itself, until it is slashed; whoever is first gets the bounty."""
         return [
-            *self._intents.submit(
-                f"equivocation:{owner.hex()}", calls.Equivocation(*first, verdict, signature)
-            ),
-            Noted(
-                "equivocation",
-                Address(verdict.provider),
-                verdict.epoch,
-                verdict.index,
-                f"by {hex0x(owner)}",
-            ),
+            effect
+            for owner, (one, other) in self._memory.two_faced.items()
+            if not self._directory.barred(owner)
+            for effect in self._intents.submit(
+                f"equivocation:{owner.hex()}",
+                calls.Equivocation(one.verdict, one.signature, other.verdict, other.signature),
+            )
         ]

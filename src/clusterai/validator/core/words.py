@@ -48,7 +48,7 @@ class CheckFailed(msgspec.Struct, frozen=True, tag=True):
 
 
 class Overheard(msgspec.Struct, frozen=True, tag=True):
-    """Event: a verdict with its signature, seen anywhere."""
+    """Event: a verdict with its signature, seen anywhere: in a vote's transaction, mined or failed, or handed over."""
 
     verdict: Verdict
     signature: bytes
@@ -149,6 +149,14 @@ class Cleared(_Record, frozen=True):
     clearance: Clearance
 
 
+class Heard(_Record, frozen=True):
+    """Record: another validator signed this; the first on its receipt, or one that contradicts the first."""
+
+    validator: Address
+    verdict: Verdict
+    signature: bytes
+
+
 class Standing(_Record, frozen=True):
     """Record, in snapshots: the sequential test's state for a provider's model."""
 
@@ -157,7 +165,7 @@ class Standing(_Record, frozen=True):
     weight_milli: int
 
 
-Record = Counted | Found | Weighed | Accused | Cleared | Standing
+Record = Counted | Found | Weighed | Accused | Cleared | Heard | Standing
 
 
 def describe(found: Found) -> str:
