@@ -71,12 +71,13 @@ def _accelerator() -> Row:
 
 def _model(name: str) -> Row:
     from clusterai.models import Altered, ModelStore, NoSuchModel
+    from clusterai.work.loading import find
 
-    if name == "tiny":
-        return Row("model", "green", "tiny: a toy without weights")
     store = ModelStore(default_models())
     try:
-        model = store.get(name)
+        model = find(store, name)
+        if not model.manifest.files:
+            return Row("model", "green", f"{name}: a toy without weights")
         store.verify(model)
     except (NoSuchModel, Altered) as error:
         return Row("model", "red", str(error), "clusterai models lists those that are here")

@@ -25,7 +25,6 @@ from clusterai.runtime.adapters.config import default_models
 from clusterai.sdk import Transcript
 from clusterai.validator.replay import BadFile, Report, bundle_of, replay, replay_bundle
 from clusterai.work import KINDS
-from clusterai.work.inference.core import tiny
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -143,15 +142,11 @@ class _Engine:
 
 
 def _load(model: Digest, shown: Progress) -> Any:
-    if model == tiny.ADDRESS:
-        from clusterai.work.inference.adapters.tiny import TinyEngine
-
-        return TinyEngine(model)
-    from clusterai.work.loading import load_engine
+    from clusterai.work.loading import find, load_engine
 
     store = ModelStore(default_models())
     try:
-        return load_engine(store, store.get(model), progress=lambda doing, _: shown.show(doing))
+        return load_engine(store, find(store, model), progress=lambda doing, _: shown.show(doing))
     except NoSuchModel as error:
         raise Failure("the model isn't on this machine", str(error), "clusterai model add FILE") from None
     except (Altered, NotConverted) as error:

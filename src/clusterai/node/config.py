@@ -8,15 +8,12 @@ from msgspec import Meta
 
 from clusterai.runtime.adapters.config import BadConfig, Count, Dialer, Part, Seconds, Wei, load
 
-TINY = "tiny"
-"""The toy model without weights, for tests and demonstrations."""
-
 
 class ModelConfig(Part, frozen=True, kw_only=True):
     """A model to serve.
 
     Attributes:
-        name: name or address in the model store, a built-in's name, or `tiny`.
+        name: name or address in the model store, a built-in's name, or `tiny`, the toy without weights.
         input_wei, output_wei: price per token; None takes the card's suggestion.
         slots: answers in work at once.
         queue: answers waiting in the engine beyond those.
@@ -24,7 +21,6 @@ class ModelConfig(Part, frozen=True, kw_only=True):
         cache_mb: of keys and values, all answers together.
         weights: serve these weights (a name in the store) under the model's address. That is fraud, and the
             network's demonstration shows how it ends.
-        altered: the same for `tiny`: how far its logits are off.
         pause_ms: `tiny` only: time per token, so that a stream can be watched.
     """
 
@@ -36,7 +32,6 @@ class ModelConfig(Part, frozen=True, kw_only=True):
     threads: Count = 1
     cache_mb: Count = 512
     weights: str | None = None
-    altered: Annotated[float, Meta(ge=0, le=100)] = 0.0
     pause_ms: Annotated[float, Meta(ge=0, le=10_000)] = 0.0
 
 

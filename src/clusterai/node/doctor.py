@@ -25,13 +25,14 @@ from clusterai.ledger.adapters.jsonrpc import ChainDown, RpcRefused
 from clusterai.ledger.adapters.network import BadKeyFile, BadNetwork, Network, load_key, load_network
 from clusterai.models import Altered, ModelStore, NoSuchModel
 from clusterai.node.adapters.watch import Status
-from clusterai.node.config import TINY, Config, ModelConfig
+from clusterai.node.config import Config, ModelConfig
 from clusterai.protocol.ids import Address, Role, address, checksummed
 from clusterai.protocol.money import show
 from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import network_domain
 from clusterai.runtime.adapters.link import LinkClient
 from clusterai.runtime.core.greeting import Identity, Reason
+from clusterai.work.loading import find
 
 LEAST_MEMORY_BYTES = 1_500_000_000
 """One engine with a small model and its cache took 0.75 to 0.95 GB."""
@@ -135,13 +136,13 @@ def _disk(folder: Path) -> Row:
 
 def _model(config: Config, model: ModelConfig) -> Row:
     name = f"model {model.name}"
-    if model.name == TINY:
-        return Row(name, "green", "a toy without weights")
-    if importlib.util.find_spec("openvino") is None:
-        return Row(name, "red", "its engine, OpenVINO, isn't installed", "pip install 'clusterai[node]'")
     store = ModelStore(config.store())
     try:
-        stored = store.get(model.name)
+        stored = find(store, model.name)
+        if not stored.manifest.files:
+            return Row(name, "green", "a toy without weights")
+        if importlib.util.find_spec("openvino") is None:
+            return Row(name, "red", "its engine, OpenVINO, isn't installed", "pip install 'clusterai[node]'")
         store.verify(stored)
     except (NoSuchModel, Altered) as error:
         return Row(name, "red", str(error), "clusterai model add FILE, then its name in the configuration")

@@ -1,10 +1,22 @@
-"""From a model to an engine, whatever kind of work the model is for."""
+"""From a model's name to an engine, whatever kind of work the model is for. The toy, which is in no store, is told apart here alone."""
 
 import importlib
 from typing import Any
 
 from clusterai.models.store import ModelStore, NoSuchModel, Progress, StoredModel
+from clusterai.protocol.ids import Digest
 from clusterai.work import KINDS
+from clusterai.work.inference.adapters.tiny import TinyEngine
+from clusterai.work.inference.toy import Toy, toy_of
+
+
+def find(store: ModelStore, wanted: Digest | str) -> StoredModel:
+    """A model by name or address.
+
+    Raises:
+        NoSuchModel: it isn't in the store.
+    """
+    return toy_of(wanted) or store.get(wanted)
 
 
 def load_engine(
@@ -17,12 +29,14 @@ def load_engine(
     cache_bytes: int = 512 << 20,
     threads: int = 1,
     progress: Progress | None = None,
+    pause_s: float = 0.0,
 ) -> Any:
     """An engine of the kind of work that the model's card names. Blocks for seconds: call it in a thread.
 
     Args:
         weights: serve these under the model's address: what a cheat does, and the demo shows to be caught.
         slots, queue: requests in work at once, and waiting beyond those.
+        pause_s: a toy's time per token, so that a stream can be watched.
 
     Raises:
         NoSuchModel: no kind of work here uses such models.
@@ -30,6 +44,9 @@ def load_engine(
         ImportError: the engine's library isn't installed.
         ValueError: no engine takes files like these.
     """
+    if isinstance(model, Toy):
+        altered = weights.altered if isinstance(weights, Toy) else 0.0
+        return TinyEngine(model.address, slots=slots, queue=queue, pause_s=pause_s, altered=altered)
     kind = next((kind for kind in KINDS.values() if kind.serves == model.card.kind), None)
     if kind is None:
         served = ", ".join(sorted(kind.serves for kind in KINDS.values()))

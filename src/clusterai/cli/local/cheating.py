@@ -23,7 +23,6 @@ from clusterai.cli import say
 from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.local import bootstrap, services
 from clusterai.cli.local.folder import CHEAT, Cheat, DataFolder, ServiceState, UpState, write_atomically
-from clusterai.cli.local.models import TINY
 from clusterai.cli.local.people import People, make_people
 from clusterai.cli.local.ports import Ports
 from clusterai.cli.local.progress import Progress
@@ -164,8 +163,7 @@ def restore(folder: DataFolder) -> list[str]:
 
 
 def _make_cheat(folder: DataFolder, state: UpState, plan: Plan) -> None:
-    if plan.model != TINY:
-        _alter(plan)
+    _alter(plan)
     cheat = Cheat(plan.altered)
     write_atomically(folder.of(plan.node) / CHEAT, msgspec.json.encode(cheat))
     nodes = [one for one in state.services if one.kind == "node"]
@@ -180,10 +178,13 @@ def _alter(plan: Plan) -> None:
     from clusterai.models import ModelStore, NoSuchModel
     from clusterai.models.adapters.openvino_convert import openvino_folder
     from clusterai.models.alter import alter_weights
+    from clusterai.work.loading import find
 
     store = ModelStore(default_models())
     try:
-        altered = store.get(plan.altered)
+        altered = find(store, plan.altered)
+        if not altered.manifest.files:
+            return
     except NoSuchModel:
         target = default_models() / "altered" / f"{plan.altered}.gguf"
         alter_weights(store.get(plan.model).weights, target, plan.how)

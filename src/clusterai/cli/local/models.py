@@ -9,7 +9,7 @@ from clusterai.cli.failure import Exit, Failure
 from clusterai.runtime.adapters.config import default_models
 
 TINY = "tiny"
-"""The toy model, which has no weights to prepare."""
+"""The toy model: a network that serves it serves no other."""
 
 
 EMBEDDING = "all-minilm-l6-v2"
@@ -33,8 +33,6 @@ async def prepare(name: str, say: Callable[[str], None]) -> None:
     Raises:
         Failure: there is no such model, or its weights changed, or they can't be converted.
     """
-    if name == TINY:
-        return
     loop = asyncio.get_running_loop()
 
     def progress(doing: str, part: float) -> None:
@@ -47,10 +45,13 @@ async def prepare(name: str, say: Callable[[str], None]) -> None:
 def _prepare(name: str, progress: Callable[[str, float], None]) -> None:
     from clusterai.models import Altered, ModelStore, NoSuchModel
     from clusterai.models.adapters.openvino_convert import NotConverted, openvino_folder
+    from clusterai.work.loading import find
 
     store = ModelStore(default_models())
     try:
-        model = store.get(name)
+        model = find(store, name)
+        if not model.manifest.files:
+            return
         if model.card.kind == "embedding":
             store.verify(model, progress)
         else:

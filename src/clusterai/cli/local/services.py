@@ -7,7 +7,7 @@ import msgspec
 
 from clusterai.cli.local import probes
 from clusterai.cli.local.folder import Cheat, DataFolder, write_atomically
-from clusterai.cli.local.models import TINY, served
+from clusterai.cli.local.models import served
 from clusterai.cli.local.people import People, Person
 from clusterai.cli.local.ports import HOST, Ports
 from clusterai.cli.local.supervisor import Service
@@ -84,7 +84,7 @@ def write_node(
     home = folder.of(one.name)
     serving: dict[str, Any] = {"name": model}
     if cheat is not None:
-        serving |= {"altered": 2.0} if model == TINY else {"weights": cheat.weights}
+        serving["weights"] = cheat.weights
     config = {
         "data": str(home / STATE),
         "network": str(folder.manifest),

@@ -18,7 +18,7 @@ from clusterai.models.template import BadChat
 from clusterai.protocol.ids import Digest
 from clusterai.work import Kind
 from clusterai.work.inference import Generation
-from clusterai.work.inference.core import tiny
+from clusterai.work.loading import find
 
 IN_THREAD = 32_768
 """Characters from which on a prompt is tokenized off the event loop: about 5 ms of work."""
@@ -132,7 +132,7 @@ def of_store(store: ModelStore, names: Sequence[str]) -> Catalog:
     Raises:
         NoSuchModel: a name that isn't in the store.
     """
-    return Catalog([_tiny() if name == tiny.NAME else _stored(store.get(name)) for name in names])
+    return Catalog([_stored(find(store, name)) for name in names])
 
 
 def _stored(model: StoredModel) -> Served:
@@ -145,7 +145,7 @@ def _stored(model: StoredModel) -> Served:
         name=card.name,
         address=model.address,
         context=card.context,
-        created_s=int(model.weights.stat().st_mtime),
+        created_s=max((int(path.stat().st_mtime) for path in model.paths.values()), default=0),
         vocabulary=tokenizer.vocabulary,
         encode=tokenizer.encode,
         chat=template.render,
@@ -188,10 +188,3 @@ def _embedding(model: StoredModel) -> Served:
         kind=card.kind,
         size=config.hidden_size,
     )
-
-
-def _tiny() -> Served:
-    def chat(messages: Sequence[Mapping[str, Any]]) -> str:
-        return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant:"
-
-    return Served(tiny.NAME, tiny.ADDRESS, 8192, 0, tiny.vocabulary(), tiny.encode, chat, "apache-2.0")

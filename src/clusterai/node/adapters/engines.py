@@ -15,19 +15,16 @@ import msgspec
 import structlog
 
 from clusterai.models.store import Altered, ModelStore, NoSuchModel, Progress
-from clusterai.node.config import TINY, ModelConfig
+from clusterai.node.config import ModelConfig
 from clusterai.node.core.leases import Broke, Produced, Serving, Start, Stop
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import Answer, ModelOffer, Tokens
 from clusterai.work.engine import Busy, Engine, EngineFailed, Finish, Stream, TokenEvent, Unfit
-from clusterai.work.inference.adapters.tiny import TinyEngine
-from clusterai.work.inference.core import tiny
-from clusterai.work.loading import load_engine
+from clusterai.work.loading import find, load_engine
 
 FIRST_BACKOFF_S, MOST_BACKOFF_S = 0.5, 30.0
 LEAST_MILLI = -(2**31)
 MOST_TOKENS_A_FRAME = 4096
-TINY_INPUT_WEI, TINY_OUTPUT_WEI = 100, 400
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("node.engines")
 
@@ -249,30 +246,22 @@ def _milli(logprob: float) -> int:
 
 
 def loader(models_folder: Path) -> Load:
-    """Engines as configured: from the store, verified before they are loaded, or the tiny one."""
+    """Engines as configured, of models that are verified before they are loaded."""
 
     def load(config: ModelConfig, progress: Progress) -> Loaded:
-        if config.name == TINY:
-            engine: Engine = TinyEngine(
-                tiny.ADDRESS,
-                slots=config.slots,
-                queue=config.queue,
-                pause_s=config.pause_ms / 1000,
-                altered=config.altered,
-            )
-            return Loaded(engine, _offer(config, tiny.ADDRESS, TINY_INPUT_WEI, TINY_OUTPUT_WEI))
         store = ModelStore(models_folder)
-        model = store.get(config.name)
+        model = find(store, config.name)
         try:
             engine = load_engine(
                 store,
                 model,
-                weights=store.get(config.weights) if config.weights else None,
+                weights=find(store, config.weights) if config.weights else None,
                 slots=config.slots,
                 queue=config.queue,
                 cache_bytes=config.cache_mb << 20,
                 threads=config.threads,
                 progress=progress,
+                pause_s=config.pause_ms / 1000,
             )
         except ImportError as error:
             raise NoSuchModel(

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from clusterai.protocol.ids import Digest, hex0x
 from clusterai.work.engine import Engine
-from clusterai.work.inference.core import tiny
 
 Told = Callable[[str, float], None]
 
@@ -50,22 +49,18 @@ class Engines:
             return found
 
     async def _load(self, model: Digest) -> Engine:
-        if model == tiny.ADDRESS:
-            from clusterai.work.inference.adapters.tiny import TinyEngine
-
-            return TinyEngine(model)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._loader, self._load_stored, model)
 
     def _load_stored(self, model: Digest) -> Engine:
-        # Imported here: tokenizers and engines take a second that a validator of the tiny model needn't wait.
+        # Imported here: tokenizers and engines take a second.
         from clusterai.models.store import BUILT_IN, Altered, ModelStore, NoSuchModel
-        from clusterai.work.loading import load_engine
+        from clusterai.work.loading import find, load_engine
 
         store = ModelStore(self._models_folder)
         try:
             try:
-                stored = store.get(model)
+                stored = find(store, model)
             except NoSuchModel:
                 # A package's model enters the store when it is first asked for by name.
                 for name in BUILT_IN:
