@@ -18,7 +18,7 @@ from clusterai.audit.core.draw import drawn, lot
 from clusterai.audit.core.evidence import ClearedCase, ListCase, case_of
 from clusterai.audit.core.opening import open_receipt
 from clusterai.audit.core.segments import Commitment, RateRules, Seat, auditor_lot, draw, pick, rate_ppm
-from clusterai.protocol import canonical, merkle
+from clusterai.protocol import canonical, jobs, merkle
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest, address, hex0x
 from clusterai.protocol.leases import Terms, leases_domain, sealed_result, trap_digest, trap_nonce
@@ -190,8 +190,9 @@ def frames() -> dict[str, Any]:
         Pong(1_700_000_000_000),
         Relay(VALIDATOR.address, PROVIDER.address, canonical.encode(ask)),
         Unreachable(PROVIDER.address),
+        *job_frames(),
     ]
-    inner: list[msgspec.Struct] = [ask, opened]
+    inner: list[msgspec.Struct] = [ask, opened, *job_relayed()]
     values: list[msgspec.Struct] = [GENERATION, ANSWER, TRANSCRIPT, open_receipt([RECEIPT], 0, TRANSCRIPT)]
     return {
         "frames": [_bytes_of(frame) for frame in examples],
@@ -199,6 +200,54 @@ def frames() -> dict[str, Any]:
         "values": [_bytes_of(value) for value in values],
         "ask_epoch_signing_digest": hex0x(digest),
     }
+
+
+LEASE = canonical.content_digest(b"lease")
+TERMS = Terms(
+    requester=GATEWAY.address,
+    provider=PROVIDER.address,
+    spec=canonical.content_digest(b"spec"),
+    resources=canonical.content_digest(b"resources"),
+    input=canonical.content_digest(b"input"),
+    expected=bytes(32),
+    determinism=1,
+    segments=4,
+    compensation_wei=2_800,
+    audit_fee_wei=100,
+    start_by_s=1_700_000_060,
+    deadline_s=1_700_003_660,
+    nonce=bytes(31) + b"\x0a",
+)
+CONTENT = canonical.content_digest(b"content")
+
+
+def job_frames() -> list[msgspec.Struct]:
+    return [
+        jobs.Lends("batch", b"offer", 1, 0),
+        jobs.StartLease("batch", TERMS, b"spec"),
+        jobs.LeaseRefused(LEASE, "full", "two jobs run here already"),
+        jobs.Progress(LEASE, 2, 4, 14),
+        jobs.Logged(LEASE, 0, is_error=False, data=b"epoch 1\n"),
+        jobs.Done(LEASE, CONTENT, 28, 2_800, 0, ""),
+        jobs.Broken(LEASE, "out_of_memory", "it asked for more than 1 GiB"),
+        jobs.AskContent(LEASE, CONTENT, 0),
+        jobs.ContentPart(LEASE, CONTENT, 0, 7, b"content"),
+        jobs.ContentMissing(LEASE, CONTENT),
+    ]
+
+
+def job_relayed() -> list[msgspec.Struct]:
+    def signed(ask: jobs.AskSegment | jobs.AskSealed) -> msgspec.Struct:
+        return msgspec.structs.replace(ask, signature=VALIDATOR.sign(ask.signing_digest(DOMAINS["network"])))
+
+    me, you, key = VALIDATOR.address, PROVIDER.address, bytes([9]) * 32
+    return [
+        signed(jobs.AskSegment(me, you, LEASE, 3, key, bytes(65))),
+        jobs.SegmentServed(LEASE, 3, b"sealed"),
+        signed(jobs.AskSealed(me, you, LEASE, CONTENT, 0, key, bytes(65))),
+        jobs.SealedPart(LEASE, CONTENT, 0, 7, b"sealed"),
+        jobs.NotServed(LEASE, "not_drawn"),
+    ]
 
 
 def _bytes_of(value: msgspec.Struct) -> dict[str, Any]:

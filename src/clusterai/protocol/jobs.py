@@ -27,12 +27,11 @@ from clusterai.protocol.canonical import digest
 from clusterai.protocol.eip712 import Domain, typed_digest
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.leases import Terms
-from clusterai.protocol.statements import U32, U40, U63, AddressBytes, DigestBytes, SignatureBytes, Wei
+from clusterai.protocol.statements import U32, U63, AddressBytes, DigestBytes, SignatureBytes, Wei
 
 MOST_PART_BYTES = 1024 * 1024
 MOST_LOG_BYTES = 64 * 1024
 MOST_SPEC_BYTES = 1024 * 1024
-MOST_STATE_BYTES = 2 * 1024 * 1024
 
 KindName = Annotated[str, Meta(max_length=32)]
 Code = Annotated[str, Meta(max_length=32)]
@@ -151,14 +150,20 @@ class AskSegment(_Frame, frozen=True):
 class Segment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The preimage of h_{j-1}, and no more: blindness leaves an auditor nothing to copy.
 
+    The start, h_0, is shown whatever segment is drawn: an auditor who knows the job knows what it has to be, and without it
+    work on other inputs, done honestly from there on, would pass.
+
     Attributes:
-        state: the kind's own canonical bytes, whose digest is the committed one.
+        start, start_proof: h_0 and its place in the commitment.
+        state: h_{j-1}, which is the digest of its own preimage; that is the first of `contents`.
         units: metered before this segment, and the proof that both stand in the commitment.
-        contents: digests and sizes of the files that the state names.
+        contents: digests and sizes of all that is needed to go on from there, inputs and image included.
     """
 
     spec: Annotated[bytes, Meta(max_length=MOST_SPEC_BYTES)]
-    state: Annotated[bytes, Meta(max_length=MOST_STATE_BYTES)]
+    start: DigestBytes
+    start_proof: Annotated[tuple[DigestBytes, ...], Meta(max_length=32)]
+    state: DigestBytes
     units: U63
     proof: Annotated[tuple[DigestBytes, ...], Meta(max_length=32)]
     contents: Annotated[tuple[tuple[DigestBytes, Count], ...], Meta(max_length=10_000)]
@@ -169,7 +174,7 @@ class SegmentServed(_Frame, frozen=True):
 
     lease: DigestBytes
     segment: U32
-    sealed: Annotated[bytes, Meta(max_length=MOST_SPEC_BYTES + MOST_STATE_BYTES // 2)]
+    sealed: Annotated[bytes, Meta(max_length=MOST_SPEC_BYTES + 1024 * 1024)]
 
 
 class AskSealed(_Frame, frozen=True):
@@ -202,20 +207,6 @@ class NotServed(_Frame, frozen=True):
     code: Code
 
 
-class AskSteps(_Frame, frozen=True):
-    """Referee to either party of a dispute: the preimage of the agreed state before the step in question."""
-
-    validator: AddressBytes
-    party: AddressBytes
-    lease: DigestBytes
-    step: U40
-    seal_to: DigestBytes
-    signature: SignatureBytes
-
-    def signing_digest(self, network: Domain) -> Digest:
-        return typed_digest(network.separator(), digest(msgspec.structs.replace(self, signature=bytes(65))))
-
-
 JobFrame = (
     Lends
     | StartLease
@@ -230,5 +221,5 @@ JobFrame = (
 )
 """What may stand on a link, beside `messages.Frame`."""
 
-JobRelayed = AskSegment | SegmentServed | AskSealed | SealedPart | NotServed | AskSteps
+JobRelayed = AskSegment | SegmentServed | AskSealed | SealedPart | NotServed
 """What may stand in a `Relay.body`, beside `messages.Relayed`."""

@@ -22,6 +22,7 @@ from msgspec import Meta
 from clusterai.protocol.canonical import digest
 from clusterai.protocol.eip712 import Domain, typed_digest
 from clusterai.protocol.ids import Digest
+from clusterai.protocol.jobs import JobFrame, JobRelayed
 from clusterai.protocol.statements import (
     U32,
     U40,
@@ -232,8 +233,9 @@ Frame = (
     | Pong
     | Relay
     | Unreachable
+    | JobFrame
 )
 """What may stand on a link."""
 
-Relayed = AskEpoch | EpochOpened
+Relayed = AskEpoch | EpochOpened | JobRelayed
 """What may stand in a `Relay.body`."""
