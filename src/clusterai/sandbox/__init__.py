@@ -5,9 +5,12 @@ room refuses to run anything outside a sandbox: where none can be had, a task is
 knows nothing of money, orders or nodes.
 """
 
+from clusterai.sandbox.adapters.doctor import Row, doctor
+from clusterai.sandbox.adapters.front import Sandbox
 from clusterai.sandbox.adapters.native import CannotSandbox, NativeRunner, host_python
 from clusterai.sandbox.adapters.runner import Leash, Log, Runner
 from clusterai.sandbox.adapters.store import BlobStore, Damaged, NoSuchBlob, StoreFull
+from clusterai.sandbox.adapters.volume import LeaseStore
 from clusterai.sandbox.core.bubble import Bind, Root
 from clusterai.sandbox.core.spec import (
     Container,
@@ -30,6 +33,7 @@ __all__ = [
     "Container",
     "Damaged",
     "Image",
+    "LeaseStore",
     "Leash",
     "Limits",
     "Log",
@@ -40,11 +44,14 @@ __all__ = [
     "Reason",
     "Root",
     "RootFs",
+    "Row",
     "Runner",
+    "Sandbox",
     "StoreFull",
     "Task",
     "Usage",
     "Wasm",
     "decode_task",
+    "doctor",
     "host_python",
 ]

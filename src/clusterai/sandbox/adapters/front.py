@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from clusterai.sandbox.adapters.container import ContainerRunner
 from clusterai.sandbox.adapters.native import CannotSandbox, NativeRunner
 from clusterai.sandbox.adapters.runner import Leash, Log, Runner
 from clusterai.sandbox.adapters.store import BlobStore
@@ -38,7 +39,7 @@ class Sandbox:
         self.missing: dict[Kind, str] = {}
         self._try("root", lambda: NativeRunner(store, folder / "native", roots, network=network))
         self._try("wasm", lambda: _wasm(store, folder))
-        self.missing["container"] = "no container engine is used yet"
+        self._try("container", lambda: ContainerRunner(store, folder / "container"))
 
     def _try(self, kind: Kind, make: Callable[[], Runner]) -> None:
         try:
@@ -50,12 +51,19 @@ class Sandbox:
     def name(self) -> str:
         return "; ".join(f"{kind}: {runner.name}" for kind, runner in self.runners.items()) or "nothing"
 
-    async def run(self, task: Task, *, leash: Leash | None = None, on_log: Log | None = None) -> Outcome:
+    async def run(
+        self,
+        task: Task,
+        *,
+        leash: Leash | None = None,
+        on_log: Log | None = None,
+        store: BlobStore | None = None,
+    ) -> Outcome:
         kind = kind_of(task)
         runner = self.runners.get(kind)
         if runner is None:
             return refused(f"this node can't run {kind} images: {self.missing[kind]}")
-        return await runner.run(task, leash=leash, on_log=on_log)
+        return await runner.run(task, leash=leash, on_log=on_log, store=store)
 
 
 def _wasm(store: BlobStore, folder: Path) -> Runner:

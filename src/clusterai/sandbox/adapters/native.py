@@ -34,6 +34,7 @@ from clusterai.sandbox.adapters.roots import BadRoot, unpack
 from clusterai.sandbox.adapters.runner import Leash, Log, Logs
 from clusterai.sandbox.adapters.store import BlobStore, Damaged, NoSuchBlob
 from clusterai.sandbox.adapters.tree import count
+from clusterai.sandbox.adapters.volume import MEMORY
 from clusterai.sandbox.core import bubble, seccomp
 from clusterai.sandbox.core.bubble import Bind, Root
 from clusterai.sandbox.core.spec import MiB, Outcome, Reason, RootFs, Task, Usage, refused
@@ -120,6 +121,7 @@ class NativeRunner:
         self._bwrap = bwrap or find_bwrap()
         self.folder = folder / "runs"
         shutil.rmtree(self.folder, ignore_errors=True)
+        _sweep()
         self.folder.mkdir(parents=True, mode=0o700)
         if platform.machine() not in seccomp.MACHINES:
             raise CannotSandbox(f"system calls of {platform.machine()} are not known to the filter")
@@ -175,20 +177,39 @@ class NativeRunner:
                 "(sysctl user.max_user_namespaces=10000; in a container: --security-opt seccomp=unconfined), or use containers"
             )
 
-    async def run(self, task: Task, *, leash: Leash | None = None, on_log: Log | None = None) -> Outcome:
-        """Run to the end; every process of the task is dead when this returns or is cancelled."""
-        if (why := self._objection(task)) is not None:
+    async def run(
+        self,
+        task: Task,
+        *,
+        leash: Leash | None = None,
+        on_log: Log | None = None,
+        store: BlobStore | None = None,
+        root: Root | None = None,
+    ) -> Outcome:
+        """Run to the end; every process of the task is dead when this returns or is cancelled.
+
+        Args:
+            store: of the lease that it runs for, where that has one of its own.
+            root: shown instead of the one that the task names: of an image, say.
+        """
+        if (why := self._objection(task, root)) is not None:
             return refused(why, self.name)
         assert isinstance(task.image, RootFs)
+        store = store or self.store
         run_id = os.urandom(8).hex()
-        folder = self.folder / run_id
+        folder = (
+            self.folder / run_id
+            if store.scratch is None
+            else store.scratch / f"clusterai-{os.getpid()}-{run_id}"
+        )
         group: Group | None = None
         try:
-            await asyncio.to_thread(self._lay_out, task, folder)
+            await asyncio.to_thread(self._lay_out, task, folder, store)
             if self.groups is not None:
                 group = self.groups.make(f"{os.getpid()}-{run_id}", task.limits)
             run = _Run(task, group, Logs(task.limits.output_bytes, on_log), leash or Leash())
-            return await run.through(self, await asyncio.to_thread(self._root, task.image), folder, run_id)
+            root = root or await asyncio.to_thread(self._root, task.image, store)
+            return await run.through(self, root, folder, run_id, store)
         except (NoSuchBlob, Damaged, BadRoot, NoControlGroups, CannotSandbox) as error:
             return refused(str(error), self.name)
         finally:
@@ -196,26 +217,26 @@ class NativeRunner:
             if group is not None:
                 group.close()
 
-    def _objection(self, task: Task) -> str | None:
+    def _objection(self, task: Task, root: Root | None) -> str | None:
         if not isinstance(task.image, RootFs):
             return f"a process sandbox runs root file systems, not {task.image.__class__.__name__.lower()} images"
-        if task.image.digest is None and task.image.root not in self._roots:
+        if root is None and task.image.digest is None and task.image.root not in self._roots:
             return f"no root {task.image.root!r} here; this node offers {', '.join(sorted(self._roots))}"
         if task.network and (self._network is None or not self.privileged):
             return "this node lends no network to tasks: ask for network = false, or choose another node"
         return None
 
-    def _root(self, image: RootFs) -> Root:
+    def _root(self, image: RootFs, store: BlobStore) -> Root:
         if image.digest is None:
             return self._roots[image.root]
-        return unpack(self.store, image.digest, self.folder.parent / "roots")
+        return unpack(store, image.digest, self.folder.parent / "roots")
 
-    def _lay_out(self, task: Task, folder: Path) -> None:
+    def _lay_out(self, task: Task, folder: Path, store: BlobStore) -> None:
         (folder / "in").mkdir(parents=True)
         for name, digest in task.inputs.items():
             place = folder / "in" / name
             place.parent.mkdir(parents=True, exist_ok=True)
-            self.store.link(digest, place)
+            store.link(digest, place)
         # The tenant's user is none of ours: it needs to read, and nothing else.
         for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
             path.chmod(0o755)
@@ -234,11 +255,8 @@ class NativeRunner:
             return f"{stage}/{len(staged) - 1}"
 
         bwrap = reach(str(self._bwrap))
-        shown = Root(
-            name=root.name,
-            binds=tuple(Bind(reach(bind.source), bind.dest) for bind in root.binds),
-            links=root.links,
-            path=root.path,
+        shown = msgspec.structs.replace(
+            root, binds=tuple(Bind(reach(bind.source), bind.dest) for bind in root.binds)
         )
         inputs = reach(str(folder / "in"))
         fds.args = bubble.options(task, shown, inputs, fds.passwd, run_id, self._masked)
@@ -277,6 +295,13 @@ class NativeRunner:
 
     def descriptors(self) -> "_Fds":
         return _Fds(self._filter)
+
+
+def _sweep() -> None:
+    """Remove what was laid out in memory by nodes that died."""
+    for left in MEMORY.glob("clusterai-[0-9]*-*"):
+        if not Path("/proc", left.name.split("-")[1]).exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _world_reads(path: Path) -> bool:
@@ -336,7 +361,9 @@ class _Run:
         self._peak_memory = self._peak_disk = 0
         self._last = Sight()
 
-    async def through(self, runner: NativeRunner, root: Root, folder: Path, run_id: str) -> Outcome:
+    async def through(
+        self, runner: NativeRunner, root: Root, folder: Path, run_id: str, store: BlobStore
+    ) -> Outcome:
         fds = runner.descriptors()
         command = runner.command(self._task, root, folder, self._group, fds, run_id)
         # Not asyncio's own: we want the pidfd, the rusage, and to be the one who waits. It takes 2 ms.
@@ -375,7 +402,7 @@ class _Run:
             if not ready:
                 said = self._logs.stderr.decode("utf-8", "replace").strip()[:300]
                 raise CannotSandbox(f"the walls could not be built: {said or 'no answer'}")
-            return await self._outcome(runner, killed_for, process.returncode, usage)
+            return await self._outcome(runner, store, killed_for, process.returncode, usage)
         finally:
             fds.close_ours()
             for pipe in (process.stdout, process.stderr):
@@ -460,7 +487,12 @@ class _Run:
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
 
     async def _outcome(
-        self, runner: NativeRunner, killed_for: Reason | None, code: int, used: resource.struct_rusage
+        self,
+        runner: NativeRunner,
+        store: BlobStore,
+        killed_for: Reason | None,
+        code: int,
+        used: resource.struct_rusage,
     ) -> Outcome:
         self._look()
         limits = self._task.limits
@@ -469,7 +501,7 @@ class _Run:
         why = explain(reason, limits, code)
         outputs, skipped = (), ()
         try:
-            outputs, skipped = await asyncio.to_thread(collect, self._volume, runner.store, limits)
+            outputs, skipped = await asyncio.to_thread(collect, self._volume, store, limits)
         except TooMuch as error:
             reason, why = Reason.OUT_OF_DISK, str(error)
         # A process inherits its parent's highest mark, so that of a small task would be the node's own.

@@ -6,10 +6,11 @@ their target as text; it means something only inside the sandbox. Devices, pipes
 """
 
 import contextlib
+import io
 import os
 import shutil
 import tarfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from clusterai.protocol.ids import Digest
@@ -36,41 +37,59 @@ def unpack(store: BlobStore, digest: Digest, folder: Path) -> Root:
     """
     place = folder / digest.hex()
     if not place.is_dir():
-        store.verify(digest)
         folder.mkdir(parents=True, exist_ok=True, mode=0o755)
         aside = folder / f"new-{os.getpid()}-{os.urandom(6).hex()}"
         aside.mkdir(mode=0o755)
         try:
-            _extract(store.path(digest), aside)
+            _extract(store, digest, aside)
             with contextlib.suppress(OSError):  # Somebody else was as fast.
                 aside.rename(place)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+    return shown(place, f"blake3:{digest.hex()}")
+
+
+def shown(folder: Path, name: str) -> Root:
+    """A folder's entries as a root, but for those that we make ourselves."""
     binds: list[Bind] = []
     links: list[tuple[str, str]] = []
-    for entry in sorted(place.iterdir()):
+    for entry in sorted(folder.iterdir()):
         if entry.name in OURS:
             continue
         if entry.is_symlink():
             links.append((str(entry.readlink()), f"/{entry.name}"))
         else:
             binds.append(Bind(str(entry), f"/{entry.name}"))
-    return Root(name=f"blake3:{digest.hex()}", binds=tuple(binds), links=tuple(links))
+    etc, passwd = folder / "etc", folder / "etc" / "passwd"
+    # A link there would be followed while the walls are built, when it could still lead to the host.
+    plain = not etc.is_symlink() and not passwd.is_symlink() and passwd.is_file()
+    names = not os.path.lexists(etc) or plain
+    return Root(name=name, binds=tuple(binds), links=tuple(links), names=names)
 
 
-def _extract(tar: Path, folder: Path) -> None:
+class _Stream(io.RawIOBase):
+    """A blob as a file for tarfile."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self._held = chunks, b""
+
+    def read(self, size: int = -1) -> bytes:
+        while len(self._held) < size and (chunk := next(self._chunks, b"")):
+            self._held += chunk
+        made, self._held = self._held[:size], self._held[size:]
+        return made
+
+
+def _extract(store: BlobStore, digest: Digest, folder: Path) -> None:
     root = os.open(folder, _FOLDER)
     left, entries = MOST_BYTES, 0
     try:
-        with tarfile.open(tar, mode="r|") as archive:
+        with tarfile.open(fileobj=_Stream(store.stream(digest)), mode="r|") as archive:
             for member in archive:
                 left, entries = left - member.size, entries + 1
                 if left < 0 or entries > MOST_ENTRIES:
                     raise BadRoot(f"it holds more than {MOST_BYTES} bytes or {MOST_ENTRIES} entries")
                 _place(archive, member, root)
-        # The name service's file is laid over this one, and a read-only root has no room for a new one.
-        with _inside(root, ["etc"], make=True) as etc, contextlib.suppress(FileExistsError):
-            os.close(os.open("passwd", _FILE, 0o644, dir_fd=etc))
     except (tarfile.TarError, OSError, EOFError) as error:
         raise BadRoot(str(error)) from None
     finally:

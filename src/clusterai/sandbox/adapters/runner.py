@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from clusterai.sandbox.adapters.store import BlobStore
 from clusterai.sandbox.core.spec import LOG_BYTES, Outcome, Reason, Task
 
 Log = Callable[[Literal["stdout", "stderr"], bytes], None]
@@ -46,8 +47,19 @@ class Runner(Protocol):
         """Which walls, in words."""
         ...
 
-    async def run(self, task: Task, *, leash: Leash | None = None, on_log: Log | None = None) -> Outcome:
-        """Run to the end. When this coroutine is cancelled, every process of the task is dead before it returns."""
+    async def run(
+        self,
+        task: Task,
+        *,
+        leash: Leash | None = None,
+        on_log: Log | None = None,
+        store: BlobStore | None = None,
+    ) -> Outcome:
+        """Run to the end. When this coroutine is cancelled, every process of the task is dead before it returns.
+
+        Args:
+            store: where its inputs are and its outputs go; by default the runner's own.
+        """
         ...
 
 

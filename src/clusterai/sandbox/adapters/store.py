@@ -55,6 +55,8 @@ class BlobStore:
         """
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.root = root
+        self.scratch: Path | None = None
+        """Where a run may lay out what it takes from here; None for the run's own folder."""
         self._quota = quota_bytes
         self._largest = blob_bytes
         self._lock = threading.Lock()
@@ -109,13 +111,18 @@ class BlobStore:
         """
         temporary = self.root / f"new-{os.getpid()}-{threading.get_ident()}-{os.urandom(8).hex()}"
         hasher, size = blake3(), 0
+
+        def hashed() -> Iterator[bytes]:
+            for chunk in chunks:
+                hasher.update(chunk)
+                yield chunk
+
         try:
             with temporary.open("xb", buffering=0) as file:
-                for chunk in chunks:
+                for chunk in self._sealed(hashed()):
                     size += len(chunk)
                     if size > self._largest or self._used + size > self._quota:
                         raise StoreFull(size, min(self._largest, self._quota))
-                    hasher.update(chunk)
                     view = memoryview(chunk)
                     while view:
                         view = view[file.write(view) :]
@@ -126,6 +133,17 @@ class BlobStore:
             return digest
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _sealed(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """What is written for what came: here, the same."""
+        return chunks
+
+    def _content(self, descriptor: int) -> Iterator[bytes]:
+        """What was put in, from what is on disk.
+
+        Raises: ValueError, where it can be told that it was changed.
+        """
+        return iter(lambda: os.read(descriptor, CHUNK), b"")
 
     def _adopt(self, temporary: Path, digest: Digest, size: int) -> None:
         place = self.path(digest)
@@ -146,11 +164,7 @@ class BlobStore:
             raise ValueError(
                 f"blob {digest.hex()} has {size} bytes, more than the {limit} that may be read at once"
             )
-        with self._open(digest) as descriptor:
-            data = b"".join(_chunks(descriptor))
-        if blake3(data).digest() != digest:
-            self._discard(digest)
-        return data
+        return b"".join(self._verified(digest))
 
     def stream(self, digest: Digest) -> Iterator[bytes]:
         """A blob in pieces, verified before the first is handed out.
@@ -159,16 +173,26 @@ class BlobStore:
         """
         self.verify(digest)
         with self._open(digest) as descriptor:
-            yield from _chunks(descriptor)
+            yield from self._content(descriptor)
 
     def verify(self, digest: Digest) -> None:
         """Raises: NoSuchBlob, Damaged."""
+        for _ in self._verified(digest):
+            pass
+
+    def _verified(self, digest: Digest) -> Iterator[bytes]:
+        """A blob's pieces; only when they end are they known to be its own."""
         hasher = blake3()
         with self._open(digest) as descriptor:
-            for chunk in _chunks(descriptor):
-                hasher.update(chunk)
+            try:
+                for chunk in self._content(descriptor):
+                    hasher.update(chunk)
+                    yield chunk
+            except ValueError:
+                hasher.reset()
         if hasher.digest() != digest:
-            self._discard(digest)
+            self.delete(digest)
+            raise Damaged(digest)
 
     def link(self, digest: Digest, place: Path) -> None:
         """Make a verified blob appear at `place`, as a copy: a hard link would let the two change together.
@@ -186,10 +210,6 @@ class BlobStore:
             self.path(digest).unlink()
             self._used -= size
 
-    def _discard(self, digest: Digest) -> None:
-        self.delete(digest)
-        raise Damaged(digest)
-
     @contextlib.contextmanager
     def _open(self, digest: Digest) -> Generator[int]:
         try:
@@ -200,7 +220,3 @@ class BlobStore:
             yield descriptor
         finally:
             os.close(descriptor)
-
-
-def _chunks(descriptor: int) -> Iterator[bytes]:
-    return iter(lambda: os.read(descriptor, CHUNK), b"")

@@ -500,8 +500,8 @@ def _set_bits(store: wasmtime.Store, global_: wasmtime.Global, kind: int, bits: 
     else:
         value.of.i32 = bits - (1 << 32) if bits >> 31 else bits
     context, place = store._context(), global_._global  # pyright: ignore[reportPrivateUsage]
-    wrote = bool(ffi.wasmtime_global_set(context, ctypes.byref(place), ctypes.byref(value))) is False  # pyright: ignore[reportUnknownArgumentType]
-    assert wrote
+    wrong = bool(ffi.wasmtime_global_set(context, ctypes.byref(place), ctypes.byref(value)))  # pyright: ignore[reportUnknownArgumentType]
+    assert not wrong
 
 
 _WIDE = (0x7E, 0x7C)

@@ -91,8 +91,15 @@ class WasmRunner:
     def name(self) -> str:
         return f"wasmtime in {self._native.name}"
 
-    async def run(self, task: Task, *, leash: Leash | None = None, on_log: Log | None = None) -> Outcome:
-        return (await self._ask(Ask(task=task), (), leash, on_log))[0]
+    async def run(
+        self,
+        task: Task,
+        *,
+        leash: Leash | None = None,
+        on_log: Log | None = None,
+        store: BlobStore | None = None,
+    ) -> Outcome:
+        return (await self._ask(Ask(task=task), (), leash, on_log, store))[0]
 
     async def prove(
         self,
@@ -102,14 +109,20 @@ class WasmRunner:
         keep: bool = False,
         leash: Leash | None = None,
         on_log: Log | None = None,
+        store: BlobStore | None = None,
     ) -> Proof:
         """Run to the end with a digest after every `steps` steps.
 
         Args:
             keep: store the preimage of every digest under that digest.
         """
-        outcome, report = await self._ask(Ask(task=task, steps=steps, keep=keep), (), leash, on_log)
+        outcome, report = await self._ask(Ask(task=task, steps=steps, keep=keep), (), leash, on_log, store)
         return Proof(outcome=outcome, digests=report.digests, meter=report.meter)
+
+    async def start(self, task: Task, *, leash: Leash | None = None, store: BlobStore | None = None) -> Rerun:
+        """h_0 alone, its preimage kept: what every proof of this task has to begin with."""
+        outcome, report = await self._ask(Ask(task=task, keep=True, begin=True), (), leash, None, store)
+        return Rerun(outcome=outcome, digests=report.digests)
 
     async def rerun(
         self,
@@ -119,14 +132,20 @@ class WasmRunner:
         *,
         every: int | None = None,
         leash: Leash | None = None,
+        store: BlobStore | None = None,
     ) -> Rerun:
         """Do `steps` steps again from a state in the store; a digest after every `every` of them, by default after all."""
         ask = Ask(task=task, steps=steps, every=steps if every is None else every)
-        outcome, report = await self._ask(ask, ((PREIMAGE, preimage),), leash, None)
+        outcome, report = await self._ask(ask, ((PREIMAGE, preimage),), leash, None, store)
         return Rerun(outcome=outcome, digests=report.digests, meter=report.meter, ended=report.ended)
 
     async def _ask(
-        self, ask: Ask, more: Sequence[tuple[str, Digest]], leash: Leash | None, on_log: Log | None
+        self,
+        ask: Ask,
+        more: Sequence[tuple[str, Digest]],
+        leash: Leash | None,
+        on_log: Log | None,
+        store: BlobStore | None,
     ) -> tuple[Outcome, Report]:
         task = ask.task
         nothing = Report(reason=Reason.REFUSED)
@@ -136,22 +155,25 @@ class WasmRunner:
             return refused("a WASM module has no network: ask for network = false", self.name), nothing
         if len(task.inputs) > MAX_INPUTS:
             return refused(f"a WASM task may have {MAX_INPUTS} inputs: pack them", self.name), nothing
-        own = self._store.put(canonical.encode(ask))
+        store = store or self._store
+        own = store.put(canonical.encode(ask))
         inputs = {MODULE: task.image.module, TASK: own, **dict(more)}
         inputs |= {f"i{place}": task.inputs[name] for place, name in enumerate(sorted(task.inputs))}
         try:
             wrapped = Task(
                 image=RootFs("wasm"), argv=self._argv, inputs=inputs, limits=self._limits(ask), seed=task.seed
             )
-            outcome = await self._native.run(wrapped, leash=leash, on_log=on_log)
+            outcome = await self._native.run(wrapped, leash=leash, on_log=on_log, store=store)
         finally:
-            self._store.delete(own)
-        return self._translate(task, outcome, nothing)
+            store.delete(own)
+        return self._translate(task, outcome, nothing, store)
 
     def _limits(self, ask: Ask) -> Limits:
         limits = ask.task.limits
         # Snapshots are copied while they are encoded, and files are held in memory, then written.
-        memory = ENGINE_BYTES + (4 if ask.steps else 1) * limits.memory_bytes + 2 * limits.disk_bytes
+        memory = (
+            ENGINE_BYTES + (4 if ask.steps or ask.begin else 1) * limits.memory_bytes + 2 * limits.disk_bytes
+        )
         disk = 2 * MiB + limits.disk_bytes + (16 * limits.memory_bytes if ask.keep else 0)
         return msgspec.structs.replace(
             limits,
@@ -163,7 +185,9 @@ class WasmRunner:
             output_bytes=limits.output_bytes + 64 * KiB,
         )
 
-    def _translate(self, task: Task, outcome: Outcome, nothing: Report) -> tuple[Outcome, Report]:
+    def _translate(
+        self, task: Task, outcome: Outcome, nothing: Report, store: BlobStore
+    ) -> tuple[Outcome, Report]:
         """The worker's report as an outcome; its limits were ours, so they are told in the task's own numbers."""
         outcome = msgspec.structs.replace(outcome, runner=self.name)
         left = {output.name: output for output in outcome.outputs}
@@ -174,13 +198,13 @@ class WasmRunner:
                 outcome = msgspec.structs.replace(outcome, reason=Reason.FAILED, why=why)
             return outcome, nothing
         try:
-            report = canonical.decode(self._store.read(left[REPORT].digest), Report, MAX_REPORT_BYTES)
+            report = canonical.decode(store.read(left[REPORT].digest), Report, MAX_REPORT_BYTES)
         except (canonical.Malformed, NoSuchBlob, ValueError) as error:
             return msgspec.structs.replace(
                 outcome, reason=Reason.FAILED, why=f"no report of the engine: {error}"
             ), nothing
         finally:
-            self._store.delete(left[REPORT].digest)
+            store.delete(left[REPORT].digest)
         outputs: list[Output] = []
         skipped: list[str] = []
         for place, name in enumerate(report.outputs):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from clusterai.protocol import canonical
+from clusterai.protocol.canonical import content_digest
 from clusterai.protocol.ids import Digest
 from clusterai.sandbox.adapters.wasm import Segmented
 from clusterai.sandbox.core.module import BadModule
@@ -54,6 +55,12 @@ def _run(job: Segmented, out: Path, ask: Ask) -> Report:
     if ask.keep:
         states.mkdir()
     digests, meter = (), ()
+    if ask.begin:
+        preimage = job.start()
+        digest = content_digest(preimage)
+        if ask.keep:
+            keep(digest, preimage)
+        return Report(reason=Reason.FINISHED, digests=(digest,))
     if ask.steps:
         trace = job.run(ask.steps, keep if ask.keep else None)
         result, digests, meter = trace.result, trace.digests, trace.fuel

@@ -44,20 +44,25 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     links: tuple[tuple[str, str], ...] = ()
     """(target, place) of symbolic links such as /bin → usr/bin."""
     path: str = "/usr/local/bin:/usr/bin:/bin"
+    env: dict[str, str] = {}
+    """What an image says of its own environment."""
+    names: bool = True
+    """Whether /etc can take our /etc/passwd: a root of its own without that file can't, being read-only."""
 
 
-def environment(task: Task, path: str) -> dict[str, str]:
+def environment(task: Task, root: Root) -> dict[str, str]:
     """All that the program finds in its environment: nothing of the host's."""
     return {
         "HOME": VOLUME,
         "TMPDIR": f"{VOLUME}/tmp",  # noqa: S108
-        "PATH": path,
+        "PATH": root.path,
         "LANG": "C.UTF-8",
         "CLUSTERAI_IN": f"{VOLUME}/in",
         "CLUSTERAI_OUT": f"{VOLUME}/out",
         "CLUSTERAI_SEED": str(task.seed),
         # One number of threads, or a library starts one for each of the host's cores.
         "OMP_NUM_THREADS": str(max(1, task.limits.cpu_milli // 1000)),
+        **root.env,
         **task.env,
     }
 
@@ -87,7 +92,7 @@ def options(
         "job",
     ]
     made += ["--uid", str(TENANT), "--gid", str(TENANT), "--clearenv"]
-    for name, value in sorted(environment(task, root.path).items()):
+    for name, value in sorted(environment(task, root).items()):
         made += ["--setenv", name, value]
     for bind in root.binds:
         made += ["--ro-bind", bind.source, bind.dest]
@@ -102,9 +107,10 @@ def options(
     made += ["--dir", f"{VOLUME}/out", "--dir", f"{VOLUME}/tmp", "--dir", f"{VOLUME}/in"]  # noqa: S108
     made += ["--ro-bind", inputs, f"{VOLUME}/in"]
     made += ["--symlink", f"{VOLUME}/tmp", "/tmp"]  # noqa: S108
-    made += ["--ro-bind-data", str(passwd_fd), "/etc/passwd"]
+    if root.names:
+        made += ["--ro-bind-data", str(passwd_fd), "/etc/passwd"]
     # The name service's files only where the tenant bought a network.
-    if task.network:
+    if task.network and not any(bind.dest == "/etc" for bind in root.binds):
         for file in ("resolv.conf", "hosts", "nsswitch.conf", "ssl", "ca-certificates"):
             made += ["--ro-bind-try", f"/etc/{file}", f"/etc/{file}"]
     made += ["--chdir", VOLUME, "--dir", f"/run/{ready}", "--remount-ro", "/"]

@@ -24,6 +24,8 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """With a preimage: a digest after this many."""
     keep: bool = False
     """Leave the preimage of every digest."""
+    begin: bool = False
+    """Only the state before the first step."""
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

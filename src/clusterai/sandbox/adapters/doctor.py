@@ -1,0 +1,116 @@
+"""What of the sandbox works on this machine: rows of what was found, and the cure where something is missing.
+
+    python -m clusterai.sandbox            or: doctor(folder)
+
+Everything is tried for real, with a program of ours; nothing is changed.
+"""
+
+import asyncio
+import contextlib
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import msgspec
+
+from clusterai.sandbox.adapters.front import Kind, Sandbox
+from clusterai.sandbox.adapters.native import NativeRunner, find_bwrap
+from clusterai.sandbox.adapters.store import BlobStore
+from clusterai.sandbox.adapters.volume import swap_is_encrypted
+from clusterai.sandbox.core.spec import Limits, MiB, RootFs, Task
+
+
+class Row(msgspec.Struct, frozen=True):
+    """`state`: green is right, yellow works with a limit, red doesn't work until it is cured."""
+
+    name: str
+    state: Literal["green", "yellow", "red"]
+    found: str
+    cure: str = ""
+
+
+def doctor(folder: Path | None = None) -> list[Row]:
+    """Rows for the walls, control groups, WASM, containers and volumes.
+
+    Args:
+        folder: where the node keeps its runs; a temporary one by default.
+    """
+    with contextlib.ExitStack() as stack:
+        place = folder or Path(stack.enter_context(TemporaryDirectory(prefix="clusterai-doctor-")))
+        store = BlobStore(place / "doctor-store")
+        box = Sandbox(store, place / "doctor")
+        rows = [_walls(box), *_counting(box)]
+        rows += [_images(box, "wasm", "red"), _images(box, "container", "yellow"), _volume()]
+        for made in (place / "doctor-store", place / "doctor"):
+            shutil.rmtree(made, ignore_errors=True)
+        return rows
+
+
+def _images(box: Sandbox, kind: Kind, absent: Literal["yellow", "red"]) -> Row:
+    runner = box.runners.get(kind)
+    if runner is not None:
+        return Row(f"{kind} images", "green", runner.name)
+    why, _, cure = box.missing[kind].partition(": ")
+    return Row(f"{kind} images", absent, why, cure or "see docs/explanation/sandbox.md")
+
+
+def _walls(box: Sandbox) -> Row:
+    native = box.runners.get("root")
+    if native is None:
+        why, _, cure = box.missing["root"].partition(": ")
+        return Row("walls", "red", why, cure or "see docs/explanation/sandbox.md")
+    task = Task(
+        image=RootFs("python"),
+        argv=("sh", "-c", "test ! -e /etc/shadow && ls /proc/self/fd | wc -l"),
+        limits=Limits(memory_bytes=64 * MiB, wall_s=30),
+    )
+    outcome = asyncio.run(native.run(task))
+    bwrap = find_bwrap()
+    version = (
+        subprocess.run([str(bwrap), "--version"], capture_output=True, check=False).stdout.decode().strip()
+    )
+    if not outcome.ok:
+        return Row(
+            "walls", "red", f"{version}: {outcome.reason}: {outcome.why}", "see docs/explanation/sandbox.md"
+        )
+    return Row("walls", "green", f"{native.name}, {version}, {platform.machine()}")
+
+
+def _counting(box: Sandbox) -> list[Row]:
+    native = box.runners.get("root")
+    if not isinstance(native, NativeRunner):
+        return []
+    rows: list[Row] = []
+    if native.groups is not None:
+        rows.append(Row("control groups", "green", f"version {native.groups.version}"))
+    else:
+        why, _, cure = native.no_groups_because.partition(": ")
+        found = f"{why}; limits are held by rlimits and by looking every 50 ms, processor shares not at all"
+        rows.append(Row("control groups", "yellow", found, cure))
+    if native.privileged:
+        rows.append(Row("users", "green", "each task has a user id of its own"))
+    else:
+        rows.append(
+            Row(
+                "users",
+                "yellow",
+                "tasks run as the node's own user, inside their namespaces",
+                "run the node as root",
+            )
+        )
+    return rows
+
+
+def _volume() -> Row:
+    encrypted = swap_is_encrypted()
+    if encrypted is False:
+        return Row(
+            "lease volumes",
+            "yellow",
+            "encrypted on disk, but memory may be swapped to a disk in the clear",
+            "swapoff -a, or put swap on an encrypted device",
+        )
+    return Row("lease volumes", "green", "encrypted on disk; no memory reaches a disk in the clear")
