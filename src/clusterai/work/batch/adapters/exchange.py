@@ -1,0 +1,156 @@
+"""Content from one machine to another, part by part, over whatever carries frames: into the store only when it is whole and has
+its digest.
+
+    exchange = Exchange(store, folder)
+    await exchange.fetch(digest, lambda offset: link.send(gateway, AskContent(lease, digest, offset)))
+    exchange.take(digest, offset, total, data)           # called by whoever hears the answers
+
+What broke off goes on from the last part that came, also in a later process. A part that doesn't continue what is there is dropped: the
+other side may be lying, or late.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from clusterai.protocol.ids import Digest
+from clusterai.protocol.jobs import MOST_PART_BYTES
+from clusterai.sandbox import BlobStore, NoSuchBlob
+
+PATIENCE_S = 5.0
+TRIES = 6
+"""So often the same part is asked for in vain; then it can't be had now."""
+
+
+class NotHad(LookupError):
+    """Content {digest} can't be had from there: {why}."""
+
+    def __init__(self, digest: Digest, why: str) -> None:
+        super().__init__(f"content {digest.hex()[:16]}… can't be had from there: {why}")
+
+
+class _Coming:
+    """One content on its way; `moved` is set whenever something happened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.moved = asyncio.Event()
+        self.size = path.stat().st_size if path.exists() else 0
+        self.total: int | None = None
+        self.missing = False
+        self.waiting = 0
+
+
+class Exchange:
+    """What is being fetched by this machine, each content once however many want it."""
+
+    def __init__(self, store: BlobStore, folder: Path) -> None:
+        """
+        Args:
+            folder: for what isn't whole yet; only ours.
+        """
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._store = store
+        self._folder = folder
+        self._coming: dict[Digest, _Coming] = {}
+        self._turns: dict[Digest, asyncio.Lock] = {}
+
+    async def fetch(self, digest: Digest, ask: Callable[[int], object], most_bytes: int = 1 << 40) -> None:
+        """Until the store has it.
+
+        Args:
+            ask: asks for the part that begins at an offset; called again where no answer comes.
+            most_bytes: a longer one isn't taken.
+
+        Raises:
+            NotHad: it is missing there, too long, something else, or nobody answers.
+            StoreFull.
+        """
+        lock = self._turns.setdefault(digest, asyncio.Lock())
+        try:
+            async with lock:
+                if digest not in self._store:
+                    await self._fetch(digest, ask, most_bytes)
+        finally:
+            if not lock.locked():
+                self._turns.pop(digest, None)
+
+    async def fetch_all(
+        self, wanted: Iterable[tuple[Digest, int]], ask: Callable[[Digest, int], object]
+    ) -> None:
+        """Each of them, with the size that it was said to have.
+
+        Raises:
+            As `fetch`.
+        """
+        for digest, size in wanted:
+
+            def one(offset: int, digest: Digest = digest) -> object:
+                return ask(digest, offset)
+
+            await self.fetch(digest, one, max(size, 0))
+
+    async def _fetch(self, digest: Digest, ask: Callable[[int], object], most_bytes: int) -> None:
+        coming = self._coming[digest] = _Coming(self._folder / f"{digest.hex()}.part")
+        try:
+            tries = 0
+            while coming.total is None or coming.size < coming.total:
+                before = coming.size
+                coming.moved.clear()
+                ask(coming.size)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PATIENCE_S):
+                        await coming.moved.wait()
+                if coming.missing:
+                    raise NotHad(digest, "it isn't there")
+                if coming.total is not None and coming.total > most_bytes:
+                    raise NotHad(digest, f"it has {coming.total} bytes, more than the {most_bytes} agreed")
+                tries = 0 if coming.size > before or coming.total == coming.size else tries + 1
+                if tries >= TRIES:
+                    raise NotHad(digest, "nobody answers")
+            coming.path.touch()
+            found = await asyncio.to_thread(self._store.put_file, coming.path)
+            coming.path.unlink(missing_ok=True)
+            if found != digest:
+                self._store.delete(found)
+                raise NotHad(digest, "what came is something else")
+        finally:
+            self._coming.pop(digest, None)
+
+    def take(self, digest: Digest, offset: int, total: int, data: bytes) -> None:
+        """A part has come."""
+        coming = self._coming.get(digest)
+        if (
+            coming is None
+            or offset != coming.size
+            or offset + len(data) > total
+            or (not data and offset < total)
+        ):
+            return
+        if coming.total is not None and coming.total != total:
+            return
+        with coming.path.open("ab") as file:
+            file.write(data)
+        coming.size += len(data)
+        coming.total = total
+        coming.moved.set()
+
+    def miss(self, digest: Digest) -> None:
+        """The other side says that it doesn't have it."""
+        if (coming := self._coming.get(digest)) is not None:
+            coming.missing = True
+            coming.moved.set()
+
+
+def part(store: BlobStore, digest: Digest, offset: int) -> tuple[int, bytes] | None:
+    """Total size and the part of a content that begins at an offset; None where it isn't here or ends before."""
+    try:
+        total = store.size(digest)
+    except NoSuchBlob:
+        return None
+    if offset > total:
+        return None
+    with store.path(digest).open("rb") as file:
+        file.seek(offset)
+        return total, file.read(MOST_PART_BYTES)
