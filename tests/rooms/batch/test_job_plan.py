@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clusterai.audit.core.segments import RateRules
 from clusterai.work.batch.core.plan import (
     RULES,
     Offer,
@@ -33,6 +34,9 @@ PINNED = JobSpec(
 LOOSE = msgspec.structs.replace(PINNED, check="unverified", segments=1)
 MODULE = JobSpec(name="m", check="wasm", image=Image("wasm", D), fuel=10**12, segments=20)
 TARIFF = Tariff(core_hour_wei=100, memory_gib_hour_wei=20, disk_gib_hour_wei=3, giga_fuel_wei=7)
+
+
+PROOF = RateRules(saving_ppm=700_000, sensitivity_ppm=990_000, corrupt_ppm=200_000, margin_ppm=200_000)
 
 
 def offer(name: str = "a", **fields: Any) -> Offer:
@@ -98,7 +102,7 @@ def test_bills_add_up(compensation: int, units: int, segments: int):
 def test_the_cheapest_gets_it():
     """Cheapest first; the plan names price, time, and how often it is audited."""
     dear = msgspec.structs.replace(TARIFF, core_hour_wei=200)
-    found = plan(JobArray(PINNED), Wishes(), [offer("b", tariff=dear), offer("a"), offer("c")])
+    found = plan(JobArray(PINNED), Wishes(), [offer("b", tariff=dear), offer("a"), offer("c")], PROOF)
     assert found.placed
     assert [one.provider[2] for one in found.candidates] == ["a", "c", "b"]
     assert (found.total_wei, found.hourly_wei, found.eta_s, found.leases) == (123, 123, 3600, 1)
@@ -110,11 +114,14 @@ def test_the_cheapest_gets_it():
 
 
 def test_a_newcomer_is_always_audited():
-    """Without stake or history the rate is one, and skipping still loses."""
+    """Without stake or history the rate is one; and where even that doesn't deter, the plan says so instead of promising."""
     found = plan(JobArray(PINNED), Wishes(), [offer(stake_wei=0, valid_in_a_row=0)])
     assert found.verification.audit_rate_ppm == 1_000_000
     assert found.verification.reexecuted_ppm == 50_000
-    assert found.candidates[0].cheat_gain_wei <= 0
+    assert found.candidates[0].cheat_gain_wei > 0
+    assert "too little at stake" in found.verification.limits[0]
+    trusted = plan(JobArray(PINNED), Wishes(), [offer(stake_wei=100, valid_in_a_row=0)])
+    assert trusted.candidates[0].cheat_gain_wei < 0
 
 
 def test_unverified_is_called_so():

@@ -123,7 +123,7 @@ def test_a_gpu_has_a_plain_name(gpu: str):
         lambda: Image("oci", D, "a b"),
         lambda: Image("oci", D, "x" * 256),
         lambda: Root(D[:31], 1, 1),
-        lambda: Root(D, 4097, 1),
+        lambda: Root(D, 4001, 1),
         lambda: Root(D, 1, 16 * s.TIB + 1),
         lambda: changed(MODULE, fuel=0),
         lambda: changed(MODULE, fuel=s.MOST_FUEL + 1),

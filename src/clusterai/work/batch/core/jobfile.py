@@ -61,7 +61,7 @@ CLASSES: tuple[Check, ...] = ("wasm", "pinned", "unverified")
 
 _OCI = re.compile(r"[a-z0-9][a-z0-9._/:-]*@sha256:[0-9a-f]{64}")
 _TAR = re.compile(r"tar:(0x)?[0-9a-fA-F]{64}")
-_BASE = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_BASE = re.compile(r"[a-z][a-z0-9-]{0,31}(@0x[0-9a-f]{64})?")
 _GPU = re.compile(r"([A-Za-z][A-Za-z0-9 -]*)(?::([0-9]+))?")
 
 

@@ -17,8 +17,9 @@ from clusterai.work.batch.core.request import Wishes
 from clusterai.work.batch.core.units import show_duration, show_size
 from clusterai.work.batch.spec import GIB, MOST_SEGMENTS, Check, JobArray, JobSpec
 
-RULES = RateRules(saving_ppm=700_000, sensitivity_ppm=990_000, corrupt_ppm=200_000, margin_ppm=200_000)
-"""PROOF's example: s = 0.7 R, d0 = 0.99, r = 0.2, mu = 20 %. The chain's own are handed in where there is a chain."""
+RULES = RateRules(saving_ppm=1_000_000, sensitivity_ppm=990_000, corrupt_ppm=200_000, margin_ppm=200_000)
+"""d0 = 0.99, r = 0.2, mu = 20 %, and s = R: where pay follows use, a cheat may claim all of a price of which honest work would have
+earned little. The chain's own rules are handed in where there is a chain."""
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):

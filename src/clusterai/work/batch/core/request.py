@@ -60,7 +60,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         format: which kind of file said it.
         check: None where nothing says it: a module is `wasm`, anything else `unverified`.
-        image: the name of a base, `tar:0x…`, `NAME@sha256:…`, or a file name that ends in `.wasm`.
+        image: the name of a base (`@0x…` behind it: the very one), `tar:0x…`, `NAME@sha256:…`, or a file name that ends in `.wasm`.
         argv: program and arguments; empty where `image` is the program.
         each: task i gets the i-th match of this pattern at this path.
         seed: drawn when it is submitted, where None.

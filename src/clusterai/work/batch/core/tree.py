@@ -17,8 +17,10 @@ from clusterai.protocol.ids import Digest
 from clusterai.sandbox.core.spec import MAX_DEPTH, is_file_name
 from clusterai.work.request import within
 
-MOST_ENTRIES = 4096
-"""What a sandbox can be handed."""
+MOST_ENTRIES = 4000
+"""A sandbox can be handed 4096 files, of which we need a few."""
+MOST_DEPTH = MAX_DEPTH - 1
+"""A sandbox gets the folder inside another one."""
 MOST_TREE_BYTES = 8 * 1024 * 1024
 
 Form = Literal["file", "program"]
@@ -141,10 +143,10 @@ def checked_path(path: str) -> str:
     """
     if path.startswith("/"):
         raise BadPath(path, "it is absolute; name it relative to the job's folder")
-    if not is_file_name(path):
+    if not is_file_name(path) or path.count("/") > MOST_DEPTH - 1:
         raise BadPath(
             path,
-            f"use letters, digits and . _ + @ = - in at most {MAX_DEPTH} parts of at most 128, none of which begins with a dot",
+            f"use letters, digits and . _ + @ = - in at most {MOST_DEPTH} parts of at most 128, none of which begins with a dot",
         )
     return path
 

@@ -1,0 +1,167 @@
+"""Native jobs in the sandbox, segment by segment."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from clusterai.protocol import canonical
+from clusterai.protocol.ids import Digest
+from clusterai.sandbox import BlobStore, Leash, Log, Outcome, Reason, Runner, StoreFull
+from clusterai.work.batch.adapters import trees
+from clusterai.work.batch.adapters.base import inside
+from clusterai.work.batch.core import pinned
+from clusterai.work.batch.core.outcome import Segment
+from clusterai.work.batch.core.pinned import Checkpoint, decode_checkpoint
+from clusterai.work.batch.core.tree import Tree, outputs
+from clusterai.work.batch.spec import JobSpec, OutOfRange
+
+
+class Stopped(Exception):
+    """A segment was not done: {why}."""
+
+    def __init__(self, reason: Reason, why: str) -> None:
+        super().__init__(why)
+        self.reason = reason
+        self.why = why
+
+
+class Foreign(ValueError):
+    """{why}: whoever committed to it as a state of this job lied."""
+
+
+class Tally:
+    """What the segments of one run used and couldn't keep."""
+
+    def __init__(self) -> None:
+        self.wall_ms = 0
+        self.cpu_ms = 0
+        self.lost: tuple[str, ...] = ()
+
+
+class Native:
+    """Jobs of the classes `pinned` and `unverified`.
+
+    State i's preimage is a `Checkpoint`; it, the listing and the files that it names are in the store.
+    """
+
+    def __init__(self, store: BlobStore, runner: Runner) -> None:
+        self._store = store
+        self._runner = runner
+        self._inside = {name: store.put(content) for name, content in inside().items()}
+
+    def begin(self, spec: JobSpec) -> Segment:
+        """State 0.
+
+        Raises:
+            NoSuchBlob, Damaged, canonical.Malformed: of an input.
+        """
+        checkpoint, tree = pinned.begin(spec, [trees.load(root.digest, self._store) for root in spec.inputs])
+        trees.keep(tree, self._store)
+        return Segment(self._store.put(checkpoint.canonical()), 0)
+
+    def state(self, digest: Digest) -> Checkpoint:
+        return decode_checkpoint(self._store.read(digest, 4096))
+
+    async def advance(
+        self,
+        spec: JobSpec,
+        start: Digest,
+        leash: Leash | None = None,
+        on_log: Log | None = None,
+        tally: Tally | None = None,
+    ) -> Segment:
+        """One segment from the state before it.
+
+        Raises:
+            Stopped: a limit was met, it was cancelled or refused; there is no state after it.
+            Foreign: what lies at the start is no state of this job.
+            NoSuchBlob, Damaged, canonical.Malformed: the state before isn't whole.
+        """
+        try:
+            before = self.state(start)
+        except canonical.Malformed as error:
+            raise Foreign(f"no state of a native job: {error}") from None
+        if before.job != spec.digest():
+            raise Foreign("a state of another job")
+        if before.has_ended:
+            return Segment(start, 0)
+        tally = tally or Tally()
+        try:
+            tree = trees.load(before.tree, self._store)
+        except canonical.Malformed as error:
+            raise Foreign(f"its folder is none: {error}") from None
+        if before.segment == 0 and spec.setup:
+            outcome, kept = await self._call(spec, 1, tree, spec.setup, leash, on_log, None, tally)
+            if outcome.exit_code:
+                raise Stopped(outcome.reason, f"setup ended with code {outcome.exit_code}")
+            tree = kept
+        stdout = bytearray()
+        if spec.stdout and before.segment:
+            old = next((it for it in tree.entries if it.path == pinned.STDOUT), None)
+            stdout += self._store.read(Digest(old.digest)) if old else b""
+        outcome, kept = await self._call(
+            spec, before.segment + 1, tree, spec.argv, leash, on_log, stdout if spec.stdout else None, tally
+        )
+        after = pinned.after(before, outcome, kept)
+        if after is None:
+            raise Stopped(outcome.reason, outcome.why)
+        trees.keep(kept, self._store)
+        return Segment(self._store.put(after.canonical()), 1)
+
+    async def _call(
+        self,
+        spec: JobSpec,
+        segment: int,
+        tree: Tree,
+        program: tuple[str, ...],
+        leash: Leash | None,
+        on_log: Log | None,
+        stdout: bytearray | None,
+        tally: Tally,
+    ) -> tuple[Outcome, Tree]:
+        task = pinned.task(spec, segment, tree, program, self._inside)
+        outcome = await self._runner.run(task, leash=leash, on_log=_tee(on_log, stdout))
+        tally.wall_ms += outcome.usage.wall_ms
+        tally.cpu_ms += outcome.usage.cpu_ms
+        if outcome.reason not in (Reason.FINISHED, Reason.FAILED):
+            raise Stopped(outcome.reason, outcome.why)
+        try:
+            kept, tally.lost = pinned.left(
+                tree, outcome, None if stdout is None else (self._store.put(bytes(stdout)), len(stdout))
+            )
+        except OutOfRange as error:
+            raise Stopped(Reason.OUT_OF_DISK, f"the work folder holds too many files: {error}") from None
+        except StoreFull as error:
+            raise Stopped(Reason.OUT_OF_DISK, str(error)) from None
+        return outcome, kept
+
+    def outputs(self, spec: JobSpec, end: Digest) -> Tree:
+        """The result, from the last state alone."""
+        tree = trees.load(self.state(end).tree, self._store)
+        _, start = pinned.begin(spec, [trees.load(root.digest, self._store) for root in spec.inputs])
+        return outputs(start, tree, spec.outputs)
+
+    def needs(self, state: Digest) -> list[tuple[Digest, int]]:
+        """All content that another machine needs to go on from a state, besides the inputs and the image: digests and sizes."""
+        checkpoint = self.state(state)
+        tree = trees.load(checkpoint.tree, self._store)
+        return [
+            (state, self._store.size(state)),
+            (Digest(checkpoint.tree), self._store.size(Digest(checkpoint.tree))),
+            *tree.contents(),
+        ]
+
+
+def _tee(on_log: Log | None, kept: bytearray | None) -> Log | None:
+    if kept is None:
+        return on_log
+
+    def both(stream: Literal["stdout", "stderr"], data: bytes) -> None:
+        if stream == "stdout":
+            kept.extend(data)
+        if on_log is not None:
+            on_log(stream, data)
+
+    return both
+
+
+OnSegment = Callable[[int, Segment], None]
