@@ -35,11 +35,34 @@ class ModelConfig(Part, frozen=True, kw_only=True):
     pause_ms: Annotated[float, Meta(ge=0, le=10_000)] = 0.0
 
 
+class JobsConfig(Part, frozen=True, kw_only=True):
+    """What is lent to jobs, at which price.
+
+    Attributes:
+        most: leases in work at once.
+        cpu_milli: thousandths of a core, for all jobs together.
+        disk_bytes: inputs, states and outputs, all jobs together.
+        core_hour_wei, memory_gib_hour_wei: price of an hour of a core, of a GiB.
+        giga_fuel_wei: price of 10^9 units of a WASM module's fuel.
+    """
+
+    most: Count = 4
+    cpu_milli: Annotated[int, Meta(ge=100, le=1_024_000)] = 1_000
+    memory_bytes: Annotated[int, Meta(ge=16 * 1024**2, le=4 * 1024**4)] = 2 * 1024**3
+    disk_bytes: Annotated[int, Meta(ge=1024**2, le=16 * 1024**4)] = 8 * 1024**3
+    processes: Count = 256
+    most_time_s: Annotated[int, Meta(ge=1, le=30 * 86_400)] = 86_400
+    core_hour_wei: Wei = 20_000_000
+    memory_gib_hour_wei: Wei = 3_000_000
+    giga_fuel_wei: Wei = 10_000
+
+
 class Config(Dialer, frozen=True, kw_only=True):
     """One node.
 
     Attributes:
         models: what to serve.
+        jobs: what is lent to jobs; null lends nothing.
         credit_wei: how much of a gateway's debt is borne before its orders are refused. At the default price some
             25,000 answers; lower it for gateways you don't know.
         queue: orders accepted beyond the slots of all models.
@@ -52,6 +75,7 @@ class Config(Dialer, frozen=True, kw_only=True):
     queue: Annotated[int, Meta(ge=0, le=100_000)] = 64
     least_claim_wei: Wei = 1
     grace_s: Seconds = 5.0
+    jobs: JobsConfig | None = None
 
     def check(self) -> None:
         super().check()
@@ -63,4 +87,4 @@ def load_config(path: Path, environment: Mapping[str, str]) -> Config:
     return load(Config, "node", path, environment)
 
 
-__all__ = ["BadConfig", "Config", "ModelConfig", "load_config"]
+__all__ = ["BadConfig", "Config", "JobsConfig", "ModelConfig", "load_config"]

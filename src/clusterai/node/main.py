@@ -28,6 +28,7 @@ from clusterai.market.core import directory as market_directory
 from clusterai.market.core.directory import Directory
 from clusterai.node.adapters.chainlog import ChainLog
 from clusterai.node.adapters.engines import Engines, Load, loader
+from clusterai.node.adapters.lending import Lending
 from clusterai.node.adapters.openings import opened, prepared
 from clusterai.node.adapters.vault import Vault
 from clusterai.node.adapters.watch import (
@@ -38,7 +39,7 @@ from clusterai.node.adapters.watch import (
     link_views,
     now_s,
 )
-from clusterai.node.config import Config
+from clusterai.node.config import Config, JobsConfig
 from clusterai.node.core.leasebook import LeaseBook, Terms
 from clusterai.node.core.leases import (
     Broke,
@@ -53,6 +54,7 @@ from clusterai.node.core.leases import (
     Stop,
 )
 from clusterai.protocol.ids import Address, Role, hex0x
+from clusterai.protocol.leases import leases_domain
 from clusterai.protocol.messages import Finished, Frame, Refused
 from clusterai.protocol.signing import Key, recover
 from clusterai.protocol.statements import channels_domain, network_domain
@@ -112,6 +114,25 @@ class Node:
         self._heard_at_s: float | None = None
         """the time of a replayed event; the clock's else"""
         self.driver = Driver(self.book, self.journal, self._perform, self._clock)
+        self.lending = None if config.jobs is None else self._lend(config.jobs)
+
+    def _lend(self, config: JobsConfig) -> Lending:
+        network = self.network
+        domains = (
+            leases_domain(network.chain_id, network.contracts.leases),
+            network_domain(network.chain_id, network.contracts.registry),
+        )
+        return Lending(
+            config,
+            self.config.data / "jobs",
+            self.owner,
+            domains,
+            network.rules.window_s,
+            self.config.synchronous,
+            self.link.send,
+            self._perform,
+            self._clock,
+        )
 
     def _terms(self, key: Key) -> Terms:
         network, rules = self.network, self.network.rules
@@ -150,6 +171,9 @@ class Node:
         async with ChainClient(self.network) as client:
             outbox = self._outbox = Outbox(client, self._key, self.config.data / "outbox.sqlite", self._hear)
             follower = self._follower = LogFollower(client, self._deliver, self.chainlog.cursor())
+            if self.lending is not None:
+                # Behind the outbox: what a crash left undone is asked for at once.
+                self.lending.driver.start()
             try:
                 async with chores(
                     follower.run(),
@@ -158,10 +182,13 @@ class Node:
                     self.engines.run(),
                     self.driver.tick_forever(),
                     self._watch(),
+                    *([] if self.lending is None else self.lending.chores(self.link)),
                 ):
                     await stop.wait()
                     await self._drain()
             finally:
+                if self.lending is not None:
+                    await self.lending.close()
                 outbox.close()
 
     def close(self) -> None:
@@ -210,7 +237,8 @@ class Node:
         return time.time() if self._heard_at_s is None else self._heard_at_s
 
     def _hear(self, event: Any) -> None:
-        self.driver.handle(event)
+        if self.lending is None or not self.lending.hear(event):
+            self.driver.handle(event)
 
     def _deliver(self, events: Sequence[Event], cursor: Cursor) -> None:
         self.chainlog.append(events, cursor, time.time())

@@ -97,6 +97,7 @@ class Discard(msgspec.Struct, frozen=True):
     """The lease is over: its states and volumes may go."""
 
     lease: Digest
+    spec: Any
 
 
 class Serve(msgspec.Struct, frozen=True):
@@ -215,6 +216,8 @@ class JobBook:
         self._asked: dict[str, float] = {}
         """Submit key → when it may be asked again; infinite while it is under way"""
         self._draining = False
+        self._is_live = False
+        """the chain's past has been read: what is asked of it now is asked of its present"""
         self._effects: list[Any] = []
         self._now_s = 0.0
 
@@ -256,7 +259,9 @@ class JobBook:
                 self._tell(peer)
             case Drain():
                 self._draining = True
-            case Started() | Tick() | Unlinked():
+            case Started():
+                self._is_live = True
+            case Tick() | Unlinked() | Received():
                 pass
             case _:
                 self._chain(event)
@@ -380,7 +385,7 @@ class JobBook:
         if lease.running:
             self._effects.append(Halt(lease_id))
         self._save(Ended(lease_id))
-        self._effects.append(Discard(lease_id))
+        self._effects.append(Discard(lease_id, lease.spec))
         for key in [key for key in self._asked if key.endswith(lease_id.hex())]:
             del self._asked[key]
 
@@ -388,6 +393,8 @@ class JobBook:
 
     def _advance(self, lease: Lease) -> None:
         """Do what its state calls for and hasn't been done."""
+        if not self._is_live:
+            return
         if not lease.opened:
             # A gateway that never opened it gets nothing; after its last moment it can't any more.
             if self.chain_s > lease.terms.start_by_s:
@@ -460,7 +467,7 @@ class JobBook:
 
     def _drop(self, lease: Lease) -> None:
         self._save(Ended(lease.id))
-        self._effects.append(Discard(lease.id))
+        self._effects.append(Discard(lease.id, lease.spec))
 
     # --- showing ---
 

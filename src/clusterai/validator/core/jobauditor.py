@@ -155,6 +155,8 @@ class JobAuditor:
         self._gateways: dict[Address, None] = {}
         self._rounds = 0
         self._weight: int | None = None
+        self._is_live = False
+        """the chain's past has been read: what is asked of it now is asked of its present"""
         self._asked: dict[str, float] = {}
         self._effects: list[Any] = []
         self._now_s = 0.0
@@ -184,11 +186,13 @@ class JobAuditor:
             case Mined(key) | Reverted(key):
                 if key in self._asked:
                     self._asked[key] = now_s + RETRY_S
-            case Started() | Tick() | Received():
+            case Started():
+                self._is_live = True
+            case Tick() | Received():
                 pass
             case _:
                 self._chain(event)
-        if isinstance(event, (Started, Tick, events.Block, Reran, Linked)):
+        if self._is_live and isinstance(event, (Started, Tick, events.Block, Reran, Linked)):
             self._enlist()
             for case in list(self.cases.values()):
                 self._advance(case)
@@ -231,7 +235,8 @@ class JobAuditor:
                 case = self.cases.get(getattr(event, "lease", ZERO_DIGEST))
                 if case is not None:
                     self._follow(case, event)
-                    self._advance(case)
+                    if self._is_live:
+                        self._advance(case)
 
     def _follow(self, case: Case, event: Any) -> None:
         me = self.settings.me

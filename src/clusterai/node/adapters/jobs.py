@@ -1,0 +1,290 @@
+"""The hands of the book of leases: fetches inputs, runs jobs in the sandbox, hands over outputs, shows segments to auditors."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from clusterai.audit.adapters.sealing import seal
+from clusterai.node.config import JobsConfig
+from clusterai.node.core import jobbook
+from clusterai.node.core.jobbook import (
+    Discard,
+    Failed,
+    Halt,
+    JobBook,
+    Perform,
+    Progressed,
+    Serve,
+    ServePart,
+    committed,
+)
+from clusterai.protocol import canonical
+from clusterai.protocol.canonical import Malformed
+from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, hex0x
+from clusterai.protocol.jobs import (
+    MOST_LOG_BYTES,
+    AskContent,
+    ContentMissing,
+    ContentPart,
+    Lends,
+    Logged,
+    NotServed,
+    SealedPart,
+    Segment,
+    SegmentServed,
+)
+from clusterai.protocol.leases import Terms
+from clusterai.protocol.messages import Relay
+from clusterai.sandbox import BlobStore, Damaged, Leash, NoSuchBlob, StoreFull
+from clusterai.sandbox.adapters.front import Sandbox
+from clusterai.work.batch.adapters import trees
+from clusterai.work.batch.adapters.base import host_base
+from clusterai.work.batch.adapters.exchange import Exchange, NotHad, part
+from clusterai.work.batch.adapters.perform import Performer
+from clusterai.work.batch.core.plan import Offer
+from clusterai.work.batch.core.prices import Tariff, total_wei
+from clusterai.work.batch.core.tree import MOST_TREE_BYTES
+from clusterai.work.batch.kind import BATCH
+from clusterai.work.batch.spec import JobSpec
+
+TELL_EVERY_S = 10.0
+"""Between two tellings of what is lent."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("jobs")
+
+
+class Jobs:
+    """One node's jobs. `hear` takes events to the book; `send` a frame to a gateway."""
+
+    def __init__(
+        self,
+        config: JobsConfig,
+        folder: Path,
+        me: Address,
+        hear: Callable[[Any], None],
+        send: Callable[[Address, Any], object],
+    ) -> None:
+        self.store = BlobStore(folder / "content", config.disk_bytes)
+        self.box = Sandbox(self.store, folder / "running")
+        self.performer = Performer(self.store, folder / "done", self.box)
+        self._exchange = Exchange(self.store, folder / "coming")
+        self._config = config
+        self._me = me
+        self._hear = hear
+        self._send = send
+        self._running: dict[Digest, tuple[asyncio.Task[None], Leash]] = {}
+        self._own = host_base().digest()
+
+    # --- what is lent ---
+
+    def offer(self) -> Offer:
+        """What this machine can run, as far as its sandboxes go."""
+        config, runners = self._config, self.box.runners
+        native = "root" in runners
+        checks = [*(("wasm",) if "wasm" in runners else ()), *(("pinned", "unverified") if native else ())]
+        forms = [*(("wasm",) if "wasm" in runners else ()), *(("tar",) if native else ())]
+        if "container" in runners:
+            forms.append("oci")
+        return Offer(
+            provider=hex0x(self._me),
+            tariff=self.tariff,
+            checks=tuple(checks),  # type: ignore[arg-type]
+            bases=(("python", self._own),) if native else (),
+            forms=tuple(forms),
+            cpu_milli=config.cpu_milli,
+            memory_bytes=config.memory_bytes,
+            disk_bytes=config.disk_bytes,
+            processes=config.processes,
+            most_time_s=config.most_time_s,
+        )
+
+    @property
+    def tariff(self) -> Tariff:
+        config = self._config
+        return Tariff(
+            core_hour_wei=config.core_hour_wei,
+            memory_gib_hour_wei=config.memory_gib_hour_wei,
+            giga_fuel_wei=config.giga_fuel_wei,
+        )
+
+    async def tell(self, gateways: Callable[[], Iterable[Address]]) -> None:
+        """Every linked gateway hears again and again what is lent, until cancelled."""
+        while True:
+            for gateway in gateways():
+                self._send(gateway, self.lends())
+            await asyncio.sleep(TELL_EVERY_S)
+
+    def lends(self) -> Lends:
+        running = len(self._running)
+        return Lends(BATCH.name, canonical.encode(self.offer()), running, 0)
+
+    def fits(self, kind: str, spec: Any, terms: Terms, running: int) -> tuple[str, str] | None:
+        """Whether a lease is taken: room, and what it pays."""
+        assert isinstance(spec, JobSpec)
+        offer = self.offer()
+        if running >= self._config.most:
+            return "full", f"{running} jobs run or wait here"
+        if spec.check not in offer.checks:
+            return "spec", f"this provider runs {', '.join(offer.checks) or 'no class of jobs'}"
+        wants = spec.resources
+        if wants.cpu_milli > offer.cpu_milli or wants.memory_bytes > offer.memory_bytes:
+            return "full", "it asks for more than this machine lends"
+        asked = total_wei(self.tariff, spec)
+        if terms.compensation_wei < asked:
+            return "price", f"it pays {terms.compensation_wei}, and this provider asks {asked}"
+        return None
+
+    # --- effects of the book ---
+
+    def perform(self, effect: Perform) -> None:
+        leash = Leash()
+        task = asyncio.get_running_loop().create_task(self._performed(effect, leash))
+        self._running[effect.lease] = (task, leash)
+        task.add_done_callback(lambda _: self._running.pop(effect.lease, None))
+
+    def halt(self, effect: Halt) -> None:
+        if (running := self._running.get(effect.lease)) is not None:
+            running[1].end()
+
+    def discard(self, effect: Discard) -> None:
+        self.performer.forget(effect.spec)
+
+    async def close(self) -> None:
+        """Stop all jobs; they go on from their last checkpoint when the node is started again."""
+        tasks = [task for task, _ in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _performed(self, effect: Perform, leash: Leash) -> None:
+        lease, spec = effect.lease, effect.spec
+        log.info("job_begins", lease=hex0x(lease), name=spec.name, check=spec.check)
+        written = {"stdout": 0, "stderr": 0}
+
+        def on_log(stream: str, data: bytes) -> None:
+            for at in range(0, len(data), MOST_LOG_BYTES):
+                piece = data[at : at + MOST_LOG_BYTES]
+                self._send(effect.gateway, Logged(lease, written[stream], stream == "stderr", piece))
+                written[stream] += len(piece)
+
+        try:
+            await self._inputs(effect.gateway, lease, spec)
+            done = await self.performer.perform(
+                spec,
+                leash=leash,
+                on_log=on_log,
+                on_segment=lambda at, segment: self._hear(Progressed(lease, at, segment.units)),
+            )
+        except (NotHad, StoreFull, NoSuchBlob, Damaged, Malformed) as error:
+            self._hear(Failed(lease, "inputs", str(error)))
+            return
+        log.info("job_ended", lease=hex0x(lease), ended=done.ended, why=done.why, wall_ms=done.wall_ms)
+        if done.is_payable:
+            code = -1 if done.exit_code is None else done.exit_code
+            output = trees.keep(done.output, self.store)
+            self._hear(jobbook.Performed(lease, done.states, done.units, output, code, done.why))
+        else:
+            self._hear(Failed(lease, done.ended.value, done.why))
+
+    async def _inputs(self, gateway: Address, lease: Digest, spec: JobSpec) -> None:
+        """All content that the spec names.
+
+        Raises:
+            NotHad, StoreFull, Malformed.
+        """
+
+        def ask(content: Digest, offset: int) -> object:
+            return self._send(gateway, AskContent(lease, content, offset))
+
+        for root in spec.inputs:
+            await self._exchange.fetch_all([(Digest(root.digest), MOST_TREE_BYTES)], ask)
+            await self._exchange.fetch_all(trees.load(root.digest, self.store).contents(), ask)
+        if spec.image.form in ("wasm", "tar"):
+            await self._exchange.fetch_all([(Digest(spec.image.digest), self._config.disk_bytes)], ask)
+
+    # --- what gateways say ---
+
+    def heard(self, gateway: Address, frame: Any, book: JobBook) -> bool:
+        """Take a frame about content; whether it was one."""
+        match frame:
+            case ContentPart(_, content, offset, total, data):
+                self._exchange.take(Digest(content), offset, total, data)
+            case ContentMissing(_, content):
+                self._exchange.miss(Digest(content))
+            case AskContent(lease, content, offset):
+                held = book.leases.get(Digest(lease))
+                found = None
+                done = held.done if held is not None and held.gateway == gateway else None
+                if done is not None and Digest(content) in self._outputs(Digest(done.output)):
+                    found = part(self.store, Digest(content), offset)
+                reply = (
+                    ContentMissing(lease, content)
+                    if found is None
+                    else ContentPart(lease, content, offset, *found)
+                )
+                self._send(gateway, reply)
+            case _:
+                return False
+        return True
+
+    def _outputs(self, output: Digest) -> set[Digest]:
+        try:
+            return {output, *(digest for digest, _ in trees.load(output, self.store).contents())}
+        except (NoSuchBlob, Damaged, Malformed):
+            return set()
+
+    # --- what auditors ask ---
+
+    def serve(self, effect: Serve, book: JobBook) -> None:
+        """The state before the drawn segment, sealed to the auditor."""
+        ask = effect.ask
+        lease = book.leases[Digest(ask.lease)]
+        assert lease.done is not None, "the book serves what was done"
+        state = Digest(lease.done.states[ask.segment - 1])
+        try:
+            contents = tuple(self._needed(lease.spec, state))
+        except (NoSuchBlob, Damaged, Malformed) as error:
+            log.error("state_lost", lease=hex0x(lease.id), why=str(error))
+            self._relay(effect.gateway, Address(ask.validator), NotServed(ask.lease, "missing"))
+            return
+        start = committed(lease.done).open(0)
+        shown = Segment(lease.raw, start.state, start.proof, state, effect.units, effect.proof, contents)
+        sealed = seal(canonical.encode(shown), ask.seal_to)
+        self._relay(effect.gateway, Address(ask.validator), SegmentServed(ask.lease, ask.segment, sealed))
+        log.info("segment_shown", lease=hex0x(lease.id), segment=ask.segment, to=hex0x(ask.validator))
+
+    def serve_part(self, effect: ServePart, book: JobBook) -> None:
+        ask = effect.ask
+        lease = book.leases[Digest(ask.lease)]
+        assert lease.done is not None, "the book serves what was done"
+        state = Digest(lease.done.states[effect.segment - 1])
+        content = Digest(ask.content)
+        try:
+            named = any(content == digest for digest, _ in self._needed(lease.spec, state))
+        except (NoSuchBlob, Damaged, Malformed):
+            named = False
+        found = part(self.store, content, ask.offset) if named else None
+        if found is None:
+            self._relay(effect.gateway, Address(ask.validator), NotServed(ask.lease, "missing"))
+            return
+        total, data = found
+        answer = SealedPart(ask.lease, ask.content, ask.offset, total, seal(data, ask.seal_to))
+        self._relay(effect.gateway, Address(ask.validator), answer)
+
+    def _needed(self, spec: JobSpec, state: Digest) -> Iterable[tuple[Digest, int]]:
+        """All that somebody needs who has nothing: the state, what it names, the inputs and the image."""
+        found = dict(self.performer.needs(spec, state))
+        for root in spec.inputs:
+            digest = Digest(root.digest)
+            found[digest] = self.store.size(digest)
+            found.update(trees.load(digest, self.store).contents())
+        if spec.image.form in ("wasm", "tar"):
+            image = Digest(spec.image.digest)
+            found[image] = self.store.size(image)
+        return found.items()
+
+    def _relay(self, gateway: Address, to: Address, frame: Any) -> None:
+        self._send(gateway, Relay(ZERO_ADDRESS, to, canonical.encode(frame)))
