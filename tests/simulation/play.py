@@ -18,6 +18,7 @@ from tests.simulation.checkers.charges import ChargesAreVouchers
 from tests.simulation.checkers.justice import JusticeDone
 from tests.simulation.checkers.money import MoneyConserved
 from tests.simulation.checkers.payments import PaymentsInOrder
+from tests.simulation.checkers.payouts import PaidBackOnce
 from tests.simulation.checkers.truth import Truth
 from tests.simulation.world.chain import DEPLOYER, RULES
 from tests.simulation.world.world import Maker, Shape, World
@@ -39,7 +40,15 @@ class Checkers:
         self.truth = Truth()
         self.justice = JusticeDone(world.chain, world.rules, self.truth, providers, world.villains)
         self.answers = AnswersTrue(gateways, world.villains)
-        world.simulation.observers += [self.truth, self.charges, self.bills, self.justice, self.answers]
+        self.payouts = PaidBackOnce(world.chain, frozenset(it.home for it in world.wallets))
+        world.simulation.observers += [
+            self.truth,
+            self.charges,
+            self.bills,
+            self.justice,
+            self.answers,
+            self.payouts,
+        ]
 
 
 def live(world: World) -> None:

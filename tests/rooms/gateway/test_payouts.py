@@ -135,6 +135,21 @@ def test_the_chain_pays_a_withdrawal_once_even_if_the_outbox_was_lost(rich: Worl
     assert rich.meter.book.unpaid == {}
 
 
+def test_a_used_nonce_is_believed_when_it_is_deep_enough(rich: World):
+    """On a chain that reorganises, the block that used it may still be undone, and the transfer with it."""
+    rich.step(signed(wish()))
+    party = msgspec.structs.replace(PARTY, confirmations=2)
+    meter = Meter(party, Directory(), Routing(), Terms())
+    decoder = msgspec.msgpack.Decoder(meter.RECORDS)
+    meter.restore(decoder.decode(record) for record in rich.journal)
+    [submit] = meter.payouts.due(rich.now_s)
+    used = Reverted(submit.key, "ERC3009UsedAuthorization")
+    for block, paid in ((10, False), (11, False), (12, True)):
+        meter.step(events.Block(block, int(rich.now_s)), rich.now_s)
+        assert any(isinstance(it, Save) for it in meter.step(used, rich.now_s)) is paid
+    assert meter.book.unpaid == {}
+
+
 def test_what_the_chain_refuses_stays_owed_and_is_tried_again(rich: World):
     """A hot key without money: the withdrawal says why it waits."""
     rich.step(signed(wish()))

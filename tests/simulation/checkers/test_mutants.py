@@ -6,10 +6,11 @@ import msgspec
 import pytest
 
 from clusterai.gateway.core.bills import Bills
-from clusterai.gateway.core.book import Book, Ended
+from clusterai.gateway.core.book import Book, Ended, Payout
 from clusterai.gateway.core.errands import Call, Errand
 from clusterai.gateway.core.meter import Meter
-from clusterai.ledger.core.calls import Settle
+from clusterai.gateway.core.payouts import PREFIX, Payouts, Withdraw
+from clusterai.ledger.core.calls import Settle, Submit, Transfer
 from clusterai.ledger.core.claims import ClaimBook
 from clusterai.ledger.core.twin.channels import Channels
 from clusterai.ledger.core.twin.court import Court
@@ -37,6 +38,9 @@ SEEDS = range(4)
 @pytest.fixture
 def plant(monkeypatch: pytest.MonkeyPatch) -> Any:
     return monkeypatch.setattr
+
+
+PAYING_BACK = Scenario(kinds=(), shape=Shape(requests=4, busy_s=60, withdrawals=4))
 
 
 def nothing(*_: Any) -> list[Any]:
@@ -238,3 +242,30 @@ def test_a_charge_that_is_never_paid_is_seen(plant: Any) -> None:
     """A provider that doesn't claim: the run doesn't come to its end."""
     plant(ClaimBook, "_claim", nothing)
     breaks("unfinished", Scenario(kinds=(), shape=Shape(requests=4, busy_s=30, settle_s=60)))
+
+
+def test_a_withdrawal_owed_twice_is_seen(plant: Any) -> None:
+    """A gateway that doesn't know a request again."""
+
+    def forgetful(self: Meter, asked: Withdraw) -> None:
+        found = self.payouts.judge(asked.wish, asked.signature, self.chain_time_s(self._now_s))  # pyright: ignore[reportPrivateUsage]
+        if isinstance(found, Payout):
+            self._save(found)  # pyright: ignore[reportPrivateUsage]
+
+    plant(Meter, "_withdraw", forgetful)
+    breaks("a withdrawal is owed once", PAYING_BACK)
+
+
+def test_a_withdrawal_paid_twice_is_seen(plant: Any) -> None:
+    """Transfers that the chain doesn't know again, submitted under ever new names."""
+
+    def due(self: Payouts, now_s: float) -> list[Submit]:
+        unpaid = self._book.unpaid.items()  # pyright: ignore[reportPrivateUsage]
+        return [
+            Submit(f"{PREFIX}{name.hex()}", Transfer(Address(it.to), it.amount_wei)) for name, it in unpaid
+        ]
+
+    plant(Payouts, "due", due)
+    plant(Payouts, "mined", nothing)
+    plant(Meter, "_paid_out", nothing)
+    breaks("a withdrawal is paid once", PAYING_BACK)

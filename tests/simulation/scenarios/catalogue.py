@@ -6,6 +6,7 @@ all-faults       each kind in half of the seeds
 crowd            more of everybody
 died-mid-stream  a provider is killed while it streams
 prices-move      offers change while orders are on their way
+withdrawals      unspent credit is taken back, under all faults
 away-PART        gateway, validators or the chain away for long
 cut-off          a thousand receipts and a very long transcript, and no gateway to open them over
 villain-NAME     one cheat, and what becomes of it
@@ -162,6 +163,18 @@ def paid_as_agreed(world: World, checkers: Checkers) -> None:
     assert len(prices) > 5, f"only {prices} were agreed"
 
 
+def paid_back(world: World, checkers: Checkers) -> None:
+    """Each withdrawal was paid, and the books say so."""
+    gains_nothing(world, checkers)
+    assert len(checkers.payouts.paid) == len(world.wallets) > 0
+    for gateway in world.gateways:
+        meter = gateway.meter
+        assert meter is not None, "healed processes live"
+        withdrawn_wei = sum(it.withdrawn_wei for it in meter.book.accounts.values())
+        mine = [it.paid_wei for it in world.wallets if it.client.gateway is gateway]
+        assert withdrawn_wei == sum(mine), f"{withdrawn_wei} withdrawn, {sum(mine)} paid"
+
+
 def disputed_as_stale(world: World, checkers: Checkers) -> None:
     """It was told so by name, and nobody was charged for what it did."""
     notes = [note.detail for note in world.providers[0].notes if note.what == "disputed"]
@@ -237,6 +250,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "stale-epochs": Scenario(kinds=(), script=stale_epochs, verdict=disputed_as_stale),
     "prices-move": Scenario(share=0.3, script=prices_move, verdict=paid_as_agreed),
+    "withdrawals": Scenario(shape=Shape(withdrawals=4), verdict=paid_back),
     "away-gateway": Scenario(kinds=MILD, share=0.2, script=partial(away, "gateway", 120)),
     "away-validators": Scenario(kinds=MILD, share=0.2, script=partial(away, "validators", 150)),
     "away-chain": Scenario(kinds=MILD, share=0.2, script=partial(away, "chain", 50)),

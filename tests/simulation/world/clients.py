@@ -75,7 +75,7 @@ class Client:
 
     def want(self, generation: Generation, in_s: float) -> None:
         """One request more, so many seconds from now."""
-        request = Request(len(self.requests), generation, streamed=False, walks_us=0)
+        request = Request(len(self.requests), (generation,), streamed=False, walks_us=0)
         self.requests.append(request)
         self.world.simulation.timeline.after(1 + int(in_s * SECOND_US), self._ask, request)
 

@@ -23,6 +23,7 @@ from tests.simulation.world.gateways import NETWORK, Gateway
 from tests.simulation.world.parties import Party
 from tests.simulation.world.providers import Provider
 from tests.simulation.world.validators import Validator
+from tests.simulation.world.wallets import Wallet
 
 STAKE_WEI = 1_000 * WEI_PER_TOKEN
 PURSE_WEI = 10_000 * WEI_PER_TOKEN
@@ -40,6 +41,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         requests: of each client, spread over `busy_s`.
         settle_s: from the end of the faults until everything must be over; more than two audit windows.
+        withdrawals: of each client's account.
     """
 
     gateways: int = 1
@@ -50,6 +52,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     busy_s: int = 240
     settle_s: int = 1_800
     block_s: int = 2
+    withdrawals: int = 0
 
 
 class World:
@@ -96,6 +99,9 @@ class World:
             Client(self, f"client-{n}", self.gateways[n % len(self.gateways)])
             for n in range(self.shape.clients)
         ]
+        self.wallets = [
+            Wallet(self, client, n) for client in self.clients for n in range(self.shape.withdrawals)
+        ]
 
     def _make(self, role: str, count: int, honest: Maker) -> list[Any]:
         made: list[Any] = []
@@ -141,6 +147,7 @@ class World:
             for request in client.requests
             if request.state not in ("done", "abandoned")
         ]
+        left += [f"withdrawal {it.home.hex()} isn't paid" for it in self.wallets if not it.paid_wei]
         return left or self.unpaid()
 
     def unpaid(self) -> list[str]:

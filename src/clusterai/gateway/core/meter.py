@@ -127,7 +127,9 @@ class Meter:
         self._vouchers = me.vouchers.separator()
         self.book = Book(me.owner, lambda config: config.channel_id(me.vouchers), me.window_s, me.till)
         token = Domain("ClusterAI", "1", me.network.chain_id, me.token)
-        self.payouts = Payouts(self.book, me.hot, me.network, token, me.sign, me.recover, terms)
+        self.payouts = Payouts(
+            self.book, me.hot, me.network, token, me.sign, me.recover, terms, me.confirmations
+        )
         self.bills = Bills(self.book, terms.bear_wei)
         self.errands: dict[int, Errand] = {}
         self.orders: dict[Digest, Open] = {}
@@ -182,7 +184,7 @@ class Meter:
             case Mined(key, transaction) if key.startswith(payouts.PREFIX):
                 self._paid_out(self.payouts.mined(key, transaction))
             case Reverted(key, reason) if key.startswith(payouts.PREFIX):
-                self._paid_out(self.payouts.reverted(key, reason, now_s))
+                self._paid_out(self.payouts.reverted(key, reason, now_s, self.directory.block))
             case Mined(key):
                 self._mined(key)
             case Reverted(key):

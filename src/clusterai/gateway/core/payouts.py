@@ -2,7 +2,8 @@
 
     Withdraw(wish, signature) ──judge──> Save(Payout): the credit is gone ──> Submit(transfer_once) ──Mined──> Save(PaidOut)
                                   │ no: why                                        │ Reverted: again in 10 s
-                                                                                   └─ its nonce was used: it was paid
+                                                                                   └─ its nonce was used, so deep that
+                                                                                      it stays so: it was paid
 
 The transfer's nonce is the withdrawal's own name, so the chain itself refuses to pay it a second time, even if everything
 here but the journal is lost and it is submitted anew. Who may have what:
@@ -62,6 +63,7 @@ class Payouts:
         sign: Callable[[Digest], bytes],
         recover: Callable[[Digest, bytes], Address | None],
         terms: Terms,
+        confirmations: int = 0,
     ) -> None:
         self._book = book
         self._hot = hot
@@ -70,8 +72,11 @@ class Payouts:
         self._sign = sign
         self._recover = recover
         self._terms = terms
+        self._confirmations = confirmations
         self._pending: dict[Digest, float] = {}
         """given to the chain, or to be tried again after that time"""
+        self._used: dict[Digest, int] = {}
+        """at which block its nonce was found used"""
         self.trouble: dict[Digest, str] = {}
         """why the chain didn't take it the last time"""
 
@@ -136,18 +141,25 @@ class Payouts:
         """The record of a payout that the chain carried out; None where it is known."""
         return self._paid(_name(key), transaction)
 
-    def reverted(self, key: str, reason: str, now_s: float) -> PaidOut | None:
-        """The same, if the chain refused because it had carried it out before; else it is tried again."""
+    def reverted(self, key: str, reason: str, now_s: float, head: int) -> PaidOut | None:
+        """The same, if the chain refused because it had carried it out before; else it is tried again.
+
+        Args:
+            head: the newest block that was read.
+        """
         name = _name(key)
-        if reason == PAID_ALREADY:
-            return self._paid(name, None)
         self._pending[name] = now_s + RETRY_S
         self.trouble[name] = reason
-        return None
+        if reason != PAID_ALREADY:
+            self._used.pop(name, None)
+            return None
+        # The block that used it may still be undone, and the transfer with it.
+        since = self._used.setdefault(name, head)
+        return self._paid(name, None) if head >= since + self._confirmations else None
 
     def _paid(self, name: Digest, transaction: Digest | None) -> PaidOut | None:
-        self._pending.pop(name, None)
-        self.trouble.pop(name, None)
+        for kept in (self._pending, self._used, self.trouble):
+            kept.pop(name, None)
         return PaidOut(name, transaction) if name in self._book.unpaid else None
 
 
