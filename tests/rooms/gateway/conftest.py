@@ -114,7 +114,7 @@ class World:
         """Money is conserved, and vouchers are exactly what was charged."""
         book = self.meter.book
         for account in book.accounts.values():
-            spent_wei = account.held_wei + account.charged_wei + account.withdrawn_wei
+            spent_wei = account.held_wei + account.charged_wei + account.withdrawn_wei + account.tabbed_wei
             assert account.credit_wei + spent_wei == account.funded_wei
             assert account.credit_wei >= 0
             assert account.held_wei >= 0

@@ -2,11 +2,13 @@
 
 import pytest
 
-from clusterai.gateway.core.jobdesk import Job
+from clusterai.gateway.core.jobdesk import Cancel, Job
+from clusterai.protocol import canonical
+from clusterai.protocol.ids import ZERO_DIGEST
 from clusterai.protocol.leases import CloseReason
 from clusterai.work.batch.core.request import Wishes
 from clusterai.work.batch.spec import Image, JobArray, JobSpec, Resources
-from tests.simulation.leases.world import SEGMENTS, World, honest, key, skipper
+from tests.simulation.leases.world import CREDIT, SEGMENTS, World, honest, key, skipper
 
 SPEC = JobSpec(
     name="sums",
@@ -16,7 +18,6 @@ SPEC = JobSpec(
     fuel=SEGMENTS,
     resources=Resources(time_s=60),
 )
-CREDIT = 1_000_000
 
 
 def job(world: World) -> Job:
@@ -39,7 +40,7 @@ def test_a_job_is_done_and_charged() -> None:
     assert slot.here
     assert spent(world) > 0
     assert world.credit == CREDIT - spent(world)
-    assert not world.held
+    assert not world.till.tabs.open
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -76,14 +77,47 @@ def test_what_nobody_can_take_is_refused_with_the_plan() -> None:
     world.submit(JobArray(SPEC), Wishes(replicas=3))
     world.settle(3)
     assert world.answers[-1] == (None, "not-placed")
-    assert not world.held
+    assert not world.till.tabs.open
 
 
 def test_too_little_credit_is_refused() -> None:
     """Nothing is opened on chain for an account that can't pay."""
     world = World(7, {"ann": honest}, desk=True)
-    world.credit = 0
+    world.till.account(ZERO_DIGEST).funded_wei = 0
     world.submit(JobArray(SPEC))
     world.settle(5)
     assert world.answers[-1] == (None, "insufficient_credit")
     assert not world.charged
+
+
+@pytest.mark.parametrize("seconds", [5, 20, 60, 120])
+def test_a_snapshot_is_the_whole_desk(seconds: int) -> None:
+    """Compacted at any moment, the journal restores to the same jobs, and the work goes on to its end."""
+    world = World(8, {"ann": skipper, "bob": honest}, desk=True, serves=lambda name: name != "ann")
+    world.submit(JobArray(SPEC), Wishes(retries=1))
+    world.settle(seconds)
+    assert world.desk is not None
+    world.desk.journal = [canonical.encode(record) for record in world.desk.machine.snapshot()]
+    world.desk.restart()
+    world.settle()
+    (slot,) = job(world).slots
+    assert slot.closed is not None
+    assert CloseReason(slot.closed.reason) is CloseReason.COMPLETED
+    assert world.credit == CREDIT - spent(world)
+    assert not world.till.tabs.open
+
+
+def test_a_cancelled_job_costs_what_it_took() -> None:
+    """Cancelled while it runs: the chain says what that costs, the rest is credit again, and nothing is tried anew."""
+    world = World(9, {"ann": honest}, desk=True)
+    world.submit(JobArray(SPEC), Wishes(retries=3))
+    world.settle(4)
+    assert world.desk is not None
+    world.desk.hear(Cancel(job(world).id))
+    world.settle()
+    (slot,) = job(world).slots
+    assert slot.over == "cancelled" or (
+        slot.closed is not None and slot.closed.reason == CloseReason.COMPLETED
+    )
+    assert world.credit == CREDIT - spent(world)
+    assert not world.till.tabs.open

@@ -13,7 +13,9 @@ import msgspec
 
 from clusterai.audit.core.segments import Opening, is_opened
 from clusterai.gateway.core import jobdesk
+from clusterai.gateway.core.book import Book
 from clusterai.gateway.core.jobdesk import DeskTerms, JobDesk
+from clusterai.gateway.core.tabs import ChargeTab, CloseTab, OpenTab, TabCharged
 from clusterai.ledger.artifacts import load
 from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.calls import Mined, Reverted, Submit
@@ -45,6 +47,7 @@ PROVIDER, GATEWAY, VALIDATOR = 1, 2, 4
 STAKE = 100_000
 FUNDS = 10_000_000
 SEGMENTS = 4
+CREDIT = 1_000_000
 UNITS = 7
 MOST = 2**256 - 1
 
@@ -162,8 +165,9 @@ class World:
         self.slashed: list[Address] = []
         self._refused: set[Digest] = set()
         self.gateway = key("gate")
-        self.credit = 1_000_000
-        self.held: dict[Digest, int] = {}
+        self.till = Book(self.gateway.address, lambda config: ZERO_DIGEST, RULES.window_s)
+        """where the accounts' money is; its journal never fails here"""
+        self.till.account(ZERO_DIGEST).funded_wei = CREDIT
         self.charged: dict[tuple[Digest, Digest], int] = {}
         self.answers: list[tuple[Digest | None, str]] = []
         self.ended: set[Digest] = set()
@@ -302,18 +306,14 @@ class World:
                 self._serve(process, ask, units, proof)
             case Rerun():
                 self._later.append((process, self._rerun(process, effect)))
-            case jobdesk.Reserve(job, _, amount):
-                held = self.credit >= amount if job not in self.held else True
-                if job not in self.held and held:
-                    self.held[job] = amount
-                    self.credit -= amount
-                self._later.append((process, jobdesk.Reserved(job, held)))
-            case jobdesk.Charge(job, lease, cost, _):
-                if lease == ZERO_DIGEST:
-                    spent = sum(it for (of, _), it in self.charged.items() if of == job)
-                    self.credit += self.held.pop(job, spent) - spent
-                else:
-                    self.charged[job, lease] = cost
+            case OpenTab() | ChargeTab() | CloseTab():
+                record, answer = self.till.tabs.asked(effect, self.till)
+                if record is not None:
+                    self.till.apply(record)
+                if isinstance(record, TabCharged):
+                    self.charged[Digest(record.tab), Digest(record.item)] = record.cost_wei
+                if answer is not None:
+                    self._later.append((process, answer))
             case jobdesk.Fetch(lease):
                 self._later.append((process, jobdesk.Fetched(lease, "")))
             case jobdesk.Answer(_, job, refusal):
@@ -441,6 +441,11 @@ class World:
 
     def reason(self, lease: Digest) -> CloseReason:
         return CloseReason(self.closed[lease].reason)
+
+    @property
+    def credit(self) -> int:
+        """What the account that asks for jobs may still spend."""
+        return self.till.credit_wei(ZERO_DIGEST)
 
     def balance(self, who: Address) -> int:
         return self.chain.token.balance(who)

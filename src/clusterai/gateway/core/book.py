@@ -2,7 +2,7 @@
 
 Everything here changes through records alone, by `Book.apply`, live and after a crash alike. Always true:
 
-    sum over accounts of credit + held + charged + withdrawn  ==  sum funded
+    sum over accounts of credit + held + tabbed + charged + withdrawn  ==  sum funded
     sum of charges                                ==  sum over channels of vouchered
     sum over accounts of charged                  ==  sum of charges - sum of refunds - waiting - borne
 
@@ -23,6 +23,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from clusterai.gateway.core.tabs import TabCharged, TabClosed, TabOpened, TabRecord, Tabs, TabState
 from clusterai.ledger.core import events
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.statements import (
@@ -170,6 +171,7 @@ class AccountState(_Record, frozen=True):
     charged_wei: Wei
     refunded_wei: Wei
     withdrawn_wei: Wei = 0
+    tabbed_wei: Wei = 0
 
 
 class ChannelState(_Record, frozen=True):
@@ -228,6 +230,7 @@ Record = (
     | ChannelState
     | ChargeState
     | BorneState
+    | TabRecord
 )
 
 
@@ -251,13 +254,15 @@ class Account(msgspec.Struct):
     charged_wei: int = 0
     refunded_wei: int = 0
     withdrawn_wei: int = 0
+    tabbed_wei: int = 0
+    """set aside for open tabs, and spent by closed ones"""
     held_wei: int = 0
     """worst cost of the orders that run now, which a crash ends uncharged, and the charges that wait"""
 
     @property
     def credit_wei(self) -> int:
         """What may still be spent."""
-        return self.funded_wei - self.charged_wei - self.withdrawn_wei - self.held_wei
+        return self.funded_wei - self.charged_wei - self.withdrawn_wei - self.tabbed_wei - self.held_wei
 
 
 class Channel(msgspec.Struct):
@@ -339,6 +344,7 @@ class Book:
         """those among `paid` that the gateway bears"""
         self.borne_wei = 0
         """all that the gateway took upon itself; what convictions gave back of it went to its channels"""
+        self.tabs = Tabs()
         self.block = -1
         self.timestamp_s = 0
         self.approved = False
@@ -391,7 +397,11 @@ class Book:
                 return self._forfeit(channel, channel.claimed_wei)
             case AccountState():
                 self.accounts[Digest(record.account)] = Account(
-                    record.funded_wei, record.charged_wei, record.refunded_wei, record.withdrawn_wei
+                    record.funded_wei,
+                    record.charged_wei,
+                    record.refunded_wei,
+                    record.withdrawn_wei,
+                    record.tabbed_wei,
                 )
             case ChannelState():
                 self._restore(record)
@@ -405,14 +415,19 @@ class Book:
                     self.borne.add(order)
             case BorneState(borne_wei):
                 self.borne_wei = borne_wei
+            case TabOpened() | TabCharged() | TabClosed() | TabState():
+                self.tabs.apply(record, self)
         return []
 
     def snapshot(self) -> list[Record]:
         """The fewest records that `apply` to this book."""
         records: list[Record] = [
-            AccountState(account, it.funded_wei, it.charged_wei, it.refunded_wei, it.withdrawn_wei)
+            AccountState(
+                account, it.funded_wei, it.charged_wei, it.refunded_wei, it.withdrawn_wei, it.tabbed_wei
+            )
             for account, it in self.accounts.items()
         ]
+        records.extend(self.tabs.snapshot())
         records.extend(DepositedState(*key, amount_wei) for key, amount_wei in self.deposited.items())
         records.extend(
             PayoutState(it, name not in self.unpaid, self.paid_by.get(name))

@@ -1,6 +1,6 @@
 """The gateway's desk for jobs: leases in its own name, on an account's credit, until each task has a result or a reason.
 
-    Submitted ─> Reserve credit ─> Placed ─> OpenLease ─> StartLease … accepted ─> Done ─> committed ─> Fetch ─> closed ─> Charged
+    Ask ─> OpenTab: credit ─> Placed ─> OpenLease ─> StartLease … accepted ─> Done ─> committed ─> Fetch ─> closed ─> Charged
         │            └ refused: the job is closed                  └ LeaseRefused: CancelLease, another provider
         └ nobody can take it now: waiting (retry_until_placed) or refused before anything began
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from clusterai.gateway.core.tabs import ChargeTab, CloseTab, ItemPaid, OpenTab, TabIs
 from clusterai.ledger.core import events
 from clusterai.ledger.core.calls import Approve, Mined, Reverted, Submit
 from clusterai.ledger.core.lease_calls import CancelLease, CloseLease, OpenLease
@@ -80,13 +81,6 @@ class Cancel(msgspec.Struct, frozen=True):
     job: Digest
 
 
-class Reserved(msgspec.Struct, frozen=True):
-    """The account's credit is held, or (`ok` false) doesn't suffice."""
-
-    job: Digest
-    ok: bool
-
-
 class Fetched(msgspec.Struct, frozen=True):
     """The output of a lease lies here, whole and checked; `why` if it can't be had."""
 
@@ -104,23 +98,6 @@ class Answer(msgspec.Struct, frozen=True):
     job: Digest | None
     refusal: str
     plan: Plan | None
-
-
-class Reserve(msgspec.Struct, frozen=True):
-    """Hold credit for a job; asked again after a crash under the same name."""
-
-    job: Digest
-    account: Digest
-    amount_wei: int
-
-
-class Charge(msgspec.Struct, frozen=True):
-    """Take what a lease has cost out of the job's hold, and release what was held for it. Once per lease."""
-
-    job: Digest
-    lease: Digest
-    cost_wei: int
-    held_wei: int
 
 
 class Fetch(msgspec.Struct, frozen=True):
@@ -195,6 +172,12 @@ class Closed(msgspec.Struct, frozen=True, tag=True):
     refunded_wei: int
 
 
+class Paid(msgspec.Struct, frozen=True, tag=True):
+    """The account's tab bears what a lease cost."""
+
+    lease: bytes
+
+
 class Cancelled(msgspec.Struct, frozen=True, tag=True):
     job: bytes
 
@@ -207,7 +190,7 @@ class GaveUp(msgspec.Struct, frozen=True, tag=True):
     why: str
 
 
-DeskRecord = Accepted | Held | Placed | Came | Here | Closed | Cancelled | GaveUp
+DeskRecord = Accepted | Held | Placed | Came | Here | Closed | Paid | Cancelled | GaveUp
 
 
 # --- state ---
@@ -261,6 +244,7 @@ class Job(msgspec.Struct):
     reserved: bool = False
     cancelled: bool = False
     ended: bool = False
+    history: list[DeskRecord] = msgspec.field(default_factory=list)
 
 
 class JobDesk:
@@ -282,7 +266,11 @@ class JobDesk:
         self._linked: dict[Address, None] = {}
         self._asked: dict[str, float] = {}
         self._approved = False
+        self._is_live = False
+        """the chain's past has been read: what is asked of it now is asked of its present"""
         self._pending: dict[Digest, str] = {}
+        self._unpaid: dict[Digest, ChargeTab] = {}
+        """leases that were closed, and whose cost no tab has taken yet"""
         self._effects: list[Any] = []
         self._now_s = 0.0
 
@@ -293,22 +281,8 @@ class JobDesk:
             self._apply(record)
 
     def snapshot(self) -> list[msgspec.Struct]:
-        found: list[msgspec.Struct] = []
-        for job in self.jobs.values():
-            found.append(Accepted(job.id, job.account, job.raw, job.wishes, job.at_s, job.held_wei))
-            if job.reserved:
-                found.append(Held(job.id))
-            for number, slot in enumerate(job.slots):
-                if slot.terms is not None and slot.lease is not None:
-                    found.append(Placed(job.id, number, slot.terms))
-                    found += [it for it in (slot.came, slot.closed) if it is not None]
-                    if slot.here:
-                        found.append(Here(slot.lease))
-                if slot.over is not None:
-                    found.append(GaveUp(job.id, number, slot.over))
-            if job.cancelled:
-                found.append(Cancelled(job.id))
-        return found
+        """All records of all jobs: a job has a few dozen, and each attempt's matters to the next."""
+        return [record for job in self.jobs.values() for record in job.history]
 
     def step(self, event: Any, now_s: float) -> list[Any]:
         self._effects = []
@@ -318,8 +292,11 @@ class JobDesk:
                 self._submitted(event)
             case Cancel(job_id):
                 self._cancel(job_id)
-            case Reserved(job_id, ok):
+            case TabIs(job_id, ok):
                 self._reserved(job_id, ok)
+            case ItemPaid(_, lease):
+                if lease in self._unpaid:
+                    self._save(Paid(lease))
             case Fetched(lease, why):
                 self._fetched(lease, why)
             case Received(sender, frame):
@@ -331,13 +308,20 @@ class JobDesk:
                 self.offers.pop(peer, None)
             case Mined(key) | Reverted(key):
                 self._answered(event, key)
-            case Started() | Tick():
+            case Started():
+                self._is_live = True
+            case Tick():
                 pass
             case _:
                 self._told(event)
-        if not isinstance(event, (Received, Linked, Unlinked)) or isinstance(
-            event.frame if isinstance(event, Received) else None, (Done, Broken, LeaseRefused, Lends)
+        if self._is_live and (
+            not isinstance(event, (Received, Linked, Unlinked))
+            or isinstance(
+                event.frame if isinstance(event, Received) else None, (Done, Broken, LeaseRefused, Lends)
+            )
         ):
+            for lease, charge in self._unpaid.items():
+                self._ask(f"charge:{lease.hex()}", charge)
             for job in list(self.jobs.values()):
                 if not job.ended:
                     self._advance(job)
@@ -349,6 +333,14 @@ class JobDesk:
         self._effects.append(Save(record))
 
     def _apply(self, record: DeskRecord) -> None:
+        self._change(record)
+        if isinstance(record, Accepted | Held | Placed | Cancelled | GaveUp):
+            job = self.jobs[Digest(record.job)]
+        else:
+            job = self._by_lease[Digest(record.lease)][0]
+        job.history.append(record)
+
+    def _change(self, record: DeskRecord) -> None:
         match record:
             case Accepted(job_id, account, raw, wishes, at_s, held):
                 array = decode_array(raw)
@@ -385,6 +377,13 @@ class JobDesk:
                     slot.failures += 1
                 if slot.terms is not None and reason != CloseReason.COMPLETED:
                     slot.refused_by.append(Address(slot.terms.provider))
+                whole = (
+                    slot.terms.compensation_wei + slot.terms.audit_fee_wei if slot.terms is not None else 0
+                )
+                job = self._by_lease[Digest(lease)][0]
+                self._unpaid[Digest(lease)] = ChargeTab(job.id, Digest(lease), whole - record.refunded_wei)
+            case Paid(lease):
+                self._unpaid.pop(Digest(lease), None)
             case Cancelled(job_id):
                 self.jobs[Digest(job_id)].cancelled = True
             case GaveUp(job_id, number, why):
@@ -441,7 +440,7 @@ class JobDesk:
             return
         self._save(Accepted(job_id, asked.account, asked.array, asked.wishes, int(self._now_s), held))
         self._pending[job_id] = asked.name
-        self._effects.append(Reserve(job_id, asked.account, held))
+        self._effects.append(OpenTab(job_id, asked.account, held))
 
     def _dearest(self, array: JobArray, wishes: Wishes, found: Plan) -> int | None:
         """What is held: each lease may end up with the dearest that could take it, within the requester's own bound."""
@@ -477,7 +476,7 @@ class JobDesk:
     def _advance(self, job: Job) -> None:
         if not job.reserved:
             if not job.cancelled:
-                self._ask(f"reserve:{job.id.hex()}", Reserve(job.id, job.account, job.held_wei))
+                self._ask(f"tab:{job.id.hex()}", OpenTab(job.id, job.account, job.held_wei))
             return
         free: list[int] = []
         for number, slot in enumerate(job.slots):
@@ -612,11 +611,10 @@ class JobDesk:
             )
             for slot in job.slots
         )
-        if over and not job.ended:
+        if over and not job.ended and not any(it.tab == job.id for it in self._unpaid.values()):
             job.ended = True
             self._effects.append(Note(job.id, "end"))
-            # What was held beyond what its leases needed.
-            self._effects.append(Charge(job.id, ZERO_DIGEST, 0, 0))
+            self._effects.append(CloseTab(job.id))
 
     # --- what providers say ---
 
@@ -712,8 +710,7 @@ class JobDesk:
         if slot.closed is not None or slot.terms is None or slot.lease is None:
             return
         self._save(Closed(slot.lease, reason, paid, refunded))
-        whole = slot.terms.compensation_wei + slot.terms.audit_fee_wei
-        self._effects.append(Charge(job.id, slot.lease, whole - refunded, whole))
+        self._effects.append(self._unpaid[slot.lease])
         for key in [key for key in self._asked if key.endswith(slot.lease.hex())]:
             del self._asked[key]
 

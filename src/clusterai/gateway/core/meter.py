@@ -37,6 +37,7 @@ from clusterai.gateway.core.errands import (
     Terms,
 )
 from clusterai.gateway.core.payouts import Payouts, Withdraw
+from clusterai.gateway.core.tabs import ChargeTab, CloseTab, OpenTab
 from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.calls import Mined, Reverted, Submit
 from clusterai.market.core.directory import Directory
@@ -175,6 +176,8 @@ class Meter:
                     self._save(book.Pledged(account, channel_id, total_wei))
             case Withdraw():
                 self._withdraw(event)
+            case OpenTab() | ChargeTab() | CloseTab():
+                self._tab(event)
             case Tick():
                 self._tick()
             case Linked(peer):
@@ -205,6 +208,13 @@ class Meter:
         return self._head_s + max(0.0, now_s - self._head_at_s)
 
     # --- from the front desk ---
+
+    def _tab(self, event: OpenTab | ChargeTab | CloseTab) -> None:
+        record, answer = self.book.tabs.asked(event, self.book)
+        if record is not None:
+            self._save(record)
+        if answer is not None:
+            self._effects.append(answer)
 
     def _ask(self, ask: Ask) -> None:
         call = self.bills.join(ask)
