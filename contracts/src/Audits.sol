@@ -194,6 +194,7 @@ contract Audits is IAudits, IAccusations, Ownable {
         }
         beacon.tick();
         round = uint32(beacon.rounds());
+        // slither-disable-next-line reentrancy-no-eth
         audit.state = _ENTERED;
         audit.round = round;
         audit.ratePpm = rateOf(provider, compensation);

@@ -226,6 +226,7 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
         require(windowS_ >= 4 * uint256(epochS_), ParameterOutOfRange("windowS", windowS_));
         require(channels_.windowS() == windowS_, ParameterOutOfRange("channels.windowS", channels_.windowS()));
         require(channels_.court() == address(this), ParameterOutOfRange("channels.court", 0));
+        require(leases_ != address(0), ParameterOutOfRange("leases", 0));
         // Stake taken out after a crime must still be there when the verdict comes.
         require(
             registry_.unbondDelayS() > windowS_, ParameterOutOfRange("unbondDelayS", registry_.unbondDelayS())

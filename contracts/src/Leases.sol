@@ -220,7 +220,6 @@ contract Leases is ILeases, EIP712 {
         address provider = lease.provider;
         if (lease.expected != 0 && output != lease.expected) {
             emit LeaseCommitted(id, root, segments, output, units, amount, 0);
-            audits.missed(provider);
             return _close(id, _OUTPUT_DIFFERS, 0);
         }
         lease.state = _COMMITTED;
@@ -258,7 +257,6 @@ contract Leases is ILeases, EIP712 {
         }
         if (state == _ACCEPTED) {
             require(block.timestamp > lease.deadline, TooEarly(lease.deadline));
-            audits.missed(provider);
             return _close(id, _DEADLINE_MISSED, 0);
         }
         uint256 end = uint256(lease.committedAt) + windowS;
@@ -319,15 +317,14 @@ contract Leases is ILeases, EIP712 {
     function _close(bytes32 id, uint8 reason, uint128 paid) internal {
         Lease memory lease = _leases[id];
         _leases[id].state = _CLOSED;
+        if (lease.state == _COMMITTED) --committed[lease.provider];
+        uint128 kept = reason == _COMPLETED ? _vesting(id, lease, paid) : 0;
         address first = address(0);
         address second = address(0);
-        if (lease.state == _COMMITTED) {
-            --committed[lease.provider];
-            (first, second) = audits.finish(id, reason == _COMPLETED);
-        }
+        if (lease.state == _COMMITTED) (first, second) = audits.finish(id, reason == _COMPLETED);
+        if (reason == _OUTPUT_DIFFERS || reason == _DEADLINE_MISSED) audits.missed(lease.provider);
         uint128 fee = first == address(0) ? 0 : lease.auditFee;
         uint128 refunded = lease.compensation + lease.auditFee - paid - fee;
-        uint128 kept = reason == _COMPLETED ? _vesting(id, lease, paid) : 0;
         emit LeaseClosed(id, reason, paid, refunded);
         if (fee != 0) {
             uint128 half = second == address(0) ? 0 : fee / 2;

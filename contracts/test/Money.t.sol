@@ -57,7 +57,7 @@ contract Handler {
             IERC20(address(token)),
             IRegistry(address(registry)),
             IChannels(address(channels)),
-            address(0),
+            address(1),
             EPOCH_S,
             WINDOW_S,
             Court.Parameters(500_000, 5_000, 10, 1_000),

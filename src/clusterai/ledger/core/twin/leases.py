@@ -141,7 +141,6 @@ class Leases:
         require(0 < segments <= lease.segments, "SegmentsOutOfRange")
         if lease.expected not in (ZERO_DIGEST, output):
             tx.emit(LeaseCommitted(lease_id, root, segments, output, units, amount, 0))
-            self.audits.missed(lease.provider)
             return self._close(tx, lease_id, CloseReason.OUTPUT_DIFFERS, 0)
         made = _replace(
             lease, state=COMMITTED, committed_s=tx.now_s, root=root, segments=segments, amount=amount
@@ -169,7 +168,6 @@ class Leases:
             return self._close(tx, lease_id, CloseReason.NOT_ACCEPTED, 0)
         if lease.state == ACCEPTED:
             require(tx.now_s > lease.deadline_s, "TooEarly")
-            self.audits.missed(lease.provider)
             return self._close(tx, lease_id, CloseReason.DEADLINE_MISSED, 0)
         require(tx.now_s > lease.committed_s + self._window_s, "TooEarly")
         require(self.audits.is_payable(lease_id, tx.now_s), "AuditPending")
@@ -217,10 +215,13 @@ class Leases:
         earners: list[Address] = []
         if lease.state == COMMITTED:
             self._store.put(("leases_committed", lease.provider), self.committed(lease.provider) - 1)
+        kept = self._vesting(tx, lease_id, lease, paid) if reason == CloseReason.COMPLETED else 0
+        if lease.state == COMMITTED:
             earners = self.audits.finish(tx, lease_id, reason == CloseReason.COMPLETED)
+        if reason in (CloseReason.OUTPUT_DIFFERS, CloseReason.DEADLINE_MISSED):
+            self.audits.missed(lease.provider)
         fee = lease.audit_fee if earners else 0
         refunded = lease.compensation + lease.audit_fee - paid - fee
-        kept = self._vesting(tx, lease_id, lease, paid) if reason == CloseReason.COMPLETED else 0
         tx.emit(LeaseClosed(lease_id, int(reason), paid, refunded))
         if fee:
             half = fee // 2 if len(earners) == 2 else 0
