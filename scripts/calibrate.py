@@ -6,8 +6,10 @@ fraud that pays. All are judged by the reference setting (f32, one thread).
 
     python scripts/calibrate.py smollm2-135m --tokens 100000 --out src/clusterai/models/cards/smollm2-135m.json
 
-An honest share is an upper bound: of all settings the worst, plus 3 tokens (95 % for none seen). A fraud share is that of
-the kind of sampling in which the fraud shows least.
+An honest share is an upper bound: of all settings the worst, plus 3 tokens (95 % for none seen) and 3 standard deviations. Where counting ends, the
+tail is drawn out: errors of arithmetic are sums of many small ones, so their tails fall ever faster; we let it fall half as
+fast as between the last two edges that were counted, and never below `LEAST_PPB`. A fraud share is that of the kind of sampling
+in which the fraud shows least. Of edits, half are tokens put in at random, half are spread evenly over all gaps.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from random import Random
 
 import msgspec
 import numpy as np
@@ -29,10 +32,16 @@ from clusterai.models.core.card import write_card
 from clusterai.work.inference import Generation, Sampling
 from clusterai.work.inference.adapters.openvino_engine import OpenVinoEngine
 from clusterai.work.inference.check import judge_answer
-from clusterai.work.inference.core.judge import weights_milli
+from clusterai.work.inference.core.weight import weights
 from clusterai.work.inference.engine import TokenEvent
 
-EDGES_E4 = (0, 200, 1_000, 3_000, 6_000, 10_000, 20_000)
+EDGES_E4 = (0, 200, 1_000, 3_000, 6_000, 10_000, 20_000, 40_000)
+
+COUNTED = 10
+"""Tokens beyond an edge from which on its share is taken as counted."""
+
+LEAST_PPB = 50
+"""Least share that is ever called honest: so one odd token never convicts anybody, whatever made it (a flipped bit, say)."""
 
 SAMPLINGS = (
     Sampling(),
@@ -53,11 +62,12 @@ TOPICS = (
     "Summarize the history of Rome in ten sentences.",
 )
 
-HONEST = {
-    "f32, one thread": {},
-    "f32, two threads": {"threads": 2},
-    "bf16": {"precision": "bf16"},
+HONEST: dict[str, tuple[dict[str, int | str], float]] = {
+    "f32, one thread": ({}, 0.1),
+    "f32, two threads": ({"threads": 2}, 0.45),
+    "bf16": ({"precision": "bf16"}, 0.45),
 }
+"""Settings, and their part of the tokens: the first is the auditor's own, where nothing differs."""
 WAVES = (1, 4, 16, 32)
 
 
@@ -102,11 +112,36 @@ async def gaps(
     return found
 
 
+async def edits(
+    auditor: OpenVinoEngine, provider: OpenVinoEngine, source: Iterator[Generation], count: int
+) -> list[float]:
+    """Gaps of tokens put in at random, one at the end of an honest beginning."""
+    random = Random(1)
+    found: list[float] = []
+    while len(found) < count:
+        wave = [msgspec.structs.replace(one, max_tokens=12) for one in islice(source, WAVES[-1])]
+        answers = await asyncio.gather(*(answer(provider, one) for one in wave))
+        for generation, (made, _) in zip(wave, answers, strict=True):
+            forged = (*made[: random.randrange(len(made))], random.randrange(100, auditor.vocabulary))
+            _, off = await judge_answer(auditor, generation, forged, "cancelled")
+            found.append(off[-1])
+    return found
+
+
 def tails(off: list[float]) -> list[float]:
     """Upper bound on the share above each edge, from 1 (all) down."""
     values = np.array(off)
     above = [int(np.count_nonzero(values > edge / 10_000)) for edge in EDGES_E4]
-    return [1.0] + [min(1.0, (count + 3) / len(off)) for count in above]
+    bounds = [1.0] + [min(1.0, (count + 3 + 3 * math.sqrt(count)) / len(off)) for count in above]
+    last = max((at for at, count in enumerate(above) if count >= COUNTED), default=0)
+    if last < 2:
+        # Nothing that differs, or nearly: this setting says nothing of the tail.
+        return bounds
+    fall = math.log(bounds[last] / bounds[last + 1]) / (EDGES_E4[last] - EDGES_E4[last - 1])
+    for at in range(last + 1, len(EDGES_E4)):
+        drawn_out = bounds[last + 1] * math.exp(-fall / 2 * (EDGES_E4[at] - EDGES_E4[last]))
+        bounds[at + 1] = min(bounds[at + 1], drawn_out)
+    return bounds
 
 
 def shares(off: list[float]) -> list[float]:
@@ -115,27 +150,35 @@ def shares(off: list[float]) -> list[float]:
     return [(int(count) + 1) / (len(off) + len(bins)) for count in bins]
 
 
-def calibration(honest: dict[str, list[list[float]]], fraud: list[list[float]]) -> Calibration:
+def calibration(
+    honest: dict[str, list[list[float]]], fraud: list[list[float]], edited: list[float]
+) -> Calibration:
     settings = [sum(found, start=list[float]()) for found in honest.values()]
-    worst = [max(bounds) for bounds in zip(*map(tails, settings), strict=True)]
+    # A setting in which nothing differs has no tail to speak of; its "3 tokens" would hide what the others show.
+    differing = [off for off in settings if max(off) > 0]
+    worst = [max(bounds) for bounds in zip(*map(tails, differing), strict=True)]
     # The first bin is the match: its share is what the worst setting really has, the others' are bounds.
     matches = min(sum(gap <= 0 for gap in off) / len(off) for off in settings)
-    honest_ppm = [matches, *worst[1:]]
+    honest_ppb = [matches, *worst[1:]]
     mildest = min((shares(off) for off in fraud if off), key=lambda share: -share[0])
+    even = [0.0] + [1 / len(EDGES_E4)] * len(EDGES_E4)
+    put_in = [(seen + spread) / 2 for seen, spread in zip(shares(edited), even, strict=True)]
     return Calibration(
         edges_e4=EDGES_E4,
-        honest_ppm=tuple(max(1, math.ceil(share * 1e6)) for share in honest_ppm),
+        honest_ppb=tuple(max(LEAST_PPB, math.ceil(share * 1e9)) for share in honest_ppb),
         fraud_ppm=tuple(max(1, round(share * 1e6)) for share in mildest),
+        edited_ppm=(1, *(max(1, round(share * 1e6)) for share in put_in[1:])),
         honest_tokens=sum(map(len, settings)),
-        source="scripts/calibrate.py: " + "; ".join(honest) + "; fraud: 4-bit weights quantized once more",
+        source="scripts/calibrate.py: "
+        + "; ".join(honest)
+        + "; fraud: 4-bit weights quantized once more; edits",
     )
 
 
-def likelihood_ratio(measured: Calibration, off: list[float]) -> float:
-    """Its mean over honest tokens."""
-    weights = np.array(weights_milli(measured)) / 1000
+def likelihood_ratio(measured: Calibration, off: list[float]) -> list[float]:
+    """Its mean over honest tokens: of other weights, and of edits."""
     bins = np.searchsorted(np.array(measured.edges_e4) / 10_000, off)
-    return float(np.exp(weights[bins]).mean())
+    return [float(np.exp(np.array(table)[bins]).mean()) for table in weights(measured)]
 
 
 async def main() -> None:
@@ -145,6 +188,7 @@ async def main() -> None:
     parser.add_argument("--tokens", type=int, default=100_000, help="honest tokens in all")
     parser.add_argument("--how", default="q4_0", help="the fraud: see clusterai.models.alter")
     parser.add_argument("--out", type=Path, help="card to write")
+    parser.add_argument("--gaps", type=Path, help="file for all gaps that were measured")
     chosen = parser.parse_args()
     store = ModelStore(chosen.store)
     model = store.get(chosen.model)
@@ -157,10 +201,10 @@ async def main() -> None:
 
     auditor = engine(model)
     honest: dict[str, list[list[float]]] = {}
-    for name, settings in HONEST.items():
+    for name, (settings, part) in HONEST.items():
         began_s = time.monotonic()
         provider = engine(model, **settings)
-        honest[name] = await gaps(provider, auditor, requests(model), chosen.tokens // len(HONEST))
+        honest[name] = await gaps(provider, auditor, requests(model), round(chosen.tokens * part))
         await provider.close()
         report(name, honest[name], time.monotonic() - began_s)
     altered = chosen.store / "altered" / f"{chosen.model}-{chosen.how}.gguf"
@@ -168,14 +212,20 @@ async def main() -> None:
     provider = engine(store.add_gguf(altered, f"{chosen.model}-{chosen.how}"))
     fraud = await gaps(provider, auditor, requests(model), max(2_000, chosen.tokens // 20))
     await provider.close()
-    await auditor.close()
     report(chosen.how, fraud, 0)
-    measured = calibration(honest, fraud)
+    provider = engine(model)
+    edited = await edits(auditor, provider, requests(model), 300)
+    await provider.close()
+    await auditor.close()
+    report("edited", [edited], 0)
+    if chosen.gaps:
+        chosen.gaps.write_bytes(msgspec.json.encode({"honest": honest, "fraud": fraud, "edited": edited}))
+    measured = calibration(honest, fraud, edited)
     for name, found in honest.items():
         # The sequential test's bound holds as long as the likelihood ratio's mean under honesty is at most 1.
-        mean = likelihood_ratio(measured, sum(found, start=list[float]()))
-        print(f"{name}: mean likelihood ratio {mean:.3f}", flush=True)
-        if mean > 1:
+        means = likelihood_ratio(measured, sum(found, start=list[float]()))
+        print(f"{name}: mean likelihood ratios {means[0]:.3f}, {means[1]:.3f}", flush=True)
+        if max(means) > 1:
             raise SystemExit(f"{name} would be wronged: measure it on more tokens")
     card = msgspec.structs.replace(model.card, calibration=measured)
     if chosen.out:

@@ -200,3 +200,28 @@ def test_little_room_changes_no_token(store: ModelStore) -> None:
         await narrow.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.model
+def test_a_copied_beginning_changes_no_bit(store: ModelStore) -> None:
+    """A prompt that begins like another one within a block computes less, and its logits are the same to the last bit."""
+
+    async def main() -> None:
+        seen, fresh = openvino(store), openvino(store)
+        first = request_for(seen, 1, size=70)
+        second = msgspec.structs.replace(first, prompt=(*first.prompt[:53], *range(700, 720)))
+        await collect(seen.submit(first))
+        tokens, finish = await collect(seen.submit(second))
+        assert finish.usage.cached_tokens == 53
+        again, finish = await collect(fresh.submit(second))
+        assert finish.usage.cached_tokens == 0
+        assert again == tokens
+        ours, theirs = [
+            np.concatenate([chunk.copy() async for chunk in engine.score(second.prompt, tokens)])
+            for engine in (seen, fresh)
+        ]
+        assert np.array_equal(ours, theirs)
+        await seen.close()
+        await fresh.close()
+
+    asyncio.run(main())

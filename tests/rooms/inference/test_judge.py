@@ -1,21 +1,18 @@
 """What the check says of honest and dishonest answers, on the tiny model."""
 
 import asyncio
-import math
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clusterai.audit.core.sequential import BOUND_MILLI, FLOOR_MILLI, add, convinced
-from clusterai.models import Calibration
+from clusterai.audit.core.sequential import FLOOR_MILLI, add, convinced
 from clusterai.work import KINDS
 from clusterai.work.inference import Generation, Sampling
 from clusterai.work.inference.adapters.tiny import TinyEngine
 from clusterai.work.inference.core import tiny
 from clusterai.work.inference.core.ending import why_ended
-from clusterai.work.inference.core.judge import GENERIC, IMPOSSIBLE_MILLI, weights_milli
 from clusterai.work.kind import Findings
 
 MODEL = bytes(range(32))
@@ -122,25 +119,13 @@ def test_a_stop_string_is_found_across_so_far() -> None:
     assert why_ended(asked, (ord("y"),), WORDS, 100) == "stop"
 
 
-def test_weights_rise_with_the_gap() -> None:
-    """A provider with better arithmetic can't look worse."""
-    weights = weights_milli(GENERIC)
-    assert weights == sorted(weights)
-    assert weights[0] < 0 < weights[-1]
-    assert IMPOSSIBLE_MILLI > BOUND_MILLI - FLOOR_MILLI
-
-
-def test_a_calibration_has_a_share_for_every_bin() -> None:
-    """Edges rise, and no bin is called impossible."""
-    with pytest.raises(ValueError, match="must rise"):
-        Calibration((5, 5), (1, 1, 1), (1, 1, 1), 0, "")
-    with pytest.raises(ValueError, match="one share"):
-        Calibration((5, 6), (1, 1), (1, 1, 1), 0, "")
-    with pytest.raises(ValueError, match="one share"):
-        Calibration((5, 6), (1, 0, 1), (1, 1, 1), 0, "")
-
-
-def test_weights_are_log_ratios() -> None:
-    """A bin's weight is the log of fraud against honest, in thousandths."""
-    calibration = Calibration((0,), (900_000, 100_000), (500_000, 500_000), 1, "")
-    assert weights_milli(calibration) == [round(1000 * math.log(5 / 9)), round(1000 * math.log(5))]
+def test_many_audits_at_once_are_as_each_alone() -> None:
+    """However many answers are checked together, long and short and forged, each gets its own findings, in order."""
+    asked = [request(seed=seed, max_tokens=1 + 97 * seed % 400) for seed in range(24)]
+    answers: list[tuple[Generation, tuple[int, ...], str]] = [
+        (one, *tiny.answer(HONEST, one)) for one in asked
+    ]
+    answers[5] = villains()["EditsTokens"]
+    answers[9] = villains()["InventsTokens"]
+    together = check(*answers)
+    assert together == [check(answer)[0] for answer in answers]

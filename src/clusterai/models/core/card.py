@@ -43,22 +43,29 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         edges_e4: rising edges; n edges make n + 1 bins.
-        honest_ppm: how often honest tokens fall in each bin, upper bounds; they needn't sum to a million.
-        fraud_ppm: how often the tokens of the mildest fraud that must be caught do.
+        honest_ppb: how often honest tokens fall in each bin, in billionths: upper bounds, so they needn't sum to one.
+        fraud_ppm: how often the tokens of the mildest weights that must be caught do, in millionths.
+        edited_ppm: how often a token that somebody put in by hand does.
         honest_tokens: how many tokens that was measured on.
         source: what was run to measure it.
     """
 
     edges_e4: tuple[int, ...]
-    honest_ppm: tuple[int, ...]
+    honest_ppb: tuple[int, ...]
     fraud_ppm: tuple[int, ...]
+    edited_ppm: tuple[int, ...]
     honest_tokens: int
     source: str
 
     def __post_init__(self) -> None:
         if list(self.edges_e4) != sorted(set(self.edges_e4)):
             raise ValueError("edges_e4 must rise")
-        for name, share in (("honest_ppm", self.honest_ppm), ("fraud_ppm", self.fraud_ppm)):
+        shares = {
+            "honest_ppb": self.honest_ppb,
+            "fraud_ppm": self.fraud_ppm,
+            "edited_ppm": self.edited_ppm,
+        }
+        for name, share in shares.items():
             if len(share) != len(self.edges_e4) + 1 or min(share) < 1:
                 raise ValueError(
                     f"{name} needs one share of at least 1 per bin, {len(self.edges_e4) + 1} in all"

@@ -5,7 +5,7 @@ a token is a function of weights, prompt and seed alone, whatever else shares it
 also gives the logits of a finished answer in one prefill.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +16,16 @@ from clusterai.models.core.text import Vocabulary
 from clusterai.work.engine import Busy, EngineFailed, Finish, Stats, Stream, TokenEvent, Unfit
 from clusterai.work.inference.core.grammar import Grammar
 from clusterai.work.inference.spec import Generation
+
+
+class Rows(Protocol):
+    """The logits of a finished answer, in chunks (rows, vocabulary), as the engine computes them."""
+
+    def __aiter__(self) -> AsyncIterator[NDArray[np.float32]]: ...
+
+    def aclose(self) -> Awaitable[None]:
+        """Whether read to the end or not: compute no more of them."""
+        ...
 
 
 class Engine(Protocol):
@@ -52,13 +62,15 @@ class Engine(Protocol):
         """
         ...
 
-    def score(
-        self, prompt: Sequence[int], answer: Sequence[int], skip: int = 0
-    ) -> AsyncIterator[NDArray[np.float32]]:
+    def score(self, prompt: Sequence[int], answer: Sequence[int], skip: int = 0) -> Rows:
         """The logits that predict answer[skip:], in chunks of rows, from one prefill of prompt and answer.
 
         Row i of all chunks together predicts answer[skip + i]; there are len(answer) - skip rows. Chunks bound
-        the memory: a row of 49,152 logits takes 192 KiB. The engine computes on only while they are taken.
+        the memory: a row of 49,152 logits takes 192 KiB. The engine begins at once, and is ahead of who takes them by
+        two chunks at most. Close what is returned.
+
+        Raises:
+            Unfit: more tokens than the context or the cache.
         """
         ...
 
@@ -69,4 +81,4 @@ class Engine(Protocol):
         ...
 
 
-__all__ = ["Busy", "Engine", "EngineFailed", "Finish", "Stats", "Stream", "TokenEvent", "Unfit"]
+__all__ = ["Busy", "Engine", "EngineFailed", "Finish", "Rows", "Stats", "Stream", "TokenEvent", "Unfit"]

@@ -4,7 +4,7 @@ from clusterai.models.adapters.openvino_convert import openvino_folder
 from clusterai.models.store import ModelStore, Progress, StoredModel
 from clusterai.work.inference.adapters.guidance import grammar_maker
 from clusterai.work.inference.adapters.openvino_engine import OpenVinoEngine
-from clusterai.work.inference.core.judge import GENERIC
+from clusterai.work.inference.core.weight import GENERIC
 
 
 def load_engine(

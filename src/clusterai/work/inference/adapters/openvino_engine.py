@@ -25,9 +25,9 @@ from clusterai.work.inference.adapters.paged import PRECISION, PagedModel
 from clusterai.work.inference.core.blocks import BLOCK, BlockPool
 from clusterai.work.inference.core.ending import Ending
 from clusterai.work.inference.core.grammar import BadSchema, Grammar, GrammarMaker
-from clusterai.work.inference.core.judge import GENERIC
 from clusterai.work.inference.core.sampler import Context, draw, logprobs
 from clusterai.work.inference.core.schedule import Part, Scheduler, Sequence
+from clusterai.work.inference.core.weight import GENERIC
 from clusterai.work.inference.engine import Busy, EngineFailed, Finish, Stats, TokenEvent, Unfit
 from clusterai.work.inference.spec import FinishReason, Generation, Usage
 from clusterai.work.streams import QueueStream
@@ -90,6 +90,45 @@ class _Scoring:
         self.sequence = sequence
         self.chunks: asyncio.Queue[Rows | EngineFailed] = asyncio.Queue()
         self.unread = 0
+
+
+class _Reading:
+    """An audit's rows, as they are taken.
+
+    Args:
+        left: rows still to come.
+        taken, cancel: tell the engine that a chunk was taken, or that no more are wanted.
+    """
+
+    def __init__(
+        self, job: _Scoring, left: int, taken: Callable[[], None], cancel: Callable[[], None]
+    ) -> None:
+        self._job = job
+        self._left = left
+        self._taken = taken
+        self._cancel = cancel
+        self._chunk: Rows = np.empty((0, 0), np.float32)
+
+    def __aiter__(self) -> AsyncIterator[Rows]:
+        return self
+
+    async def __anext__(self) -> Rows:
+        # Whoever judges these takes up to a millisecond a row: let others use the event loop between.
+        await asyncio.sleep(0)
+        if not len(self._chunk):
+            if self._left <= 0:
+                raise StopAsyncIteration
+            rows = await self._job.chunks.get()
+            if isinstance(rows, EngineFailed):
+                raise rows
+            self._left -= len(rows)
+            self._taken()
+            self._chunk = rows
+        some, self._chunk = self._chunk[:SCORE_SLICE], self._chunk[SCORE_SLICE:]
+        return some
+
+    async def aclose(self) -> None:
+        self._cancel()
 
 
 class OpenVinoEngine:
@@ -165,31 +204,20 @@ class OpenVinoEngine:
         self._tell(lambda: self._scheduler.add(sequence))
         return stream
 
-    async def score(self, prompt: Tokens[int], answer: Tokens[int], skip: int = 0) -> AsyncIterator[Rows]:
-        if skip >= len(answer):
-            return
+    def score(self, prompt: Tokens[int], answer: Tokens[int], skip: int = 0) -> "_Reading":
         size = len(prompt) + len(answer)
-        self._fits(size - 1, size, max(*prompt, *answer))
+        self._fits(size - 1, size, max(*prompt, *answer, 0))
         self._start()
-        first = len(prompt) + skip - 1
-        sequence = Sequence(self._number(), prompt, answer[:-1], rows_from=first)
+        sequence = Sequence(self._number(), prompt, answer[:-1], rows_from=len(prompt) + skip - 1)
         job = _Scoring(sequence)
         self._jobs[sequence.number] = job
         self._tell(lambda: self._scheduler.add(sequence))
-        left = len(answer) - skip
-        try:
-            while left:
-                rows = await job.chunks.get()
-                if isinstance(rows, EngineFailed):
-                    raise rows
-                left -= len(rows)
-                self._tell(lambda: self._resume(job))
-                for start in range(0, len(rows), SCORE_SLICE):
-                    # Whoever judges these takes up to a millisecond a row: let others use the event loop between.
-                    await asyncio.sleep(0)
-                    yield rows[start : start + SCORE_SLICE]
-        finally:
-            self._tell(lambda: self._cancel(sequence))
+        return _Reading(
+            job,
+            len(answer) - skip,
+            taken=lambda: self._tell(lambda: self._resume(job)),
+            cancel=lambda: self._tell(lambda: self._cancel(sequence)),
+        )
 
     def stats(self) -> Stats:
         """Numbers of other threads are read without a lock: a moment old, never torn."""
@@ -295,8 +323,12 @@ class OpenVinoEngine:
             rows = _rows(part)
             if rows:
                 wanted += [row + at - part.start for at in rows]
-                takers.append((self._jobs[part.sequence.number], len(rows)))
+                job = self._jobs[part.sequence.number]
+                before = takers.pop()[1] if takers and takers[-1][0] is job else 0
+                takers.append((job, before + len(rows)))
             row += part.end - part.start
+        for block, copy in self._scheduler.take_copies():
+            self._paged.copy(block, copy)
         logits = self._paged.compute(parts, wanted or [0])
         for part in parts:
             self._scheduler.computed(part)

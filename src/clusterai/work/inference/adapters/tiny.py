@@ -1,7 +1,7 @@
 """The tiny model behind the engine port: no weights, no threads, ten thousand tokens a second."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from clusterai.work.inference.core import tiny
 from clusterai.work.inference.core.ending import Ending
 from clusterai.work.inference.core.grammar import BadSchema, Grammar
-from clusterai.work.inference.core.judge import GENERIC
 from clusterai.work.inference.core.sampler import Context, draw, logprobs
+from clusterai.work.inference.core.weight import GENERIC
 from clusterai.work.inference.engine import (
     Busy,
     EngineFailed,
@@ -112,7 +112,7 @@ class TinyEngine:
 
     async def score(
         self, prompt: Sequence[int], answer: Sequence[int], skip: int = 0
-    ) -> AsyncIterator[NDArray[np.float32]]:
+    ) -> AsyncGenerator[NDArray[np.float32], None]:
         state = self._tiny.start()
         for token in (*prompt, *answer[:skip]):
             state = self._tiny.after(state, token)

@@ -82,6 +82,7 @@ class Scheduler:
         self._chunk_alone = chunk_alone
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self._copies: list[tuple[int, int]] = []
         self.preemptions = 0
 
     def add(self, sequence: Sequence) -> None:
@@ -105,14 +106,17 @@ class Scheduler:
         ]
         budget = self._chunk if parts else self._chunk_alone
         for sequence in list(self.running):
-            if budget < 2:
-                break
-            if sequence not in self.running or sequence.paused or _decodes(sequence) or sequence.ready:
+            if sequence.paused or _decodes(sequence):
                 continue
-            part = self._catch_up(sequence, budget)
-            if self._room(sequence, part.end):
+            # A prompt's end and the first of its answer's tokens go into one step: an audit is one trip of the weights.
+            start = sequence.done
+            while budget >= 2 and start < len(sequence.tokens) and sequence in self.running:
+                part = self._catch_up(sequence, start, budget)
+                if not self._room(sequence, part.end):
+                    break
                 parts.append(part)
-                budget -= part.end - part.start
+                budget -= part.end - start
+                start = part.end
         return [part for part in parts if part.sequence in self.running]
 
     def computed(self, part: Part) -> None:
@@ -120,7 +124,14 @@ class Scheduler:
         sequence = part.sequence
         sequence.done = part.end
         for at in range(part.start // BLOCK, min(part.end, sequence.prompt) // BLOCK):
-            self._pool.file(sequence.blocks[at], sequence.names[at])
+            before = sequence.names[at - 1] if at else b""
+            tokens = sequence.tokens[at * BLOCK : (at + 1) * BLOCK]
+            self._pool.file(sequence.blocks[at], sequence.names[at], before, tokens)
+
+    def take_copies(self) -> list[tuple[int, int]]:
+        """(block, its copy) to make, in this order, before the step is computed."""
+        copies, self._copies = self._copies, []
+        return copies
 
     def _admit(self) -> None:
         while self.waiting and len(self.running) < self._slots:
@@ -134,15 +145,22 @@ class Scheduler:
                 return
             self.waiting.popleft()
             sequence.blocks = shared + fresh
-            sequence.done = sequence.cached = len(shared) * BLOCK
+            sequence.done = sequence.cached = len(shared) * BLOCK + self._copied(sequence, len(shared))
             self.running.append(sequence)
+
+    def _copied(self, sequence: Sequence, at: int) -> int:
+        """How many tokens its block `at` gets from another one that begins alike."""
+        wanted = sequence.tokens[at * BLOCK : max(0, min((at + 1) * BLOCK, sequence.prompt - 2))]
+        block, count = self._pool.alike(sequence.names[at - 1] if at else b"", wanted)
+        if count:
+            self._copies.append((block, sequence.blocks[at]))
+        return count
 
     def _keeps_reserve(self, needed: int) -> bool:
         """Admit only what leaves a block for each running sequence to grow into, lest it be preempted at once."""
         return not self.running or needed + len(self.running) <= self._pool.available
 
-    def _catch_up(self, sequence: Sequence, budget: int) -> Part:
-        start = sequence.done
+    def _catch_up(self, sequence: Sequence, start: int, budget: int) -> Part:
         if start >= sequence.prompt:
             return Part(sequence, start, min(len(sequence.tokens), start + budget), single=True)
         end = min(sequence.prompt, start + budget)
