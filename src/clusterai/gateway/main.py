@@ -101,7 +101,7 @@ class Gateway:
             self.directory,
             Routing(),
             config.terms,
-            self.catalog.ended,
+            self.catalog.follow,
         )
         self.archive = Archive(
             data / "archive.db", made_secret(data / "transcripts.key"), config.keep_transcripts_s

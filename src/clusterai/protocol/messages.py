@@ -132,9 +132,13 @@ class Refused(_Frame, frozen=True):
 
 
 class Cancel(_Frame, frozen=True):
-    """Gateway: the client went away; stop, and send a receipt for what was produced."""
+    """Gateway: stop, and send a receipt for what was produced.
+
+    With `tokens`, the answer was over when it had so many and nobody wants what came after them: the receipt covers no more.
+    """
 
     order: DigestBytes
+    tokens: U32 | None = None
 
 
 class Pay(_Frame, frozen=True):

@@ -44,6 +44,7 @@ class Manners(msgspec.Struct):
         refuses: code of a refusal for every order.
         spurns: orders with these seeds are refused for good, as soon as another order was paid.
         lies: fields of a receipt that are replaced.
+        ignores_stops: its engine knows no stop strings.
     """
 
     pause_s: float = 0.0
@@ -52,6 +53,7 @@ class Manners(msgspec.Struct):
     refuses: str = ""
     spurns: tuple[int, ...] = ()
     lies: dict[str, Any] = msgspec.field(default_factory=dict)
+    ignores_stops: bool = False
 
 
 class StandIn:
@@ -79,7 +81,8 @@ class StandIn:
         self._url = url
         self._engine = TinyEngine(tiny.ADDRESS)
         self._running: dict[bytes, Any] = {}
-        self._cancelled: set[bytes] = set()
+        self._cancelled: dict[bytes, int | None] = {}
+        """to the number of tokens that are wanted"""
         self._tasks: set[asyncio.Task[None]] = set()
         self._life: asyncio.Task[None] | None = None
         self._me = Identity(owner, Role.PROVIDER, self._domain, key.sign)
@@ -126,10 +129,10 @@ class StandIn:
                 task = asyncio.get_running_loop().create_task(self._answer(frame))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-            case Cancel(order):
+            case Cancel(order, most):
                 if (running := self._running.get(order)) is not None:
                     running.cancel()
-                    self._cancelled.add(order)
+                    self._cancelled[order] = most
             case Pay(_, voucher, _):
                 self.paid_wei = voucher.amount_wei
                 self._paid.set()
@@ -150,8 +153,9 @@ class StandIn:
             self._send(Refused(order, "bad_request", "not this one", 0))
             return
         self._paid.clear()
+        stops = () if manners.ignores_stops else generation.stop
         try:
-            stream = self._engine.submit(generation)
+            stream = self._engine.submit(msgspec.structs.replace(generation, stop=stops))
         except Unfit as error:
             self._send(Refused(order, "bad_request", str(error), 0))
             return
@@ -178,7 +182,8 @@ class StandIn:
             if manners.pause_s:
                 await asyncio.sleep(manners.pause_s)
         del self._running[order]
-        self._send(self._receipt(work, order, tuple(tokens), reason, generation))
+        answer = tuple(tokens)[: self._cancelled.get(order)]
+        self._send(self._receipt(work, order, answer, reason, generation))
 
     def _receipt(
         self, work: Work, order: bytes, tokens: tuple[int, ...], reason: str, generation: Any

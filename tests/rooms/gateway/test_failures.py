@@ -92,6 +92,25 @@ def test_a_refused_receipt_is_disputed_and_another_provider_answers(bed: Bed):
     assert bed.standins[0].disputes == ["usage_mismatch"]
 
 
+def test_a_provider_that_runs_past_a_stop_string_is_stopped_there(bed: Bed):
+    """Its engine ignores stop strings: the client reads and pays up to the stop, and the provider is paid for that."""
+    whole, _ = stream(bed)
+    stop = whole.split()[3]
+    for standin in bed.standins:
+        standin.manners.ignores_stops = True
+        standin.manners.pause_s = 0.02
+        standin.work.clear()
+    before = bed.spent()
+    text, chunks = stream(bed, stop=[stop], stream_options={"include_usage": True})
+    assert text == whole[: whole.index(stop)]
+    assert [it.finish_reason for chunk in chunks for it in chunk.choices if it.finish_reason] == ["stop"]
+    usage, told = chunks[-1].usage, chunks[-1].model_extra["clusterai"]
+    [receipt] = told["receipts"]
+    assert receipt["output_units"] == usage.completion_tokens < 20
+    assert bed.spent() - before == told["price_wei"] == receipt["price_wei"]
+    assert [it.disputes for it in bed.standins] == [[], []]
+
+
 SEVERAL: dict[str, Any] = {"model": "tiny", "messages": HELLO, "n": 2, "max_tokens": 8, "seed": 3}
 
 

@@ -177,6 +177,92 @@ def test_a_provider_that_hides_its_new_price_gets_no_order_until_it_says_it(open
     assert opened.account().held_wei == 0
 
 
+class EndsAt:
+    """An answer of so many tokens."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def push(self, token: int) -> str | None:
+        self._left -= 1
+        return None if self._left else "stop"
+
+
+@pytest.fixture
+def ending(make_world: Any) -> World:
+    """Answers end with their third token, and the gateway knows it."""
+    world = make_world()
+
+    def follow(model: Digest, request: Any) -> EndsAt:
+        return EndsAt(3)
+
+    world.follow = follow
+    world.meter = world.fresh()
+    world.open()
+    return world
+
+
+def test_a_provider_that_runs_past_the_end_is_stopped_at_once_and_paid_up_to_it(ending: World):
+    """Nobody hears of what comes after the end; a receipt for what came before it is right."""
+    provider, work = ending.ask()
+    ending.step(provider.tokens(work, 7, 8))
+    assert ending.sent(Cancel) == []
+    ending.step(provider.tokens(work, 9, 10, 11, start=2))
+    assert [it.tokens for it in ending.of(Deliver)] == [(9,)]
+    assert ending.sent(Cancel) == [Cancel(canonical.digest(work.order), 3)]
+    assert ending.step(provider.tokens(work, 12, start=5)) == []
+    ending.step(provider.finished(work, 7, 8, 9, reason="cancelled"))
+    assert ending.of(Done)[0].charged.receipt.output_units == 3
+    assert ending.account().charged_wei == 6 * 3
+
+
+def test_a_receipt_for_what_came_after_the_end_is_not_paid_and_the_answer_is_free(ending: World):
+    """The client has its whole answer; nothing is done again, and nobody is charged."""
+    provider, work = ending.ask(streamed=True)
+    ending.step(provider.tokens(work, 7, 8, 9, 10))
+    ending.step(provider.finished(work, 7, 8, 9, 10))
+    assert [it.code for it in ending.sent(Dispute)] == ["answer_mismatch"]
+    assert (ending.of(Done)[0].reason, ending.of(Done)[0].charged) == ("stop", None)
+    assert ending.work() is None
+    assert spent_nothing(ending)
+
+
+def spent_nothing(world: World) -> bool:
+    return (world.account().charged_wei, world.account().held_wei) == (0, 0)
+
+
+def test_a_stopped_provider_that_says_nothing_more_is_let_go(ending: World):
+    """Its answer is over, whatever it does."""
+    provider, work = ending.ask()
+    ending.step(provider.tokens(work, 7, 8, 9, 10))
+    ending.wait(11)
+    assert ending.of(Done)[0].charged is None
+    assert spent_nothing(ending)
+
+
+def test_an_answer_that_ended_is_not_gone_on_with_elsewhere(ending: World):
+    """Only its receipt is missing; the end counts over the tokens of all its providers."""
+    provider, work = ending.ask()
+    ending.step(provider.tokens(work, 7, 8))
+    ending.unlink(ending.providers.index(provider))
+    other, again = ending.work()
+    ending.step(other.tokens(again, 9))
+    ending.unlink(ending.providers.index(other))
+    assert ending.of(Done)[0].reason == "stop"
+    assert spent_nothing(ending)
+
+
+def test_what_begins_again_ends_where_it_would_have(ending: World):
+    """Void tokens don't count."""
+    provider, work = ending.ask()
+    ending.step(provider.tokens(work, 7, 8))
+    ending.step(provider.finished(work, 7, 8, amount_wei=1))
+    other, again = ending.work()
+    ending.step(other.tokens(again, 7, 8, 9))
+    ending.step(other.finished(again, 7, 8, 9))
+    assert ending.of(Done)[0].charged is not None
+
+
 def test_receipts_for_unknown_orders_are_disputed(opened: World):
     """Nobody is paid for what wasn't ordered here, nor for another's order."""
     provider, work = opened.ask()

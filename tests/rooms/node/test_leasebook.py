@@ -231,6 +231,40 @@ def test_cancel_ends_the_work_and_receipts_what_was_produced() -> None:
     assert finished.reason == "cancelled"
 
 
+def test_an_answer_that_was_over_before_is_receipted_up_to_its_end() -> None:
+    """The gateway says with how many tokens; transcript, usage and price are of those."""
+    world = ready()
+    work = world.work(max_tokens=8)
+    world.receive(work)
+    order = canonical.digest(work.order)
+    assert world.receive(Cancel(order, 2)) == [Stop(order, report=True)]
+    done = world.answer(work, 7, 8, 9, 10, reason="cancelled")
+    (receipt,) = [it.frame.receipt for it in done if isinstance(it, Send) and isinstance(it.frame, Finished)]
+    assert receipt.answer == Answer((7, 8), "cancelled").digest()
+    assert (receipt.output_units, receipt.amount_wei) == (2, 3 * INPUT_WEI + 2 * OUTPUT_WEI)
+    (keep,) = [it for it in done if isinstance(it, Keep)]
+    assert keep.transcript.answer == Answer((7, 8), "cancelled")
+
+
+def test_calling_everything_too_much_is_no_way_to_work_for_free() -> None:
+    """What was sent and cut from receipts counts as disputed, also after a restart: the gateway's credit ends."""
+    world = ready()
+    for number in range(200):
+        work = world.work(max_tokens=8)
+        effects = world.receive(work)
+        if not [it for it in effects if isinstance(it, Start)]:
+            assert refusal(effects).code == "credit"
+            break
+        world.receive(Cancel(canonical.digest(work.order), 0))
+        done = world.answer(work, *range(1, 9), reason="cancelled")
+        (finished,) = [it.frame for it in done if isinstance(it, Send) and isinstance(it.frame, Finished)]
+        world.receive(world.pay(finished, (number + 1) * 3 * INPUT_WEI))
+        if number == 3:
+            world.restart()
+    else:
+        raise AssertionError("it worked on and on for the price of the prompts")
+
+
 def test_cancel_before_the_first_token_costs_nothing() -> None:
     """Work that produced nothing is refused, not receipted."""
     world = ready()

@@ -7,6 +7,7 @@ crowd            more of everybody
 died-mid-stream  a provider is killed while it streams
 prices-move      offers change while orders are on their way
 withdrawals      unspent credit is taken back, under all faults
+runs-past        a provider whose engine doesn't see where answers end
 away-PART        gateway, validators or the chain away for long
 cut-off          a thousand receipts and a very long transcript, and no gateway to open them over
 villain-NAME     one cheat, and what becomes of it
@@ -18,12 +19,13 @@ import msgspec
 
 from clusterai.ledger.core import events
 from clusterai.protocol.ids import Address
+from clusterai.protocol.messages import Answer
 from clusterai.protocol.statements import EPOCH_LIST
 from clusterai.runtime.simulator import Fault
-from clusterai.work.inference import Generation, Sampling
+from clusterai.work.inference import Generation, Sampling, decode_generation
 from tests.simulation.play import Checkers, Scenario
 from tests.simulation.villains.gateways import DoubleSpender
-from tests.simulation.villains.providers import CHEATS
+from tests.simulation.villains.providers import CHEATS, RunsPast
 from tests.simulation.villains.validators import FalseAccuser, LazyValidator
 from tests.simulation.world import engine
 from tests.simulation.world.chain import ADDRESSES, RULES
@@ -175,6 +177,24 @@ def paid_back(world: World, checkers: Checkers) -> None:
         assert withdrawn_wei == sum(mine), f"{withdrawn_wei} withdrawn, {sum(mine)} paid"
 
 
+def paid_for_what_was_wanted(world: World, checkers: Checkers) -> None:
+    """Its receipts cover answers up to their ends, and those are paid."""
+    cheat = world.providers[0].party.address
+    cut = 0
+    for order, charged in checkers.charges.charged.items():
+        if charged.receipt.provider != cheat:
+            continue
+        wrong = checkers.truth.wrong(charged.receipt)
+        assert wrong is None, f"{order.hex()} was paid, and {wrong}"
+        generation = decode_generation(checkers.truth.works[order].request)
+        whole, _ = engine.answer(
+            generation.model, generation.prompt, generation.sampling.seed, generation.max_tokens
+        )
+        rest = whole[len(generation.so_far) :]
+        cut += charged.receipt.answer == Answer(rest, "cancelled").digest()
+    assert cut > 5, f"only {cut} answers were cut at their ends and paid"
+
+
 def disputed_as_stale(world: World, checkers: Checkers) -> None:
     """It was told so by name, and nobody was charged for what it did."""
     notes = [note.detail for note in world.providers[0].notes if note.what == "disputed"]
@@ -251,6 +271,13 @@ SCENARIOS: dict[str, Scenario] = {
     "stale-epochs": Scenario(kinds=(), script=stale_epochs, verdict=disputed_as_stale),
     "prices-move": Scenario(share=0.3, script=prices_move, verdict=paid_as_agreed),
     "withdrawals": Scenario(shape=Shape(withdrawals=4), verdict=paid_back),
+    "runs-past": Scenario(
+        kinds=TAME,
+        share=0.4,
+        shape=BUSY,
+        makers={"provider-0": RunsPast},
+        verdict=paid_for_what_was_wanted,
+    ),
     "away-gateway": Scenario(kinds=MILD, share=0.2, script=partial(away, "gateway", 120)),
     "away-validators": Scenario(kinds=MILD, share=0.2, script=partial(away, "validators", 150)),
     "away-chain": Scenario(kinds=MILD, share=0.2, script=partial(away, "chain", 50)),

@@ -8,6 +8,7 @@ Overcharges      the whole of the order's cap on the receipt, whatever was used 
 ReplaysReceipt   an old receipt counted again in a new epoch
 HidesTranscript  opens nothing: neither to validators nor on chain
 GivesHalf        opens nothing to validators, and on chain half of the parts that it announced
+RunsPast         an engine that doesn't see its answers' ends; nobody's enemy, and not to be paid for it
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -182,6 +183,13 @@ class GivesHalf(HidesTranscript):
                 return Submit(key, msgspec.structs.replace(call, parts=2 * parts))
             case _:
                 return super().change(book, effect)
+
+
+class RunsPast(Cheat):
+    def answer(self, generation: Generation) -> tuple[tuple[int, ...], str]:
+        tokens, reason = super().answer(generation)
+        left = generation.max_tokens - len(generation.so_far) - len(tokens)
+        return tokens + (engine.END_BELOW + 1,) * min(left, 40), reason
 
 
 CHEATS: dict[str, type[Provider]] = {

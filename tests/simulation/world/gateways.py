@@ -83,13 +83,17 @@ def key_of(digest: Digest, signature: bytes) -> Address | None:
         return None
 
 
-def ended(model: Digest, request: Generation, tokens: tuple[int, ...]) -> str | None:
-    """Whether `tokens` (all since `request`) end the simulated engine's answer."""
-    if tokens and tokens[-1] < END_BELOW:
-        return "stop"
-    if len(request.so_far) + len(tokens) >= request.max_tokens:
-        return "length"
-    return None
+class Ending:
+    """Where the simulated engine's answers end."""
+
+    def __init__(self, model: Digest, request: Generation) -> None:
+        self._room = request.max_tokens - len(request.so_far)
+
+    def push(self, token: int) -> str | None:
+        self._room -= 1
+        if token < END_BELOW:
+            return "stop"
+        return None if self._room else "length"
 
 
 class Gateway:
@@ -116,7 +120,7 @@ class Gateway:
             recover=key_of,
             confirmations=self.world.simulation.faults_drawn.reorganised_blocks,
         )
-        return Relaying(Meter(me, Directory(), Routing(), TERMS, ended))
+        return Relaying(Meter(me, Directory(), Routing(), TERMS, Ending))
 
     @property
     def meter(self) -> Meter | None:

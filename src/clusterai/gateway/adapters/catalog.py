@@ -13,11 +13,12 @@ from tokenizers import Tokenizer
 
 from clusterai.gateway.core.chat import Habit
 from clusterai.gateway.core.faults import bad, unknown_model
-from clusterai.models import ChatTemplate, ModelStore, StoredModel, TextStream, Vocabulary
+from clusterai.models import ChatTemplate, ModelStore, StoredModel, Vocabulary
 from clusterai.models.template import BadChat
 from clusterai.protocol.ids import Digest
 from clusterai.work import Kind
 from clusterai.work.inference import Generation
+from clusterai.work.inference.core.ending import Ending
 from clusterai.work.loading import find
 
 IN_THREAD = 32_768
@@ -109,22 +110,12 @@ class Catalog:
             )
         return model
 
-    def ended(self, model: Digest, request: Any, tokens: tuple[int, ...]) -> str | None:
-        """Why an answer with these new tokens is over, if it is: what the provider would have said."""
+    def follow(self, model: Digest, request: Any) -> Ending | None:
+        """What knows where the answer to a request ends: just as its provider does."""
         served = self.by_address.get(model)
         if served is None or not isinstance(request, Generation):
             return None
-        so_far = request.so_far + tokens
-        if so_far and so_far[-1] in served.vocabulary.ends:
-            return "stop"
-        if request.stop:
-            text = TextStream(served.vocabulary, request.stop)
-            for token in so_far:
-                text.push(token)
-            if text.stopped:
-                return "stop"
-        full = len(so_far) >= request.max_tokens or len(request.prompt) + len(so_far) >= served.context
-        return "length" if full else None
+        return Ending(request, served.vocabulary, served.context)
 
 
 def of_store(store: ModelStore, names: Sequence[str]) -> Catalog:

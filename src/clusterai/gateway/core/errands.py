@@ -1,6 +1,6 @@
 """What the front desk and the Meter say to each other: errands, and how they go."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -10,6 +10,14 @@ from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import ModelOffer, Transcript
 from clusterai.protocol.statements import Order
 from clusterai.work.kind import Kind
+
+
+class Ending(Protocol):
+    """Follows one answer to its end."""
+
+    def push(self, token: int, /) -> str | None:
+        """Why the answer is over after `token`: "stop" or "length"; None to go on."""
+        ...
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -176,6 +184,9 @@ class Errand(msgspec.Struct, eq=False):
     abandoned: bool = False
     order: "Open | None" = None
     reserved_wei: int = 0
+    ending: Ending | None = None
+    over: str | None = None
+    """why the answer is over, as its tokens show"""
     so_far: list[int] = msgspec.field(default_factory=list)
     refusals: dict[Address, tuple[str, str]] = msgspec.field(default_factory=dict)
     """providers that won't do it, with code and detail"""
@@ -199,6 +210,8 @@ class Open(msgspec.Struct, eq=False):
     started_s: float
     due_s: float
     first_s: float | None = None
+    cut: bool = False
+    """it ran past the answer's end: what it sends now is not looked at"""
     tokens: list[int] = msgspec.field(default_factory=list)
 
     @property

@@ -28,6 +28,7 @@ from clusterai.gateway.core.errands import (
     Ask,
     Deliver,
     Done,
+    Ending,
     Errand,
     Failed,
     Open,
@@ -76,10 +77,10 @@ MOST_ALLOWANCE = 2**63 - 1
 Recover = Callable[[Digest, bytes], Address | None]
 """(digest, signature) to the key that signed, None for a malformed signature."""
 
-HowEnded = Callable[[Digest, Any, tuple[int, ...]], str | None]
+Follow = Callable[[Digest, Any], Ending | None]
 
 
-def _unknown_end(model: Digest, request: Any, tokens: tuple[int, ...]) -> str | None:
+def _unknown_end(model: Digest, request: Any) -> None:
     return None
 
 
@@ -105,8 +106,8 @@ class Meter:
     """One gateway's orders and money.
 
     Args:
-        ended: (model, request, tokens) to why that answer is already over, or None: asked when a provider died, so that
-            nobody is hired to go on after the end.
+        follow: (model, request) to what knows where that answer ends, or None: no provider is listened to beyond, nor hired
+            to go on there.
     """
 
     RECORDS = book.Record
@@ -117,13 +118,13 @@ class Meter:
         directory: Directory,
         routing: Routing,
         terms: Terms,
-        ended: HowEnded | None = None,
+        follow: Follow | None = None,
     ) -> None:
         self.me = me
         self.directory = directory
         self.routing = routing
         self.terms = terms
-        self._ended: HowEnded = ended or _unknown_end
+        self._follow: Follow = follow or _unknown_end
         self._network = me.network.separator()
         self._vouchers = me.vouchers.separator()
         self.book = Book(me.owner, lambda config: config.channel_id(me.vouchers), me.window_s, me.till)
@@ -219,6 +220,7 @@ class Meter:
     def _ask(self, ask: Ask) -> None:
         call = self.bills.join(ask)
         errand = Errand(ask, call, asked_s=self._now_s, ends_s=self._now_s + ask.patience_s)
+        errand.ending = self._follow(ask.model, ask.request)
         self.errands[ask.errand] = call.open[ask.errand] = errand
         missing_wei = self.bills.reserve(errand, *self.routing.cheapest(ask.model, ask.preference))
         if missing_wei:
@@ -380,7 +382,7 @@ class Meter:
 
     def _tokens(self, sender: Address, frame: Tokens) -> None:
         opened = self.orders.get(Digest(frame.order))
-        if opened is None or opened.provider != sender:
+        if opened is None or opened.provider != sender or opened.cut:
             return
         have = len(opened.tokens)
         if frame.start > have or (frame.logprobs_milli and len(frame.logprobs_milli) != len(frame.tokens)):
@@ -395,13 +397,40 @@ class Meter:
             return
         if opened.first_s is None:
             opened.first_s = self._now_s
-        if not opened.errand.abandoned:
+        errand = opened.errand
+        if not errand.abandoned:
             opened.due_s = self._now_s + self.terms.gap_s
-        opened.tokens.extend(fresh)
-        opened.errand.so_far.extend(fresh)
-        self._effects.append(
-            Deliver(opened.errand.ask.errand, fresh, frame.logprobs_milli[skip:], frame.top[skip:])
-        )
+        wanted = self._wanted(errand, fresh)
+        if wanted:
+            end = skip + wanted
+            opened.tokens.extend(fresh[:wanted])
+            errand.so_far.extend(fresh[:wanted])
+            self._effects.append(
+                Deliver(
+                    errand.ask.errand, fresh[:wanted], frame.logprobs_milli[skip:end], frame.top[skip:end]
+                )
+            )
+        if wanted < len(fresh):
+            self._cut(opened)
+
+    @staticmethod
+    def _wanted(errand: Errand, tokens: tuple[int, ...]) -> int:
+        """How many of the next tokens belong to the answer."""
+        if errand.over is not None:
+            return 0
+        if errand.ending is not None:
+            push = errand.ending.push
+            for at, token in enumerate(tokens, 1):
+                errand.over = push(token)
+                if errand.over is not None:
+                    return at
+        return len(tokens)
+
+    def _cut(self, opened: Open) -> None:
+        """It runs past the answer's end: stop it at once. It may ask for what came before the end, and for no more."""
+        opened.cut = True
+        opened.due_s = self._now_s + self.terms.cancel_s
+        self._send(opened.provider, Cancel(opened.digest, len(opened.tokens)))
 
     def _finished(self, sender: Address, frame: Finished) -> None:
         order = Digest(frame.receipt.order)
@@ -417,7 +446,7 @@ class Meter:
         wrong = self._wrong(opened, frame)
         if wrong is not None:
             self._send(sender, Dispute(order, *wrong))
-            self._break(opened, *wrong, distrust=True)
+            self._break(opened, *wrong, distrust=not opened.cut)
             return
         self._charge(opened, frame)
 
@@ -427,7 +456,8 @@ class Meter:
         if (receipt.provider, receipt.gateway, receipt.model) != (order.provider, order.gateway, order.model):
             return "wrong_parties", "the receipt names other parties or another model than the order"
         tokens = tuple(opened.tokens)
-        if frame.reason not in REASONS or (frame.reason == "cancelled" and not opened.errand.abandoned):
+        cancelled = opened.errand.abandoned or opened.cut
+        if frame.reason not in REASONS or (frame.reason == "cancelled" and not cancelled):
             return "wrong_end", f"an answer that nobody cancelled doesn't end by {frame.reason[:16]!r}"
         if receipt.answer != Answer(tokens, frame.reason).digest():
             return "answer_mismatch", f"its answer isn't the {len(tokens)} tokens that arrived here"
@@ -557,12 +587,12 @@ class Meter:
         if errand.abandoned:
             self._fail(errand, "abandoned", "the client went away, and no receipt came")
             return
-        if opened.tokens and errand.ask.kind.resume is None:
+        if opened.tokens and errand.ask.kind.resume is None and errand.over is None:
             if errand.ask.streamed:
                 self._fail(errand, "provider_lost", "the provider was lost, and this work can't be resumed")
                 return
             self._begin_again(errand)
-        elif opened.tokens:
+        elif opened.tokens or errand.over is not None:
             if self._complete(opened):
                 return
             errand.ends_s = self._now_s + errand.ask.patience_s
@@ -571,10 +601,9 @@ class Meter:
     def _complete(self, opened: Open) -> bool:
         """Whether all of the answer had arrived, and only the receipt is missing: so it is free. Else, the rest is asked."""
         errand, tokens = opened.errand, tuple(opened.tokens)
-        reason = self._ended(errand.ask.model, opened.value, tokens)
-        resume = errand.ask.kind.resume
-        rest = None if resume is None else resume(opened.value, tokens)
-        if reason is None and rest is not None:
+        resume, reason = errand.ask.kind.resume, errand.over
+        rest = None if resume is None or reason is not None else resume(opened.value, tokens)
+        if rest is not None:
             errand.request = rest
             return False
         del self.errands[errand.ask.errand]
@@ -586,6 +615,7 @@ class Meter:
         """What came so far is void; nobody has read it."""
         errand.so_far.clear()
         errand.request = errand.ask.request
+        errand.ending, errand.over = self._follow(errand.ask.model, errand.ask.request), None
         self._effects.append(Restarted(errand.ask.errand))
 
     def _release(self, opened: Open) -> None:

@@ -49,6 +49,7 @@ from clusterai.protocol.ids import Address, Digest, Role
 from clusterai.protocol.messages import (
     MAX_RECEIPTS_PER_EPOCH,
     Announce,
+    Answer,
     AskEpoch,
     Cancel,
     Dispute,
@@ -229,6 +230,8 @@ class LeaseBook:
             case Made(receipt, _, channel_id):
                 if not record.disputed:
                     self._add(self._produced_wei, Digest(channel_id), receipt.amount_wei)
+                if record.cut_wei:
+                    self._add(self._disputed_wei, Digest(channel_id), record.cut_wei)
             case Disputed(order):
                 made = self.epochs.made.get(Digest(order))
                 if made is not None and not made.disputed:
@@ -280,8 +283,8 @@ class LeaseBook:
                 return self._work(sender, frame, now_s)
             case Pay():
                 return self._pay(sender, frame, now_s)
-            case Cancel(order):
-                return self._cancel(sender, Digest(order))
+            case Cancel(order, tokens):
+                return self._cancel(sender, Digest(order), tokens)
             case Dispute(order, code, detail):
                 return self._dispute(sender, Digest(order), f"{code}: {detail}")
             case OpenChannel(config):
@@ -403,11 +406,12 @@ class LeaseBook:
     def _refuse(gateway: bytes, order: Digest, no: No) -> Send:
         return Send(Address(gateway), Refused(order, no.code, no.detail[:500], no.retry_after_ms))
 
-    def _cancel(self, sender: Address, order: Digest) -> Sequence[Any]:
+    def _cancel(self, sender: Address, order: Digest, most: int | None) -> Sequence[Any]:
         running = self.running.get(order)
         if running is None or running.order.gateway != sender or running.cancelled:
             return []
         running.cancelled = True
+        running.most = most
         return [Stop(order, report=True)]
 
     def _produced(self, event: Produced, now_s: float) -> Sequence[Any]:
@@ -418,16 +422,20 @@ class LeaseBook:
             del self.running[event.order]
             detail = "cancelled before the first token: nothing is owed"
             return [self._refuse(running.order.gateway, event.order, No("cancelled", detail))]
-        order = running.order
-        input_units, output_units = self._kinds[running.kind].recount(running.value, event.answer.tokens)
-        amount_wei = order.price_wei(input_units, output_units)
+        order, answer, recount = running.order, event.answer, self._kinds[running.kind].recount
+        input_units, output_units = recount(running.value, answer.tokens)
+        amount_wei = made_wei = order.price_wei(input_units, output_units)
+        if running.most is not None and running.most < len(answer.tokens):
+            answer = Answer(answer.tokens[: running.most], "cancelled")
+            input_units, output_units = recount(running.value, answer.tokens)
+            amount_wei = order.price_wei(input_units, output_units)
         assert amount_wei <= order.cap_wei, "an engine never makes more than the request allows"
         receipt = Receipt(
             order=event.order,
             provider=self.terms.me,
             gateway=order.gateway,
             model=order.model,
-            answer=event.answer.digest(),
+            answer=answer.digest(),
             input_units=input_units,
             output_units=output_units,
             amount_wei=amount_wei,
@@ -435,9 +443,15 @@ class LeaseBook:
         )
         signature = self.terms.sign(typed_digest(self._network, receipt.struct()))
         running.keeping = Made(
-            receipt, signature, order.channel_id, event.answer.reason, event.cached_units, order.expires_s
+            receipt,
+            signature,
+            order.channel_id,
+            answer.reason,
+            event.cached_units,
+            order.expires_s,
+            cut_wei=made_wei - amount_wei,
         )
-        transcript = Transcript(order, running.signature, running.kind, running.request, event.answer)
+        transcript = Transcript(order, running.signature, running.kind, running.request, answer)
         return [Keep(receipt.epoch, event.order, transcript)]
 
     def _kept(self, order: Digest) -> Sequence[Any]:

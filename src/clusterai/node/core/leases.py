@@ -22,6 +22,7 @@ from clusterai.protocol.statements import (
     Order,
     Receipt,
     SignatureBytes,
+    Wei,
 )
 
 # --- events ---
@@ -150,6 +151,8 @@ class Made(_Record, frozen=True):
     expires_s: U40
     answered: bool = False
     disputed: bool = False
+    cut_wei: Wei = 0
+    """price of tokens that were sent after the answer was over, as its gateway says; it counts as disputed"""
 
 
 class Answered(_Record, frozen=True):
@@ -205,5 +208,7 @@ class Running(msgspec.Struct):
     request: bytes
     value: Any
     cancelled: bool = False
+    most: int | None = None
+    """tokens with which the answer was over, as its gateway says"""
     keeping: Made | None = None
     """the receipt, while its transcript becomes durable"""
