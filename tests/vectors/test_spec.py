@@ -67,7 +67,7 @@ def test_numbers_are_those_of_the_code() -> None:
 
 def test_quoted_vectors_are_in_the_files() -> None:
     """Hex in the text stands in the vectors."""
-    vectors = "".join(str(load(name)) for name in ("statements", "frames", "merkle", "draw"))
+    vectors = "".join(str(load(name)) for name in ("statements", "frames", "merkle", "draw", "segments"))
     for chapter in sorted(SPEC.glob("*.md")):
         for quoted in re.findall(r"0x[0-9a-f]{64,}", chapter.read_text()):
             assert quoted in vectors, f"{chapter.name}: {quoted}"
