@@ -16,8 +16,7 @@ import ctypes
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib.metadata import version
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -34,7 +33,6 @@ from clusterai.sandbox.core.module import PAGE, BadModule
 from clusterai.sandbox.core.spec import KiB, Reason, Task
 from clusterai.sandbox.core.state import State, decode_state, memory_of, pages_of
 
-DETERMINISM_CLASS = "wasm/wasmtime-" + version("wasmtime")
 STEP, BEGIN, START = "clusterai_step", "_initialize", "_start"
 STACK_BYTES = 512 * KiB
 CALL_FUEL = 500
@@ -96,6 +94,13 @@ class _View:
             else b""
         )
 
+    def whole(self) -> memoryview:
+        """All of it, as it is now: to be read before anything runs again."""
+        if self.memory is None or not (size := self.memory.data_len(self._store)):
+            return memoryview(b"")
+        start = ctypes.addressof(self.memory.data_ptr(self._store).contents)
+        return memoryview((ctypes.c_ubyte * size).from_address(start)).cast("B")
+
     def write(self, at: int, data: bytes) -> None:
         memory = self._check(at, len(data))
         if data:
@@ -133,7 +138,14 @@ def wat(source: str) -> bytes:
 
 def sample(name: str = "sieve") -> bytes:
     """A module that comes with us: `sieve` counts primes, a block of 65536 numbers a step."""
-    return wat((files("clusterai.sandbox") / "modules" / f"{name}.wat").read_text())
+    return wat((Path(__file__).parents[1] / "modules" / f"{name}.wat").read_text())
+
+
+def determinism_class() -> str:
+    """Machines that name the same class give the same digests and the same fuel."""
+    from importlib.metadata import version  # 40 ms that a worker doesn't need.
+
+    return f"wasm/wasmtime-{version('wasmtime')}"
 
 
 class _Instance:
@@ -397,7 +409,7 @@ class Segmented:
 
     def _snapshot(self, live: "_Live") -> State:
         instance = live.instance
-        memory = instance.view.read(0, instance.memory_bytes())
+        memory = instance.view.whole()
         return State(
             task=self._digest,
             step=live.step,

@@ -39,9 +39,15 @@ from clusterai.sandbox.core.verdict import explain
 ENGINE_BYTES = 256 * MiB
 """Python, wasmtime and what it compiles."""
 MAX_INPUTS = 4000
-_START = (
-    "import sys; sys.path.insert(0, {path!r}); from clusterai.sandbox.adapters.worker import main; main()"
-)
+_START = """
+import sys, types
+sys.path.insert(0, {path!r})
+room = sys.modules["clusterai.sandbox"] = types.ModuleType("clusterai.sandbox")
+room.__path__ = [{path!r} + "/clusterai/sandbox"]
+from clusterai.sandbox.adapters.worker import main
+main()
+"""
+"""The room's front loads asyncio and every runner, half of a worker's start, so a worker goes round it."""
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):

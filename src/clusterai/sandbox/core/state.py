@@ -38,8 +38,8 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     system: System
 
 
-def pages_of(memory: bytes) -> tuple[tuple[int, bytes], ...]:
-    pages = ((at // PAGE, memory[at : at + PAGE]) for at in range(0, len(memory), PAGE))
+def pages_of(memory: memoryview) -> tuple[tuple[int, bytes], ...]:
+    pages = ((at // PAGE, bytes(memory[at : at + PAGE])) for at in range(0, len(memory), PAGE))
     return tuple((index, page) for index, page in pages if page != ZEROS)
 
 
