@@ -49,6 +49,12 @@ def test_environment_wins_over_files_and_flags_over_both(
     assert '"other"' in said
 
 
+def test_tables_of_daemons_are_theirs(files: tuple[Path, Path]):
+    """One clusterai.toml may hold a gateway's settings too."""
+    files[1].write_text("[gateway]\nport = 1\n[node]\nqueue = 2\n[up]\nnodes = 3\n")
+    assert settings.load(COMMANDS)["up"] == {"nodes": 3}
+
+
 @pytest.mark.parametrize("text", ["nodes = = 3", "[unknown]\na = 1"])
 def test_a_file_that_cannot_be_meant_is_refused(files: tuple[Path, Path], text: str):
     """Broken TOML and tables of no command are told with the cure, not passed over."""

@@ -182,6 +182,25 @@ def test_who_put_money_on_an_account_withdraws_no_more_than_that(rich: World):
     assert refused(rich, signed(wish(ACCOUNT, nonce=2))) == "too_little"
 
 
+def test_nobody_withdraws_what_others_put_in_after_his_own_was_spent(rich: World):
+    """The oldest deposit is spent first; what is refunded or left over is the newest's."""
+    spender = Digest(b"S" * 32)
+    rich.chain(events.Funded(GATEWAY, spender, WALLET.address, FUNDED))
+    rich.answer(7, 8, account=spender)
+    cost_wei = rich.meter.book.account(spender).charged_wei
+    rich.chain(events.Funded(GATEWAY, spender, STRANGER.address, FUNDED))
+    book = rich.meter.book
+    assert book.withdrawable_wei(spender, WALLET.address) == FUNDED - cost_wei > 0
+    assert book.withdrawable_wei(spender, STRANGER.address) == FUNDED
+    book.account(spender).held_wei = FUNDED
+    assert book.withdrawable_wei(spender, WALLET.address) == 0
+    assert book.withdrawable_wei(spender, STRANGER.address) == FUNDED - cost_wei
+    book.account(spender).held_wei = 0
+    rich.step(signed(wish(spender), STRANGER))
+    assert book.withdrawable_wei(spender, STRANGER.address) == 0
+    assert book.withdrawable_wei(spender, WALLET.address) == FUNDED - cost_wei
+
+
 def test_a_stranger_withdraws_nothing(rich: World):
     """Neither from the wallet's own account, though it once paid into it more than there is, nor from another."""
     found = judged(rich, signed(wish(OWN), STRANGER))

@@ -156,7 +156,7 @@ class PayoutState(_Record, frozen=True):
 
 
 class DepositedState(_Record, frozen=True):
-    """Snapshot of what an address put on an account and didn't withdraw."""
+    """Snapshot of what an address put on an account and didn't withdraw; an account's stand in the order of their coming."""
 
     account: DigestBytes
     source: AddressBytes
@@ -329,8 +329,8 @@ class Book:
         self.by_provider: dict[Address, Channel] = {}
         self.pledged: dict[Digest, int] = {}
         """how far the vouchers of wallets' channels go"""
-        self.deposited: dict[tuple[Digest, Address], int] = {}
-        """what an address put on an account by the Credit contract, less what it withdrew"""
+        self.deposits: dict[Digest, list[tuple[Address, int]]] = {}
+        """who put how much on an account by the Credit contract, oldest first, less what they withdrew"""
         self.payouts: dict[Digest, Payout] = {}
         """withdrawals that are remembered"""
         self.unpaid: dict[Digest, Payout] = {}
@@ -391,7 +391,7 @@ class Book:
                 if is_paid:
                     self._paid_out(Digest(payout.name), transaction)
             case DepositedState(account, source, amount_wei):
-                self.deposited[Digest(account), Address(source)] = amount_wei
+                self._deposit(Digest(account), Address(source), amount_wei)
             case Unclaimed(channel_id):
                 channel = self.channels[Digest(channel_id)]
                 return self._forfeit(channel, channel.claimed_wei)
@@ -428,7 +428,11 @@ class Book:
             for account, it in self.accounts.items()
         ]
         records.extend(self.tabs.snapshot())
-        records.extend(DepositedState(*key, amount_wei) for key, amount_wei in self.deposited.items())
+        records.extend(
+            DepositedState(account, source, amount_wei)
+            for account, deposits in self.deposits.items()
+            for source, amount_wei in deposits
+        )
         records.extend(
             PayoutState(it, name not in self.unpaid, self.paid_by.get(name))
             for name, it in self.payouts.items()
@@ -508,14 +512,42 @@ class Book:
         self.borne.add(Digest(charge.order))
         self.borne_wei += charge.amount_wei
 
+    def withdrawable_wei(self, account: Digest, source: Address) -> int:
+        """What `source` may have back of an account: all that is left of its own, and of another's what it put there itself.
+
+        The oldest deposits are spent first, so that nobody takes out what others put in after his own was used up.
+        """
+        if account not in self.accounts:
+            return 0
+        left_wei = max(0, self.accounts[account].credit_wei)
+        if account == wallet_account(source):
+            return left_wei
+        found_wei = 0
+        for who, put_wei in reversed(self.deposits.get(account, [])):
+            part_wei = min(put_wei, left_wei)
+            left_wei -= part_wei
+            if who == source:
+                found_wei += part_wei
+        return found_wei
+
+    def _deposit(self, account: Digest, source: Address, amount_wei: int) -> None:
+        deposits = self.deposits.setdefault(account, [])
+        if deposits and deposits[-1][0] == source:
+            amount_wei += deposits.pop()[1]
+        deposits.append((source, amount_wei))
+
     def _withdraw(self, payout: Payout) -> None:
         name, source = Digest(payout.name), Address(payout.source)
         account = Digest(payout.account)
         self.payouts[name] = self.unpaid[name] = payout
         self.account(account).withdrawn_wei += payout.amount_wei
-        if (account, source) in self.deposited:
-            left_wei = self.deposited[account, source] - payout.amount_wei
-            self.deposited[account, source] = max(0, left_wei)
+        left_wei, kept = payout.amount_wei, list[tuple[Address, int]]()
+        for who, put_wei in reversed(self.deposits.get(account, [])):
+            taken_wei = min(put_wei, left_wei) if who == source else 0
+            left_wei -= taken_wei
+            if put_wei > taken_wei:
+                kept.append((who, put_wei - taken_wei))
+        self.deposits[account] = kept[::-1]
 
     def _paid_out(self, name: Digest, transaction: bytes | None) -> None:
         self.unpaid.pop(name, None)
@@ -534,8 +566,7 @@ class Book:
         match event:
             case events.Funded(gateway, account, source, amount) if gateway == self.gateway:
                 self.account(account).funded_wei += amount
-                put_wei = self.deposited.get((account, source), 0)
-                self.deposited[account, source] = put_wei + amount
+                self._deposit(account, source, amount)
             case events.Transferred(source, to, value) if to == self.till:
                 self.account(wallet_account(source)).funded_wei += value
             case events.Deposited(channel_id, _, _, _, balance) if channel_id in self.channels:

@@ -9,8 +9,8 @@ The transfer's nonce is the withdrawal's own name, so the chain itself refuses t
 here but the journal is lost and it is submitted anew. Who may have what:
 
     a wallet's own account     its key alone: whatever the account may still spend
-    any other account          the address that put money on it, no more than that, and with a key of that account
-                               (which the front desk looks at): else a stranger's gift of one wei would open the account
+    any other account          the address that put money on it, what is left of that (the oldest is spent first), and
+                               with a key of that account, which the front desk looks at
 
 A withdrawal is remembered until its signature has expired, and as long as it is unpaid: repeating it changes nothing.
 """
@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from clusterai.gateway.core.book import KEEP_PAYOUT_S, Book, PaidOut, Payout, wallet_account
+from clusterai.gateway.core.book import KEEP_PAYOUT_S, Book, PaidOut, Payout
 from clusterai.gateway.core.errands import Terms
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.calls import Submit
@@ -113,9 +113,7 @@ class Payouts:
         if len(lately) >= most:
             wait_s = sorted(lately)[-most] - since_s
             return Refusal("too_many", f"{most} withdrawals of an account an hour", float(wait_s))
-        free_wei = self._book.account(account).credit_wei if account in self._book.accounts else 0
-        if account != wallet_account(source):
-            free_wei = min(free_wei, self._book.deposited.get((account, source), 0))
+        free_wei = self._book.withdrawable_wei(account, source)
         amount_wei = min(free_wei, wish.most_wei)
         least_wei = max(1, self._terms.least_payout_wei)
         if amount_wei < least_wei:
