@@ -33,7 +33,7 @@ RULES = Rules(
     bounty_bps=LOCAL.bounty_bps,
     answer_s=LOCAL.answer_s,
     challenge_bond_wei=1_000,
-    audits=AuditRules(bond_wei=500),
+    audits=AuditRules(bond_wei=500, open_s=10),
 )
 
 

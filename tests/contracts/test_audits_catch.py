@@ -482,3 +482,41 @@ def test_veterans_with_stake_are_audited_at_the_least_rate(pair: LeasePair) -> N
     assert undrawn > 0
     assert pair.twin.audits.rate_of(OWNERS["ann"].address, 1_000) == max(10_502, 10_000_000 // (valid + 1))
     assert pair.twin.leases.vested(OWNERS["ann"].address).amount == 0
+
+
+GOOD = (700_000, 990_000, 200_000, 200_000, 30, 20, 10, 20, 500)
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        (0, 0),
+        (0, 1_000_001),
+        (1, 0),
+        (2, 1_000_000),
+        (3, 1_000_001),
+        (4, 0),
+        (5, 0),
+        (6, 604_801),
+        (7, 0),
+        (8, 10**12 + 1),
+    ],
+)
+def test_governor_keeps_audit_parameters_in_bounds(pair: LeasePair, at: int, value: int) -> None:
+    """Audits can't be stopped, nor outrun, nor made unaffordable; only the governor changes how they are done."""
+    bad = tuple(value if index == at else one for index, one in enumerate(GOOD))
+    send, block = pair.bytecode.transact, pair.block()
+    assert send("Audits", "setParameters", DEPLOYER.address, block, bad) == Refused("ParameterOutOfRange")
+    stranger = send("Audits", "setParameters", STRANGER.address, block, GOOD)
+    assert stranger == Refused("OwnableUnauthorizedAccount")
+    assert send("Audits", "setParameters", DEPLOYER.address, block, GOOD) == ()
+    assert pair.bytecode.read("Audits", "parameters") == GOOD
+
+
+def test_rate_is_kept_with_the_commitment(pair: LeasePair) -> None:
+    """What the governor changes later draws later commitments only."""
+    one = pair.committed(job(pair))
+    before = pair.bytecode.read("Audits", "auditOf", one.lease)[4]
+    changed = (1, *GOOD[1:])
+    assert pair.bytecode.transact("Audits", "setParameters", DEPLOYER.address, pair.block(), changed) == ()
+    assert pair.bytecode.read("Audits", "auditOf", one.lease)[4] == before == 1_000_000

@@ -47,7 +47,7 @@ class AuditRules(msgspec.Struct, frozen=True, kw_only=True):
     corrupt_ppm: int = 200_000
     margin_ppm: int = 200_000
     commit_s: int = 30
-    open_s: int = 10
+    open_s: int = 20
     reveal_s: int = 10
     dispute_s: int = 20
     bond_wei: int = WEI_PER_TOKEN
