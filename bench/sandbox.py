@@ -134,6 +134,10 @@ def podman_image(folder: Path) -> Generator[list[str] | None]:
         )
     finally:
         subprocess.run([*base, "rmi", "--all", "--force"], capture_output=True, check=False)
+        # Podman leaves its empty control groups behind.
+        for left in sorted(Path("/sys/fs/cgroup").glob("*/libpod_parent/**/"), reverse=True):
+            with contextlib.suppress(OSError):
+                left.rmdir()
 
 
 def commitments(blocks: int = 40) -> None:
