@@ -251,10 +251,12 @@ def test_trees_go_out_and_come_back(store: BlobStore, tmp_path: Path):
     (source / ".git").mkdir()
     (source / ".env").write_text("secret")
     (source / "__pycache__").mkdir()
+    trees.lay_out(trees.take(source / "a.txt", store, "b.txt")[0], store, source / "earlier")
+    (source / "earlier" / trees.MARK).touch()
     (source / "link").symlink_to("a.txt")
     tree, skipped = trees.take(source, store)
     assert [(it.path, it.form) for it in tree.entries] == [("a.txt", "file"), ("sub/run.sh", "program")]
-    assert skipped == [".env", ".git/", "__pycache__/", "link"]
+    assert skipped == [".env", ".git/", "__pycache__/", "earlier/", "link"]
     trees.lay_out(tree, store, tmp_path / "target")
     assert (tmp_path / "target" / "sub" / "run.sh").stat().st_mode & 0o777 == 0o755
     one, _ = trees.take(source / "a.txt", store, "data/b.txt")

@@ -49,6 +49,7 @@ def download(jobs: Jobs, output: str, store: BlobStore, moved: Moved) -> Tree:
 
 def write(tree: Tree, store: BlobStore, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
+    (target / trees.MARK).touch()
     trees.lay_out(tree, store, target)
 
 

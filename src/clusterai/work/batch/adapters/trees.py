@@ -17,6 +17,8 @@ from clusterai.work.batch.core.tree import (
 )
 
 IGNORED = frozenset(("__pycache__", "node_modules"))
+MARK = ".clusterai-outputs"
+"""Lies in a folder of outputs, so that the next job from the same folder doesn't take them for inputs."""
 
 
 def take(source: Path, store: BlobStore, at: str = "") -> tuple[Tree, list[str]]:
@@ -35,9 +37,7 @@ def take(source: Path, store: BlobStore, at: str = "") -> tuple[Tree, list[str]]
     entries: list[Entry] = []
     for folder, folders, names in os.walk(source):
         here = Path(folder).relative_to(source)
-        for name in [
-            it for it in folders if it.startswith(".") or it in IGNORED or (Path(folder) / it).is_symlink()
-        ]:
+        for name in [it for it in folders if _stays(Path(folder) / it)]:
             folders.remove(name)
             skipped.append(str(here / name) + "/")
         for name in names:
@@ -53,6 +53,15 @@ def take(source: Path, store: BlobStore, at: str = "") -> tuple[Tree, list[str]]
                 continue
             entries.append(_entry(path, place, store))
     return listing(entries), sorted(skipped)
+
+
+def _stays(folder: Path) -> bool:
+    return (
+        folder.name.startswith(".")
+        or folder.name in IGNORED
+        or folder.is_symlink()
+        or (folder / MARK).exists()
+    )
 
 
 def _entry(path: Path, place: str, store: BlobStore) -> Entry:

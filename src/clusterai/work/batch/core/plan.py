@@ -410,9 +410,9 @@ def verification(
     else:
         share = f"{rate / 10_000:.3g} %"
         promise = (
-            f"{spec.check}: {spec.segments} segments are committed to; with probability {share} one of them is run again"
+            f"{spec.check}: {_segments(spec)} committed to; with probability {share} one is run again"
             if worst
-            else f"{spec.check}: {spec.segments} segments are committed to, and one may be run again"
+            else f"{spec.check}: {_segments(spec)} committed to, and one may be run again"
         ) + agree
         limits = _limits(spec, worst, rules)
     return Verification(
@@ -424,6 +424,10 @@ def verification(
         promise=promise,
         limits=limits,
     )
+
+
+def _segments(spec: JobSpec) -> str:
+    return "one segment is" if spec.segments == 1 else f"{spec.segments} segments are"
 
 
 def _limits(spec: JobSpec, worst: Candidate | None, rules: RateRules) -> list[str]:
