@@ -84,7 +84,13 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
     // --- events ---
 
     event EpochCommitted(
-        address indexed provider, uint64 indexed epoch, bytes32 root, uint32 count, uint128 total, uint64 committedIn
+        address indexed provider,
+        uint64 indexed epoch,
+        bytes32 root,
+        uint32 count,
+        uint128 total,
+        uint64 committedIn,
+        uint24 ratePpm
     );
     event BeaconRecorded(uint64 indexed epoch, bytes32 beacon);
     event Voted(
@@ -114,7 +120,7 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
     );
     event ChallengeAnswered(address indexed provider, uint64 indexed epoch, uint32 index);
     event Equivocated(address indexed validator, address indexed provider, uint64 indexed epoch, uint32 index);
-    event ParametersSet(Parameters parameters);
+    event ParametersSet(uint24 auditRatePpm, uint16 bountyBps, uint32 answerS, uint128 challengeBond);
 
     // --- errors ---
 
@@ -277,7 +283,7 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
             round: uint32(beacons.length),
             ratePpm: auditRatePpm
         });
-        emit EpochCommitted(provider, epoch, root, count, total, current);
+        emit EpochCommitted(provider, epoch, root, count, total, current, auditRatePpm);
     }
 
     /// @notice Give one part of the sealed opening that answers a challenge, in any order. Called by a hot key of the
@@ -656,6 +662,6 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
         bountyBps = given.bountyBps;
         answerS = given.answerS;
         challengeBond = given.challengeBond;
-        emit ParametersSet(given);
+        emit ParametersSet(given.auditRatePpm, given.bountyBps, given.answerS, given.challengeBond);
     }
 }

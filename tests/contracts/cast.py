@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from eth_hash.auto import keccak
 
 from clusterai.ledger.artifacts import load
@@ -198,10 +199,22 @@ class Pair:
         self._compare_challenges()
 
     def _compare_challenges(self) -> None:
-        read = self.bytecode.read
+        read, court = self.bytecode.read, self.twin.court
+        names = ("auditRatePpm", "bountyBps", "answerS", "challengeBond")
+        assert tuple(read("Court", name) for name in names) == msgspec.structs.astuple(court.parameters())
         keys: list[Any] = [key for key, _ in self.twin.state()]
+        for _, provider, epoch in [key for key in keys if key[0] == "commitment"]:
+            made = court.commitment(provider, epoch)
+            assert read("Court", "commitments", provider, epoch) == (
+                made.root,
+                made.total,
+                made.count,
+                made.at_s,
+                made.round,
+                made.rate_ppm,
+            )
         for _, provider, epoch, index in [key for key in keys if key[0] == "challenge"]:
-            found = self.twin.court.challenge_of(provider, epoch, index)
+            found = court.challenge_of(provider, epoch, index)
             assert read("Court", "challenges", read("Court", "challengeKey", provider, epoch, index)) == (
                 "0x" + found.payer.hex(),
                 found.deadline_s,

@@ -439,6 +439,47 @@ def test_undrawn_receipt_is_not_challenged(pair: Pair) -> None:
     assert pair.refused(calls.Challenge(ANN.address, epoch, drawn[0]), STRANGER) == "NotValidator"
 
 
+# --- parameters ---
+
+
+def governed(rate_ppm: int, answer_s: int = RULES.answer_s, bond: int = 0) -> calls.SetParameters:
+    return calls.SetParameters(calls.Parameters(rate_ppm, RULES.bounty_bps, answer_s, bond))
+
+
+def test_a_new_rate_draws_only_what_is_committed_after_it(pair: Pair) -> None:
+    """Neither a captured governor nor an honest one redraws what was committed; each commitment names its rate."""
+    pair.expect(governed(1_000_000), DEPLOYER)
+    first, _ = commit(pair)
+    pair.expect(governed(1), DEPLOYER)
+    drawn, others = draw(pair, first, 8)
+    assert (len(drawn), others) == (8, [])
+    second, _ = commit(pair)
+    pair.expect(governed(1_000_000), DEPLOYER)
+    assert draw(pair, second, 8)[0] == []
+    rates = [pair.twin.court.commitment(ANN.address, epoch).rate_ppm for epoch in (first, second)]
+    assert rates == [1_000_000, 1]
+
+
+def test_a_demand_keeps_the_time_and_the_bond_it_was_made_with(pair: Pair) -> None:
+    """New parameters neither cut an answer short nor change what it pays."""
+    epoch, _ = commit(pair)
+    pair.expect(calls.Challenge(ANN.address, epoch, EPOCH_LIST), HOTS["val"])
+    pair.expect(governed(1_000_000, answer_s=1), DEPLOYER)
+    before = pair.twin.token.balance(ANN.address)
+    pair.advance(RULES.answer_s)
+    pair.expect(part(epoch, 0, 2), ANN_HOT)
+    pair.advance(RULES.answer_s)
+    pair.expect(part(epoch, 1, 2), ANN_HOT)
+    assert pair.twin.token.balance(ANN.address) == before + RULES.challenge_bond_wei
+
+
+def test_nobody_else_sets_parameters_and_none_out_of_bounds(pair: Pair) -> None:
+    """Twin and bytecode refuse the same, by the same names."""
+    assert pair.refused(governed(500_000), ANN) == "OwnableUnauthorizedAccount"
+    for wrong in (governed(0), governed(10**6 + 1), governed(1, answer_s=0), governed(1, answer_s=11)):
+        assert pair.refused(wrong, DEPLOYER) == "ParameterOutOfRange"
+
+
 # --- equivocation ---
 
 

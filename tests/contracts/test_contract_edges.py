@@ -12,7 +12,7 @@ from clusterai.ledger.adapters.embedded.evm import Evm, Message
 from clusterai.ledger.artifacts import load
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.deploy import LOCAL, created_address, foreign_plan
-from clusterai.ledger.core.events import Claimed, Deposited, Refunded, Transferred
+from clusterai.ledger.core.events import Claimed, Deposited, ParametersSet, Refunded, Transferred
 from clusterai.ledger.core.twin import Refused
 from clusterai.ledger.core.twin.state import Revert, Transaction
 from clusterai.ledger.core.twin.token import (
@@ -162,7 +162,7 @@ def test_only_the_governor_sets_parameters(pair: Pair) -> None:
     """And what it sets holds for commitments made afterwards."""
     good = (1_000_000, 0, 10, 0)
     assert send(pair, "Court", "setParameters", STRANGER, good) == "OwnableUnauthorizedAccount"
-    assert send(pair, "Court", "setParameters", DEPLOYER, good) == ()
+    assert send(pair, "Court", "setParameters", DEPLOYER, good) == (ParametersSet(*good),)
     assert pair.bytecode.read("Court", "auditRatePpm") == 1_000_000
 
 

@@ -285,6 +285,16 @@ class Histories(RuleBasedStateMachine):
             call = calls.AnswerChallenge(OWNERS[provider].address, epoch, index, part, parts, bytes(size))
             self.do(call, sender)
 
+    @rule(
+        rate_ppm=st.sampled_from((0, 1, 500_000, 1_000_000, 1_000_001)),
+        bounty_bps=st.sampled_from((0, 5_000, 5_001)),
+        answer_s=st.sampled_from((0, 5, 10, 11)),
+        bond=st.sampled_from((0, 1_000, 1_000 * 10**9 + 1)),
+        who=st.sampled_from(("deployer", "deployer", "deployer", "ann")),
+    )
+    def parameters(self, rate_ppm: int, bounty_bps: int, answer_s: int, bond: int, who: str) -> None:
+        self.do(calls.SetParameters(calls.Parameters(rate_ppm, bounty_bps, answer_s, bond)), EVERYONE[who])
+
     @rule(data=st.data(), index=indices)
     def recover_bond(self, data: st.DataObject, index: int) -> None:
         provider, epoch, _ = self.some_commitment(data)

@@ -144,7 +144,6 @@ class Node:
             channels=channels_domain(network.chain_id, network.contracts.channels),
             epoch_s=rules.epoch_s,
             window_s=rules.window_s,
-            audit_rate_ppm=rules.audit_rate_ppm,
             sign=key.sign,
             recover=recover,
             credit_wei=self.config.credit_wei,

@@ -36,9 +36,9 @@ def receipt(**changes: Any) -> Receipt:
 
 
 CHAIN: list[tuple[Any, str, int]] = [
-    (events.EpochCommitted(PROVIDER, 6, ROOT, 1, 400, 7), "0x1", 10),
+    (events.EpochCommitted(PROVIDER, 6, ROOT, 1, 400, 7, 250_000), "0x1", 10),
     (events.Claimed(CHANNEL, PROVIDER, 400, 400, 1), "0x2", 11),
-    (events.EpochCommitted(PROVIDER, 7, ROOT, 1, 100, 8), "0x3", 12),
+    (events.EpochCommitted(PROVIDER, 7, ROOT, 1, 100, 8, 250_000), "0x3", 12),
     (events.Claimed(Digest(b"d" * 32), PROVIDER, 900, 900, 1), "0x4", 13),
     (events.Claimed(CHANNEL, PROVIDER, 100, 500, 1), "0x5", 14),
     (events.EpochCleared(PROVIDER, 7, ROOT, 1, ROOT), "0x6", 15),

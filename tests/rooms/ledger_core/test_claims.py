@@ -106,7 +106,7 @@ def deposited(it: ChannelConfig, balance: int) -> events.Deposited:
 
 
 def committed(epoch: int, total: int) -> events.EpochCommitted:
-    return events.EpochCommitted(ME, epoch, TX, 1, total, epoch + 1)
+    return events.EpochCommitted(ME, epoch, TX, 1, total, epoch + 1, 1_000_000)
 
 
 def claimed(it: ChannelConfig, amount: int, total: int, window: int) -> events.Claimed:

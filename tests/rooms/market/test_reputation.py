@@ -21,7 +21,7 @@ ANN, BOB = someone(1), someone(2)
 
 
 def cleared(reputation: Reputation, provider: Address, total: int, epoch: int = 1, audited: int = 1) -> None:
-    reputation.apply(events.EpochCommitted(provider, epoch, ZERO_DIGEST, 1, total, epoch + 1), 0)
+    reputation.apply(events.EpochCommitted(provider, epoch, ZERO_DIGEST, 1, total, epoch + 1, 250_000), 0)
     reputation.apply(events.EpochCleared(provider, epoch, ZERO_DIGEST, audited, ZERO_DIGEST), 0)
 
 
@@ -64,7 +64,7 @@ def test_a_clearance_counts_once() -> None:
 def test_what_it_says_of_itself_does_not_count() -> None:
     """A commitment is a provider's own claim: without a clearance it is worth nothing."""
     reputation = Reputation()
-    reputation.apply(events.EpochCommitted(ANN, 1, ZERO_DIGEST, 9, 10**12, 2), 0)
+    reputation.apply(events.EpochCommitted(ANN, 1, ZERO_DIGEST, 9, 10**12, 2, 250_000), 0)
     assert reputation.quality(ANN, STAKE, 0) == BEGINNER
 
 

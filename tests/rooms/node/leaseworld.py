@@ -66,6 +66,7 @@ class World:
     Attributes:
         out: effects that reached the world, in order.
         crash_after: how many effects may still happen before the process dies.
+        rate_ppm: in force when an epoch is committed.
         parts: what the answer to a challenge is packed into.
     """
 
@@ -78,6 +79,7 @@ class World:
         self.block = 0
         self.out: list[Any] = []
         self.crash_after: int | None = None
+        self.rate_ppm = 1_000_000
         self.parts: tuple[bytes, ...] = (b"answer",)
         self.salt = 0
         self.start()
@@ -91,7 +93,6 @@ class World:
             "channels": CHANNELS,
             "epoch_s": EPOCH_S,
             "window_s": WINDOW_S,
-            "audit_rate_ppm": 1_000_000,
             "sign": HOT.sign,
             "recover": recover,
             "credit_wei": CREDIT_WEI,
@@ -227,7 +228,13 @@ class World:
         call: Any = submit.call
         self.mine(
             events.EpochCommitted(
-                ME, call.epoch, call.root, call.count, call.total, int(self.now_s) // EPOCH_S
+                ME,
+                call.epoch,
+                call.root,
+                call.count,
+                call.total,
+                int(self.now_s) // EPOCH_S,
+                self.rate_ppm,
             )
         )
         return self.mine(events.BeaconRecorded(int(self.now_s) // EPOCH_S, Digest(b"b" * 32)))

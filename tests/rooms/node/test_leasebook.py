@@ -571,9 +571,12 @@ def test_an_undone_commitment_is_made_again_unchanged() -> None:
     assert find(world.tick(), Submit) == submit
 
 
-def committed_world(receipts: int = 2, **terms: Any) -> tuple[World, int, list[Finished]]:
+def committed_world(
+    receipts: int = 2, rate_ppm: int = 1_000_000, **terms: Any
+) -> tuple[World, int, list[Finished]]:
     """A world with one committed epoch whose beacon is known."""
     world = ready(credit_wei=10**9, **terms)
+    world.rate_ppm = rate_ppm
     finished = [world.serve() for _ in range(receipts)]
     submit = over(world)
     world.step(Mined(submit.key, TX, world.block + 1))
@@ -622,7 +625,7 @@ def test_strangers_and_nonsense_open_nothing(make: Callable[[World, int], Relay]
 
 def test_only_what_the_beacon_drew_is_shown() -> None:
     """A validator that asks for receipts which weren't drawn gets no transcript of them."""
-    world, epoch, _ = committed_world(receipts=40, audit_rate_ppm=100_000, queue=100)
+    world, epoch, _ = committed_world(receipts=40, rate_ppm=100_000, queue=100)
     drawn = find(world.receive(world.ask(epoch, *range(40), 41)), OpenEpoch).drawn
     assert 0 < len(drawn) < 20
 
@@ -633,7 +636,8 @@ def test_before_the_beacon_nothing_is_shown() -> None:
     finished = world.serve()
     submit: Any = over(world)
     call = submit.call
-    world.mine(events.EpochCommitted(ME, call.epoch, call.root, call.count, call.total, call.epoch + 1))
+    committed = (call.epoch, call.root, call.count, call.total, call.epoch + 1)
+    world.mine(events.EpochCommitted(ME, *committed, 1_000_000))
     assert find(world.receive(world.ask(finished.receipt.epoch, 0)), OpenEpoch).drawn == ()
 
 

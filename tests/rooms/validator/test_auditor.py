@@ -11,7 +11,7 @@ from clusterai.ledger.core import calls, events
 from clusterai.protocol.messages import EpochOpened
 from clusterai.protocol.statements import EPOCH_LIST, Outcome
 from clusterai.runtime.machine import Unlinked
-from tests.rooms.validator.theatre import MODEL, RULES, Gateway, Provider, Stage
+from tests.rooms.validator.theatre import MODEL, RULES, TOKEN, Gateway, Provider, Stage, key
 
 
 def test_honest_work_is_cleared() -> None:
@@ -315,6 +315,59 @@ def test_a_reorganisation_after_the_verdict_makes_no_second_one() -> None:
     assert stage.cleared == 1
     said = {it.call.clearance for it in stage.seat.submitted if isinstance(it.call, calls.Clear)}
     assert len(said) == 1
+
+
+def governed(stage: Stage, rate_ppm: int, answer_s: int = RULES.answer_s, bond_wei: int = TOKEN) -> None:
+    """The governor sets parameters in the next block."""
+    stage.submit(key("deployer"), calls.SetParameters(calls.Parameters(rate_ppm, 5_000, answer_s, bond_wei)))
+
+
+def test_a_new_rate_is_followed_from_the_next_commitment_on() -> None:
+    """What was committed before is drawn by its own rate, what comes after by the new one, also after a restart."""
+    stage = Stage()
+    stage.serve(6)
+    stage.commit()
+    stage.play(2)
+    governed(stage, 1)
+    stage.play(38)
+    stage.serve(6, first=20)
+    stage.commit()
+    stage.seat.restart()
+    stage.play(40)
+    assert [it.rate_ppm for it in stage.told(events.EpochCommitted)] == [1_000_000, 1]
+    assert [it.audited for it in stage.told(events.EpochCleared)] == [6, 0]
+    assert not stage.told(events.Challenged)
+    assert not stage.seat.noted("refused_by_chain")
+
+
+def test_challenges_follow_the_parameters_too() -> None:
+    """A longer time to answer makes them come earlier, and a bond that was none is paid and comes back."""
+    rules = replace(RULES, answer_s=5, challenge_bond_wei=0)
+    stage = Stage(rules=rules)
+    governed(stage, 1_000_000, answer_s=10, bond_wei=2 * TOKEN)
+    stage.play(2)
+    stage.serve(1)
+    stage.commit()
+    stage.provider.away = stage.provider.away_from_chain = True
+    stage.play(58)
+    assert stage.convicted
+    assert not stage.seat.noted("refused_by_chain")
+    assert any(isinstance(it.call, calls.RecoverBond) for it in stage.seat.submitted)
+    assert stage.chain.token.balance(stage.seat.hot.address) == 1_000 * TOKEN
+
+
+def test_undone_parameters_are_forgotten() -> None:
+    """A reorganisation that takes a change away leaves what was before."""
+    stage = Stage()
+    stage.play(2)
+    height = stage.height
+    governed(stage, 1)
+    stage.play(2)
+    stage.reorganise(height - 1)
+    stage.serve(2)
+    stage.commit()
+    stage.play(40)
+    assert [it.audited for it in stage.told(events.EpochCleared)] == [2]
 
 
 def test_old_history_moves_nobody() -> None:

@@ -295,6 +295,26 @@ def test_a_cheat_is_convicted_though_the_validator_is_killed(
     run(scenario, tmp_path, monkeypatch)
 
 
+def test_a_governors_new_rate_is_followed_in_mid_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is committed stays drawn by its own rate; the next epoch is drawn by the new one, and both are cleared."""
+
+    async def scenario(world: Loopback) -> None:
+        async with validator(world.config()):
+            await world.linked.wait()
+            await world.serve(Provider, 3)
+            rare = calls.Parameters(1, RULES.bounty_bps, RULES.answer_s, RULES.challenge_bond_wei)
+            await transact(world.client, key("deployer"), calls.SetParameters(rare))
+            first = await world.until(events.EpochCleared)
+            await world.serve(Provider, 3)
+            second = await world.until(events.EpochCleared, 2)
+        assert (first.audited, second.audited) == (3, 0)
+        assert not [it for it in world.history if isinstance(it, events.Challenged | events.Voted)]
+
+    run(scenario, tmp_path, monkeypatch)
+
+
 def test_a_two_faced_validator_is_slashed_by_what_its_failed_vote_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ class MoneyConserved(OfBlocks):
         self.in_channels = 0
         self.at_stake = 0
         self.bonds: dict[tuple[Address, int, int], int] = {}
+        self._bond_wei = self._rules.challenge_bond_wei
         self._touched: dict[Address, None] = {}
 
     def event(self, event: Any, timestamp_s: int) -> None:
@@ -61,7 +62,9 @@ class MoneyConserved(OfBlocks):
                 )
                 self.at_stake -= amount
             case events.Challenged(_, provider, epoch, index):
-                self.bonds[provider, epoch, index] = self._rules.challenge_bond_wei
+                self.bonds[provider, epoch, index] = self._bond_wei
+            case events.ParametersSet():
+                self._bond_wei = event.challenge_bond_wei
             case events.ChallengeAnswered(provider, epoch, index):
                 self.bonds.pop((provider, epoch, index), None)
             case _:

@@ -8,6 +8,7 @@ died-mid-stream  a provider is killed while it streams
 prices-move      offers change while orders are on their way
 withdrawals      unspent credit is taken back, under all faults
 runs-past        a provider whose engine doesn't see where answers end
+rates-move       the governor sets other parameters while epochs are on their way
 away-PART        gateway, validators or the chain away for long
 cut-off          a thousand receipts and a very long transcript, and no gateway to open them over
 villain-NAME     one cheat, and what becomes of it
@@ -17,7 +18,7 @@ from functools import partial
 
 import msgspec
 
-from clusterai.ledger.core import events
+from clusterai.ledger.core import calls, events
 from clusterai.protocol.ids import Address
 from clusterai.protocol.messages import Answer
 from clusterai.protocol.statements import EPOCH_LIST
@@ -28,7 +29,7 @@ from tests.simulation.villains.gateways import DoubleSpender
 from tests.simulation.villains.providers import CHEATS, RunsPast
 from tests.simulation.villains.validators import FalseAccuser, LazyValidator
 from tests.simulation.world import engine
-from tests.simulation.world.chain import ADDRESSES, RULES
+from tests.simulation.world.chain import ADDRESSES, DEPLOYER, RULES
 from tests.simulation.world.providers import CREDIT_WEI
 from tests.simulation.world.world import STAKE_WEI, Shape, World
 
@@ -255,6 +256,38 @@ def shown_on_chain(world: World, checkers: Checkers) -> None:
     assert not any(isinstance(it, events.Voted) for it in told), "nobody even voted"
 
 
+def rates_move(world: World) -> None:
+    """Another rate, another time to answer and another bond every twenty seconds."""
+    for turn, at_s in enumerate(range(20, world.shape.busy_s, 20)):
+        world.simulation.run(at_s - (world.simulation.now_s - world.simulation.start_s))
+        parameters = calls.Parameters(
+            (1_000_000, 1, 400_000)[turn % 3],
+            RULES.bounty_bps,
+            (RULES.answer_s, RULES.answer_s // 2)[turn % 2],
+            turn % 4 * RULES.challenge_bond_wei // 2,
+        )
+        world.chain.send(DEPLOYER.address, calls.SetParameters(parameters))
+    world.simulation.run(20)
+    world.heal()
+    world.settle()
+
+
+def draws_agree(world: World, checkers: Checkers) -> None:
+    """Each epoch was audited by its own rate, as the Court itself draws; nobody was demanded what wasn't drawn."""
+    gains_nothing(world, checkers)
+    told = [event for block in world.chain.blocks for event in block.events]
+    committed = {(it.provider, it.epoch): it for it in told if isinstance(it, events.EpochCommitted)}
+    assert len({it.rate_ppm for it in committed.values()}) == 3, "epochs of all rates"
+    drawn = world.ledger.twin.court.drawn
+    for cleared in [it for it in told if isinstance(it, events.EpochCleared)]:
+        count = committed[cleared.provider, cleared.epoch].count
+        due = sum(bool(drawn(cleared.provider, cleared.epoch, index)) for index in range(count))
+        assert cleared.audited == due, f"{cleared.audited} audited, {due} drawn"
+    notes = [note for validator in world.validators for note in validator.notes]
+    refused = [note.detail for note in notes if note.kind == "refused_by_chain"]
+    assert not [it for it in refused if "NotDrawn" in it], f"refused: {refused}"
+
+
 CROWD, LONG_PROMPT = 1_000, 60_000
 CROWDED = msgspec.structs.replace(RULES, epoch_s=60, audit_rate_ppm=1_000_000)
 
@@ -281,6 +314,7 @@ SCENARIOS: dict[str, Scenario] = {
     "away-gateway": Scenario(kinds=MILD, share=0.2, script=partial(away, "gateway", 120)),
     "away-validators": Scenario(kinds=MILD, share=0.2, script=partial(away, "validators", 150)),
     "away-chain": Scenario(kinds=MILD, share=0.2, script=partial(away, "chain", 50)),
+    "rates-move": Scenario(kinds=TAME, share=0.4, shape=BUSY, script=rates_move, verdict=draws_agree),
     "cut-off": Scenario(
         kinds=(),
         shape=Shape(providers=1, validators=2, clients=1, requests=0),

@@ -94,7 +94,6 @@ class Provider:
             channels=VOUCHERS,
             epoch_s=self.world.rules.epoch_s,
             window_s=self.world.rules.window_s,
-            audit_rate_ppm=self.world.rules.audit_rate_ppm,
             sign=party.hot.sign,
             recover=recover,
             credit_wei=CREDIT_WEI,

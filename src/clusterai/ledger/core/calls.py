@@ -213,6 +213,21 @@ class Equivocation(_Call, frozen=True):
     second_signature: bytes
 
 
+class Parameters(msgspec.Struct, frozen=True, array_like=True):
+    """Of the Court; see `deploy.Rules`."""
+
+    audit_rate_ppm: int
+    bounty_bps: int
+    answer_s: int
+    challenge_bond_wei: int
+
+
+class SetParameters(_Call, frozen=True):
+    """Court, by the governor."""
+
+    parameters: Parameters
+
+
 class Fund(_Call, frozen=True):
     """Credit: put money on an account at a gateway."""
 
@@ -224,7 +239,17 @@ class Fund(_Call, frozen=True):
 TokenCall = Approve | Transfer | TransferWithAuthorization | Burn
 RegistryCall = Register | UpdateCard | Delegate | Revoke | Bond | Unbond | Withdraw
 ChannelsCall = Deposit | Claim | Settle | Reclaim | InitiateWithdraw | FinalizeWithdraw | Refund
-CourtCall = CommitEpoch | Tick | Vote | Clear | Challenge | AnswerChallenge | RecoverBond | Equivocation
+CourtCall = (
+    CommitEpoch
+    | Tick
+    | Vote
+    | Clear
+    | Challenge
+    | AnswerChallenge
+    | RecoverBond
+    | Equivocation
+    | SetParameters
+)
 Call = TokenCall | RegistryCall | ChannelsCall | CourtCall | Fund | PanelCall | LeasesCall | AuditsCall
 
 CONTRACT: dict[type, str] = {
@@ -233,9 +258,7 @@ CONTRACT: dict[type, str] = {
     **dict.fromkeys(
         (Deposit, Claim, Settle, Reclaim, InitiateWithdraw, FinalizeWithdraw, Refund), "Channels"
     ),
-    **dict.fromkeys(
-        (CommitEpoch, Tick, Vote, Clear, Challenge, AnswerChallenge, RecoverBond, Equivocation), "Court"
-    ),
+    **dict.fromkeys(CourtCall.__args__, "Court"),
     Fund: "Credit",
     **dict.fromkeys((Enlist, Weigh), "Panel"),
     **dict.fromkeys(

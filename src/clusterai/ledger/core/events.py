@@ -155,6 +155,8 @@ class EpochCommitted(_Event, frozen=True):
     total: int
     committed_in: int
     """the epoch in which the commitment was mined: the beacon of a later one decides"""
+    rate_ppm: int
+    """by which its receipts are drawn, whatever the parameters are by then"""
 
 
 class BeaconRecorded(_Event, frozen=True):
@@ -216,6 +218,15 @@ class ChallengeAnswered(_Event, frozen=True):
     index: int
 
 
+class ParametersSet(_Event, frozen=True):
+    """The Court's parameters from here on; told at its creation too, where that is read."""
+
+    audit_rate_ppm: int
+    bounty_bps: int
+    answer_s: int
+    challenge_bond_wei: int
+
+
 class Equivocated(_Event, frozen=True):
     validator: Address
     provider: Address
@@ -259,6 +270,7 @@ Event = (
     | AnswerPart
     | ChallengeAnswered
     | Equivocated
+    | ParametersSet
     | Funded
     | LeaseOpened
     | LeaseAccepted

@@ -53,6 +53,7 @@ class Committed(msgspec.Struct, frozen=True):
 
     root: Digest
     count: int
+    rate_ppm: int
     at_s: int | None = None
     beacon: Digest | None = None
 
@@ -91,7 +92,6 @@ class Epochs:
         chain: Projection,
         epoch_s: int,
         window_s: int,
-        audit_rate_ppm: int,
         confirmations: int = 0,
     ) -> None:
         self._me = me
@@ -101,7 +101,6 @@ class Epochs:
         self._chain = chain
         self._epoch_s = epoch_s
         self._window_s = window_s
-        self._audit_rate_ppm = audit_rate_ppm
         self._confirmations = confirmations
         self.made: dict[Digest, Made] = {}
         self.by_epoch: dict[int, list[Digest]] = {}
@@ -187,7 +186,7 @@ class Epochs:
             case events.EpochCommitted(provider, epoch, root, count) if provider == self._me:
                 self._chain.put(self._newest, "epoch", epoch)
                 if epoch > self.forgotten:
-                    self._chain.put(self._committed, epoch, Committed(root, count))
+                    self._chain.put(self._committed, epoch, Committed(root, count, event.rate_ppm))
             case events.BeaconRecorded(_, beacon):
                 for epoch, it in list(self._committed.items()):
                     if it.beacon is None:
@@ -398,5 +397,5 @@ class Epochs:
 
     def _drawn(self, epoch: int, committed: Committed, index: int) -> bool:
         return committed.beacon is not None and is_drawn(
-            committed.beacon, self._me, epoch, committed.root, index, self._audit_rate_ppm
+            committed.beacon, self._me, epoch, committed.root, index, committed.rate_ppm
         )

@@ -84,7 +84,6 @@ class Terms(msgspec.Struct, frozen=True):
             work is refused. The most that a gateway can take without paying, besides what runs.
         queue: orders taken beyond the engines' slots.
         most_ahead_s: orders that expire later than this are refused; for so long a receipt's order is remembered.
-        audit_rate_ppm: of the Court; what is shown to validators is drawn by it.
         confirmations: blocks that must stand above a challenge before it is answered.
     """
 
@@ -95,7 +94,6 @@ class Terms(msgspec.Struct, frozen=True):
     channels: Domain
     epoch_s: int
     window_s: int
-    audit_rate_ppm: int
     sign: Callable[[Digest], bytes]
     recover: Callable[[Digest, bytes], Address]
     credit_wei: int = 1_000_000_000
@@ -145,7 +143,6 @@ class LeaseBook:
             self._chain,
             terms.epoch_s,
             terms.window_s,
-            terms.audit_rate_ppm,
             terms.confirmations,
         )
         self.running: dict[Digest, Running] = {}

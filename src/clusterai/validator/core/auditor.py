@@ -38,6 +38,7 @@ from clusterai.validator.core.docket import Challenge, Docket
 from clusterai.validator.core.intents import Intents, name
 from clusterai.validator.core.memory import Memory
 from clusterai.validator.core.openings import Openings
+from clusterai.validator.core.parameters import Parameters
 from clusterai.validator.core.peers import Peers
 from clusterai.validator.core.settings import Settings
 from clusterai.validator.core.verdicts import Verdicts
@@ -88,7 +89,8 @@ class Auditor:
         self._intents = Intents()
         self._memory = memory = Memory(settings.rules.epoch_s)
         self._openings = Openings(settings, memory, self._rules(recover), unseal)
-        self._verdicts = Verdicts(settings, memory, self.directory, self._intents, sign)
+        self._parameters = Parameters(settings.rules)
+        self._verdicts = Verdicts(settings, memory, self.directory, self._parameters, self._intents, sign)
         self._peers = Peers(settings, memory, self.directory, self._intents, recover)
 
     def _rules(self, recover: Callable[[Digest, bytes], Address]) -> Rules:
@@ -194,8 +196,9 @@ class Auditor:
     def _event(self, event: object, block: int) -> list[Any]:
         self.directory.apply(event)
         match event:
-            case events.EpochCommitted(provider, epoch, root, count, total, committed_in):
-                docket = Docket(Commitment(provider, epoch, root, count, total), committed_in, block)
+            case events.EpochCommitted(provider, epoch, root, count, total, committed_in, rate_ppm):
+                commitment = Commitment(provider, epoch, root, count, total)
+                docket = Docket(commitment, committed_in, rate_ppm, block)
                 docket.found = dict(self._memory.found.get(root, {}))
                 self._dockets[provider, epoch] = docket
             case events.BeaconRecorded(_, beacon):
@@ -205,7 +208,8 @@ class Auditor:
             case events.Challenged(by, provider, epoch, index, deadline_s, finish_s):
                 docket = self._dockets.get((provider, epoch))
                 if docket is not None:
-                    docket.challenged(by, index, deadline_s, finish_s, block)
+                    bond_wei = self._parameters.now.challenge_bond_wei
+                    docket.challenged(by, index, deadline_s, finish_s, bond_wei, block)
             case events.AnswerPart(provider, epoch, index, part, _, sealed):
                 challenge = self._challenge_of(provider, epoch, index)
                 if challenge is not None:
@@ -222,6 +226,8 @@ class Auditor:
                 docket = self._dockets.get((provider, epoch))
                 if docket is not None:
                     return self._peers.voted(docket, by, index, outcome, evidence)
+            case events.ParametersSet():
+                self._parameters.set(event, block)
             case events.EpochCleared(provider, epoch):
                 self._close(block, [d for key, d in self._dockets.items() if key == (provider, epoch)])
             case events.Convicted(provider):
@@ -258,6 +264,7 @@ class Auditor:
                 else:
                     challenge.roll_back(number)
         self._verdicts.roll_back(number)
+        self._parameters.roll_back(number)
         self._intents.forget()
 
     def _challenge_of(self, provider: Address, epoch: int, index: int) -> Challenge | None:
@@ -293,7 +300,7 @@ class Auditor:
         if self.directory.block < docket.beacon_block + self._settings.confirmations:
             return []
         if docket.drawn is None:
-            docket.draw(self._settings.rules.audit_rate_ppm)
+            docket.draw()
             docket.drawn_at_s = self.directory.time_s
         effects: list[Any] = []
         effects += self._ask(docket, now_s)
@@ -354,8 +361,8 @@ class Auditor:
     def _challenge(self, docket: Docket) -> list[Any]:
         """Demand on chain what nobody got over the gateways. Patience begins when this incarnation of ours began to
         ask, or a restart of the validator would be the provider's trouble."""
-        rules, now_s = self._settings.rules, self.directory.time_s
-        last_s = docket.ends_s(rules.window_s) - 3 * rules.answer_s
+        rules, now_s = self._parameters.now, self.directory.time_s
+        last_s = docket.ends_s(self._settings.rules.window_s) - 3 * rules.answer_s
         due_s = min(docket.drawn_at_s + self._settings.patience_s, last_s - self._settings.margin_s)
         if not due_s <= now_s <= last_s or EPOCH_LIST in docket.faults:
             return []
@@ -378,13 +385,14 @@ class Auditor:
 
     def _recover_bonds(self, docket: Docket) -> list[Any]:
         """What we paid for a demand that nobody answered is ours again."""
-        if not self._caught_up or not self._settings.rules.challenge_bond_wei:
+        if not self._caught_up:
             return []
         c = docket.commitment
         return [
             effect
             for index, challenge in docket.challenges.items()
-            if challenge.by == self._settings.me
+            if challenge.bond_wei
+            and challenge.by == self._settings.me
             and not challenge.answered
             and self.directory.time_s > challenge.closes_s
             for effect in self._intents.submit(

@@ -26,6 +26,7 @@ class Challenge(msgspec.Struct):
     by: Address
     deadline_s: int
     finish_s: int
+    bond_wei: int
     block: int
     round: int = 1
     parts: dict[int, tuple[int, bytes]] = msgspec.field(default_factory=dict)
@@ -72,13 +73,15 @@ class Docket:
         "found",
         "next_ask_s",
         "outstanding",
+        "rate_ppm",
         "receipts",
         "shown",
         "unverifiable",
     )
 
-    def __init__(self, commitment: Commitment, committed_in: int, block: int) -> None:
+    def __init__(self, commitment: Commitment, committed_in: int, rate_ppm: int, block: int) -> None:
         self.commitment = commitment
+        self.rate_ppm = rate_ppm
         self.committed_in = committed_in
         self.block = block
         self.committed_at_s = -1
@@ -115,20 +118,22 @@ class Docket:
     def note(self, kind: NoteKind, index: int, detail: str, evidence: Digest | None = None) -> Noted:
         return Noted(kind, *self.key, index, detail, evidence)
 
-    def draw(self, rate_ppm: int) -> None:
+    def draw(self) -> None:
         assert self.beacon is not None, "drawn once the beacon is known"
         c = self.commitment
-        self.drawn = drawn(self.beacon, c.provider, c.epoch, c.root, c.count, rate_ppm)
+        self.drawn = drawn(self.beacon, c.provider, c.epoch, c.root, c.count, self.rate_ppm)
 
     def redraw(self) -> None:
         """The beacon was reorganised away. What was shown stays: it is bound to the root, not to the draw."""
         self.beacon, self.beacon_block = None, -1
         self.drawn = None
 
-    def challenged(self, by: Address, index: int, deadline_s: int, finish_s: int, block: int) -> None:
+    def challenged(
+        self, by: Address, index: int, deadline_s: int, finish_s: int, bond_wei: int, block: int
+    ) -> None:
         before = self.challenges.get(index)
         round_ = before.round + 1 if before else 1
-        self.challenges[index] = Challenge(by, deadline_s, finish_s, block, round_)
+        self.challenges[index] = Challenge(by, deadline_s, finish_s, bond_wei, block, round_)
 
     def drop_parts(self, number: int) -> None:
         """Of answers that were complete at block `number`, and so deep that they stand: up to 1.5 MB each."""

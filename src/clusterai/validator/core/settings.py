@@ -14,7 +14,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         me: this validator's owner.
         seal_to: its X25519 public key.
         network, court: EIP-712 domains.
-        rules: the contracts' parameters.
+        rules: the contracts' parameters as the manifest tells them; those that a governor may change are followed.
         confirmations: blocks that must stand above a beacon before it is believed.
         patience_s: how long a provider is asked over gateways before it is challenged on chain.
         retry_s: pause between two asks, doubled up to 8 times; and before a failed check is tried again.

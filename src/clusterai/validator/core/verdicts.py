@@ -18,6 +18,7 @@ from clusterai.protocol.statements import EPOCH_LIST, Clearance, Outcome, Verdic
 from clusterai.validator.core.docket import Docket
 from clusterai.validator.core.intents import Intents, name
 from clusterai.validator.core.memory import Memory
+from clusterai.validator.core.parameters import Parameters
 from clusterai.validator.core.settings import Settings
 from clusterai.validator.core.words import Accused, Cleared, Weighed, describe
 
@@ -38,12 +39,14 @@ class Verdicts:
         settings: Settings,
         memory: Memory,
         directory: Directory,
+        parameters: Parameters,
         intents: Intents,
         sign: Callable[[Digest], bytes],
     ) -> None:
         self._settings = settings
         self._memory = memory
         self._directory = directory
+        self._parameters = parameters
         self._intents = intents
         self._sign = sign
         self.on_chain: dict[tuple[Address, int, int], int] = {}
@@ -60,7 +63,7 @@ class Verdicts:
 
     def weigh(self, docket: Docket) -> list[Any]:
         """Once all that can be checked is, in order of the receipts: so honest validators reach the same receipt."""
-        late_s = docket.ends_s(self._settings.rules.window_s) - self._settings.rules.answer_s
+        late_s = docket.ends_s(self._settings.rules.window_s) - self._parameters.now.answer_s
         if docket.undecided() and self._directory.time_s < late_s:
             return []
         c = docket.commitment

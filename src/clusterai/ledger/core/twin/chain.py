@@ -251,5 +251,7 @@ class TwinChain:
                 self.court.recover_bond(tx, provider, epoch, index)
             case calls.Equivocation(first, first_signature, second, second_signature):
                 self.court.equivocation(tx, first, first_signature, second, second_signature)
+            case calls.SetParameters(parameters):
+                self.court.set_parameters(tx, parameters)
             case _:
                 assert_never(call)

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from clusterai.ledger.core.calls import Parameters
 from clusterai.ledger.core.events import (
     AnswerPart,
     BeaconRecorded,
@@ -11,6 +12,7 @@ from clusterai.ledger.core.events import (
     EpochCleared,
     EpochCommitted,
     Equivocated,
+    ParametersSet,
     Voted,
 )
 from clusterai.ledger.core.twin.channels import Channels
@@ -20,12 +22,15 @@ from clusterai.ledger.core.twin.token import Token
 from clusterai.protocol import merkle
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
 from clusterai.protocol.keccak import keccak
+from clusterai.protocol.money import WEI_PER_TOKEN
 from clusterai.protocol.signing import BadSignature
 from clusterai.protocol.statements import EPOCH_LIST, Clearance, Outcome, Verdict, signing_digest
 
 MAX_SEALED_BYTES = 24_576
 MAX_PARTS = 64
 MAX_RECEIPTS = 8_192
+MAX_BOUNTY_BPS = 5_000
+MAX_CHALLENGE_BOND_WEI = 1_000 * WEI_PER_TOKEN
 _MILLION = 10**6
 
 
@@ -83,6 +88,20 @@ class Court:
         self._channels = channels
         self._here = world.addresses.court
 
+    # --- public: governance ---
+
+    def set_parameters(self, tx: Transaction, given: Parameters) -> None:
+        require(tx.sender == self._world.governor, "OwnableUnauthorizedAccount")
+        in_bounds = (
+            0 < given.audit_rate_ppm <= _MILLION
+            and given.bounty_bps <= MAX_BOUNTY_BPS
+            and 0 < given.answer_s <= self._rules.window_s // 6
+            and given.challenge_bond_wei <= MAX_CHALLENGE_BOND_WEI
+        )
+        require(in_bounds, "ParameterOutOfRange")
+        self._store.put(("parameters",), given)
+        tx.emit(ParametersSet(*msgspec.structs.astuple(given)))
+
     # --- public: providers ---
 
     def commit_epoch(self, tx: Transaction, epoch: int, root: Digest, count: int, total: int) -> None:
@@ -98,9 +117,10 @@ class Court:
         self._tick(tx, current)
         self._store.put(("committed_until", provider), epoch + 1)
         self._store.put(("committed_total", provider), checked(self.committed_total(provider) + total))
-        commitment = Commitment(root, total, count, tx.now_s, self.rounds(), self._rules.audit_rate_ppm)
+        rate_ppm = self.parameters().audit_rate_ppm
+        commitment = Commitment(root, total, count, tx.now_s, self.rounds(), rate_ppm)
         self._store.put(("commitment", provider, epoch), commitment)
-        tx.emit(EpochCommitted(provider, epoch, root, count, total, current))
+        tx.emit(EpochCommitted(provider, epoch, root, count, total, current, rate_ppm))
 
     def answer_challenge(
         self, tx: Transaction, provider: Address, epoch: int, index: int, part: int, parts: int, sealed: bytes
@@ -191,10 +211,10 @@ class Court:
             self._require_drawn(commitment, provider, epoch, index)
         earlier = self.challenge_of(provider, epoch, index)
         require(earlier.deadline_s == 0 or earlier.answered, "AlreadyChallenged")
-        answer_s = self._rules.answer_s
+        answer_s = self.parameters().answer_s
         require(tx.now_s + 3 * answer_s <= commitment.at_s + self._rules.window_s, "AfterWindow")
         deadline_s, finish_s = tx.now_s + answer_s, tx.now_s + 2 * answer_s
-        bond = self._rules.challenge_bond_wei
+        bond = self.parameters().challenge_bond_wei
         fresh = Challenge(tx.sender, deadline_s, finish_s, bond=bond)
         self._store.put(("challenge", provider, epoch, index), fresh)
         tx.emit(Challenged(validator, provider, epoch, index, deadline_s, finish_s))
@@ -227,7 +247,7 @@ class Court:
         require(not self.equivocated(validator), "AlreadySlashed")
         self._store.put(("equivocated", validator), True)
         tx.emit(Equivocated(validator, Address(first.provider), first.epoch, first.index))
-        self._registry.slash(tx, validator, tx.sender, self._rules.bounty_bps)
+        self._registry.slash(tx, validator, tx.sender, self.parameters().bounty_bps)
 
     # --- for Leases ---
 
@@ -238,6 +258,13 @@ class Court:
             self._punish(tx, provider, self.epoch(tx.now_s), EPOCH_LIST, int(outcome), lease, finder)
 
     # --- views ---
+
+    def parameters(self) -> Parameters:
+        rules = self._rules
+        at_first = Parameters(
+            rules.audit_rate_ppm, rules.bounty_bps, rules.answer_s, rules.challenge_bond_wei
+        )
+        return self._store.get(("parameters",), at_first)
 
     def epoch(self, now_s: int) -> int:
         return now_s // self._rules.epoch_s
@@ -301,7 +328,7 @@ class Court:
         finder: Address,
     ) -> None:
         self._store.put(("convicted", provider), True)
-        slashed = self._registry.slash(tx, provider, finder, self._rules.bounty_bps)
+        slashed = self._registry.slash(tx, provider, finder, self.parameters().bounty_bps)
         self._channels.bar(tx, provider)
         tx.emit(Convicted(provider, epoch, index, outcome, evidence, slashed))
 
