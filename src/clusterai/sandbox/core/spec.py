@@ -23,6 +23,9 @@ TiB = 1024 * GiB
 MAX_TASK_BYTES = MiB
 """Arguments, environment and the names of inputs together; what is larger belongs into an input."""
 
+MAX_TEXT_BYTES = 100 * KiB
+"""Of one argument or variable: the kernel takes 128 KiB."""
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@=-]{0,127}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _ROOT = re.compile(r"[a-z][a-z0-9-]{0,31}|blake3:[0-9a-f]{64}")
@@ -115,6 +118,10 @@ class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         for text in (*self.argv, *self.env.values()):
             if "\0" in text:
                 raise ValueError("an argument or a variable holds a NUL byte")
+            if len(text.encode()) > MAX_TEXT_BYTES:
+                raise ValueError(
+                    f"an argument or a variable is longer than {MAX_TEXT_BYTES} bytes: make it an input"
+                )
         for name in self.env:
             if not _VARIABLE.fullmatch(name):
                 raise ValueError(f"not a variable's name: {name[:80]!r}")
