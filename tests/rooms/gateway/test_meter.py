@@ -7,7 +7,7 @@ import pytest
 
 from clusterai.gateway.core.errands import Abandon, Deliver, Done, Failed, Restarted
 from clusterai.ledger.core import calls, events
-from clusterai.ledger.core.calls import Reverted, Submit
+from clusterai.ledger.core.calls import Mined, Reverted, Submit
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import Announce, Cancel, Dispute, ModelOffer, OpenChannel, Pay, Refused
@@ -536,6 +536,53 @@ def test_a_reclaim_that_was_mined_before_a_crash_is_refunded_by_its_event(opened
     opened.now_s += 2
     opened.chain()
     assert (opened.account().charged_wei, opened.account().refunded_wei) == (0, 36)
+
+
+def submitted(effects: list[Any]) -> list[tuple[str, Any]]:
+    return [(it.key, it.call) for it in effects if isinstance(it, Submit)]
+
+
+def test_what_a_convict_never_claimed_of_a_deposit_comes_back(opened: World):
+    """After the refund the rest is asked back; a convict's channel needs no delay, so it is taken at once."""
+    opened.unlink(1)
+    opened.answer(7)
+    channel = opened.meter.book.by_provider[opened.providers[0].owner]
+    put_wei = channel.balance_wei
+    opened.chain(events.Barred(channel.provider))
+    [(key, call)] = submitted(opened.chain(events.Reclaimed(channel.channel_id, 4, 2)))
+    assert call == calls.InitiateWithdraw(channel.config, put_wei - 2)
+    assert submitted(opened.chain()) == [], "it was asked for once"
+    opened.step(Mined(key, Digest(bytes(32)), opened.block))
+    [(key, call)] = submitted(opened.chain(events.WithdrawInitiated(channel.channel_id, put_wei - 2, 0)))
+    assert call == calls.FinalizeWithdraw(channel.config)
+    assert submitted(opened.chain(events.WithdrawFinalized(channel.channel_id, put_wei - 2))) == []
+    assert (channel.balance_wei, channel.unspent_wei, channel.withdrawing) == (2, 0, False)
+    assert submitted(opened.chain()) == []
+
+
+def test_a_withdrawal_that_reverts_or_was_cut_short_by_a_crash_is_asked_for_again(opened: World):
+    """The chain's own events say how far it is; until they came, asking twice only reverts."""
+    opened.unlink(1)
+    opened.answer(7)
+    owner = opened.providers[0].owner
+    put_wei = opened.meter.book.by_provider[owner].balance_wei
+    channel_id = opened.meter.book.by_provider[owner].channel_id
+    opened.chain(events.Barred(owner))
+    [(asked, _)] = submitted(opened.chain(events.Reclaimed(channel_id, 12, 0)))
+    opened.step(Reverted(asked, "the chain was busy"))
+    assert submitted(opened.chain()) == []
+    opened.now_s += 11
+    assert [key for key, _ in submitted(opened.chain())] == [asked]
+    opened.crash()
+    assert [key for key, _ in submitted(opened.last)] == [asked]
+    opened.chain(events.WithdrawInitiated(channel_id, put_wei, 0))
+    opened.journal = [canonical.encode(record) for record in opened.meter.snapshot()]
+    opened.crash()
+    [(_, call)] = submitted(opened.last)
+    assert call == calls.FinalizeWithdraw(opened.meter.book.by_provider[owner].config)
+    opened.chain(events.WithdrawFinalized(channel_id, put_wei))
+    opened.crash()
+    assert submitted(opened.last) == []
 
 
 def test_an_order_running_at_a_convict_goes_on_elsewhere(opened: World):

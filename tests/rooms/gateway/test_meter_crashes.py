@@ -39,6 +39,7 @@ class Chaos:
         self.balances = {it.channel_id: it.balance_wei for it in world.meter.book.channels.values()}
         self.claimed = dict.fromkeys(self.balances, 0)
         self.barred: set[Digest] = set()
+        self.asked_back: dict[Digest, int] = {}
 
     def act(self, event: Any) -> None:
         """One step; with some luck the process dies between two of its effects."""
@@ -155,6 +156,23 @@ class Chaos:
                         continue
                     self.claimed[channel_id] -= held
                     happened.append(events.Reclaimed(channel_id, held, self.claimed[channel_id]))
+                case calls.InitiateWithdraw(config, amount):
+                    channel_id = config.channel_id(world.meter.me.vouchers)
+                    left = self.balances[channel_id] - self.claimed[channel_id]
+                    assert amount == left, "all that nobody claimed is asked back"
+                    if channel_id in self.asked_back:
+                        self.act(Reverted(submit.key, "WithdrawalPending"))
+                        continue
+                    self.asked_back[channel_id] = amount
+                    happened.append(events.WithdrawInitiated(channel_id, amount, 0))
+                case calls.FinalizeWithdraw(config):
+                    channel_id = config.channel_id(world.meter.me.vouchers)
+                    if channel_id not in self.asked_back:
+                        self.act(Reverted(submit.key, "NoWithdrawal"))
+                        continue
+                    amount = self.asked_back.pop(channel_id)
+                    self.balances[channel_id] -= amount
+                    happened.append(events.WithdrawFinalized(channel_id, amount))
                 case _:
                     pass
             self.act(Mined(submit.key, Digest(bytes(32)), world.block))

@@ -29,6 +29,8 @@ class PaymentsInOrder(OfBlocks):
         self.committed: dict[Address, int] = {}
         self.ever_claimed: dict[Address, int] = {}
         self.barred_in: dict[Address, int] = {}
+        self.put: dict[Digest, int] = {}
+        self.taken_back: dict[Digest, int] = {}
 
     def event(self, event: Any, timestamp_s: int) -> None:
         window = timestamp_s // self._rules.window_s
@@ -37,8 +39,10 @@ class PaymentsInOrder(OfBlocks):
                 deposited = self.deposited[channel_id] = self.deposited.get(channel_id, 0) + amount
                 require(balance == deposited, "a channel holds what was deposited", channel_id, balance)
                 self.receiver_of[channel_id] = receiver
+                self.put[channel_id] = self.put.get(channel_id, 0) + amount
             case events.WithdrawFinalized(channel_id, amount) | events.Refunded(channel_id, amount):
                 self.deposited[channel_id] -= amount
+                self.taken_back[channel_id] = self.taken_back.get(channel_id, 0) + amount
                 self._within_deposit(channel_id)
             case events.EpochCommitted(provider, _, _, _, total):
                 self.committed[provider] = self.committed.get(provider, 0) + total

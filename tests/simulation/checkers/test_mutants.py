@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from clusterai.gateway.core.bills import Bills
-from clusterai.gateway.core.book import Book, Ended, Payout
+from clusterai.gateway.core.book import Book, Channel, Ended, Payout
 from clusterai.gateway.core.errands import Call, Errand
 from clusterai.gateway.core.meter import Meter
 from clusterai.gateway.core.payouts import PREFIX, Payouts, Withdraw
@@ -27,6 +27,7 @@ from clusterai.validator.core.auditor import Auditor
 from clusterai.validator.core.words import Check
 from clusterai.work.kind import Findings
 from tests.simulation.play import Scenario, play
+from tests.simulation.scenarios.catalogue import SCENARIOS
 from tests.simulation.world.providers import Provider
 from tests.simulation.world.validators import Validator
 from tests.simulation.world.world import Shape
@@ -236,6 +237,13 @@ def test_a_conviction_of_one_who_could_answer_is_seen(plant: Any) -> None:
     plant(LeaseBook, "_relayed", nothing)
     plant(Epochs, "_answer", nothing)
     breaks("who could answer is not convicted")
+
+
+def test_a_deposit_that_is_left_with_a_convict_is_seen(plant: Any) -> None:
+    """A gateway that forgets what its channel never paid out."""
+    plant(Channel, "unspent_wei", 0)
+    scenario = msgspec.structs.replace(SCENARIOS["villain-EditsTokens"], kinds=())
+    breaks("deposit with a barred provider isn't back", scenario)
 
 
 def test_a_charge_that_is_never_paid_is_seen(plant: Any) -> None:

@@ -59,7 +59,8 @@ def caught(world: World, checkers: Checkers) -> None:
 
 
 def refunded(world: World, checkers: Checkers, cheat: Address) -> None:
-    """What accounts got back, and gateways for what they bore, is what the chain didn't pay to the cheat."""
+    """What accounts got back, and gateways for what they bore, is what the chain didn't pay to the cheat; and all that it
+    wasn't paid of a gateway's deposits is that gateway's again."""
     for gateway in world.gateways:
         meter = gateway.meter
         assert meter is not None, "healed processes live"
@@ -72,6 +73,9 @@ def refunded(world: World, checkers: Checkers, cheat: Address) -> None:
         assert back_wei == channel.vouchered_wei - kept_wei, (
             f"{back_wei} refunded or borne, {channel.vouchered_wei} vouchered, {kept_wei} kept"
         )
+        put_wei = checkers.payments.put.get(channel.channel_id, 0)
+        taken_wei = checkers.payments.taken_back.get(channel.channel_id, 0)
+        assert put_wei - taken_wei == kept_wei, f"{put_wei} put, {taken_wei} taken back, {kept_wei} kept"
 
 
 def gains_nothing(world: World, checkers: Checkers) -> None:

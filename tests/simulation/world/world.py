@@ -165,6 +165,9 @@ class World:
                 if twin.channels.barred(channel.provider):
                     if not channel.closed:
                         left.append(f"{gateway.party}'s channel with a barred provider isn't closed")
+                    on_chain = twin.channels.channel(channel_id)
+                    if on_chain.balance != on_chain.total_claimed or channel.balance_wei != on_chain.balance:
+                        left.append(f"{gateway.party}'s deposit with a barred provider isn't back")
                     continue
                 claimed = twin.channels.channel(channel_id).total_claimed
                 if claimed != channel.vouchered_wei:

@@ -187,6 +187,7 @@ class ChannelState(_Record, frozen=True):
     closed: bool
     maturing: tuple[tuple[U40, Wei], ...]
     last_order: DigestBytes | None
+    withdrawing: bool = False
 
 
 class Charge(msgspec.Struct, frozen=True, array_like=True):
@@ -281,12 +282,19 @@ class Channel(msgspec.Struct):
     """(window, claimed total after it) of claims that may still be forfeited"""
     charges: list[Charge] = msgspec.field(default_factory=list)
     last_order: Digest | None = None
+    withdrawing: bool = False
+    """the chain knows that we ask our deposit back"""
     promised_wei: int = 0
     """caps of the orders that run now; not durable"""
 
     @property
     def provider(self) -> Address:
         return Address(self.config.receiver)
+
+    @property
+    def unspent_wei(self) -> int:
+        """What the chain holds for nobody, once the channel is closed."""
+        return self.balance_wei - self.claimed_wei
 
     @property
     def headroom_wei(self) -> int:
@@ -453,6 +461,7 @@ class Book:
                     channel.closed,
                     tuple(channel.maturing),
                     channel.last_order,
+                    channel.withdrawing,
                 )
             )
             records.extend(
@@ -583,9 +592,12 @@ class Book:
                 barred.barred = True
             case events.Reclaimed(channel_id, _, total_claimed) if channel_id in self.channels:
                 return self._forfeit(self.channels[channel_id], total_claimed)
-            case events.WithdrawFinalized(channel_id, amount) | events.Refunded(channel_id, amount) if (
-                channel_id in self.channels
-            ):
+            case events.WithdrawInitiated(channel_id) if channel_id in self.channels:
+                self.channels[channel_id].withdrawing = True
+            case events.WithdrawFinalized(channel_id, amount) if channel_id in self.channels:
+                self.channels[channel_id].balance_wei -= amount
+                self.channels[channel_id].withdrawing = False
+            case events.Refunded(channel_id, amount) if channel_id in self.channels:
                 self.channels[channel_id].balance_wei -= amount
             case _:
                 pass
@@ -640,4 +652,5 @@ class Book:
         channel.claimed_wei, channel.final_wei = state.claimed_wei, state.final_wei
         channel.deposits, channel.barred, channel.closed = state.deposits, state.barred, state.closed
         channel.maturing = list(state.maturing)
+        channel.withdrawing = state.withdrawing
         channel.last_order = None if state.last_order is None else Digest(state.last_order)

@@ -728,8 +728,6 @@ class Meter:
             self._save(book.Approved())
             self._pending.pop(key, None)
             self._fund_channels()
-        elif key.startswith("withdraw:"):
-            self._pending.pop(key, None)
 
     def _reverted(self, key: str) -> None:
         kind, _, rest = key.partition(":")
@@ -815,6 +813,10 @@ class Meter:
                     self._pending.pop(f"deposit:{channel_id.hex()}:{channel.deposits - 1}", None)
                     self._introduce(channel)
                     self._place_waiting()
+                case events.WithdrawFinalized(channel_id, amount):
+                    balance_wei = self.book.channels[channel_id].balance_wei + amount
+                    for step in ("withdraw", "finalize"):
+                        self._pending.pop(f"{step}:{channel_id.hex()}:{balance_wei}", None)
                 case events.Barred(receiver):
                     self._barred(receiver)
                 case _:
@@ -829,10 +831,21 @@ class Meter:
         self._reclaim()
 
     def _reclaim(self) -> None:
-        """Ask for what barred providers hold; again after a crash, which may have come before the first time."""
+        """Take back what barred providers hold, then what they never claimed; each step follows from what the chain showed,
+        so that a crash, or a transaction that was lost, only repeats it."""
         for channel in self.book.channels.values():
+            name = channel.channel_id.hex()
             if channel.barred and not channel.closed:
-                self._submit(f"reclaim:{channel.channel_id.hex()}", calls.Reclaim(channel.config))
+                self._submit(f"reclaim:{name}", calls.Reclaim(channel.config))
+            elif channel.closed and channel.unspent_wei > 0:
+                # The balance is in the keys: what is left after one withdrawal is asked for by another.
+                if channel.withdrawing:
+                    self._submit(
+                        f"finalize:{name}:{channel.balance_wei}", calls.FinalizeWithdraw(channel.config)
+                    )
+                else:
+                    call = calls.InitiateWithdraw(channel.config, channel.unspent_wei)
+                    self._submit(f"withdraw:{name}:{channel.balance_wei}", call)
 
     # --- effects ---
 
