@@ -253,6 +253,13 @@ def test_what_can_not_be_placed_is_told_with_its_cure(
     assert {path for _, path in gateway.asked} == {"/v1/jobs/plan"}
 
 
+def test_waiting_for_a_provider_is_the_gateways(home: Path, gateway: FakeGateway):
+    """With --retry-until-placed the job is handed over though nobody can take it now."""
+    job = write(home, "run: 'true'\nresources: {cpu: 8}\n")
+    assert run(["run", job, "-d", "-y", "-q", "--retry-until-placed", "--max-price", "1"]) == Exit.OK
+    assert len(gateway.jobs) == 1
+
+
 def test_outputs_that_were_altered_are_not_written(
     home: Path, gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
 ):

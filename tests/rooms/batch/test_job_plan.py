@@ -37,6 +37,7 @@ TARIFF = Tariff(core_hour_wei=100, memory_gib_hour_wei=20, disk_gib_hour_wei=3, 
 
 
 PROOF = RateRules(saving_ppm=700_000, sensitivity_ppm=990_000, corrupt_ppm=200_000, margin_ppm=200_000)
+METERED = msgspec.structs.replace(PROOF, saving_ppm=1_000_000)
 
 
 def offer(name: str = "a", **fields: Any) -> Offer:
@@ -113,14 +114,26 @@ def test_the_cheapest_gets_it():
     assert found.numbers["stake_wei"] == "settled"
 
 
+def test_a_meter_that_is_overstated_saves_the_whole_price():
+    """At a rate for s = 0.7 R claiming all fuel pays, and the plan says so; at one for s = R it doesn't."""
+    many = Offer(provider="0xaa", tariff=TARIFF, stake_wei=70_000, valid_in_a_row=1000)
+    module = msgspec.structs.replace(MODULE, resources=Resources(cpu_milli=1000))
+    assert "claiming more fuel" in " ".join(
+        plan(JobArray(module), Wishes(), [many], PROOF).verification.limits
+    )
+    assert "claiming more fuel" not in " ".join(
+        plan(JobArray(module), Wishes(), [many], METERED).verification.limits
+    )
+
+
 def test_a_newcomer_is_always_audited():
     """Without stake or history the rate is one; and where even that doesn't deter, the plan says so instead of promising."""
-    found = plan(JobArray(PINNED), Wishes(), [offer(stake_wei=0, valid_in_a_row=0)])
+    found = plan(JobArray(PINNED), Wishes(), [offer(stake_wei=0, valid_in_a_row=0)], METERED)
     assert found.verification.audit_rate_ppm == 1_000_000
     assert found.verification.reexecuted_ppm == 50_000
     assert found.candidates[0].cheat_gain_wei > 0
     assert "too little at stake" in found.verification.limits[0]
-    trusted = plan(JobArray(PINNED), Wishes(), [offer(stake_wei=100, valid_in_a_row=0)])
+    trusted = plan(JobArray(PINNED), Wishes(), [offer(stake_wei=100, valid_in_a_row=0)], METERED)
     assert trusted.candidates[0].cheat_gain_wei < 0
 
 

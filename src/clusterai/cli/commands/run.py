@@ -1,6 +1,5 @@
 """`clusterai run`: a job file, a module or a command becomes a job: plan, question, logs, outputs, receipt."""
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from clusterai.sdk.jobs import Jobs
     from clusterai.sdk.jobshapes import Job, JobRequest, Plan
     from clusterai.work.batch.adapters.gather import Gathered
-
-PLACE_AGAIN_S = 5.0
 
 Words = Annotated[
     list[str] | None,
@@ -180,8 +177,7 @@ def run(
             show.plan(plan, gathered.array.job)
         if dry_run:
             return Exit.OK if plan.placed else Exit.FAILED
-        plan = _placed(jobs, request, plan)
-        options.confirm(f"Run it for at most {_money(plan)}?", yes)
+        _ask(request, plan, yes)
         _upload(jobs, gathered, store)
         job = jobs.submit(request, "0x" + gathered.array.digest().hex())
         if detach:
@@ -204,27 +200,27 @@ def _request(asked: "Wanted", gathered: "Gathered") -> "JobRequest":
     )
 
 
-def _placed(jobs: "Jobs", request: "JobRequest", plan: "Plan") -> "Plan":
-    """A plan that can be placed, after waiting for one if that was asked for."""
-    if not plan.placed and request.retry_until_placed:
-        say.say("nobody can take it now; waiting for somebody who can (Ctrl-C stops)")
-        deadline = time.monotonic() + (request.deadline_s or float("inf"))
-        while not plan.placed and time.monotonic() < deadline:
-            time.sleep(PLACE_AGAIN_S)
-            plan = jobs.plan(request)
-    if not plan.placed:
-        reasons = "; ".join(f"{it.code}: {it.why}" for it in plan.reasons)
-        cure = "--retry-until-placed waits for a provider"
-        if plan.relaxation is not None:
-            cure = f"with {', '.join(plan.relaxation.changes)} it could be; or --retry-until-placed"
-        raise Failure("nobody can take this job now", reasons, cure)
-    return plan
-
-
-def _money(plan: "Plan") -> str:
+def _ask(request: "JobRequest", plan: "Plan", yes: bool) -> None:
+    """Raises: Failure, nobody can take it and nobody wants to wait."""
     from clusterai.protocol.money import show as money
 
-    return money(plan.total_wei + plan.audit_fee_wei)
+    if plan.placed:
+        options.confirm(f"Run it for at most {money(plan.total_wei + plan.audit_fee_wei)}?", yes)
+        return
+    if request.retry_until_placed:
+        # The gateway waits, so that closing this terminal doesn't end the waiting.
+        cap = (
+            f"{money(request.max_price_wei)} a lease"
+            if request.max_price_wei
+            else "whatever it asks (no --max-price)"
+        )
+        options.confirm(f"Nobody can take it now. Wait for a provider, at {cap}?", yes)
+        return
+    reasons = "; ".join(f"{it.code}: {it.why}" for it in plan.reasons)
+    cure = "--retry-until-placed waits for a provider"
+    if plan.relaxation is not None:
+        cure = f"with {', '.join(plan.relaxation.changes)} it could be; or --retry-until-placed"
+    raise Failure("nobody can take this job now", reasons, cure)
 
 
 def _upload(jobs: "Jobs", gathered: "Gathered", store: "BlobStore") -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from clusterai.audit.core.segments import MILLION, RateRules, rate_ppm
+from clusterai.ledger.core.deploy import AuditRules
 from clusterai.protocol.ids import ZERO_DIGEST
 from clusterai.protocol.money import show as money
 from clusterai.sdk.jobshapes import Candidate, Plan, Refusal, RefusalCode, Refusing, Relaxation, Verification
@@ -17,9 +18,14 @@ from clusterai.work.batch.core.request import Wishes
 from clusterai.work.batch.core.units import show_duration, show_size
 from clusterai.work.batch.spec import GIB, MOST_SEGMENTS, Check, JobArray, JobSpec
 
-RULES = RateRules(saving_ppm=1_000_000, sensitivity_ppm=990_000, corrupt_ppm=200_000, margin_ppm=200_000)
-"""d0 = 0.99, r = 0.2, mu = 20 %, and s = R: where pay follows use, a cheat may claim all of a price of which honest work would have
-earned little. The chain's own rules are handed in where there is a chain."""
+_DEPLOYED = AuditRules()
+RULES = RateRules(
+    saving_ppm=_DEPLOYED.saving_ppm,
+    sensitivity_ppm=_DEPLOYED.sensitivity_ppm,
+    corrupt_ppm=_DEPLOYED.corrupt_ppm,
+    margin_ppm=_DEPLOYED.margin_ppm,
+)
+"""As a chain is deployed with; where its governor changed them, its own are handed in."""
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -439,6 +445,11 @@ def _limits(spec: JobSpec, worst: Candidate | None, rules: RateRules) -> list[st
             )
         else:
             found.append("this provider has too little at stake for audits to deter it; ask for replicas")
+        at_risk = _at_risk(rules, worst.audit_rate_ppm, worst.total_wei, worst.stake_wei)
+        if spec.check == "wasm" and at_risk < worst.total_wei:
+            found.append(
+                "claiming more fuel than was used is not deterred at this stake: set `fuel` near what `clusterai run --local` shows"
+            )
         most = sabotage_wei(rules, worst.audit_rate_ppm, worst.total_wei, worst.stake_wei, spec.segments)
         found.append(
             f"falsifying one segment is deterred while that is worth less than {money(most)} to somebody; above, ask for replicas"
