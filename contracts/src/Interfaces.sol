@@ -99,6 +99,9 @@ interface IAudits {
 
 /// @notice Auditors by their stake, as it stood at a time in the past.
 interface IPanel {
+    /// @notice Have the seat of `auditor`, if it has one, weigh what it has at stake.
+    function weigh(address auditor) external;
+
     /// @notice The owner at `lot` (modulo the sum of weights) of the seats that were taken before `time`, those of
     /// `excluded` left out; zero if there is none.
     function pick(uint256 lot, uint40 time, address[] calldata excluded) external view returns (address);

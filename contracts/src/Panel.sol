@@ -22,7 +22,6 @@ contract Panel is IPanel {
     error NotValidator(address key);
     /// @dev All seats are taken by validators with at least as much stake; `least` is the least of them.
     error PanelFull(uint256 least);
-    error NotEnlisted(address auditor);
 
     // --- constants ---
 
@@ -45,7 +44,7 @@ contract Panel is IPanel {
 
     // --- public ---
 
-    /// @notice Take a seat, or weigh one's seat anew. Called by a validator's owner or hot key.
+    /// @notice Take a seat. Called by a validator's owner or hot key.
     /// @dev Abuse: many small seats to push others out; the lightest seat goes to more stake only. Bonding to be drawn for
     /// a commitment that is known already: weights count for what is committed later.
     function enlist() external {
@@ -60,12 +59,12 @@ contract Panel is IPanel {
         _weigh(seat, owner, stake);
     }
 
-    /// @notice Have a seat weigh what its owner has at stake. Anyone may call.
-    /// @dev Abuse: none; it tells the truth. Whoever minds a seat that outweighs its stake calls.
+    /// @inheritdoc IPanel
+    /// @dev Called by the Registry whenever a validator's stake changes, so that no seat outweighs what can be lost; anyone
+    /// else may call too. Abuse: none; it tells the truth.
     function weigh(address auditor) external {
         uint8 seat = _seatOf[auditor];
-        require(seat != 0, NotEnlisted(auditor));
-        _weigh(seat, auditor, registry.validatorStake(auditor));
+        if (seat != 0) _weigh(seat, auditor, registry.validatorStake(auditor));
     }
 
     // --- views ---

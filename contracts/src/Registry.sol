@@ -5,7 +5,7 @@ import {ERC20Burnable} from "@openzeppelin/contracts/token/ERC20/extensions/ERC2
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {ILeases, IRegistry, PROVIDER, GATEWAY, VALIDATOR} from "./Interfaces.sol";
+import {ILeases, IPanel, IRegistry, PROVIDER, GATEWAY, VALIDATOR} from "./Interfaces.sol";
 
 /// @title Who takes part, in which role, with what at stake, and which key acts for whom.
 ///
@@ -78,6 +78,7 @@ contract Registry is IRegistry, EIP712 {
     ERC20Burnable public immutable token;
     address public immutable court;
     ILeases public immutable leases;
+    IPanel public immutable panel;
     /// @notice Longer than the time in which a verdict can still be reached on work done before `unbond`.
     uint32 public immutable unbondDelayS;
 
@@ -87,13 +88,14 @@ contract Registry is IRegistry, EIP712 {
 
     // --- constructor ---
 
-    constructor(ERC20Burnable token_, address court_, ILeases leases_, uint32 unbondDelayS_)
+    constructor(ERC20Burnable token_, address court_, ILeases leases_, IPanel panel_, uint32 unbondDelayS_)
         EIP712("ClusterAI", "1")
     {
         require(address(token_) != address(0) && court_ != address(0), NotRegistered(address(0)));
         token = token_;
         court = court_;
         leases = leases_;
+        panel = panel_;
         unbondDelayS = unbondDelayS_;
     }
 
@@ -157,6 +159,7 @@ contract Registry is IRegistry, EIP712 {
         if (participant.roles & VALIDATOR != 0) totalValidatorStake += added;
         emit Bonded(msg.sender, added, participant.stake);
         token.safeTransferFrom(msg.sender, address(this), amount);
+        _weigh(msg.sender, participant.roles);
     }
 
     /// @notice Start taking stake out. Called by the owner key. It stops counting in votes at once, stays at risk
@@ -172,6 +175,7 @@ contract Registry is IRegistry, EIP712 {
         participant.readyAt = readyAt;
         if (participant.roles & VALIDATOR != 0) totalValidatorStake -= removed;
         emit Unbonding(msg.sender, removed, readyAt);
+        _weigh(msg.sender, participant.roles);
     }
 
     /// @notice Pay out what finished unbonding. Called by the owner key.
@@ -209,6 +213,7 @@ contract Registry is IRegistry, EIP712 {
         emit Slashed(owner, amount, bounty, amount - bounty, payee);
         if (bounty != 0) token.safeTransfer(payee, bounty);
         if (amount != bounty) token.burn(amount - bounty);
+        _weigh(owner, participant.roles);
     }
 
     // --- views ---
@@ -229,6 +234,11 @@ contract Registry is IRegistry, EIP712 {
     }
 
     // --- internal ---
+
+    /// @dev A seat on the panel weighs what its owner can lose, from the next second on.
+    function _weigh(address owner, uint8 roles) internal {
+        if (roles & VALIDATOR != 0) panel.weigh(owner);
+    }
 
     function _active(address owner) internal view returns (Participant storage participant) {
         participant = participants[owner];

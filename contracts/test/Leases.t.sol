@@ -56,10 +56,11 @@ contract LeaseHandler {
         uint64 nonce = VM.getNonce(address(this));
         address registry_ = VM.computeCreateAddress(address(this), nonce + 1);
         address court_ = VM.computeCreateAddress(address(this), nonce + 3);
+        address panel_ = VM.computeCreateAddress(address(this), nonce + 4);
         address leases_ = VM.computeCreateAddress(address(this), nonce + 5);
         address audits_ = VM.computeCreateAddress(address(this), nonce + 6);
         token = new Token(address(this), 1e18);
-        registry = new Registry(ERC20Burnable(address(token)), court_, ILeases(leases_), 121);
+        registry = new Registry(ERC20Burnable(address(token)), court_, ILeases(leases_), IPanel(panel_), 121);
         channels = new Channels(IRegistry(registry_), court_, WINDOW_S);
         court = new Court(
             IERC20(address(token)),

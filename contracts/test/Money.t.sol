@@ -3,9 +3,10 @@ pragma solidity 0.8.37;
 
 import {Channels} from "../src/Channels.sol";
 import {Court} from "../src/Court.sol";
+import {Panel} from "../src/Panel.sol";
 import {Registry} from "../src/Registry.sol";
 import {Token} from "../src/Token.sol";
-import {IChannels, ILeases, IRegistry, PROVIDER, VALIDATOR} from "../src/Interfaces.sol";
+import {IChannels, ILeases, IPanel, IRegistry, PROVIDER, VALIDATOR} from "../src/Interfaces.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {ERC20Burnable} from "@openzeppelin/contracts/token/ERC20/extensions/ERC20Burnable.sol";
 
@@ -51,7 +52,8 @@ contract Handler {
         uint64 nonce = VM.getNonce(address(this));
         address court_ = VM.computeCreateAddress(address(this), nonce + 3);
         token = new Token(address(this), 1e18);
-        registry = new Registry(ERC20Burnable(address(token)), court_, ILeases(address(0)), 121);
+        address panel_ = VM.computeCreateAddress(address(this), nonce + 4);
+        registry = new Registry(ERC20Burnable(address(token)), court_, ILeases(address(0)), IPanel(panel_), 121);
         channels = new Channels(IRegistry(address(registry)), court_, WINDOW_S);
         court = new Court(
             IERC20(address(token)),
@@ -63,6 +65,7 @@ contract Handler {
             Court.Parameters(500_000, 5_000, 10, 1_000),
             address(this)
         );
+        new Panel(IRegistry(address(registry)));
         for (uint256 i = 0; i < 2; ++i) _join(VM.addr(providers[i]), PROVIDER);
         _join(VM.addr(validator), VALIDATOR);
         token.transfer(VM.addr(payer), 1e15);

@@ -250,6 +250,7 @@ def _registry(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rul
         addresses.token,
         addresses.court,
         addresses.leases,
+        addresses.panel,
         rules.unbond_delay_s,
     )
 

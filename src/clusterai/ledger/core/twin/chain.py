@@ -65,6 +65,7 @@ class TwinChain:
         self.court = Court(self.world, self.token, self.registry, self.channels)
         self.credit = Credit(self.world, self.token, self.registry)
         self.panel = Panel(self.world, self.registry)
+        self.registry.panel = self.panel
         self.leases = Leases(self.world, chain_id, self.token, self.registry, self.court)
         self.audits = Audits(self.world, self.token, self.registry, self.court, self.panel, self.leases)
         self.leases.audits = self.audits

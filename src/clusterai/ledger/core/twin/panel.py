@@ -37,8 +37,8 @@ class Panel:
 
     def weigh(self, tx: Transaction, auditor: Address) -> None:
         seat = self._seat_of(auditor)
-        require(seat != 0, "NotEnlisted")
-        self._weigh(tx, seat, auditor, self._registry.validator_stake(auditor))
+        if seat:
+            self._weigh(tx, seat, auditor, self._registry.validator_stake(auditor))
 
     # --- views ---
 

@@ -1,5 +1,7 @@
 """Registry.sol: participants, their keys and their stake."""
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from clusterai.ledger.core.events import (
@@ -17,6 +19,9 @@ from clusterai.ledger.core.twin.token import Token
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
 from clusterai.protocol.signing import BadSignature
 from clusterai.protocol.statements import Delegation, signing_digest
+
+if TYPE_CHECKING:
+    from clusterai.ledger.core.twin.panel import Panel
 
 PROVIDER, GATEWAY, VALIDATOR = 1, 2, 4
 MAX_BOUNTY_BPS = 5_000
@@ -42,6 +47,10 @@ _replace = msgspec.structs.replace
 
 
 class Registry:
+    """`panel` is set right behind the construction: the two name each other."""
+
+    panel: "Panel"
+
     def __init__(self, world: World, token: Token) -> None:
         self._world = world
         self._store = world.store
@@ -89,6 +98,7 @@ class Registry:
             self._store.put(("validator_stake",), checked(self.total_validator_stake() + amount))
         tx.emit(Bonded(tx.sender, amount, stake))
         self._token.pull(tx, self._here, tx.sender, self._here, amount)
+        self._weigh(tx, tx.sender)
 
     def unbond(self, tx: Transaction, amount: int) -> None:
         participant = self._active(tx.sender)
@@ -107,6 +117,7 @@ class Registry:
         if participant.roles & VALIDATOR:
             self._store.put(("validator_stake",), self.total_validator_stake() - amount)
         tx.emit(Unbonding(tx.sender, amount, ready_s))
+        self._weigh(tx, tx.sender)
 
     def withdraw(self, tx: Transaction) -> None:
         participant = self.participant(tx.sender)
@@ -136,6 +147,7 @@ class Registry:
             self._token.move(tx, self._here, payee, bounty)
         if amount != bounty:
             self._token.destroy(tx, self._here, amount - bounty)
+        self._weigh(tx, owner)
         return amount
 
     # --- views ---
@@ -161,6 +173,10 @@ class Registry:
 
     def total_validator_stake(self) -> int:
         return self._store.get(("validator_stake",), 0)
+
+    def _weigh(self, tx: Transaction, owner: Address) -> None:
+        if self.participant(owner).roles & VALIDATOR:
+            self.panel.weigh(tx, owner)
 
     def _signer(self, delegation: Delegation, consent: bytes) -> Address | None:
         try:
