@@ -173,10 +173,10 @@ def test_an_overstated_meter(performer: Performer, spec: JobSpec, honest: Perfor
 
 
 def test_segments_that_never_were(performer: Performer, store: BlobStore, spec: JobSpec, honest: Performed):
-    """More states than the program made, to be paid for more: each surplus one is found."""
+    """More states than the program made, to be paid for more: nothing follows an end, so each surplus one is found."""
     end = honest.states[-1]
     longer = Commitment([*honest.states, end, end], (1,) * (T + 2))
-    assert verdicts(performer, spec, longer) == ["matched"] * T + ["units"] * 2
+    assert verdicts(performer, spec, longer) == ["matched"] * T + ["differs"] * 2
 
 
 def test_a_wrong_opening(performer: Performer, spec: JobSpec, honest: Performed):
@@ -217,6 +217,8 @@ def test_a_modules_cheats(performer: Performer, store: BlobStore):
     assert verdicts(performer, module, Commitment(other.states[:5], other.units[:4])) == ["start"] * 4
     false = [done.states[0], *other.states[1:5]]
     assert verdicts(performer, module, Commitment(false, other.units[:4])) == ["differs"] * 4
+    longer = Commitment([*done.states, done.states[-1]], (*done.units, 1))
+    assert verdicts(performer, module, longer)[-1] == "differs"
     more = (done.units[0] * 2, *done.units[1:])
     assert verdicts(performer, module, Commitment(done.states, more)) == ["units", *["matched"] * 3]
 

@@ -128,7 +128,7 @@ class Modules:
         if state.task != canonical.digest(task):
             raise Foreign("a state of another job")
         if state.ended is not None:
-            return [Segment(start, 0)]
+            raise Foreign("the end of this job, after which nothing follows")
         found = await self._runner.rerun(task, start, spec.steps, every=every, leash=leash)
         if not found.outcome.ok or not found.digests:
             raise Stopped(found.outcome.reason, found.outcome.why)

@@ -83,7 +83,7 @@ class Native:
         if before.job != spec.digest():
             raise Foreign("a state of another job")
         if before.has_ended:
-            return Segment(start, 0)
+            raise Foreign("the end of this job, after which nothing follows")
         tally = tally or Tally()
         try:
             tree = trees.load(before.tree, self._store)
