@@ -1,6 +1,8 @@
 """A gateway's configuration; where its values come from is `runtime/adapters/config.py`."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from clusterai.gateway.core.errands import Terms
 from clusterai.runtime.adapters.config import Daemon, Port, Seconds, Wei
@@ -22,6 +24,8 @@ class Config(Daemon, frozen=True, kw_only=True):
         keep_transcripts_s: how long encrypted transcripts are kept for replays.
         survives: `process` loses nothing when the process is killed; `power` also when the machine loses power, for 1-5 ms
             a request.
+        least_job_stake_wei: a job that is to be verified goes to nobody with less.
+        content_bytes: of uploads and of jobs' outputs, all accounts together.
     """
 
     serve: tuple[str, ...] = ("smollm2-135m",)
@@ -40,4 +44,6 @@ class Config(Daemon, frozen=True, kw_only=True):
     wallets: bool = True
     keep_transcripts_s: int = 7 * 24 * 3600
     survives: Literal["process", "power"] = "process"
+    least_job_stake_wei: Wei = 1
+    content_bytes: Annotated[int, Meta(ge=1024**2, le=2**53)] = 16 * 1024**3
     terms: Terms = Terms()

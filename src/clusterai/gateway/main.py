@@ -19,6 +19,7 @@ import msgspec
 import structlog
 import uvicorn
 
+from clusterai.audit.core.segments import RateRules
 from clusterai.gateway.adapters import catalog as catalogs
 from clusterai.gateway.adapters.archive import Archive
 from clusterai.gateway.adapters.asgi import Receive, Scope
@@ -27,6 +28,7 @@ from clusterai.gateway.adapters.desk import Desk
 from clusterai.gateway.adapters.door import Doors, KeyDoor
 from clusterai.gateway.adapters.endpoints import BY_PATH
 from clusterai.gateway.adapters.front import Front
+from clusterai.gateway.adapters.jobs import JobPages, Leasing
 from clusterai.gateway.adapters.journal import FlushedJournal
 from clusterai.gateway.adapters.keys import KeyRing
 from clusterai.gateway.adapters.meters import Meters
@@ -39,8 +41,10 @@ from clusterai.gateway.adapters.withdrawals import Withdrawals
 from clusterai.gateway.config import Config
 from clusterai.gateway.core.book import Book
 from clusterai.gateway.core.errands import Deliver, Done, Failed, Refunded, Restarted, Settled
+from clusterai.gateway.core.jobdesk import DeskTerms
 from clusterai.gateway.core.meter import Meter, Party
 from clusterai.gateway.core.payouts import PREFIX
+from clusterai.gateway.core.tabs import ItemPaid, TabIs
 from clusterai.ledger.adapters.client import ChainClient
 from clusterai.ledger.adapters.follower import Cursor, LogFollower
 from clusterai.ledger.adapters.network import Network, load_key, load_network
@@ -51,6 +55,7 @@ from clusterai.market.core.directory import Directory
 from clusterai.market.core.routing import Routing
 from clusterai.models import ModelStore
 from clusterai.protocol.ids import Address, Digest, Role
+from clusterai.protocol.leases import leases_domain
 from clusterai.protocol.messages import Frame, Relay, Unreachable
 from clusterai.protocol.signing import BadSignature, Key, recover
 from clusterai.protocol.statements import channels_domain, network_domain
@@ -122,7 +127,7 @@ class Gateway:
             self._down,
             self._frame,
         )
-        self.outbox = Outbox(client, key, data / "outbox.db", self.driver.handle)
+        self.outbox = Outbox(client, key, data / "outbox.db", self._hear)
         self.follower = LogFollower(client, self._chain)
         self.keys = KeyRing(data / "keys.db")
         self.replies = Replies(data / "replies.db")
@@ -150,6 +155,28 @@ class Gateway:
             config.most_body,
             config.most_running,
         )
+        self.leasing = Leasing(
+            data / "jobs",
+            DeskTerms(
+                self.owner,
+                leases_domain(network.chain_id, contracts.leases),
+                contracts.leases,
+                rules.window_s,
+                config.least_job_stake_wei,
+                RateRules(
+                    rules.audits.saving_ppm,
+                    rules.audits.sensitivity_ppm,
+                    rules.audits.corrupt_ppm,
+                    rules.audits.margin_ppm,
+                ),
+            ),
+            synchronous,
+            self.links.send,
+            self.outbox.submit,
+            self.driver.handle,
+            config.content_bytes,
+        )
+        self.job_pages = JobPages(self.leasing, self.doors, data / "jobs" / "uploads")
         self.pages = Pages(
             self.meter,
             self.catalog,
@@ -161,6 +188,7 @@ class Gateway:
             self.trouble,
             version("clusterai"),
             Withdrawals(self.meter, self.doors, self.driver.handle),
+            self.job_pages,
         )
         self._pages = self.pages.app()
         self._journal = journal
@@ -175,6 +203,11 @@ class Gateway:
         if not self._caught_up:
             return f"reading the chain: {self.follower.trouble or f'{self.follower.behind} blocks behind'}"
         return ""
+
+    def _hear(self, event: Any) -> None:
+        """Jobs have a desk of their own; what concerns both, both hear."""
+        if not self.leasing.hear(event):
+            self.driver.handle(event)
 
     # --- what the machine wants done ---
 
@@ -194,6 +227,8 @@ class Gateway:
                     # A power cut that takes the debt with it, and not the payment, would pay again.
                     self._journal.sync()
                 self.outbox.submit(effect)
+            case TabIs() | ItemPaid():
+                self.leasing.hear(effect)
             case Refunded(refund):
                 self.archive.refunded(refund)
                 log.info("refunded", account=refund.account.hex(), amount_wei=refund.amount_wei)
@@ -218,11 +253,11 @@ class Gateway:
 
     def _up(self, peer: Address, role: Role) -> None:
         log.info("linked", peer=peer.hex(), role=role.name)
-        self.driver.handle(Linked(peer))
+        self._hear(Linked(peer))
 
     def _down(self, peer: Address, why: str) -> None:
         log.info("unlinked", peer=peer.hex(), why=why)
-        self.driver.handle(Unlinked(peer))
+        self._hear(Unlinked(peer))
 
     def _frame(self, peer: Address, frame: Frame) -> None:
         if isinstance(frame, Relay):
@@ -230,13 +265,13 @@ class Gateway:
             if not self.links.send(to, Relay(peer, to, frame.body)):
                 self.links.send(peer, Unreachable(to))
             return
-        self.driver.handle(Received(peer, frame))
+        self._hear(Received(peer, frame))
 
     # --- chain ---
 
     def _chain(self, happened: Sequence[Any], cursor: Cursor) -> None:
         for event in happened:
-            self.driver.handle(event)
+            self._hear(event)
             self.archive.chain(event)
             if isinstance(event, events.Barred):
                 self.links.drop(event.receiver, "convicted of fraud")
@@ -294,6 +329,7 @@ class Gateway:
                 self.follower.run(),
                 self.outbox.run(),
                 self.driver.tick_forever(),
+                self.leasing.driver.tick_forever(),
                 self.archive.flush_forever(),
                 self._sweep(),
                 *((self.wallets.run(),) if self.config.wallets else ()),
@@ -304,6 +340,7 @@ class Gateway:
                         await self._read.wait()
                 await self.links.start()
                 self.driver.start()
+                self.leasing.driver.start()
                 serving = tasks.create_task(server.serve())
                 log.info(
                     "serving", url=f"http://{self.config.host}:{self.config.port}", links=self.links.port
@@ -316,6 +353,7 @@ class Gateway:
                 await self.links.close()
         finally:
             self.archive.close()
+            self.leasing.close()
             self.outbox.close()
             self.replies.close()
             self.keys.close()
@@ -325,6 +363,7 @@ class Gateway:
         """No new work; what runs may end; who still waits is told."""
         self.front.closing.set()
         self.pages.closing.set()
+        self.job_pages.closing.set()
         log.info("stopping", running=self.desk.running)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.grace_s):

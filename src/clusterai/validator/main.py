@@ -41,6 +41,7 @@ from clusterai.runtime.machine import Linked, Received, Send, Unlinked
 from clusterai.validator.adapters.checker import Checker
 from clusterai.validator.adapters.engines import Engines
 from clusterai.validator.adapters.evidence import EvidenceStore
+from clusterai.validator.adapters.jobaudits import JobAudits
 from clusterai.validator.adapters.pages import Meters, Pages
 from clusterai.validator.adapters.witness import Witness
 from clusterai.validator.config import Config
@@ -83,7 +84,7 @@ class Validator:
         self.driver = Driver(self.auditor, self.journal, self._perform)
         self.engines = Engines(config.store(), config.threads, config.cache_mb << 20, self._loading)
         self.checker = Checker(KINDS, self.engines, self._checked)
-        self.outbox = Outbox(client, key, config.data / "outbox.db", self.driver.handle)
+        self.outbox = Outbox(client, key, config.data / "outbox.db", self._hear)
         self.follower = LogFollower(client, self._chain)
         self.witness = Witness(client, self.driver.handle, every_block=config.every_block)
         self.links = LinkClient(
@@ -94,11 +95,28 @@ class Validator:
             self._down,
             self._frame,
         )
+        self.jobs = JobAudits(
+            config.data / "jobs",
+            self.owner,
+            contracts.audits,
+            registry,
+            key.sign,
+            blake3(key.secret(), derive_key_context="clusterai validator salt 1").digest(),
+            box,
+            config.synchronous,
+            self.links.send,
+            self.outbox.submit,
+        )
         self.pages = Pages({"/healthz": self._health, "/status": self._status, "/metrics": self._metrics})
         self.stopping = asyncio.Event()
         self._caught_up = asyncio.Event()
         self._asked_at_s: dict[tuple[Address, int, int], float] = {}
         self._counts: dict[str, int] = {}
+
+    def _hear(self, event: Any) -> None:
+        """Leases have an auditor of their own; what concerns both, both hear."""
+        if not self.jobs.hear(event):
+            self.driver.handle(event)
 
     # --- what the machine wants done ---
 
@@ -162,19 +180,19 @@ class Validator:
 
     def _up(self, peer: Address, role: Role) -> None:
         log.info("linked", gateway=hex0x(peer))
-        self.driver.handle(Linked(peer))
+        self._hear(Linked(peer))
 
     def _down(self, peer: Address, why: str) -> None:
         log.info("unlinked", gateway=hex0x(peer), why=why)
-        self.driver.handle(Unlinked(peer))
+        self._hear(Unlinked(peer))
 
     def _frame(self, peer: Address, frame: Frame) -> None:
         if not isinstance(frame, Ping):
-            self.driver.handle(Received(peer, frame))
+            self._hear(Received(peer, frame))
 
     def _chain(self, happened: Sequence[Any], cursor: Cursor) -> None:
         for event in happened:
-            self.driver.handle(event)
+            self._hear(event)
         self.witness.told(happened, cursor, caught_up=self.auditor.caught_up)
         if self.auditor.caught_up:
             self._caught_up.set()
@@ -242,6 +260,7 @@ class Validator:
                 self.witness.run(),
                 self.outbox.run(),
                 self.driver.tick_forever(),
+                self.jobs.driver.tick_forever(),
                 self.checker.run(),
                 self._link(),
             ):
@@ -252,12 +271,14 @@ class Validator:
         finally:
             await self.pages.close()
             await self.engines.close()
+            await self.jobs.close()
             self.outbox.close()
             self.journal.close()
 
     async def _link(self) -> None:
         """Dial once it is known who is a gateway: a dial before that is refused by ourselves, and waits 5 s."""
         await self._caught_up.wait()
+        self.jobs.driver.start()
         await self.links.run()
 
 

@@ -215,6 +215,7 @@ class World:
         hot = key(name + " hot")
         settings = AuditSettings(
             me=key(name).address,
+            at=AT.audits,
             network=NETWORK,
             seal_to=bytes(32),
             sign=hot.sign,
@@ -393,8 +394,6 @@ class World:
         self._mine()
 
     def _mine(self) -> None:
-        if self.block % 15 == 0:
-            self.execute(calls.Tick(), DEPLOYER.address)
         outcomes: list[tuple[Process, Any]] = []
         submitted, self._calls = self._calls, deque()
         for process, name, call, sender in submitted:

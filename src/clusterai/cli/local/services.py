@@ -93,6 +93,7 @@ def write_node(
         "gateways": [{"owner": hex0x(people.gateway.owner.address), "url": f"wss://{HOST}:{ports.link}"}],
         "models": [serving, *({"name": name} for name in served(model)[1:])],
         "models_folder": str(default_models()),
+        "jobs": {},
         # Nobody but this machine has a stake here: a power cut may cost the last second.
         "survives": "process",
     }

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from clusterai.gateway.adapters.archive import Archive
 from clusterai.gateway.adapters.catalog import Catalog, Served
 from clusterai.gateway.adapters.door import Admission, Doors
+from clusterai.gateway.adapters.jobs import JobPages
 from clusterai.gateway.adapters.keys import SCOPES, KeyRing
 from clusterai.gateway.adapters.meters import Meters
 from clusterai.gateway.adapters.withdrawals import Withdrawals
@@ -43,6 +44,8 @@ EXPLORER_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
+OURS = ("/v1/clusterai/", "/v1/jobs", "/v1/content/")
+"""Below these, errors are RFC 9457 problems; elsewhere they are OpenAI's."""
 KEEP_ALIVE_S = 10.0
 MOST_LISTED = 500
 MOST_BODY = 16 * 1024
@@ -79,6 +82,7 @@ class Pages:
         healthy: Callable[[], str],
         version: str,
         withdrawals: Withdrawals,
+        jobs: JobPages,
     ) -> None:
         self._meter = meter
         self._catalog = catalog
@@ -90,6 +94,7 @@ class Pages:
         self._healthy = healthy
         self._version = version
         self._withdrawals = withdrawals
+        self._jobs = jobs
         self._since_s = int(time.time())
         self._openapi = OPENAPI.read_bytes()
         self._web = {path: (WEB / name).read_bytes() for path, (name, _) in EXPLORER.items()}
@@ -115,6 +120,7 @@ class Pages:
                 get("/v1/clusterai/events", self.events),
                 Route("/v1/clusterai/keys", self.keys, methods=["GET", "POST"]),
                 Route("/v1/clusterai/keys/{id}", self.revoke_key, methods=["DELETE"]),
+                *self._jobs.routes(),
                 get("/healthz", self.healthz),
                 get("/metrics", self.metrics),
                 get("/openapi.json", self.openapi),
@@ -403,7 +409,7 @@ def _problem(status: int, code: str, title: str, detail: str, headers: dict[str,
 async def _fault(request: Request, error: Exception) -> Response:
     assert isinstance(error, Fault), "registered for faults"
     headers = {name.decode(): value.decode() for name, value in error.headers()}
-    if request.url.path.startswith("/v1/clusterai/"):
+    if request.url.path.startswith(OURS):
         return _problem(error.status, error.code, error.code.replace("_", " "), error.message, headers)
     return Response(error.json(), error.status, headers, media_type="application/json")
 
@@ -414,7 +420,7 @@ async def _unrouted(request: Request, error: Exception) -> Response:
         error.status_code, error.detail
     )
     headers = dict(error.headers or {})
-    if request.url.path.startswith("/v1/clusterai/"):
+    if request.url.path.startswith(OURS):
         return _problem(error.status_code, "http", error.detail, what, headers)
     fault = Fault(error.status_code, "invalid_request_error", "unknown_url", what)
     return Response(fault.json(), error.status_code, headers, media_type="application/json")

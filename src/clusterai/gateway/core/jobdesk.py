@@ -12,10 +12,11 @@ and `OpenLease` is asked for again under the same key until the chain shows the 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from clusterai.audit.core.segments import RateRules
 from clusterai.gateway.core.tabs import ChargeTab, CloseTab, ItemPaid, OpenTab, TabIs
 from clusterai.ledger.core import events
 from clusterai.ledger.core.calls import Approve, Mined, Reverted, Submit
@@ -29,8 +30,8 @@ from clusterai.protocol.jobs import Broken, Done, LeaseRefused, Lends, Logged, P
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import CloseReason, Terms
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
-from clusterai.sdk.jobshapes import Plan
-from clusterai.work.batch.core.plan import Offer, assign, candidate, plan, refusals
+from clusterai.sdk.jobshapes import Plan, TaskState
+from clusterai.work.batch.core.plan import RULES, Offer, assign, candidate, plan, refusals
 from clusterai.work.batch.core.prices import audit_fee_wei, total_wei
 from clusterai.work.batch.core.request import Wishes
 from clusterai.work.batch.spec import DETERMINISM, JobArray, JobSpec, decode_array
@@ -42,7 +43,7 @@ START_BY_S = 60
 """A provider has so long to accept."""
 SPARE_S = 300
 """The deadline on chain lies so far behind the longest that the job may take."""
-UNLIMITED_WEI = 2**128 - 1
+UNLIMITED_WEI = 2**63 - 1
 MOST_JOBS = 10_000
 MOST_OFFER_BYTES = 65_536
 
@@ -55,6 +56,7 @@ class DeskTerms(msgspec.Struct, frozen=True):
         at: the contract's address, which is allowed to take what leases cost.
         window_s: of the chain; a lease is closed when it is over.
         least_stake_wei: a verified job goes to nobody with less.
+        rules: by which the chain decides how often to audit.
     """
 
     me: Address
@@ -62,6 +64,7 @@ class DeskTerms(msgspec.Struct, frozen=True):
     at: Address
     window_s: int
     least_stake_wei: int = 0
+    rules: RateRules = RULES
 
 
 # --- events ---
@@ -112,14 +115,14 @@ class Note(msgspec.Struct, frozen=True):
     """For who follows the job."""
 
     job: Digest
-    kind: str
+    kind: Literal["state", "progress", "log", "end"]
     task: int = 0
     replica: int = 0
-    state: str = ""
+    state: TaskState | None = None
     segment: int = 0
     segments: int = 0
     units: int = 0
-    stream: str = ""
+    stream: Literal["stdout", "stderr", ""] = ""
     data: bytes = b""
     start: int = 0
 
@@ -220,7 +223,7 @@ class Slot(msgspec.Struct):
     start_s: float = 0.0
 
     @property
-    def state(self) -> str:
+    def state(self) -> TaskState:
         if self.over is not None or (self.closed is not None and self.closed.reason == CloseReason.COMPLETED):
             return "closed"
         if self.lease is None:
@@ -391,9 +394,13 @@ class JobDesk:
 
     # --- what is asked ---
 
+    def slot_of(self, lease: Digest) -> tuple[Job, Slot] | None:
+        """The job and the slot that a lease is for, also one that was replaced."""
+        return self._by_lease.get(lease)
+
     def plan(self, array: JobArray, wishes: Wishes) -> Plan:
         """What would happen now."""
-        return plan(array, wishes, self.known_offers(), least_stake_wei=self.terms.least_stake_wei)
+        return plan(array, wishes, self.known_offers(), self.terms.rules, self.terms.least_stake_wei)
 
     def known_offers(self) -> list[Offer]:
         """Offers of linked providers, with what the chain says of each instead of what it says of itself."""
@@ -545,7 +552,7 @@ class JobDesk:
             self._tend(job, job.slots[number])
 
     def _terms_for(self, job: Job, number: int, slot: Slot, spec: JobSpec, offer: Offer, now: int) -> Terms:
-        one = candidate(offer, spec)
+        one = candidate(offer, spec, self.terms.rules)
         now = max(now, self.directory.time_s)
         patience = job.wishes.deadline_s or (spec.resources.time_s + offer.queue_s + SPARE_S)
         nonce = keccak(job.id + number.to_bytes(4) + slot.attempt.to_bytes(4) + now.to_bytes(8))
@@ -632,7 +639,7 @@ class JobDesk:
             case Progress(_, segment, segments, units):
                 if segment > slot.segment and segment <= slot.terms.segments:
                     slot.segment, slot.units = segment, units
-                    self._note(job, slot, "", kind="progress", segments=segments)
+                    self._note(job, slot, None, kind="progress", segments=segments)
             case Logged(_, start, is_error, data):
                 stream = "stderr" if is_error else "stdout"
                 self._effects.append(
@@ -716,7 +723,14 @@ class JobDesk:
 
     # --- helpers ---
 
-    def _note(self, job: Job, slot: Slot, state: str, kind: str = "state", segments: int = 0) -> None:
+    def _note(
+        self,
+        job: Job,
+        slot: Slot,
+        state: TaskState | None,
+        kind: Literal["state", "progress"] = "state",
+        segments: int = 0,
+    ) -> None:
         of = segments or (slot.terms.segments if slot.terms is not None else 0)
         self._effects.append(Note(job.id, kind, slot.task, slot.replica, state, slot.segment, of, slot.units))
 

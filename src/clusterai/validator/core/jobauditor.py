@@ -19,8 +19,8 @@ from typing import Any, cast
 
 import msgspec
 
-from clusterai.ledger.core import events
-from clusterai.ledger.core.calls import Mined, Reverted, Submit
+from clusterai.ledger.core import calls, events
+from clusterai.ledger.core.calls import Approve, Mined, Reverted, Submit
 from clusterai.ledger.core.lease_calls import (
     CommitAudit,
     DrawLease,
@@ -44,6 +44,7 @@ ASK_EVERY_S = 3.0
 TURN_S = 3.0
 """Between the moments at which one validator after the other does what anybody may do."""
 TURNS = 4
+UNLIMITED_WEI = 2**63 - 1
 SPARE_S = 4
 """Before a clock's end, so that a report or a commitment is mined in time."""
 
@@ -52,9 +53,11 @@ _SERVED = cast("type[SegmentServed | NotServed]", SegmentServed | NotServed)
 
 
 class AuditSettings(msgspec.Struct, frozen=True):
-    """Who audits. `sign` is the hot key's; `secret_salt` must stay unknown to others and the same for the same lease."""
+    """Who audits. `sign` is the hot key's; `secret_salt` must stay unknown to others and the same for the same lease. `at` is the
+    contract that takes an auditor's bond."""
 
     me: Address
+    at: Address
     network: Domain
     seal_to: bytes
     sign: Callable[[Digest], bytes]
@@ -79,12 +82,13 @@ class Rerun(msgspec.Struct, frozen=True):
 
 class Reran(msgspec.Struct, frozen=True):
     """`result`: the digest of the state after the segment; None where what was served can't be run, and `why`: it is not the
-    committed state, or its contents never came."""
+    committed state, or its contents never came. `unable`: it is this machine that can't, which says nothing of the provider."""
 
     lease: Digest
     segment: int
     result: Digest | None
     why: str
+    unable: bool = False
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -139,6 +143,8 @@ class Case(msgspec.Struct):
     result: Digest | None = None
     running: bool = False
     refused: str = ""
+    unable: bool = False
+    """this machine can't do it: another auditor's turn comes when this one's time is over"""
     ask_s: float = 0.0
 
 
@@ -155,6 +161,7 @@ class JobAuditor:
         self._gateways: dict[Address, None] = {}
         self._rounds = 0
         self._weight: int | None = None
+        self._approved = False
         self._is_live = False
         """the chain's past has been read: what is asked of it now is asked of its present"""
         self._asked: dict[str, float] = {}
@@ -176,14 +183,15 @@ class JobAuditor:
         match event:
             case Received(gateway, Relay(sender, _, body)):
                 self._heard(gateway, Address(sender), body)
-            case Reran(lease, segment, result, why):
-                self._reran(lease, segment, result, why)
+            case Reran():
+                self._reran(event)
             case Linked(peer):
                 if self.directory.roles(peer) & Role.GATEWAY:
                     self._gateways[peer] = None
             case Unlinked(peer):
                 self._gateways.pop(peer, None)
             case Mined(key) | Reverted(key):
+                self._approved = self._approved or (key == "job-approve" and isinstance(event, Mined))
                 if key in self._asked:
                     self._asked[key] = now_s + RETRY_S
             case Started():
@@ -276,7 +284,13 @@ class JobAuditor:
         if found is not None and found.segment == case.segment:
             case.result = Digest(found.result)
         if not case.drawn:
-            if case.round >= 0 and self._rounds > case.round and self._my_turn(case, "draw"):
+            if case.round < 0:
+                return
+            if self._rounds <= case.round:
+                # Where nothing else happens nobody records a beacon; in the epoch of the commitment this does nothing.
+                if self._my_turn(case, "tick"):
+                    self._submit_as("job-tick", calls.Tick())
+            elif self._my_turn(case, "draw"):
                 self._submit(case, "draw", DrawLease(case.lease))
             return
         if not case.by_s:
@@ -294,7 +308,9 @@ class JobAuditor:
 
     def _audit(self, case: Case) -> None:
         """It is my turn: get the state, run the segment, commit to what came of it."""
-        if case.result is not None:
+        if case.result is not None and not self._approved:
+            self._submit_as("job-approve", Approve(self.settings.at, UNLIMITED_WEI))
+        elif case.result is not None:
             sealed = sealed_result(case.result, self.settings.me, case.lease, self._salt(case))
             self._submit(case, f"audit-{case.by_s}", CommitAudit(case.lease, sealed))
         elif self.chain_s >= case.by_s - SPARE_S and not case.running:
@@ -310,7 +326,7 @@ class JobAuditor:
             self._ask(case)
 
     def _report(self, case: Case) -> None:
-        if not case.reported:
+        if not case.reported and not case.unable:
             self._submit(case, f"withheld-{case.by_s}", ReportWithheld(case.lease))
 
     def _reveal(self, case: Case) -> None:
@@ -318,7 +334,7 @@ class JobAuditor:
             self._submit(case, f"reveal-{case.by_s}", RevealAudit(case.lease, case.result, self._salt(case)))
 
     def _ask(self, case: Case) -> None:
-        if case.running or self._now_s < case.ask_s:
+        if case.running or case.unable or self._now_s < case.ask_s:
             return
         case.ask_s = self._now_s + ASK_EVERY_S
         ask = AskSegment(
@@ -359,17 +375,18 @@ class JobAuditor:
                 )
             )
 
-    def _reran(self, lease: Digest, segment: int, result: Digest | None, why: str) -> None:
-        case = self.cases.get(lease)
+    def _reran(self, done: Reran) -> None:
+        case = self.cases.get(done.lease)
         if case is None:
             return
         case.running = False
-        if result is None:
-            case.refused = why
-            self._effects.append(Told("not_served", lease, why))
-        elif lease not in self._found:
-            self._save(Found(lease, segment, result))
-            self._effects.append(Told("reran", lease, f"segment {segment}: {result.hex()}"))
+        if done.result is None:
+            case.refused = done.why
+            case.unable = case.unable or done.unable
+            self._effects.append(Told("unable" if done.unable else "not_served", done.lease, done.why))
+        elif done.lease not in self._found:
+            self._save(Found(done.lease, done.segment, done.result))
+            self._effects.append(Told("reran", done.lease, f"segment {done.segment}: {done.result.hex()}"))
 
     # --- helpers ---
 

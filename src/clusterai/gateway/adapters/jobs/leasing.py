@@ -1,0 +1,251 @@
+"""The hands of the desk for jobs: its driver and journal, content in and out, and what the chain told of each lease.
+
+JobPages ── ask ──> Leasing ── Driver(JobDesk) ──┬── chain's outbox
+                                                 ├── links: StartLease, content
+                                                 ├── the Meter's tabs
+                                                 └── Story: events for followers
+"""
+
+import asyncio
+import secrets
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import structlog
+
+from clusterai.audit.core.segments import rate_ppm
+from clusterai.gateway.adapters.jobs.story import Story
+from clusterai.gateway.core import jobdesk
+from clusterai.gateway.core.jobdesk import Answer, DeskTerms, Fetch, Fetched, Job, JobDesk, Note, Slot
+from clusterai.gateway.core.tabs import ChargeTab, CloseTab, ItemPaid, OpenTab, TabIs
+from clusterai.ledger.core import events
+from clusterai.ledger.core.calls import Mined, Reverted, Submit
+from clusterai.market.core.directory import Directory
+from clusterai.protocol.canonical import Malformed
+from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
+from clusterai.protocol.jobs import AskContent, ContentMissing, ContentPart, JobFrame
+from clusterai.protocol.keccak import keccak
+from clusterai.runtime.adapters.driver import Driver
+from clusterai.runtime.adapters.journal import SqliteJournal
+from clusterai.runtime.machine import Linked, Received, Send, Unlinked
+from clusterai.sandbox import BlobStore, Damaged, NoSuchBlob, StoreFull
+from clusterai.work.batch.adapters import trees
+from clusterai.work.batch.adapters.exchange import Exchange, NotHad, part
+from clusterai.work.batch.core.request import Wishes
+from clusterai.work.batch.core.tree import MOST_TREE_BYTES
+from clusterai.work.batch.spec import JobSpec
+
+OWN_KEYS = "lease-"
+MOST_OUTPUT_BYTES = 16 * 1024**3
+MOST_STEPS = 200
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("jobs")
+
+
+class Happened(msgspec.Struct, frozen=True):
+    """One event of the chain about a lease, with when it stood there."""
+
+    event: Any
+    at_s: int
+    block: int
+
+
+class Leasing:
+    """One gateway's jobs. `send` gives a frame to a peer, `submit` a call to the chain, `till` an event to the Meter."""
+
+    def __init__(
+        self,
+        folder: Path,
+        terms: DeskTerms,
+        synchronous: Literal["NORMAL", "FULL"],
+        send: Callable[[Address, Any], object],
+        submit: Callable[[Submit], None],
+        till: Callable[[Any], None],
+        content_bytes: int,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.store = BlobStore(folder / "content", content_bytes)
+        self.story = Story(folder / "story.db")
+        self._exchange = Exchange(self.store, folder / "coming")
+        self._send, self._submit, self._till = send, submit, till
+        self._journal = SqliteJournal(folder / "journal.sqlite", synchronous)
+        self._rows: defaultdict[Address, int] = defaultdict(int)
+        self.desk = JobDesk(terms, Directory(), lambda provider: self._rows[provider])
+        self.driver = Driver(self.desk, self._journal, self._perform)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: dict[str, asyncio.Future[Answer]] = {}
+        self.chain: dict[Digest, list[Happened]] = {}
+        self.beacons: list[Digest] = []
+        self.rates: dict[Digest, int] = {}
+        self._providers: dict[Digest, Address] = {}
+        self._audited: set[Digest] = set()
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._journal.close()
+        self.story.close()
+
+    # --- in ---
+
+    def hear(self, event: Any) -> bool:
+        """Take an event; whether it was of no concern to anyone else."""
+        match event:
+            case Mined(key) | Reverted(key):
+                if not key.startswith(OWN_KEYS):
+                    return False
+                self.driver.handle(event)
+                return True
+            case TabIs() | ItemPaid():
+                self.driver.handle(event)
+                return True
+            case Received(peer, frame):
+                if not isinstance(frame, JobFrame):
+                    return False
+                self._frame(peer, frame)
+                return True
+            case Linked() | Unlinked():
+                self.driver.handle(event)
+                return False
+            case _:
+                self._chain(event)
+                return False
+
+    def _frame(self, peer: Address, frame: JobFrame) -> None:
+        match frame:
+            case ContentPart(_, content, offset, total, data):
+                self._exchange.take(Digest(content), offset, total, data)
+            case ContentMissing(_, content):
+                self._exchange.miss(Digest(content))
+            case AskContent(lease, content, offset):
+                found = None
+                if self._may_have(peer, Digest(lease), Digest(content)):
+                    found = part(self.store, Digest(content), offset)
+                if found is None:
+                    self._send(peer, ContentMissing(lease, content))
+                else:
+                    self._send(peer, ContentPart(lease, content, offset, *found))
+            case _:
+                self.driver.handle(Received(peer, frame))
+
+    def _may_have(self, peer: Address, lease: Digest, content: Digest) -> bool:
+        """A provider gets the inputs of its own lease, and nothing else that lies here."""
+        found = self._slot(lease)
+        if found is None or found[1].terms is None or found[1].terms.provider != peer:
+            return False
+        return content in self.inputs(found[0].array.task(found[1].task))
+
+    def inputs(self, spec: JobSpec) -> set[Digest]:
+        """All content that a spec names, as far as it lies here."""
+        found: set[Digest] = set()
+        if spec.image.form in ("wasm", "tar"):
+            found.add(Digest(spec.image.digest))
+        for root in spec.inputs:
+            found.add(Digest(root.digest))
+            try:
+                found |= {digest for digest, _ in trees.load(root.digest, self.store).contents()}
+            except (NoSuchBlob, Damaged, Malformed):
+                continue
+        return found
+
+    def _chain(self, event: Any) -> None:
+        lease = getattr(event, "lease", None)
+        match event:
+            case events.BeaconRecorded(_, beacon):
+                self.beacons.append(beacon)
+            case events.LeaseOpened(lease_id, _, provider):
+                self._providers[lease_id] = provider
+            case events.LeaseCommitted(lease_id):
+                self._rate(lease_id)
+            case events.AuditMatched(lease_id):
+                self._audited.add(lease_id)
+            case events.LeaseClosed(lease_id, reason):
+                provider = self._providers.pop(lease_id, None)
+                if provider is not None and lease_id in self._audited and reason == 1:
+                    self._rows[provider] += 1
+                elif provider is not None and reason in (5, 6, 7, 8, 9, 10):
+                    self._rows[provider] = 0
+                self._audited.discard(lease_id)
+            case _:
+                pass
+        if lease is not None:
+            told = self.chain.setdefault(lease, [])
+            if len(told) < MOST_STEPS:
+                told.append(Happened(event, self.desk.directory.time_s, self.desk.directory.block + 1))
+        self.driver.handle(event)
+
+    def _rate(self, lease: Digest) -> None:
+        """The rate that the chain gave a commitment, from what it went by at that moment."""
+        found = self._slot(lease)
+        if found is not None and found[1].terms is not None and found[1].terms.determinism:
+            terms, desk = found[1].terms, self.desk
+            provider = Address(terms.provider)
+            stake = desk.directory.stake(provider)
+            pay = terms.compensation_wei
+            self.rates[lease] = rate_ppm(desk.terms.rules, stake, pay, self._rows[provider])
+
+    # --- out ---
+
+    def _perform(self, effect: Any) -> None:
+        match effect:
+            case Submit():
+                self._submit(effect)
+            case Send(to, frame):
+                self._send(to, frame)
+            case OpenTab() | ChargeTab() | CloseTab():
+                self._till(effect)
+            case Note():
+                self.story.tell(effect)
+            case Answer(name):
+                if (waiting := self._waiting.pop(name, None)) is not None and not waiting.done():
+                    waiting.set_result(effect)
+            case Fetch():
+                task = asyncio.get_running_loop().create_task(self._fetch(effect))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            case _:
+                raise AssertionError(f"nobody performs {effect!r}")
+
+    async def _fetch(self, effect: Fetch) -> None:
+        """The output's listing, and all that it names; what has another digest doesn't come in."""
+
+        def ask(content: Digest, offset: int) -> object:
+            return self._send(effect.provider, AskContent(effect.lease, content, offset))
+
+        why = ""
+        try:
+            await self._exchange.fetch_all([(effect.output, MOST_TREE_BYTES)], ask)
+            tree = trees.load(effect.output, self.store)
+            await self._exchange.fetch_all(tree.contents(), ask)
+            if (found := self._slot(effect.lease)) is not None:
+                self.story.own(found[0].account, [effect.output, *(it for it, _ in tree.contents())])
+        except (NotHad, StoreFull, NoSuchBlob, Damaged, Malformed) as error:
+            why = str(error)
+            log.warning("output_missing", lease=effect.lease.hex(), why=why)
+        self.driver.handle(Fetched(effect.lease, why))
+
+    def _slot(self, lease: Digest) -> tuple[Job, Slot] | None:
+        return self.desk.slot_of(lease)
+
+    # --- what pages ask ---
+
+    async def submit(self, account: Digest, array: bytes, wishes: Wishes, key: str) -> Answer:
+        """Take a job on; the same key again gives the same job."""
+        nonce = Digest(keccak(account + key.encode())) if key else Digest(secrets.token_bytes(32))
+        name = secrets.token_hex(8)
+        waiting = self._waiting[name] = asyncio.get_running_loop().create_future()
+        self.driver.handle(jobdesk.Ask(name, account, array, wishes, nonce))
+        try:
+            async with asyncio.timeout(30):
+                return await waiting
+        finally:
+            self._waiting.pop(name, None)
+
+    def cancel(self, job: Digest) -> None:
+        self.driver.handle(jobdesk.Cancel(job))
+
+    def beacon(self, round_number: int) -> Digest:
+        return self.beacons[round_number] if 0 <= round_number < len(self.beacons) else ZERO_DIGEST

@@ -1,0 +1,207 @@
+"""The half of a validator that audits leases: opens what a provider serves, fetches what it names, runs the segment in the sandbox.
+
+A provider that serves what doesn't belong to its commitment serves nothing. One whose work began elsewhere than with the job's own
+inputs, or whose state is none of this job's, did another job: what the auditor then says is a digest that no run of anything gives,
+so that its accusation is heard.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import structlog
+
+from clusterai.audit.adapters.sealing import SealKey
+from clusterai.audit.core.segments import Opening, is_opened
+from clusterai.ledger.core.calls import Mined, Reverted, Submit
+from clusterai.market.core.directory import Directory
+from clusterai.protocol import canonical
+from clusterai.protocol.canonical import Malformed
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import Address, Digest, hex0x
+from clusterai.protocol.jobs import AskSealed, NotServed, SealedPart, Segment
+from clusterai.protocol.keccak import keccak
+from clusterai.protocol.messages import Relay
+from clusterai.runtime.adapters.driver import Driver
+from clusterai.runtime.adapters.journal import SqliteJournal
+from clusterai.runtime.machine import Linked, Received, Send, Unlinked
+from clusterai.sandbox import BlobStore, CannotSandbox, Damaged, NoSuchBlob, StoreFull
+from clusterai.validator.core.jobauditor import AuditSettings, JobAuditor, Reran, Rerun, Told
+from clusterai.work.batch.adapters.exchange import Exchange, NotHad
+from clusterai.work.batch.adapters.native import Foreign, Stopped
+from clusterai.work.batch.adapters.perform import Performer
+from clusterai.work.batch.spec import JobSpec, decode_spec
+
+OWN_KEYS = ("job-", "enlist")
+MOST_SEGMENT_BYTES = 4 * 1024**3
+"""Of all that a segment begins with."""
+CONTENT_BYTES = 16 * 1024**3
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("jobaudits")
+
+_PARTS = cast("type[SealedPart | NotServed]", SealedPart | NotServed)
+
+
+class JobAudits:
+    """One validator's audits of leases. `send` gives a frame to a gateway, `submit` a call to the chain."""
+
+    def __init__(
+        self,
+        folder: Path,
+        me: Address,
+        at: Address,
+        network: Domain,
+        sign: Callable[[Digest], bytes],
+        secret: bytes,
+        box: SealKey,
+        synchronous: Literal["NORMAL", "FULL"],
+        send: Callable[[Address, Any], object],
+        submit: Callable[[Submit], None],
+    ) -> None:
+        """
+        Args:
+            at: the Audits contract.
+            secret: salts of commitments are derived from it.
+        """
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._me, self._network, self._sign, self._box = me, network, sign, box
+        self._send, self._submit = send, submit
+        self.store = BlobStore(folder / "content", CONTENT_BYTES)
+        self._performer = Performer(self.store, folder / "running")
+        self._exchange = Exchange(self.store, folder / "coming")
+        settings = AuditSettings(
+            me, at, network, box.public, sign, lambda lease: Digest(keccak(secret + b"salt" + lease))
+        )
+        self._journal = SqliteJournal(folder / "journal.sqlite", synchronous)
+        self.auditor = JobAuditor(settings, Directory())
+        self.driver = Driver(self.auditor, self._journal, self._perform)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._journal.close()
+
+    # --- in ---
+
+    def hear(self, event: Any) -> bool:
+        """Take an event; whether it was of no concern to anyone else."""
+        match event:
+            case Mined(key) | Reverted(key):
+                if not key.startswith(OWN_KEYS):
+                    return False
+                self.driver.handle(event)
+                return True
+            case Received(_, Relay(_, _, body)):
+                self._part(body)
+                self.driver.handle(event)
+                return False
+            case Received():
+                return False
+            case Linked() | Unlinked():
+                self.driver.handle(event)
+                return False
+            case _:
+                self.driver.handle(event)
+                return False
+
+    def _part(self, body: bytes) -> None:
+        """A piece of content, sealed to this validator; who sent it doesn't matter, for it is checked by its digest."""
+        try:
+            frame = canonical.decode(body, _PARTS)
+        except Malformed:
+            return
+        if isinstance(frame, SealedPart) and (data := self._box.unseal(frame.sealed)) is not None:
+            self._exchange.take(Digest(frame.content), frame.offset, frame.total, data)
+
+    # --- out ---
+
+    def _perform(self, effect: Any) -> None:
+        match effect:
+            case Submit():
+                log.info("submit", call=effect.key)
+                self._submit(effect)
+            case Send(to, frame):
+                self._send(to, frame)
+            case Rerun():
+                task = asyncio.get_running_loop().create_task(self._rerun(effect))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            case Told(what, lease, detail):
+                log.info(what, lease=hex0x(lease), detail=detail)
+            case _:
+                raise AssertionError(f"nobody performs {effect!r}")
+
+    async def _rerun(self, wanted: Rerun) -> None:
+        result: Digest | None = None
+        why, unable = "", False
+        try:
+            shown = self._shown(wanted)
+            spec = decode_spec(shown.spec)
+            await self._contents(wanted, shown)
+            result = await self._again(spec, wanted, shown)
+        except (Unproven, NotHad, NoSuchBlob, Damaged, Malformed) as error:
+            why = str(error)
+        except (Stopped, CannotSandbox, StoreFull) as error:
+            why, unable = str(error), True
+        self.driver.handle(Reran(wanted.lease, wanted.segment, result, why, unable))
+
+    def _shown(self, wanted: Rerun) -> Segment:
+        """
+        Raises:
+            Unproven: it isn't what was committed to.
+            Malformed.
+        """
+        plain = self._box.unseal(wanted.sealed)
+        if plain is None:
+            raise Unproven("it isn't sealed to this validator")
+        shown = canonical.decode(plain, Segment)
+        if canonical.content_digest(shown.spec) != wanted.spec:
+            raise Unproven("it is of another job")
+        start = Opening(0, Digest(shown.start), 0, tuple(Digest(it) for it in shown.start_proof))
+        proof = tuple(Digest(it) for it in shown.proof)
+        before = Opening(wanted.segment - 1, Digest(shown.state), shown.units, proof)
+        if not all(is_opened(wanted.root, wanted.segments, it) for it in (start, before)):
+            raise Unproven("the proofs don't lead to what was committed to")
+        if sum(size for _, size in shown.contents) > MOST_SEGMENT_BYTES:
+            raise Unproven("it names more than any segment may begin with")
+        return shown
+
+    async def _contents(self, wanted: Rerun, shown: Segment) -> None:
+        def ask(content: Digest, offset: int) -> object:
+            asked = AskSealed(
+                self._me, wanted.provider, wanted.lease, content, offset, self._box.public, bytes(65)
+            )
+            signed = AskSealed(
+                self._me,
+                wanted.provider,
+                wanted.lease,
+                content,
+                offset,
+                self._box.public,
+                self._sign(asked.signing_digest(self._network)),
+            )
+            body = canonical.encode(signed)
+            return self._send(wanted.gateway, Relay(self._me, wanted.provider, body))
+
+        await self._exchange.fetch_all([(Digest(it), size) for it, size in shown.contents], ask)
+
+    async def _again(self, spec: JobSpec, wanted: Rerun, shown: Segment) -> Digest:
+        """The state after the segment, from the state before it; something that nothing gives, where it is another job's.
+
+        Raises:
+            Stopped, CannotSandbox: this machine can't.
+        """
+        nothing = Digest(keccak(b"clusterai: not this job" + wanted.lease))
+        if await self._performer.start(spec) != shown.start:
+            return nothing
+        try:
+            return (await self._performer.rerun(spec, Digest(shown.state))).state
+        except Foreign:
+            return nothing
+
+
+class Unproven(ValueError):
+    """What was served can't be used: {why}."""
