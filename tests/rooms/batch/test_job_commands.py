@@ -398,10 +398,15 @@ def test_a_module_runs_here(home: Path, capsys: pytest.CaptureFixture[str]):
     assert (home / ran["folder"] / "stdout").read_text().strip() == "23000"
 
 
-@pytest.mark.parametrize("name", ["words.yaml", "train.sky.yaml"])
+@pytest.mark.parametrize("name", ["words.yaml", "train.sky.yaml", "primes.yaml"])
 def test_the_examples_run(home: Path, name: str):
     """As they stand."""
     assert run(["run", "--local", "-q", str(EXAMPLES / name)]) == Exit.OK
+
+
+def test_the_examples_module_is_the_samples():
+    """What its source compiles to."""
+    assert (EXAMPLES / "primes.wasm").read_bytes() == sample("sieve")
 
 
 def test_what_this_machine_can_not_do(home: Path, capsys: pytest.CaptureFixture[str]):
