@@ -50,6 +50,28 @@ def test_arguments_are_looked_at(machine: str) -> None:
         assert run(filter_, its.audit_arch, its.ioctl, (0, request)) == wanted
 
 
+@pytest.mark.parametrize("machine", sorted(MACHINES))
+def test_the_limit_of_core_dumps_stays(machine: str) -> None:
+    """It may be asked for, and other limits may be set; wherever the new one lies in memory, this one may not."""
+    its, filter_ = MACHINES[machine], program(machine)
+    refused = ERRNO | EPERM
+    for resource, wanted in ((4, refused), (7, ALLOW), (0, ALLOW)):
+        assert run(filter_, its.audit_arch, its.setrlimit, (resource, 0x7FFF0000)) == wanted
+        for pointer in (0x7FFF0000, 1 << 32, 1 << 47):
+            assert run(filter_, its.audit_arch, its.prlimit64, (0, resource, pointer, 0)) == wanted
+        assert run(filter_, its.audit_arch, its.prlimit64, (0, resource, 0, 0x7FFF0000)) == ALLOW
+
+
+@pytest.mark.parametrize("machine", sorted(MACHINES))
+def test_memory_that_nobody_counts_is_refused(machine: str) -> None:
+    """Without a control group there is no memory outside of processes; with one there may be."""
+    its = MACHINES[machine]
+    for numbers in seccomp.UNCOUNTED.values():
+        number = numbers[its.column]
+        assert run(program(machine, counted=False), its.audit_arch, number) == ERRNO | EPERM
+        assert run(program(machine), its.audit_arch, number) == ALLOW
+
+
 def test_every_listed_call_has_both_numbers() -> None:
     """A call without a number on a machine would be a hole there."""
     assert all(len(numbers) == 2 for numbers in REFUSED.values())

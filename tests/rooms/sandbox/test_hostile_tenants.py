@@ -21,7 +21,7 @@ import pytest
 
 from clusterai.sandbox import Leash, Limits, Outcome, Reason, RootFs, Task
 from clusterai.sandbox.adapters.cgroup import ControlGroups, NoControlGroups
-from tests.rooms.sandbox.boxes import folder, native, python, store
+from tests.rooms.sandbox.boxes import folder, native, python, store, uncounted
 
 SECRET = "node-key-7f3a9c"
 
@@ -335,6 +335,45 @@ time.sleep(20)
     )
     assert shared.reason in (Reason.FAILED, Reason.OUT_OF_MEMORY)
     assert b"No space left" in shared.stderr or shared.reason is Reason.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_memory_outside_of_processes_is_bounded_as_well(counted: bool, victim: Victim) -> None:
+    """Nameless files and shared mappings: counted by a control group, or refused and counted where there is none."""
+    code = """
+files = [os.memfd_create(str(n)) for n in range(30)]
+for f in files: os.write(f, bytes(20 << 20))
+"""
+    mapping = """
+import mmap
+maps = [mmap.mmap(-1, 20 << 20) for _ in range(30)]
+for m in maps: m.write(b'x' * (20 << 20))
+time.sleep(20)
+"""
+    limits = {"memory_bytes": 64 << 20, "disk_bytes": 1 << 20}
+    nameless = python(HELPERS + code, runner=native() if counted else uncounted(), limits=limits)
+    assert nameless.reason is (
+        Reason.OUT_OF_MEMORY if native().groups is not None and counted else Reason.FAILED
+    )
+    mapped = python(HELPERS + mapping, runner=native() if counted else uncounted(), limits=limits)
+    assert mapped.reason is Reason.OUT_OF_MEMORY
+    victim.well()
+
+
+def test_a_crash_starts_nothing_on_the_host(victim: Victim) -> None:
+    """The limit that keeps a crash handler away can't be changed, in either direction."""
+    outcome = attack(
+        """
+import resource
+for limit in ((0, 0), (0, 1), (-1, -1)):
+    attempt(f'core {limit}', lambda: resource.setrlimit(resource.RLIMIT_CORE, limit))
+assert resource.getrlimit(resource.RLIMIT_CORE) == (1, 1)
+os.abort()
+""",
+        victim,
+    )
+    assert (outcome.reason, outcome.exit_code) == (Reason.FAILED, 134)
+    assert got(outcome) == []
 
 
 @pytest.mark.parametrize("place", ["/job/x", "/job/out/x", "/tmp/x"])

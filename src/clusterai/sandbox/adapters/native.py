@@ -113,7 +113,9 @@ class NativeRunner:
         self.folder.mkdir(parents=True, mode=0o700)
         if platform.machine() not in seccomp.MACHINES:
             raise CannotSandbox(f"system calls of {platform.machine()} are not known to the filter")
-        self._filter = seccomp.program(platform.machine())
+        self._filters = {
+            counted: seccomp.program(platform.machine(), counted=counted) for counted in (True, False)
+        }
         self._masked = tuple(name for name in bubble.MASKED if Path("/proc", name).exists())
         self.privileged = os.geteuid() == 0
         self.groups: ControlGroups | None = None
@@ -197,7 +199,7 @@ class NativeRunner:
                 group = self.groups.make(f"{os.getpid()}-{run_id}", task.limits)
             run = Running(task, group, Logs(task.limits.output_bytes, on_log), leash or Leash())
             root = root or await asyncio.to_thread(self._root, task.image, store)
-            wires = Wires(self._filter)
+            wires = Wires(self._filters[group is not None])
             try:
                 command = self.command(task, root, folder, group, wires, run_id)
             except OSError:
@@ -259,7 +261,7 @@ class NativeRunner:
         inputs = reach(str(folder / "in"))
         fds.args = bubble.options(task, shown, inputs, fds.passwd, run_id, self._masked)
         limits = task.limits
-        command = ["prlimit", "--core=0:0", f"--nofile={limits.open_files}:{limits.open_files}"]
+        command = ["prlimit", "--core=1:1", f"--nofile={limits.open_files}:{limits.open_files}"]
         if group is None:
             # A little above our own count, so that we see the limit met and can name it.
             command.append(f"--data={limits.memory_bytes + 64 * MiB}")

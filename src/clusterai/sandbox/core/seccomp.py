@@ -60,6 +60,9 @@ REFUSED = {
     "mbind": (237, 235), "set_mempolicy": (238, 237), "migrate_pages": (256, 238), "move_pages": (279, 239),
 }  # fmt: skip
 """Name to number on x86_64 and on aarch64."""
+UNCOUNTED = {"memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194)}
+"""Memory that belongs to no process: without a control group nobody would count it."""
+RLIMIT_CORE = 4
 _X86_ONLY = {
     "iopl": 172,
     "ioperm": 173,
@@ -79,11 +82,25 @@ class Machine(msgspec.Struct, frozen=True):
     socket: int
     socketpair: int
     ioctl: int
+    setrlimit: int
+    prlimit64: int
 
 
 MACHINES = {
-    "x86_64": Machine(0xC000003E, 0, clone=56, clone3=435, socket=41, socketpair=53, ioctl=16),
-    "aarch64": Machine(0xC00000B7, 1, clone=220, clone3=435, socket=198, socketpair=199, ioctl=29),
+    "x86_64": Machine(
+        0xC000003E, 0, clone=56, clone3=435, socket=41, socketpair=53, ioctl=16, setrlimit=160, prlimit64=302
+    ),
+    "aarch64": Machine(
+        0xC00000B7,
+        1,
+        clone=220,
+        clone3=435,
+        socket=198,
+        socketpair=199,
+        ioctl=29,
+        setrlimit=164,
+        prlimit64=261,
+    ),
 }
 
 
@@ -91,16 +108,19 @@ def _op(code: int, k: int, yes: int = 0, no: int = 0) -> bytes:
     return struct.pack("<HBBI", code, yes, no, k)
 
 
-def refused_numbers(machine: str) -> list[int]:
+def refused_numbers(machine: str, *, counted: bool = True) -> list[int]:
     column = MACHINES[machine].column
-    numbers = [pair[column] for pair in REFUSED.values()]
+    numbers = [pair[column] for pair in (REFUSED if counted else REFUSED | UNCOUNTED).values()]
     if machine == "x86_64":
         numbers += _X86_ONLY.values()
     return sorted(numbers)
 
 
-def program(machine: str) -> bytes:
+def program(machine: str, *, counted: bool = True) -> bytes:
     """The filter for one kind of processor, as `bwrap --seccomp` and `prctl` take it.
+
+    Args:
+        counted: whether a control group counts the task's memory.
 
     Raises:
         KeyError: a processor whose calls were not looked at: nothing is run there.
@@ -120,7 +140,7 @@ def program(machine: str) -> bytes:
         _op(_JEQ, its.clone3, no=1),
         absent,
     ]
-    for number in refused_numbers(machine):
+    for number in refused_numbers(machine, counted=counted):
         ops += [_op(_JEQ, number, no=1), refuse]
     ops += [
         _op(_JEQ, its.clone, no=4),
@@ -133,6 +153,21 @@ def program(machine: str) -> bytes:
         _op(_LD_W_ABS, _ARG1),
         _op(_JEQ, TIOCSTI, yes=1),
         _op(_JEQ, TIOCLINUX, no=1),
+        refuse,
+        allow,
+        # A limit of one byte for core dumps keeps the host's crash handler from being started as root; zero would not.
+        _op(_JEQ, its.setrlimit, no=4),
+        _op(_LD_W_ABS, _ARG0),
+        _op(_JEQ, RLIMIT_CORE, no=1),
+        refuse,
+        allow,
+        _op(_JEQ, its.prlimit64, no=8),
+        _op(_LD_W_ABS, _ARG1),
+        _op(_JEQ, RLIMIT_CORE, no=5),
+        _op(_LD_W_ABS, _ARG2),
+        _op(_JEQ, 0, no=2),
+        _op(_LD_W_ABS, _ARG2 + 4),
+        _op(_JEQ, 0, yes=1),
         refuse,
         allow,
         _op(_JEQ, its.socket, yes=1),
