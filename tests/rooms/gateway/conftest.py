@@ -87,6 +87,7 @@ class World:
     """Steps a Meter, keeps its journal, and holds the books to account after every step."""
 
     def __init__(self) -> None:
+        self.terms = Terms()
         self.journal: list[bytes] = []
         self.meter = self.fresh()
         self.now_s = START_S
@@ -102,7 +103,7 @@ class World:
         return None
 
     def fresh(self) -> Meter:
-        meter = Meter(PARTY, Directory(), Routing(), Terms(), self.follow)
+        meter = Meter(PARTY, Directory(), Routing(), self.terms, self.follow)
         decoder = msgspec.msgpack.Decoder(meter.RECORDS)
         meter.restore(decoder.decode(record) for record in self.journal)
         return meter

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from clusterai.gateway.core.book import Ended
-from clusterai.gateway.core.errands import Abandon, Done, Failed, Refunded, Settled
+from clusterai.gateway.core.errands import Abandon, Done, Failed, Refunded, Settled, Terms
 from clusterai.gateway.core.meter import Meter
 from clusterai.ledger.core import events
 from clusterai.market.core.routing import Preference, Routing
@@ -176,20 +176,21 @@ def test_a_dear_provider_is_not_hired_for_a_part_that_the_account_cannot_pay(mak
     assert spent(world) == (0, 0, 0)
 
 
-def test_what_the_gateway_bears_in_a_day_is_bounded(opened: World):
+def test_what_the_gateway_bears_in_a_day_is_bounded(make_world: Any):
     """A client whose requests fail on purpose, one paid part each, soon pays for those parts itself."""
-    terms = opened.meter.terms
-    opened.meter.bills = type(opened.meter.bills)(opened.meter.book, 20)
+    world = make_world()
+    world.terms = Terms(bear_wei=20)
+    world.meter = world.fresh()
+    world.open()
     charged: list[int] = []
     for _ in range(4):
-        call, (first, second) = opened.ask_all(2)
-        finish(opened, first, 7)
-        refuse(opened, second)
-        opened.step(Abandon(call, ()))
-        charged += [it.charged_wei for it in opened.of(Settled)]
+        call, (first, second) = world.ask_all(2)
+        finish(world, first, 7)
+        refuse(world, second)
+        world.step(Abandon(call, ()))
+        charged += [it.charged_wei for it in world.of(Settled)]
     assert charged == [0, 0, 12, 12]
-    assert opened.meter.book.borne_wei == 24
-    assert terms.bear_wei > 0
+    assert world.meter.book.borne_wei == 24
 
 
 def test_a_conviction_while_a_charge_waits_costs_the_account_nothing(opened: World):

@@ -256,9 +256,10 @@ def test_a_withdrawal_owed_twice_is_seen(plant: Any) -> None:
     """A gateway that doesn't know a request again."""
 
     def forgetful(self: Meter, asked: Withdraw) -> None:
-        found = self.payouts.judge(asked.wish, asked.signature, self.chain_time_s(self._now_s))  # pyright: ignore[reportPrivateUsage]
+        step = self._step  # pyright: ignore[reportPrivateUsage]
+        found = self.payouts.judge(asked.wish, asked.signature, step.chain_time_s())
         if isinstance(found, Payout):
-            self._save(found)  # pyright: ignore[reportPrivateUsage]
+            step.save(found)
 
     plant(Meter, "_withdraw", forgetful)
     breaks("a withdrawal is owed once", PAYING_BACK)
