@@ -40,6 +40,9 @@ EDGES_E4 = (0, 200, 1_000, 3_000, 6_000, 10_000, 20_000, 40_000)
 COUNTED = 10
 """Tokens beyond an edge from which on its share is taken as counted."""
 
+COUNTED_LEAST = 1
+"""A slope between edges up to this one is that of rounding to nothing, not of a tail."""
+
 LEAST_PPB = 50
 """Least share that is ever called honest: so one odd token never convicts anybody, whatever made it (a flipped bit, say)."""
 
@@ -128,14 +131,20 @@ async def edits(
     return found
 
 
+def _counted(off: list[float]) -> int:
+    """The last edge with enough tokens beyond it; -1 where not even the first has."""
+    values = np.array(off)
+    counts = [int(np.count_nonzero(values > edge / 10_000)) for edge in EDGES_E4]
+    return max((at for at, count in enumerate(counts) if count >= COUNTED), default=-1)
+
+
 def tails(off: list[float]) -> list[float]:
     """Upper bound on the share above each edge, from 1 (all) down."""
     values = np.array(off)
     above = [int(np.count_nonzero(values > edge / 10_000)) for edge in EDGES_E4]
     bounds = [1.0] + [min(1.0, (count + 3 + 3 * math.sqrt(count)) / len(off)) for count in above]
-    last = max((at for at, count in enumerate(above) if count >= COUNTED), default=0)
-    if last < 2:
-        # Nothing that differs, or nearly: this setting says nothing of the tail.
+    last = _counted(off)
+    if last <= COUNTED_LEAST:
         return bounds
     fall = math.log(bounds[last] / bounds[last + 1]) / (EDGES_E4[last] - EDGES_E4[last - 1])
     for at in range(last + 1, len(EDGES_E4)):
@@ -154,8 +163,8 @@ def calibration(
     honest: dict[str, list[list[float]]], fraud: list[list[float]], edited: list[float]
 ) -> Calibration:
     settings = [sum(found, start=list[float]()) for found in honest.values()]
-    # A setting in which nothing differs has no tail to speak of; its "3 tokens" would hide what the others show.
-    differing = [off for off in settings if max(off) > 0]
+    # A setting that hardly differs has no tail to speak of; its "3 tokens" would hide what the others show.
+    differing = [off for off in settings if _counted(off) > COUNTED_LEAST] or settings
     worst = [max(bounds) for bounds in zip(*map(tails, differing), strict=True)]
     # The first bin is the match: its share is what the worst setting really has, the others' are bounds.
     matches = min(sum(gap <= 0 for gap in off) / len(off) for off in settings)

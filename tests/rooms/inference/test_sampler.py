@@ -86,6 +86,29 @@ def test_small_errors_give_small_gaps(sampling: Sampling) -> None:
             assert gap(row, keyed, position, token, context) < 0.08
 
 
+@given(
+    st.lists(st.floats(-3, 3), min_size=2, max_size=12),
+    st.integers(0, 11),
+    st.sampled_from([10_000, 100_000, 300_000, 500_000, 700_000, 900_000, 990_000]),
+    st.sampled_from([300_000, 1_000_000, 2_000_000]),
+    st.integers(0, 1000),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_swap_at_top_ps_border_is_a_small_gap(
+    logits: list[float], tied: int, top_p: int, temperature: int, seed: int
+) -> None:
+    """Two tokens nearly equal change places, and with them who is inside of top-p: that is an error of 0.01, not a fraud."""
+    row = np.full(200, -20, np.float32)
+    row[: len(logits)] = logits
+    row[100] = row[tied % len(logits)] + np.float32(0.001)
+    random = np.random.default_rng(seed)
+    for position in range(8):
+        off = row + random.uniform(-0.01, 0.01, row.shape).astype(np.float32)
+        sampling = Sampling(seed=seed, temperature_ppm=temperature, top_p_ppm=top_p)
+        token = draw(off, sampling, position).token
+        assert gap(row, sampling, position, token) < 0.08
+
+
 def test_draws_follow_the_softmax() -> None:
     """Over positions, tokens come as often as their probability says (chi squared, 3 degrees of freedom)."""
     shares = np.array([0.5, 0.25, 0.15, 0.1])

@@ -130,9 +130,7 @@ def gap(
         return max(0.0, _draw_unfiltered(row, sampling, key).score - own) / scale
     field = _field(row, sampling)
     scores = field.scaled + noise.gumbel(noise.bits(key, spread[field.tokens]))
-    better = scores > own
-    lost = float(np.minimum(scores[better] - own, field.slack[better]).max()) if better.any() else 0.0
-    return max(lost, _outside(row, sampling, field, claimed)) / scale
+    return max(_lost(row, sampling, field, scores - own), _outside(row, sampling, field, claimed)) / scale
 
 
 def logprobs(row: Row, token: int, alternatives: int) -> tuple[float, tuple[tuple[int, float], ...]]:
@@ -148,7 +146,7 @@ def logprobs(row: Row, token: int, alternatives: int) -> tuple[float, tuple[tupl
 class _Field(msgspec.Struct, frozen=True):
     """The tokens that filters leave, likeliest first.
 
-    `slack` is how far each is from being filtered out, and `total` the log of the whole mass (NaN without top-p), in
+    `slack` is how far each is from being filtered out by top-k or min-p (for top-p see `_Ladder`), and `total` the log of the whole mass (NaN without top-p), in
     scaled logits.
     """
 
@@ -189,9 +187,7 @@ def _field(row: Row, sampling: Sampling) -> _Field:
         inside = before < border
         inside[0] = True
         kept = int(np.count_nonzero(inside))
-        slack = np.minimum(slack[:kept], _log_odds(border) - _log_odds(before[:kept]))
-        slack[0] = math.inf
-    return _Field(tokens[:kept], scaled[:kept], slack, total)
+    return _Field(tokens[:kept], scaled[:kept], slack[:kept], total)
 
 
 def _top_p(
@@ -219,11 +215,54 @@ def _outside(row: Row, sampling: Sampling, field: _Field, claimed: int) -> float
     if sampling.min_p_ppm:
         far = max(far, float(field.scaled[0]) + math.log(sampling.min_p_ppm / MILLION) - own)
     if sampling.top_p_ppm < MILLION:
-        likelier = row[row > row[claimed]].astype(np.float64) * scale
-        before = float(np.exp(likelier - field.total).sum())
-        border = sampling.top_p_ppm / MILLION
-        far = max(far, float(_log_odds(before) - _log_odds(border)))
+        far = max(far, _Ladder(row, sampling, field.total).up(own))
     return far
+
+
+def _lost(row: Row, sampling: Sampling, field: _Field, over: NDArray[np.float64]) -> float:
+    """By how much a token of the field is better than the claimed one, or by how much less it would not be in the field."""
+    lost = 0.0
+    ladder: _Ladder | None = None
+    for at in np.argsort(-over):
+        if over[at] <= lost:
+            break
+        reach = min(float(over[at]), float(field.slack[at]))
+        if sampling.top_p_ppm < MILLION:
+            ladder = ladder or _Ladder(row, sampling, field.total)
+            reach = min(reach, ladder.down(int(at)))
+        lost = max(lost, reach)
+    return lost
+
+
+class _Ladder:
+    """All tokens from the likeliest down: how far one of them is from top-p's border, in scaled logits.
+
+    At a near tie two tokens change places, and the mass before each changes by that of a whole token. So a token is moved
+    to every place, and there the mass before it is brought to the border; the larger of both errors counts, and the place
+    where that is least.
+    """
+
+    def __init__(self, row: Row, sampling: Sampling, total: float) -> None:
+        self._scaled = -np.sort(-row).astype(np.float64) * (MILLION / sampling.temperature_ppm)
+        self._shares = np.exp(self._scaled - total)
+        self._through = np.cumsum(self._shares)
+        self._border = float(_log_odds(sampling.top_p_ppm / MILLION))
+
+    def down(self, at: int) -> float:
+        """Until the token at this place, inside, is outside. The likeliest is never outside."""
+        first = max(1, at)
+        before = self._through[first:] - self._shares[at]
+        falls = self._scaled[at] - self._scaled[first:]
+        odds = np.maximum(0, self._border - _log_odds(before))
+        return float(np.maximum(falls, odds).min(initial=math.inf))
+
+    def up(self, own: float) -> float:
+        """Until a token of this scaled logit, outside, is inside."""
+        places = max(1, int(np.searchsorted(-self._scaled, -own)) + 1)
+        rises = np.maximum(0, self._scaled[:places] - own)
+        odds = np.maximum(0, _log_odds(np.concatenate(([0.0], self._through[: places - 1]))) - self._border)
+        odds[0] = 0
+        return float(np.maximum(rises, odds[: len(rises)]).min())
 
 
 def _draw_unfiltered(row: Row, sampling: Sampling, key: tuple[np.uint32, np.uint32]) -> Draw:
