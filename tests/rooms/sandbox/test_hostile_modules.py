@@ -4,6 +4,8 @@ import asyncio
 from functools import cache
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clusterai.sandbox import Leash, Limits, Outcome, Reason, Task, Wasm
 from clusterai.sandbox.adapters.wasm import Segmented, sample, wat
@@ -90,6 +92,25 @@ def test_what_is_no_module_is_refused(module: bytes) -> None:
     """Noise, half a module, another format and lying sizes are refused before anything runs."""
     with pytest.raises(BadModule):
         Segmented(module, task(module))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(8, 2000), st.integers(0, 255)), min_size=1, max_size=6),
+    st.integers(8, 2000),
+)
+def test_a_bent_module_is_refused_or_runs_to_an_end(bends: list[tuple[int, int]], cut: int) -> None:
+    """Whatever bytes of a good module are changed or cut off, it is refused by name, or ends for a reason of the list."""
+    module = bytearray(sample())
+    for place, byte in bends:
+        if place < len(module):
+            module[place] = byte
+    for bent in (bytes(module), bytes(module[:cut])):
+        try:
+            job = Segmented(bent, task(bent, ("sieve", "1"), memory_bytes=16 << 20, fuel=10**7))
+            assert job.run(1).result.reason in Reason
+        except BadModule:
+            continue
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import content_digest
@@ -10,6 +12,7 @@ from clusterai.sandbox import Reason
 from clusterai.sandbox.adapters.wasm import Engine, Segmented, Trace, sample, wat
 from clusterai.sandbox.core.module import BadModule
 from clusterai.sandbox.core.state import decode_state
+from clusterai.sandbox.core.wasi import Descriptor
 from tests.rooms.sandbox.guests import MEMORY, calls, task
 
 BLOCKS = 12
@@ -141,6 +144,68 @@ def test_a_forged_preimage_is_refused() -> None:
     ):
         with pytest.raises(canonical.Malformed):
             job.rerun(wrong)
+
+
+def test_a_forged_host_side_overflows_nothing() -> None:
+    """Counters near the end of 64 bits, and descriptors of nothing, are refused or run; the host raises nothing else."""
+    module = wat(f"""(module {calls("random_get", "clock_time_get", "fd_write", "fd_read", "path_open")} {MEMORY}
+      (func (export "clusterai_step") (param i64) (result i32)
+        (drop (call $random_get (i32.const 0) (i32.const 64)))
+        (drop (call $clock_time_get (i32.const 0) (i64.const 0) (i32.const 0)))
+        (i32.store (i32.const 4) (i32.const 64))
+        (drop (call $fd_write (i32.const 9) (i32.const 0) (i32.const 1) (i32.const 100)))
+        (drop (call $fd_read (i32.const 9) (i32.const 0) (i32.const 1) (i32.const 100)))
+        (drop (call $path_open (i32.const 9) (i32.const 0) (i32.const 100) (i32.const 5) (i32.const 1) (i64.const 64)
+            (i64.const 0) (i32.const 0) (i32.const 0)))
+        (i32.const 0)))""")
+    job = Segmented(module, task(module))
+    good = decode_state(job.start())
+    for most in (2**62, 2**63 - 1, 2**64 - 1):
+        for opened in (
+            Descriptor("file", "out/gone", most),
+            Descriptor("dir", "../../x"),
+            Descriptor("file", "in/none", most, 1),
+            Descriptor("stdin", "", most),
+        ):
+            system = msgspec.structs.replace(
+                good.system,
+                clock_ns=most,
+                random_at=most,
+                printed=most,
+                descriptors=((9, opened),),
+                files={"out/gone": b"x"},
+            )
+            for wrong in (system, msgspec.structs.replace(system, clock_ns=0, random_at=0, printed=0)):
+                forged = msgspec.structs.replace(
+                    good, system=wrong, fuel=min(most, 2**62), step=min(most, 2**62)
+                )
+                try:
+                    assert job.rerun(canonical.encode(forged), 2).ended in (
+                        None,
+                        Reason.TOO_MUCH_OUTPUT,
+                        Reason.OUT_OF_FUEL,
+                    )
+                except canonical.Malformed:
+                    continue
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4), st.integers(0, 400)
+)
+def test_a_bent_preimage_is_refused_or_runs(bends: list[tuple[int, int]], cut: int) -> None:
+    """Whatever a prover sends as a state, a re-run answers with a segment or says that it is none."""
+    job = sieve(blocks=1)
+    good = job.start()
+    tail = bytearray(good[-400:])
+    for place, byte in bends:
+        if place < len(tail):
+            tail[place] = byte
+    for bent in (good[:-400] + bytes(tail), good[: 400 - cut], bytes(tail) + good[400:]):
+        try:
+            assert len(job.rerun(bent).digest) == 32
+        except canonical.Malformed:
+            continue
 
 
 def test_a_cheat_in_one_byte_shows() -> None:

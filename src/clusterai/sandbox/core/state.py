@@ -14,7 +14,7 @@ from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest
 from clusterai.sandbox.core.module import PAGE
 from clusterai.sandbox.core.spec import MiB, Reason
-from clusterai.sandbox.core.wasi import System
+from clusterai.sandbox.core.wasi import Count, System
 
 ZEROS = bytes(PAGE)
 MAX_STATE_BYTES = 4096 * MiB
@@ -23,12 +23,12 @@ MAX_STATE_BYTES = 4096 * MiB
 class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     task: Annotated[Digest, Meta(min_length=32, max_length=32)]
     """Digest of the task, which names module, inputs, seed and limits."""
-    step: Annotated[int, Meta(ge=0)]
+    step: Count
     """The next one."""
-    fuel: Annotated[int, Meta(ge=0)]
+    fuel: Count
     """Burnt so far."""
     ended: Reason | None
-    exit_code: int = 0
+    exit_code: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
     size: Annotated[int, Meta(ge=0, le=65_536)]
     """Pages of memory."""
     pages: tuple[tuple[int, Annotated[bytes, Meta(min_length=PAGE, max_length=PAGE)]], ...]

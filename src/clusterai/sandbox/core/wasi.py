@@ -64,11 +64,15 @@ class _Errno(Exception):
 Kind = Literal["stdin", "stdout", "stderr", "dir", "file"]
 
 
+Count = Annotated[int, Meta(ge=0, le=2**62)]
+"""Far beyond what fuel can reach, and far from where 64 bits end: a forged state must not make the host overflow."""
+
+
 class Descriptor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     kind: Kind
     path: str = ""
-    offset: Annotated[int, Meta(ge=0)] = 0
-    flags: int = 0
+    offset: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    flags: Annotated[int, Meta(ge=0, le=1)] = 0
     reads: bool = True
     writes: bool = True
 
@@ -76,20 +80,20 @@ class Descriptor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_
 class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All that the host side of a module remembers: part of its state, and restored with it."""
 
-    clock_ns: int
-    random_at: int = 0
+    clock_ns: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    random_at: Count = 0
     files: dict[str, bytes] = {}
     folders: tuple[str, ...] = ("out", "tmp")
-    descriptors: tuple[tuple[int, Descriptor], ...] = (
+    descriptors: tuple[tuple[Annotated[int, Meta(ge=0, le=2**31)], Descriptor], ...] = (
         (0, Descriptor("stdin", writes=False)),
         (1, Descriptor("stdout", reads=False)),
         (2, Descriptor("stderr", reads=False)),
         (3, Descriptor("dir", "")),
     )
-    log: bytes = bytes(32)
+    log: Annotated[bytes, Meta(min_length=32, max_length=32)] = bytes(32)
     """A hash chain over all that was printed."""
-    printed: int = 0
-    next_descriptor: int = 4
+    printed: Count = 0
+    next_descriptor: Annotated[int, Meta(ge=0, le=2**31)] = 4
 
 
 class _Open:
@@ -161,7 +165,7 @@ class Wasi:
         Raises: Exit.
         """
         self.touched = 0
-        self._clock_ns += STEP_NS
+        self._clock_ns = min(self._clock_ns + STEP_NS, U64 >> 1)
         function, _ = FUNCTIONS[name]
         try:
             return function(self, memory, *args) or OK
