@@ -7,12 +7,14 @@ Work ──> Start ──> Produced ──> Keep ──> Kept ──> Save(Made)
 epoch over ──> Save(Committing) ──> Submit(CommitEpoch) ──> audits: Open, Prepare ──> window over ──> Save(Forgot), Forget
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from clusterai.ledger.core import claims
+from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import MAX_RECEIPTS_PER_EPOCH, Answer, AskEpoch, ModelOffer, Transcript
 from clusterai.protocol.statements import (
@@ -24,6 +26,36 @@ from clusterai.protocol.statements import (
     SignatureBytes,
     Wei,
 )
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """Who this provider is, on which network, and what it risks.
+
+    Attributes:
+        me: the owner's address.
+        keys: hot keys of ours, and the owner: who may be named as a channel's receiver authorizer.
+        credit_wei: receipts of one channel that may be unpaid (or were disputed since its last payment) before more
+            work is refused. The most that a gateway can take without paying, besides what runs.
+        queue: orders taken beyond the engines' slots.
+        most_ahead_s: orders that expire later than this are refused; for so long a receipt's order is remembered.
+        confirmations: blocks that must stand above a challenge before it is answered.
+    """
+
+    me: Address
+    keys: tuple[Address, ...]
+    token: Address
+    network: Domain
+    channels: Domain
+    epoch_s: int
+    window_s: int
+    sign: Callable[[Digest], bytes]
+    recover: Callable[[Digest, bytes], Address]
+    credit_wei: int = 1_000_000_000
+    queue: int = 32
+    most_ahead_s: int = 7200
+    least_claim_wei: int = 1
+    confirmations: int = 0
+
 
 # --- events ---
 
