@@ -42,7 +42,7 @@ class Manners(msgspec.Struct):
         dies_after: tokens of an order after which its connection breaks, as if its process was killed; once.
         stalls_after: tokens of an order after which it says nothing more of it.
         refuses: code of a refusal for every order.
-        spurns: orders with these seeds are refused for good, as soon as another order was paid.
+        spurns: orders with these seeds are refused for good, as soon as more than `paid_wei` was paid.
         lies: fields of a receipt that are replaced.
         ignores_stops: its engine knows no stop strings.
     """
@@ -52,6 +52,7 @@ class Manners(msgspec.Struct):
     stalls_after: int | None = None
     refuses: str = ""
     spurns: tuple[int, ...] = ()
+    paid_wei: int = 0
     lies: dict[str, Any] = msgspec.field(default_factory=dict)
     ignores_stops: bool = False
 
@@ -149,10 +150,11 @@ class StandIn:
             return
         generation = KIND.decode(work.request)
         if generation.sampling.seed in manners.spurns:
-            await self._paid.wait()
+            while self.paid_wei <= manners.paid_wei:
+                self._paid.clear()
+                await self._paid.wait()
             self._send(Refused(order, "bad_request", "not this one", 0))
             return
-        self._paid.clear()
         stops = () if manners.ignores_stops else generation.stop
         try:
             stream = self._engine.submit(msgspec.structs.replace(generation, stop=stops))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from openai import APIError, OpenAI
 
-from clusterai.protocol.ids import hex0x
+from clusterai.protocol.ids import checksummed, hex0x
 from clusterai.work.inference import choice_seed
 from tests.rooms.gateway.bed import Bed
 from tests.rooms.gateway.standin import Manners
@@ -118,7 +118,10 @@ def spurn_the_second(bed: Bed) -> None:
     """Only the first stand-in works, and it refuses the second choice once the first is done."""
     bed.standins[1].manners.refuses = "bad_request"
     assert bed.chat(max_tokens=3)[0] == 200, "and so it isn't on probation"
-    bed.standins[0].manners.spurns = (choice_seed(3, 1),)
+    worker = checksummed(bed.standins[0].owner)
+    channels = bed.get("/v1/clusterai/status")["channels"]
+    (paid_wei,) = [it["vouchered_wei"] for it in channels if it["provider"] == worker]
+    bed.standins[0].manners = Manners(spurns=(choice_seed(3, 1),), paid_wei=paid_wei)
 
 
 def test_of_two_answers_that_were_wanted_one_is_not_charged(bed: Bed):
