@@ -7,7 +7,7 @@ from eth_hash.auto import keccak
 
 from clusterai.ledger.artifacts import load
 from clusterai.ledger.core import calls
-from clusterai.ledger.core.deploy import LOCAL, AuditRules, Rules, local_plan
+from clusterai.ledger.core.deploy import LOCAL, AuditRules, DisputeRules, Rules, local_plan
 from clusterai.ledger.core.events import Event
 from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
 from clusterai.ledger.core.twin.state import UINT256_MAX
@@ -35,6 +35,7 @@ RULES = Rules(
     answer_s=LOCAL.answer_s,
     challenge_bond_wei=1_000,
     audits=AuditRules(bond_wei=500, open_s=10),
+    disputes=DisputeRules(bond_wei=700),
 )
 
 

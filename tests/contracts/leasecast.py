@@ -7,7 +7,6 @@ from eth_hash.auto import keccak
 
 from clusterai.audit.core.segments import Commitment
 from clusterai.ledger.core import calls
-from clusterai.ledger.core.deploy import created_address
 from clusterai.ledger.core.events import AuditorDrawn, Event, LeaseOpened
 from clusterai.ledger.core.twin import Refused
 from clusterai.ledger.core.twin.audits import AWAITS_COMMIT, Accusation
@@ -15,11 +14,11 @@ from clusterai.ledger.core.twin.state import UINT256_MAX, Revert, Transaction
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 from clusterai.protocol.leases import Terms, leases_domain, sealed_result, trap_digest, trap_nonce
 from clusterai.protocol.signing import Key
-from tests.contracts.bytecode import CHAIN_ID
-from tests.contracts.cast import AT, DEPLOYER, EVERYONE, HOTS, KEYS, OWNERS, RULES, Differ, Pair
+from tests.contracts.bytecode import CHAIN_ID, BytecodeChain
+from tests.contracts.cast import AT, DEPLOYER, EVERYONE, HOTS, KEYS, OWNERS, PLAN, RULES, Differ, Pair
 
-DISPUTES = created_address(DEPLOYER.address, 7)
-"""Where the contract for disputes will stand; the tests speak in its name."""
+DISPUTES = AT.disputes
+"""Tests of audits alone speak in its name, on a chain where it doesn't stand; those of disputes have it play."""
 DOMAIN = leases_domain(CHAIN_ID, AT.leases)
 AUDITORS = ("val", "vic", "vow")
 SALT = Digest(b"\x5a" * 32)
@@ -56,9 +55,10 @@ def job(
     segments: int = 4,
     cheats: bool = False,
     trap: bool = False,
+    metered: int = 0,
     **changes: Any,
 ) -> Job:
-    """A lease of `segments` with distinct states; a cheat's are all wrong, a trap's all bait."""
+    """A lease of `segments` with distinct states; a cheat's are all wrong, a trap's all bait; each of `metered` units."""
     secret = digest(name + " secret")
     right = [digest(f"{name} {index}") for index in range(segments + 1)]
     states = right
@@ -66,7 +66,7 @@ def job(
         states = [digest(f"{name} wrong {index}") for index in range(segments + 1)]
     if trap:
         states = [right[0], *(trap_digest(secret, index) for index in range(1, segments + 1))]
-    units = tuple(range(1, segments + 1))
+    units = (metered,) * segments if metered else tuple(range(1, segments + 1))
     fields: dict[str, Any] = {
         "requester": OWNERS[requester].address if requester in OWNERS else EVERYONE[requester].address,
         "provider": OWNERS[provider].address,
@@ -91,7 +91,16 @@ def hot(name: str) -> Key:
 
 
 class LeasePair(Pair):
-    """Chains on which everyone may pay for leases and audits."""
+    """Chains on which everyone may pay for leases and audits, without the contract for disputes."""
+
+    plan = msgspec.structs.replace(
+        PLAN, creations=tuple(one for one in PLAN.creations if one.name != "Disputes")
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        if self.plan is not PLAN:
+            self.bytecode = BytecodeChain(self.plan)
 
     def populate(self) -> None:
         super().populate()

@@ -54,6 +54,19 @@ class CloseReason(IntEnum):
     PROVIDER_CONVICTED = 10
 
 
+class DisputeReason(IntEnum):
+    """How a dispute ended: a closed list, the same numbers in `Disputes.sol`."""
+
+    REFEREES = 1
+    """two thirds of a committee said the same"""
+    TIMEOUT = 2
+    """who had to move didn't"""
+    UNDECIDED = 3
+    """not even two thirds of the panel said the same: the provider's claim stands, the accuser has its bond back"""
+    MOOT = 4
+    """the lease was closed meanwhile"""
+
+
 class Terms(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What a requester asks and pays for. Parties are owners, not hot keys.
 

@@ -19,6 +19,7 @@ Name = Literal[
     "Panel",
     "Leases",
     "Audits",
+    "Disputes",
     "Multicall3",
 ]
 

@@ -36,6 +36,7 @@ _CONTRACTS: tuple[Name, ...] = (
     "Panel",
     "Leases",
     "Audits",
+    "Disputes",
     "ERC3009DepositCollector",
     "Multicall3",
 )
@@ -71,6 +72,7 @@ class Codec:
             "Panel": addresses.panel,
             "Leases": addresses.leases,
             "Audits": addresses.audits,
+            "Disputes": addresses.disputes,
             "ERC3009DepositCollector": addresses.collector,
             "Multicall3": addresses.multicall,
         }
@@ -178,6 +180,8 @@ def _plain(value: Any) -> Any:
 
 def _value(value: Any) -> Any:
     """eth_abi gives addresses as hex text."""
+    if isinstance(value, tuple):
+        return tuple(map(_value, cast("tuple[Any, ...]", value)))
     return Address(bytes.fromhex(value[2:])) if isinstance(value, str) else value
 
 

@@ -11,14 +11,18 @@ import msgspec
 
 from clusterai.ledger.core.lease_calls import (
     AcceptLease,
+    AssertTrace,
     AuditsCall,
     CancelLease,
     CloseLease,
     CommitAudit,
     CommitLease,
+    CommitReferee,
+    DisputesCall,
     DrawLease,
     Enlist,
     ExpireAudit,
+    ExpireDispute,
     GiveUpLease,
     LeasesCall,
     OpenLease,
@@ -27,7 +31,10 @@ from clusterai.ledger.core.lease_calls import (
     ReleaseVested,
     ReportWithheld,
     RevealAudit,
+    RevealReferee,
+    SelectRange,
     SpringTrap,
+    StartDispute,
     Weigh,
 )
 from clusterai.protocol.eip712 import Domain, struct_hash, type_hash, typed_digest
@@ -250,7 +257,17 @@ CourtCall = (
     | Equivocation
     | SetParameters
 )
-Call = TokenCall | RegistryCall | ChannelsCall | CourtCall | Fund | PanelCall | LeasesCall | AuditsCall
+Call = (
+    TokenCall
+    | RegistryCall
+    | ChannelsCall
+    | CourtCall
+    | Fund
+    | PanelCall
+    | LeasesCall
+    | AuditsCall
+    | DisputesCall
+)
 
 CONTRACT: dict[type, str] = {
     **dict.fromkeys((Approve, Transfer, TransferWithAuthorization, Burn), "Token"),
@@ -266,6 +283,9 @@ CONTRACT: dict[type, str] = {
     ),
     **dict.fromkeys(
         (DrawLease, CommitAudit, OpenSegment, RevealAudit, ReportWithheld, ExpireAudit, SpringTrap), "Audits"
+    ),
+    **dict.fromkeys(
+        (StartDispute, AssertTrace, SelectRange, CommitReferee, RevealReferee, ExpireDispute), "Disputes"
     ),
 }
 """Which contract a call goes to."""

@@ -6,7 +6,7 @@ x402's clients expect them. **Creations** are transactions of the deployer, in o
 addresses follow from the deployer and the nonce, so contracts that need each other name each other in advance.
 
     Token(0) <- Registry(1) -> Court(2) <-> Channels (placed)      Credit(3) -> Token, Registry
-    Panel(4) -> Registry        Leases(5) -> Court, Audits(6)      Audits -> Panel, Leases, Disputes(7)
+    Panel(4) -> Registry        Leases(5) -> Court, Audits(6)      Audits -> Panel, Leases, Disputes(7) -> Leases, Audits
 
 On a chain where nothing can be placed, Channels and the collector are created as well, and their addresses are what
 the manifest says instead of x402's.
@@ -53,6 +53,24 @@ class AuditRules(msgspec.Struct, frozen=True, kw_only=True):
     bond_wei: int = WEI_PER_TOKEN
 
 
+class DisputeRules(msgspec.Struct, frozen=True, kw_only=True):
+    """How disputes about audits are played; clocks at most 7 days.
+
+    Args:
+        move_s: for each party's move, besides twice the mean time of a segment.
+        seal_s: for referees to commit, besides the same.
+        reveal_s: for referees to reveal.
+        committee: seats of the first committee, at most 15; the second has three times as many, the third is the panel.
+        bond_wei: what the accuser puts up; at most 1000 tokens.
+    """
+
+    move_s: int = 20
+    seal_s: int = 30
+    reveal_s: int = 20
+    committee: int = 5
+    bond_wei: int = WEI_PER_TOKEN
+
+
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Constructor parameters of the contracts; the contracts refuse what is out of bounds.
 
@@ -67,6 +85,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         challenge_bond_wei: what an answered challenge pays to the provider; at most 1000 tokens.
         supply_wei: all tokens that will ever exist.
         audits: how leases are audited.
+        disputes: how contested audits are decided.
     """
 
     epoch_s: int
@@ -78,6 +97,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     challenge_bond_wei: int
     supply_wei: int = 10**9 * WEI_PER_TOKEN
     audits: AuditRules = AuditRules()
+    disputes: DisputeRules = DisputeRules()
 
 
 LOCAL = Rules(
@@ -119,6 +139,7 @@ class Addresses(msgspec.Struct, frozen=True):
     panel: Address
     leases: Address
     audits: Address
+    disputes: Address
     multicall: Address
 
 
@@ -159,6 +180,7 @@ def local_plan(
         panel=panel,
         leases=leases,
         audits=audits,
+        disputes=disputes,
         multicall=MULTICALL3_ADDRESS,
     )
     placements = (
@@ -178,7 +200,8 @@ def local_plan(
         _credit(load, addresses),
         _creation(load, "Panel", panel, registry),
         _leases(load, addresses, rules),
-        _audits(load, addresses, disputes, deployer, rules),
+        _audits(load, addresses, deployer, rules),
+        _disputes(load, addresses, rules),
     )
     return Plan(deployer, first_nonce, placements, creations, addresses)
 
@@ -200,6 +223,7 @@ def foreign_plan(
         panel=panel,
         leases=leases,
         audits=audits,
+        disputes=disputes,
         multicall=MULTICALL3_ADDRESS,
     )
     creations = (
@@ -211,7 +235,8 @@ def foreign_plan(
         _credit(load, addresses),
         _creation(load, "Panel", panel, registry),
         _leases(load, addresses, rules),
-        _audits(load, addresses, disputes, deployer, rules),
+        _audits(load, addresses, deployer, rules),
+        _disputes(load, addresses, rules),
     )
     return Plan(deployer, first_nonce, (), creations, addresses)
 
@@ -296,11 +321,9 @@ def _leases(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules
 def _audits(
     load: Callable[[Name], Artifact],
     addresses: Addresses,
-    disputes: Address,
     governor: Address,
     rules: Rules,
 ) -> Creation:
-    """`disputes` is where the contract for contested audits will stand; nobody else can decide them."""
     return _creation(
         load,
         "Audits",
@@ -310,7 +333,21 @@ def _audits(
         addresses.court,
         addresses.panel,
         addresses.leases,
-        disputes,
+        addresses.disputes,
         *msgspec.structs.astuple(rules.audits),
         governor,
+    )
+
+
+def _disputes(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules) -> Creation:
+    return _creation(
+        load,
+        "Disputes",
+        addresses.disputes,
+        addresses.token,
+        addresses.registry,
+        addresses.panel,
+        addresses.leases,
+        addresses.audits,
+        *msgspec.structs.astuple(rules.disputes),
     )

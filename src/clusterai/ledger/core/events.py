@@ -14,6 +14,8 @@ from clusterai.ledger.core.lease_events import (
     AuditorSilent,
     AuditResolved,
     AuditRevealed,
+    DisputeEnded,
+    DisputeOpened,
     Enlisted,
     LeaseAccepted,
     LeaseClosed,
@@ -21,7 +23,13 @@ from clusterai.ledger.core.lease_events import (
     LeaseDrawn,
     LeaseOpened,
     PayVested,
+    RangeSelected,
+    RefereeCommitted,
+    RefereeRevealed,
+    RefereesDrawn,
+    RefereesSealed,
     SegmentShown,
+    TraceAsserted,
     TrapSprung,
     VestedReleased,
     WithheldReported,
@@ -290,4 +298,12 @@ Event = (
     | AuditContested
     | AuditResolved
     | TrapSprung
+    | DisputeOpened
+    | TraceAsserted
+    | RangeSelected
+    | RefereesDrawn
+    | RefereeCommitted
+    | RefereesSealed
+    | RefereeRevealed
+    | DisputeEnded
 )

@@ -1,4 +1,4 @@
-"""What participants ask of Panel, Leases and Audits; the same rules as in `calls`, which names all of these too."""
+"""What participants ask of Panel, Leases, Audits and Disputes; the same rules as in `calls`, which names all of these too."""
 
 import msgspec
 
@@ -119,6 +119,50 @@ class SpringTrap(_Call, frozen=True):
     secret: Digest
 
 
+class StartDispute(_Call, frozen=True):
+    """Disputes: by an auditor whose result differed, while the audit is contested; the caller approved the bond."""
+
+    lease: Digest
+
+
+class AssertTrace(_Call, frozen=True):
+    """Disputes: by the provider: its states at the inner points of the range, see `protocol.bisection`."""
+
+    lease: Digest
+    inner: tuple[Digest, ...]
+
+
+class SelectRange(_Call, frozen=True):
+    """Disputes: by the accuser: the first part at whose end it has another state, `denied`; `inner` as it was asserted."""
+
+    lease: Digest
+    part: int
+    denied: Digest
+    inner: tuple[Digest, ...]
+
+
+class CommitReferee(_Call, frozen=True):
+    """Disputes: by a referee; `sealed` is `protocol.leases.sealed_result`."""
+
+    lease: Digest
+    sealed: Digest
+
+
+class RevealReferee(_Call, frozen=True):
+    """Disputes: by a referee: the state in which the last step ends, or zero if nothing was served to run."""
+
+    lease: Digest
+    result: Digest
+    salt: Digest
+
+
+class ExpireDispute(_Call, frozen=True):
+    """Disputes: by anyone, what a clock has decided."""
+
+    lease: Digest
+
+
 LeasesCall = OpenLease | AcceptLease | CommitLease | CancelLease | GiveUpLease | CloseLease | ReleaseVested
 PanelCall = Enlist | Weigh
 AuditsCall = DrawLease | CommitAudit | OpenSegment | RevealAudit | ReportWithheld | ExpireAudit | SpringTrap
+DisputesCall = StartDispute | AssertTrace | SelectRange | CommitReferee | RevealReferee | ExpireDispute

@@ -1,4 +1,4 @@
-"""What Panel, Leases and Audits tell; the same rules as in `events`, which names all of these too. `lease` is the id."""
+"""What Panel, Leases, Audits and Disputes tell; the same rules as in `events`, which names all of these too. `lease` is the id."""
 
 import msgspec
 
@@ -147,3 +147,77 @@ class TrapSprung(_Event, frozen=True):
     lease: Digest
     lazy: Address
     """zero where nobody was caught"""
+
+
+class DisputeOpened(_Event, frozen=True):
+    """`steps` steps lead from `start` to the provider's `claimed` or the accuser's `denied`. Next: the provider asserts by
+    `assert_by_s`, or with a single step, referees are drawn at once."""
+
+    lease: Digest
+    accuser: Address
+    provider: Address
+    steps: int
+    start: Digest
+    claimed: Digest
+    denied: Digest
+    assert_by_s: int
+
+
+class TraceAsserted(_Event, frozen=True):
+    """Next: the accuser selects by `select_by_s`."""
+
+    lease: Digest
+    inner: tuple[Digest, ...]
+    select_by_s: int
+
+
+class RangeSelected(_Event, frozen=True):
+    """Next: the provider asserts by `assert_by_s`, or with a single step, referees are drawn at once."""
+
+    lease: Digest
+    low: int
+    high: int
+    start: Digest
+    claimed: Digest
+    denied: Digest
+    assert_by_s: int
+
+
+class RefereesDrawn(_Event, frozen=True):
+    """Each seat's referee, so that one may stand there twice; nobody where the whole panel judges, by stake."""
+
+    lease: Digest
+    level: int
+    referees: tuple[Address, ...]
+    total: int
+    seal_by_s: int
+
+
+class RefereeCommitted(_Event, frozen=True):
+    lease: Digest
+    level: int
+    referee: Address
+    sealed: Digest
+
+
+class RefereesSealed(_Event, frozen=True):
+    """Next: who committed reveals by `reveal_by_s`."""
+
+    lease: Digest
+    level: int
+    reveal_by_s: int
+
+
+class RefereeRevealed(_Event, frozen=True):
+    lease: Digest
+    level: int
+    referee: Address
+    result: Digest
+
+
+class DisputeEnded(_Event, frozen=True):
+    """`reason` is a `protocol.leases.DisputeReason`; nobody wins where the lease was closed meanwhile."""
+
+    lease: Digest
+    winner: Address
+    reason: int

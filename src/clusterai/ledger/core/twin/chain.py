@@ -9,6 +9,7 @@ from clusterai.ledger.core.twin.audits import Audits
 from clusterai.ledger.core.twin.channels import Channels
 from clusterai.ledger.core.twin.court import Court
 from clusterai.ledger.core.twin.credit import Credit
+from clusterai.ledger.core.twin.disputes import Disputes
 from clusterai.ledger.core.twin.leases import Leases
 from clusterai.ledger.core.twin.panel import Panel
 from clusterai.ledger.core.twin.registry import Registry
@@ -69,6 +70,7 @@ class TwinChain:
         self.leases = Leases(self.world, chain_id, self.token, self.registry, self.court)
         self.audits = Audits(self.world, self.token, self.registry, self.court, self.panel, self.leases)
         self.leases.audits = self.audits
+        self.disputes = Disputes(self.world, self.token, self.registry, self.panel, self.leases, self.audits)
 
     def execute(self, call: calls.Call, sender: Address, block: BlockContext) -> tuple[Event, ...] | Refused:
         """Run one call as one transaction; a refused one changes nothing."""
@@ -166,6 +168,15 @@ class TwinChain:
                 | calls.SpringTrap()
             ):
                 self._dispatch_audits(tx, call)
+            case (
+                calls.StartDispute()
+                | calls.AssertTrace()
+                | calls.SelectRange()
+                | calls.CommitReferee()
+                | calls.RevealReferee()
+                | calls.ExpireDispute()
+            ):
+                self._dispatch_disputes(tx, call)
             case _:
                 self._dispatch_court(tx, call)
 
@@ -231,6 +242,23 @@ class TwinChain:
                 self.audits.expire_audit(tx, lease)
             case calls.SpringTrap(terms, secret):
                 self.audits.spring_trap(tx, terms, secret)
+            case _:
+                assert_never(call)
+
+    def _dispatch_disputes(self, tx: Transaction, call: calls.DisputesCall) -> None:
+        match call:
+            case calls.StartDispute(lease):
+                self.disputes.start_dispute(tx, lease)
+            case calls.AssertTrace(lease, inner):
+                self.disputes.assert_trace(tx, lease, inner)
+            case calls.SelectRange(lease, part, denied, inner):
+                self.disputes.select_range(tx, lease, part, denied, inner)
+            case calls.CommitReferee(lease, sealed):
+                self.disputes.commit_referee(tx, lease, sealed)
+            case calls.RevealReferee(lease, result, salt):
+                self.disputes.reveal_referee(tx, lease, result, salt)
+            case calls.ExpireDispute(lease):
+                self.disputes.expire_dispute(tx, lease)
             case _:
                 assert_never(call)
 

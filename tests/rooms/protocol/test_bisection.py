@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusterai.audit.core import bisection
-from clusterai.audit.core.bisection import ARITY, Dispute, Trace, WrongMove
+from clusterai.protocol import bisection
+from clusterai.protocol.bisection import ARITY, Dispute, Trace, WrongMove
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.keccak import keccak
 
