@@ -47,6 +47,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CLUSTERAI_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    monkeypatch.delenv("CLUSTERAI_DATA", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     # A console keeps the stream that it was made with, and each test has its own.
     monkeypatch.setattr(say, "_consoles", {})
@@ -174,6 +175,25 @@ def test_a_job_from_file_to_outputs(home: Path, gateway: FakeGateway, capsys: py
     sent = len(gateway.content)
     assert run(["run", job, "--yes", "-q", "--output", "again"]) == Exit.OK
     assert len(gateway.content) <= sent + 2
+
+
+def test_outputs_come_before_the_lease_is_closed(
+    home: Path, gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+):
+    """As soon as every task has them; with --wait only when nothing is open any more."""
+
+    def slow(gateway: FakeGateway, request: JobRequest) -> Job:
+        job = performed(home)(gateway, request)
+        last = gateway.events[job.id].pop()
+        later = JobEvent(seq=last.seq, at_s=2, kind="log", stream="stdout", text=packed(b"much later\n"))
+        gateway.events[job.id] += [later, msgspec.structs.replace(last, seq=last.seq + 1)]
+        return job
+
+    gateway.perform = slow
+    assert run(["run", "-y", "-q", "-o", "a", write(home, "run: echo x > f\n")]) == Exit.OK
+    assert "much later" not in capsys.readouterr().out
+    assert run(["run", "-y", "-q", "-o", "b", "--wait", "--name", "other", "job.yaml"]) == Exit.OK
+    assert "much later" in capsys.readouterr().out
 
 
 def test_json_is_one_answer_on_stdout(home: Path, gateway: FakeGateway, capsys: pytest.CaptureFixture[str]):

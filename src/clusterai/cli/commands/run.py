@@ -39,6 +39,10 @@ def run(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Submit it, print its id, and don't wait.")
     ] = False,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Wait until every lease is closed: drawn or not, audited, and paid."),
+    ] = False,
     yes: options.Yes = False,
     output: Annotated[
         Path | None,
@@ -182,7 +186,7 @@ def run(
         job = jobs.submit(request, "0x" + gathered.array.digest().hex())
         if detach:
             return _detached(job, json)
-        return _followed(jobs, job, store, output, json)
+        return _followed(jobs, job, store, output, json, wait)
 
 
 def _request(asked: "Wanted", gathered: "Gathered") -> "JobRequest":
@@ -242,11 +246,13 @@ def _detached(job: "Job", json: bool) -> int:
     return Exit.OK
 
 
-def _followed(jobs: "Jobs", job: "Job", store: "BlobStore", output: Path | None, json: bool) -> int:
+def _followed(
+    jobs: "Jobs", job: "Job", store: "BlobStore", output: Path | None, json: bool, wait: bool
+) -> int:
     from clusterai.cli.jobs import follow, show
 
     try:
-        follow.follow(jobs, job, json)
+        follow.follow(jobs, job, json, until_closed=wait)
     except KeyboardInterrupt:
         say.say(
             f"\nit goes on without you:  clusterai jobs logs {job.id}\nend it:  clusterai jobs cancel {job.id}"
@@ -262,7 +268,7 @@ def _followed(jobs: "Jobs", job: "Job", store: "BlobStore", output: Path | None,
         for place in fetched.values():
             say.tell(f"outputs in {place}, each file checked against its address")
         say.say(f"\nhow it is verified:  clusterai job verify {job.id}")
-    return Exit.OK if all(task.exit_code == 0 for task in job.tasks) else Exit.FAILED
+    return Exit.OK if job.tasks and all(task.exit_code == 0 for task in job.tasks) else Exit.FAILED
 
 
 def fetch(jobs: "Jobs", job: "Job", store: "BlobStore", output: Path | None) -> dict[str, str]:

@@ -13,6 +13,14 @@ ATTEMPTS = 5
 """A gateway that restarts is back within seconds, and events go on where they were."""
 
 
+RESULTS = ("committed", "verified", "closed")
+
+
+def has_results(job: Job) -> bool:
+    """Whether every task has its outputs, or won't have any."""
+    return all(task.output or task.state == "closed" for task in job.tasks)
+
+
 class Bar:
     """Progress on stderr, where a person looks; nothing otherwise.
 
@@ -60,10 +68,12 @@ class Bar:
             self._bar.update(self._task, completed=self.done, **({"description": what} if what else {}))
 
 
-def follow(jobs: Jobs, job: Job, quiet_logs: bool, after: int = 0) -> None:
-    """Until nothing of it runs any more. Raises what the gateway raises when it stays away."""
+def follow(jobs: Jobs, job: Job, quiet_logs: bool, after: int = 0, until_closed: bool = True) -> None:
+    """Until every lease is closed, or only until every task has its outputs. Raises what the gateway raises when it stays away."""
     total = sum(task.segments for task in job.tasks)
     reached = {(task.task, task.replica): task.segment for task in job.tasks}
+    told: dict[tuple[int, int], str] = {}
+    done: set[tuple[int, int]] = set()
     failed = 0
     with Bar(job.name, total) as bar:
         while True:
@@ -71,7 +81,12 @@ def follow(jobs: Jobs, job: Job, quiet_logs: bool, after: int = 0) -> None:
                 for event in jobs.follow(job.id, after):
                     after = max(after, event.seq)
                     failed = 0
-                    _take(event, reached, bar, job, quiet_logs)
+                    _take(event, reached, told, bar, job, quiet_logs)
+                    if until_closed or event.kind != "state" or event.state not in RESULTS:
+                        continue
+                    done.add((event.task, event.replica))
+                    if len(done) == len(job.tasks) and has_results(jobs.show(job.id)):
+                        return
                 return
             except Unreachable:
                 failed += 1
@@ -79,7 +94,14 @@ def follow(jobs: Jobs, job: Job, quiet_logs: bool, after: int = 0) -> None:
                     raise
 
 
-def _take(event: JobEvent, reached: dict[tuple[int, int], int], bar: Bar, job: Job, quiet_logs: bool) -> None:
+def _take(
+    event: JobEvent,
+    reached: dict[tuple[int, int], int],
+    told: dict[tuple[int, int], str],
+    bar: Bar,
+    job: Job,
+    quiet_logs: bool,
+) -> None:
     match event.kind:
         case "log":
             # With --json stdout is the answer's.
@@ -89,8 +111,12 @@ def _take(event: JobEvent, reached: dict[tuple[int, int], int], bar: Bar, job: J
             reached[event.task, event.replica] = event.segment
             bar.at(sum(reached.values()))
         case "state":
-            task = f" task {event.task}" if len(job.tasks) > 1 else ""
-            say.say(f"{job.name}{task}: {event.state}{f', {event.text}' if event.text else ''}")
+            one = f" task {event.task}" if len(job.tasks) > 1 else ""
+            line = f"{event.state}{f', {event.text}' if event.text else ''}"
+            # The same state again means that its outputs came.
+            if told.get((event.task, event.replica)) != line:
+                told[event.task, event.replica] = line
+                say.say(f"{job.name}{one}: {line}")
         case "end":
             pass
 

@@ -144,7 +144,7 @@ def receipt(job: Job) -> None:
     rows: list[tuple[str, object]] = [
         ("job", job.id),
         ("name", f"{job.name}  ({job.check})"),
-        ("state", f"{job.state}: {MEANING[job.state]}"),
+        ("state", f"{job.state}: {_meaning(job)}"),
         ("begun", _when(job.created_s)),
         ("paid", f"{money(paid)} ({label('paid_wei', 'settled')})"),
     ]
@@ -178,6 +178,12 @@ def receipt(job: Job) -> None:
     )
 
 
+def _meaning(job: Job) -> str:
+    if job.check == "unverified" and job.state in ("committed", "verified"):
+        return "it is done; nobody can tell whether it was done right"
+    return MEANING[job.state]
+
+
 def task_rows(task: Task) -> list[tuple[str, object]]:
     found: list[tuple[str, object]] = [
         ("work digest", task.spec),
@@ -191,7 +197,7 @@ def task_rows(task: Task) -> list[tuple[str, object]]:
     if task.output:
         found.append(("outputs", task.output))
     if task.reason is not None or task.why:
-        found.append(("closed", f"{task.reason or ''} {task.why}".strip()))
+        found.append(("closed" if task.reason else "ended", f"{task.reason or ''} {task.why}".strip()))
     return found
 
 
