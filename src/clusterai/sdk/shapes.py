@@ -35,6 +35,8 @@ class Status(_Told, frozen=True, kw_only=True):
     charged_wei: int
     refunded_wei: int
     withdrawn_wei: int = 0
+    borne_wei: int = 0
+    """parts of requests that failed as a whole: their providers were paid, and no account was charged"""
     registry: str = ""
     """part of what is signed under: see `protocol.withdrawal`"""
     channels: list[Channel] = []

@@ -128,11 +128,13 @@ def test_of_two_answers_that_were_wanted_one_is_not_charged(bed: Bed):
     """The provider of the right one is paid all the same, and the client may ask again."""
     spurn_the_second(bed)
     before, paid_wei = bed.spent(), bed.standins[0].paid_wei
+    borne_wei = bed.get("/v1/clusterai/status")["borne_wei"]
     status, headers, raw = bed.fetch("POST", "/v1/chat/completions", json.dumps(SEVERAL).encode(), bed.key)
     assert status == 400
     assert "x-should-retry" not in headers
     assert b"provider_refused" in raw
     bed.until(lambda: bed.standins[0].paid_wei > paid_wei, "the payment")
+    assert bed.get("/v1/clusterai/status")["borne_wei"] > borne_wei
     assert bed.spent() == before
 
 

@@ -32,6 +32,7 @@ def status(meter: Meter, now_s: float) -> dict[str, Any]:
         "charged_wei": sum(it.charged_wei for it in book.accounts.values()),
         "refunded_wei": sum(it.refunded_wei for it in book.accounts.values()),
         "withdrawn_wei": sum(it.withdrawn_wei for it in book.accounts.values()),
+        "borne_wei": book.borne_wei,
         "channels": [channel(it) for it in book.channels.values()],
         "numbers": {
             "block": "settled",
@@ -39,6 +40,7 @@ def status(meter: Meter, now_s: float) -> dict[str, Any]:
             "charged_wei": "claimed",
             "refunded_wei": "settled",
             "withdrawn_wei": "claimed",
+            "borne_wei": "claimed",
             "errands": "measured",
         },
     }
