@@ -143,7 +143,14 @@ class Jobs:
         leash = Leash()
         task = asyncio.get_running_loop().create_task(self._performed(effect, leash))
         self._running[effect.lease] = (task, leash)
-        task.add_done_callback(lambda _: self._running.pop(effect.lease, None))
+        task.add_done_callback(lambda done: self._over(effect.lease, done))
+
+    def _over(self, lease: Digest, task: asyncio.Task[None]) -> None:
+        self._running.pop(lease, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A fault of ours: the lease is given back at once, instead of running into its deadline.
+            log.error("job_broke", lease=hex0x(lease), exc_info=error)
+            self._hear(Failed(lease, "node_fault", f"a fault of this node: {type(error).__name__}"))
 
     def halt(self, effect: Halt) -> None:
         if (running := self._running.get(effect.lease)) is not None:

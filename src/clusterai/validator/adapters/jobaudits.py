@@ -128,11 +128,18 @@ class JobAudits:
             case Rerun():
                 task = asyncio.get_running_loop().create_task(self._rerun(effect))
                 self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                task.add_done_callback(lambda done: self._over(effect, done))
             case Told(what, lease, detail):
                 log.info(what, lease=hex0x(lease), detail=detail)
             case _:
                 raise AssertionError(f"nobody performs {effect!r}")
+
+    def _over(self, wanted: Rerun, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A fault of ours says nothing of the provider.
+            log.error("rerun_broke", lease=hex0x(wanted.lease), exc_info=error)
+            self.driver.handle(Reran(wanted.lease, wanted.segment, None, "a fault of this validator", True))
 
     async def _rerun(self, wanted: Rerun) -> None:
         result: Digest | None = None
