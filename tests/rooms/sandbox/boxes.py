@@ -1,6 +1,8 @@
 """What the sandbox's tests share: one prepared runner and short ways to run a program in it."""
 
 import asyncio
+import atexit
+import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -13,7 +15,9 @@ from clusterai.sandbox import BlobStore, Leash, Limits, Log, NativeRunner, Outco
 @cache
 def folder() -> Path:
     """One for the whole test run, as a node has one for its life."""
-    return Path(mkdtemp(prefix="clusterai-sandbox-"))
+    made = Path(mkdtemp(prefix="clusterai-sandbox-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
 
 
 @cache

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -96,6 +97,7 @@ class Victim:
                 server.shutdown(socket.SHUT_RDWR)
             server.close()
         self.process.communicate()
+        shutil.rmtree(self.folder)
 
 
 def _has_ipv6() -> bool:

@@ -37,7 +37,7 @@ from clusterai.sandbox.core.spec import MiB, Outcome, RootFs, Task, refused
 FIRST_UID, UIDS = 61_184, 4_336
 """systemd's range for users that exist only while something runs."""
 STAGE = Path("/run/clusterai-stage")
-"""An empty folder, where a root node mounts what the tenant's user can't reach, in a namespace that only that task sees."""
+"""Where a root node mounts what the tenant's user can't reach, in a namespace that only that task sees."""
 _uids = itertools.count(int.from_bytes(os.urandom(2), "big"))
 """Two tasks at once in one node never share a user; two nodes on one machine rarely do."""
 
@@ -245,14 +245,14 @@ class NativeRunner:
         self, task: Task, root: Root, folder: Path, group: Group | None, fds: Wires, run_id: str
     ) -> list[str]:
         """The whole command line: limits, group, stage, user, walls, program."""
-        stage = STAGE if self.privileged else None
         staged: list[str] = []
 
         def reach(source: str) -> str:
-            if stage is None or _world_reads(Path(source)):
+            if not self.privileged or _world_reads(Path(source)):
                 return source
-            staged.append(source)
-            return f"{stage}/{len(staged) - 1}"
+            place = _stage(len(staged) // 2, Path(source).is_dir())
+            staged.extend((source, place))
+            return place
 
         bwrap = reach(str(self._bwrap))
         shown = msgspec.structs.replace(
@@ -269,29 +269,30 @@ class NativeRunner:
                 command.append(f"--nproc={limits.processes + 16}")
         if task.network:
             command += ["nsenter", f"--net={self._network}"]
-        if stage is not None or group is not None:
-            if staged:
-                command += ["unshare", "--mount", "--propagation", "private"]
+        if staged:
+            command += ["unshare", "--mount", "--propagation", "private"]
+        if staged or group is not None:
             groups = " ".join(map(str, group.folders)) if group is not None else ""
-            command += [
-                "sh",
-                "-c",
-                bubble.LAUNCH,
-                "sandbox",
-                groups,
-                str(stage) if staged else "",
-                *staged,
-                "--",
-            ]
+            command += ["sh", "-c", bubble.LAUNCH, "sandbox", groups, *staged, "--"]
         if self.privileged:
             uid = str(FIRST_UID + next(_uids) % UIDS)
             command += ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--bounding-set=-all"]
             command += ["--inh-caps=-all", "--no-new-privs"]
         command += [bwrap, "--args", str(fds.args_fd), "--seccomp", str(fds.filter)]
         command += ["--json-status-fd", str(fds.status[1]), "--block-fd", str(fds.block[0]), "--", *task.argv]
-        if staged:
-            STAGE.mkdir(mode=0o755, exist_ok=True)
         return command
+
+
+def _stage(number: int, folder: bool) -> str:
+    """An empty folder or file to mount over, the same for every task: each sees its own mounts only."""
+    STAGE.mkdir(exist_ok=True)
+    STAGE.chmod(0o755)  # Whatever our umask is: the tenant's user goes through here.
+    place = STAGE / f"{'folder' if folder else 'file'}-{number}"
+    if folder:
+        place.mkdir(mode=0o755, exist_ok=True)
+    else:
+        place.touch(mode=0o644)
+    return str(place)
 
 
 def _sweep() -> None:

@@ -109,10 +109,14 @@ def _inside(root: int, parts: list[str], *, make: bool = False) -> Generator[int
     at = os.dup(root)
     try:
         for part in parts:
+            made = False
             if make:
                 with contextlib.suppress(FileExistsError):
-                    os.mkdir(part, 0o755, dir_fd=at)
+                    os.mkdir(part, dir_fd=at)
+                    made = True
             below = os.open(part, _FOLDER, dir_fd=at)
+            if made:
+                os.fchmod(below, 0o755)
             os.close(at)
             at = below
         yield at

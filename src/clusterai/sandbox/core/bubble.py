@@ -121,16 +121,11 @@ PASSWD = f"tenant:x:{TENANT}:{TENANT}::{VOLUME}:/bin/sh\n".encode()
 
 LAUNCH = """
 set -e
-groups=$1 stage=$2
-shift 2
-for group in $groups; do echo $$ > "$group/cgroup.procs"; done
-[ -z "$stage" ] || mount -t tmpfs -o mode=755,nosuid,nodev,size=64k stage "$stage"
-n=0
+for group in $1; do echo $$ > "$group/cgroup.procs"; done
+shift
 while [ "$1" != -- ]; do
-    if [ -d "$1" ]; then mkdir "$stage/$n"; else : > "$stage/$n"; fi
-    mount --bind -o ro "$1" "$stage/$n"
-    n=$((n + 1))
-    shift
+    mount --bind -o ro "$1" "$2"
+    shift 2
 done
 shift
 exec "$@"
