@@ -19,7 +19,7 @@ PROVIDER, PROVIDER_HOT, VALIDATOR, VALIDATOR_HOT = (Key(bytes([0x80 + number]) *
 PARTS = 20
 
 
-async def _enrol(client: ChainClient, owner: Key, hot: Key, role: Role, network: Domain) -> None:
+async def enrol(client: ChainClient, owner: Key, hot: Key, role: Role, network: Domain) -> None:
     registry = client.network.contracts.registry
     give = [calls.Transfer(it.address, 10 * WEI_PER_TOKEN) for it in (owner, hot)]
     await transact(client, OWNER, *give)
@@ -34,8 +34,8 @@ async def _demanded(client: ChainClient) -> int:
     """An epoch of the provider's whose list is demanded on chain."""
     contracts = client.network.contracts
     network = network_domain(client.network.chain_id, contracts.registry)
-    await _enrol(client, PROVIDER, PROVIDER_HOT, Role.PROVIDER, network)
-    await _enrol(client, VALIDATOR, VALIDATOR_HOT, Role.VALIDATOR, network)
+    await enrol(client, PROVIDER, PROVIDER_HOT, Role.PROVIDER, network)
+    await enrol(client, VALIDATOR, VALIDATOR_HOT, Role.VALIDATOR, network)
     epoch = int(time.time()) // client.network.rules.epoch_s - 1
     await transact(client, PROVIDER_HOT, calls.CommitEpoch(epoch, ZERO_DIGEST, 8_000, 1))
     bond = calls.Approve(contracts.court, WEI_PER_TOKEN)

@@ -229,19 +229,34 @@ def away(who: str, seconds: float, world: World) -> None:
 
 
 def cut_off(world: World) -> None:
-    """A thousand receipts in one epoch; before it is drawn, every gateway goes away until nobody can be challenged."""
+    """A thousand receipts in one epoch; before it is drawn, every gateway goes away until nobody can be challenged. In the
+    middle of its answers the provider dies, and packs the rest anew."""
     world.simulation.run(CROWDED.epoch_s)
     client = world.clients[0]
     for number in range(CROWD):
         prompt = (number, *range(LONG_PROMPT)) if number == 0 else (number, 7, 7)
         generation = Generation(engine.MODEL, prompt, Sampling(seed=number), max_tokens=8)
-        client.want(generation, 0.5 + 45 * number / CROWD)
+        client.want(generation, 2 + 45 * number / CROWD if number else 0)
     world.simulation.run(CROWDED.epoch_s + 2, until=lambda: client.satisfied)
     for gateway in world.gateways:
         world.simulation.kill(gateway.process, CROWDED.window_s)
-    world.simulation.run(CROWDED.window_s)
+    end_s = world.simulation.now_s + CROWDED.window_s
+    came: list[events.AnswerPart] = []
+    world.chain.watchers.append(
+        lambda block: came.extend(it for it in block.events if isinstance(it, events.AnswerPart))
+    )
+    begun = world.simulation.run(CROWDED.window_s, until=partial(_half_answered, world, came))
+    assert begun, "an answer in many parts takes several blocks"
+    world.simulation.kill(world.providers[0].process, down_s=3)
+    world.simulation.run(end_s - world.simulation.now_s)
     world.heal()
     world.settle()
+
+
+def _half_answered(world: World, came: list[events.AnswerPart]) -> bool:
+    """Some parts came of an answer that isn't complete."""
+    challenge_of = world.ledger.twin.court.challenge_of
+    return any(not challenge_of(it.provider, it.epoch, it.index).answered for it in came)
 
 
 def shown_on_chain(world: World, checkers: Checkers) -> None:

@@ -10,7 +10,14 @@ import pytest
 from tests.simulation.play import play
 from tests.simulation.scenarios.catalogue import SCENARIOS
 
-SEEDS = {"all-faults": 40, "happy": 2, "crowd": 2, "died-mid-stream": 4, "villain-DoubleSpender": 2}
+SEEDS = {
+    "all-faults": 40,
+    "happy": 2,
+    "cut-off": 1,
+    "crowd": 2,
+    "died-mid-stream": 4,
+    "villain-DoubleSpender": 2,
+}
 FEW = 3
 
 
