@@ -101,7 +101,7 @@ def test_a_job_survives_what_dies_in_its_middle(network: Network, tmp_path: Path
     (tmp_path / "slow.py").write_text(COUNT)
     started = network.cli("run", str(tmp_path / "slow.yaml"), "--yes", "--detach", "--json")
     assert started.returncode == 0, started.stderr
-    job = json.loads(started.stdout)["job"]["id"]
+    job = json.loads(started.stdout)["id"]
     (task,) = until(
         "two segments to be done",
         lambda: (it := network.told("jobs", "show", job)["tasks"]) and it[0]["segment"] >= 2 and it,
