@@ -11,6 +11,7 @@ from clusterai.sandbox.adapters.native import CannotSandbox, NativeRunner, host_
 from clusterai.sandbox.adapters.runner import Leash, Log, Runner
 from clusterai.sandbox.adapters.store import BlobStore, Damaged, NoSuchBlob, StoreFull
 from clusterai.sandbox.adapters.volume import LeaseStore
+from clusterai.sandbox.adapters.wasmbox import Proof, Rerun, WasmRunner
 from clusterai.sandbox.core.bubble import Bind, Root
 from clusterai.sandbox.core.spec import (
     Container,
@@ -41,7 +42,9 @@ __all__ = [
     "NoSuchBlob",
     "Outcome",
     "Output",
+    "Proof",
     "Reason",
+    "Rerun",
     "Root",
     "RootFs",
     "Row",
@@ -51,6 +54,7 @@ __all__ = [
     "Task",
     "Usage",
     "Wasm",
+    "WasmRunner",
     "decode_task",
     "doctor",
     "host_python",

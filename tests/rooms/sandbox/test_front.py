@@ -1,6 +1,7 @@
 """One door: each image to the walls that fit it, a refusal with the cure where there are none, and a doctor who says so."""
 
 import asyncio
+import importlib.util
 import os
 from pathlib import Path
 
@@ -71,6 +72,20 @@ def test_without_walls_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     rows = {row.name: row for row in doctor(tmp_path / "doctor")}
     assert rows["walls"].state == rows["wasm images"].state == "red"
     assert rows["walls"].cure
+
+
+def test_without_wasmtime_modules_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that lacks the engine says how to get it, and still runs the rest."""
+
+    def nothing(_name: str) -> None:
+        return None
+
+    monkeypatch.setattr(importlib.util, "find_spec", nothing)
+    box = Sandbox(store(), tmp_path)
+    outcome = asyncio.run(box.run(Task(image=Wasm(store().put(sample())))))
+    assert outcome.reason is Reason.REFUSED
+    assert "pip install" in outcome.why
+    assert "root" in box.runners
 
 
 def test_the_doctor_tries_everything() -> None:

@@ -13,6 +13,7 @@ from clusterai.sandbox.adapters.container import ContainerRunner
 from clusterai.sandbox.adapters.native import CannotSandbox, NativeRunner
 from clusterai.sandbox.adapters.runner import Leash, Log, Runner
 from clusterai.sandbox.adapters.store import BlobStore
+from clusterai.sandbox.adapters.wasmbox import WasmRunner
 from clusterai.sandbox.core.bubble import Root
 from clusterai.sandbox.core.spec import Container, Outcome, RootFs, Task, Wasm, refused
 
@@ -38,7 +39,7 @@ class Sandbox:
         self.runners: dict[Kind, Runner] = {}
         self.missing: dict[Kind, str] = {}
         self._try("root", lambda: NativeRunner(store, folder / "native", roots, network=network))
-        self._try("wasm", lambda: _wasm(store, folder))
+        self._try("wasm", lambda: WasmRunner(store, folder))
         self._try("container", lambda: ContainerRunner(store, folder / "container"))
 
     def _try(self, kind: Kind, make: Callable[[], Runner]) -> None:
@@ -64,14 +65,6 @@ class Sandbox:
         if runner is None:
             return refused(f"this node can't run {kind} images: {self.missing[kind]}")
         return await runner.run(task, leash=leash, on_log=on_log, store=store)
-
-
-def _wasm(store: BlobStore, folder: Path) -> Runner:
-    try:
-        from clusterai.sandbox.adapters.wasmbox import WasmRunner
-    except ImportError:
-        raise CannotSandbox("wasmtime is missing: pip install 'clusterai[sandbox]'") from None
-    return WasmRunner(store, folder)
 
 
 def kind_of(task: Task) -> Kind:

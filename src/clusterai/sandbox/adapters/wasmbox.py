@@ -16,7 +16,7 @@ import msgspec
 import clusterai
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest
-from clusterai.sandbox.adapters.native import NativeRunner, host_python
+from clusterai.sandbox.adapters.native import CannotSandbox, NativeRunner, host_python
 from clusterai.sandbox.adapters.runner import Leash, Log
 from clusterai.sandbox.adapters.store import BlobStore, NoSuchBlob
 from clusterai.sandbox.core.bubble import Bind, Root
@@ -92,10 +92,12 @@ class WasmRunner:
     """Runs `Wasm` tasks.
 
     Raises:
-        CannotSandbox: at construction, where there are no native walls.
+        CannotSandbox: at construction, where there are no native walls or no wasmtime.
     """
 
     def __init__(self, store: BlobStore, folder: Path) -> None:
+        if importlib.util.find_spec("wasmtime") is None:
+            raise CannotSandbox("wasmtime is missing: pip install 'clusterai[sandbox]'")
         self._store = store
         self._native = NativeRunner(store, folder / "wasm", {"wasm": engine_root()})
         paths = [Path(clusterai.__file__).resolve().parents[1], *_libraries()]
