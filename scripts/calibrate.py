@@ -35,7 +35,7 @@ from clusterai.work.inference.check import judge_answer
 from clusterai.work.inference.core.weight import weights
 from clusterai.work.inference.engine import TokenEvent
 
-EDGES_E4 = (0, 200, 1_000, 3_000, 6_000, 10_000, 20_000, 40_000)
+EDGES_E4 = (0, 200, 1_000, 3_000, 6_000, 10_000, 20_000, 40_000, 80_000)
 
 COUNTED = 10
 """Tokens beyond an edge from which on its share is taken as counted."""
@@ -43,7 +43,7 @@ COUNTED = 10
 COUNTED_LEAST = 1
 """A slope between edges up to this one is that of rounding to nothing, not of a tail."""
 
-LEAST_PPB = 50
+LEAST_PPB = 3
 """Least share that is ever called honest: so one odd token never convicts anybody, whatever made it (a flipped bit, say)."""
 
 SAMPLINGS = (
