@@ -41,7 +41,7 @@ contract LeaseHandler {
     bytes32 public constant SALT = "salt";
 
     bytes32[] public ids;
-    mapping(bytes32 id => Leases.Terms) private _terms;
+    mapping(bytes32 id => Leases.Terms) internal _terms;
     /// Ghosts: when a lease was committed and closed, and what its end moved.
     mapping(bytes32 id => uint256) public committedAt;
     mapping(bytes32 id => uint256) public closedAt;
@@ -82,7 +82,7 @@ contract LeaseHandler {
             IBeacon(court_),
             IPanel(address(panel)),
             leases,
-            address(this),
+            _disputesAt(nonce + 7),
             Audits.Parameters(700_000, 990_000, 200_000, 200_000, 30, 10, 10, 20, 500),
             address(this)
         );
@@ -97,6 +97,16 @@ contract LeaseHandler {
         token.approve(leases_, type(uint256).max);
         now_ += 1;
         VM.warp(now_);
+    }
+
+    /// @dev Who decides disputes: this handler, unless the next contract that is created does.
+    function _disputesAt(uint64) internal virtual returns (address) {
+        return address(this);
+    }
+
+    /// @dev What the meter says of the one segment.
+    function _units() internal pure virtual returns (uint64) {
+        return 1;
     }
 
     function _join(address who, uint8 roles, uint256 stake) internal {
@@ -247,7 +257,7 @@ contract LeaseHandler {
             (bytes32[] memory left, bytes32[] memory right) = (new bytes32[](1), new bytes32[](1));
             (left[0], right[0]) = (_leaf(_value(1, _state(id, 1))), _leaf(_value(0, _state(id, 0))));
             VM.prank(_terms[id].provider);
-            audits.openSegment(id, _state(id, 0), 0, _state(id, 1), 1, left, right);
+            audits.openSegment(id, _state(id, 0), 0, _state(id, 1), _units(), left, right);
         } else if (audit.state == 4) {
             VM.prank(audit.auditor);
             audits.revealAudit(id, _result(id, lazy), SALT);
@@ -319,7 +329,7 @@ contract LeaseHandler {
     }
 
     function _value(uint32 index, bytes32 state) internal pure returns (bytes32) {
-        return keccak256(abi.encodePacked(index, state, uint64(index)));
+        return keccak256(abi.encodePacked(index, state, uint64(index) * _units()));
     }
 
     function _leaf(bytes32 value) internal pure returns (bytes32) {
@@ -336,7 +346,7 @@ contract LeaseHandler {
 contract LeasesTest {
     LeaseHandler public handler;
 
-    function setUp() public {
+    function setUp() public virtual {
         handler = new LeaseHandler();
     }
 
