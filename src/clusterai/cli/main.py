@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from clusterai.cli import say, settings
-from clusterai.cli.commands import account, audit, demo, jobs, model, network, node, receipt, top, version
+from clusterai.cli.commands import account, audit, demo, jobs, model, network, node, receipt, sim, top, version
 from clusterai.cli.commands import run as run_job
 from clusterai.cli.failure import Exit, Failure
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (network, run_job, jobs, receipt, audit, node, account, model, top, demo, version):
+for part in (network, run_job, jobs, receipt, audit, node, account, model, sim, top, demo, version):
     part.join(app)
 
 

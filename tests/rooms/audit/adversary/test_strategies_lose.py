@@ -1,0 +1,105 @@
+"""Every strategy loses to honesty under the default rules, at small scale, and wins where the rules are bent."""
+
+import pytest
+
+from clusterai.audit.adversary import Report, Row, decode_scenario, simulate
+
+MARKET = """
+name = "small"
+seeds = 3
+[market]
+leases = 12
+history = {history}
+stake = {stake}
+validators = 20
+[rules]
+{rules}
+[[groups]]
+strategy = "{strategy}"
+{group}
+"""
+
+
+def play(
+    strategy: str, group: str = "", rules: str = "", history: int = 100, stake: float = 10.0, head: str = ""
+) -> Report:
+    text = MARKET.format(strategy=strategy, group=group, rules=rules, history=history, stake=stake)
+    return simulate(decode_scenario(head + text))
+
+
+def row(report: Report) -> Row:
+    (only,) = report.rows
+    return only
+
+
+@pytest.mark.parametrize(
+    ("strategy", "group"),
+    [
+        ("full-skip", "operators = 8"),
+        ("partial-skip", "operators = 12\nshare = 0.5"),
+        ("sleeper", "operators = 8\nhonest_first = 4"),
+        ("sybil-split", "operators = 8\nidentities = 4"),
+        ("withhold", "operators = 8"),
+        ("hide", "operators = 8"),
+        ("self-deal", "operators = 8\nhonest_first = 4"),
+        ("collude", "operators = 8\ncorrupt = 0.3"),
+        ("griefer", "operators = 4\nafter = 0.9"),
+    ],
+)
+def test_a_cheat_earns_less_than_it_would_honestly(strategy: str, group: str) -> None:
+    """Whoever doesn't do what it is paid for ends with less, and no honest one is slashed."""
+    report = play(strategy, group)
+    assert row(report).extra < 0
+    assert row(report).deterred
+    assert report.false_slashes == 0
+
+
+@pytest.mark.parametrize("strategy", ["lazy-auditor", "silent-auditor", "withheld-reveal", "false-accuser"])
+def test_an_auditor_who_does_not_audit_earns_less(strategy: str) -> None:
+    """Fee, bond and second auditor make auditing worth its cost, and protect the audited."""
+    honest = '\n[[groups]]\nstrategy = "honest"\noperators = 10'
+    report = play(strategy, "operators = 4" + honest, history=0)
+    assert report.rows[0].extra < 0
+    assert report.false_slashes == 0
+
+
+@pytest.mark.parametrize(("traps", "wins"), [(0.0, True), (0.5, False)])
+def test_who_copies_results_wins_unless_traps_are_planted(traps: float, wins: bool) -> None:
+    """Where providers leak what they claim, only bait tells a copy from work: above K / (A + V) of all audits."""
+    honest = '\n[[groups]]\nstrategy = "honest"\noperators = 10'
+    report = play("copying-auditor", "operators = 4" + honest, head=f"traps = {traps}\n", history=0)
+    assert (report.rows[0].extra > 0) == wins
+
+
+def test_with_audits_switched_off_the_cheat_is_seen_to_win() -> None:
+    """A rule that thinks nothing can be saved never audits a veteran; then skipping yields the cost of all work."""
+    won = row(play("full-skip", "operators = 4", rules="saving_ppm = 0", history=10**9))
+    assert won.extra == pytest.approx(12 * 0.7)
+    assert not won.deterred
+    assert won.caught == 0
+
+
+def test_without_a_stake_worth_losing_a_rate_for_a_larger_one_invites_cheats() -> None:
+    """The rate follows the stake: a newcomer without any is audited every time, and caught at its first lease."""
+    caught = row(play("full-skip", "operators = 8", stake=0.0, history=10**9))
+    assert caught.caught > 0.9
+    assert caught.until_caught is not None
+    assert caught.until_caught < 2
+
+
+def test_a_gain_outside_makes_sabotage_worth_its_stake() -> None:
+    """The promise ends where a wrong result is worth more elsewhere than audits can take."""
+    assert row(play("sabotage", "operators = 12\ngain = 20.0")).extra > 0
+
+
+def test_who_cancels_late_pays_more_than_it_destroys() -> None:
+    """Griefing costs the griefer several times what it costs its victim."""
+    griefed = row(play("griefer", "operators = 4\nafter = 0.9"))
+    assert griefed.victim is not None
+    assert -griefed.extra / 12 > 2 * abs(griefed.victim)
+
+
+def test_a_newcomer_is_caught_at_once() -> None:
+    """Without history every lease is audited: the first wrong one convicts."""
+    caught = row(play("full-skip", "operators = 4", history=0))
+    assert (caught.caught, caught.until_caught) == (1, 1)
