@@ -198,12 +198,29 @@ def test_a_withheld_state(performer: Performer, store: BlobStore, spec: JobSpec,
     """An auditor who isn't given the state before can't judge, and says so instead of accusing."""
     unknown = [*honest.states[:1], Digest(bytes([7] * 32)), *honest.states[2:]]
     assert verdicts(performer, spec, Commitment(unknown, (1,) * T))[:2] == ["differs", "missing"]
+    tree = listing([Entry("state", "file", bytes([8] * 32), 1)])
+    trees.keep(tree, store)
+    hollow = store.put(Checkpoint(spec.digest(), 1, 1, AGAIN, tree.digest()).canonical())
+    states = [honest.states[0], hollow, *honest.states[2:]]
+    assert verdicts(performer, spec, Commitment(states, (1,) * T))[:2] == ["differs", "missing"]
+
+
+def test_states_that_are_none(performer: Performer, store: BlobStore, spec: JobSpec, honest: Performed):
+    """Noise, noise too long to be read, a state whose folder is noise: whoever committed to them differs, and the auditor stands."""
+    folder = store.put(b"no listing")
+    crooked = store.put(Checkpoint(spec.digest(), 1, 1, AGAIN, folder).canonical())
+    for false in (store.put(b"noise"), store.put(bytes(100_000)), crooked):
+        states = [honest.states[0], false, *honest.states[2:]]
+        assert verdicts(performer, spec, Commitment(states, (1,) * T))[:2] == ["differs", "differs"]
 
 
 def test_a_modules_cheats(performer: Performer, store: BlobStore):
     """Skipped steps, another argument's states, and overstated fuel of a WASM module."""
     image = Image("wasm", store.put(sample("sieve")))
-    module = JobSpec(name="sieve", check="wasm", image=image, argv=("3",), fuel=10**9, segments=4)
+    room = Resources(memory_bytes=64 * MIB, disk_bytes=16 * MIB, time_s=60)
+    module = JobSpec(
+        name="sieve", check="wasm", image=image, argv=("3",), fuel=10**9, segments=4, resources=room
+    )
     done = asyncio.run(performer.perform(module))
     assert verdicts(performer, module, done.commitment()) == ["matched"] * 4
     skipped = [done.states[0], done.states[2], done.states[2], *done.states[3:]]
@@ -219,6 +236,9 @@ def test_a_modules_cheats(performer: Performer, store: BlobStore):
     assert verdicts(performer, module, Commitment(false, other.units[:4])) == ["differs"] * 4
     longer = Commitment([*done.states, done.states[-1]], (*done.units, 1))
     assert verdicts(performer, module, longer)[-1] == "differs"
+    for noise in (store.put(b"noise"), store.put(bytes(200 * MIB))):
+        crooked = Commitment([done.states[0], noise, *done.states[2:]], done.units)
+        assert verdicts(performer, module, crooked)[1] == "differs"
     more = (done.units[0] * 2, *done.units[1:])
     assert verdicts(performer, module, Commitment(done.states, more)) == ["units", *["matched"] * 3]
 

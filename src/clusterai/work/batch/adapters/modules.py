@@ -6,7 +6,18 @@ import msgspec
 
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest
-from clusterai.sandbox import BlobStore, CannotSandbox, Leash, Limits, Log, Outcome, Reason, Task, Wasm
+from clusterai.sandbox import (
+    BlobStore,
+    CannotSandbox,
+    Damaged,
+    Leash,
+    Limits,
+    Log,
+    Outcome,
+    Reason,
+    Task,
+    Wasm,
+)
 from clusterai.sandbox.adapters.front import Sandbox
 from clusterai.sandbox.adapters.wasmbox import WasmRunner
 from clusterai.sandbox.core.spec import is_file_name
@@ -16,13 +27,19 @@ from clusterai.work.batch.adapters.native import Foreign, Stopped
 from clusterai.work.batch.core.outcome import Segment
 from clusterai.work.batch.core.pinned import MOST_FILES, MOST_OUTPUT_BYTES, STDOUT
 from clusterai.work.batch.core.tree import Entry, Tree, checked_path, listing, outputs, overlay
-from clusterai.work.batch.spec import JobSpec
+from clusterai.work.batch.spec import MIB, JobSpec
 
 _OUT = "out/"
 AGREED = frozenset(
     (Reason.FINISHED, Reason.FAILED, Reason.TRAPPED, Reason.OUT_OF_FUEL, Reason.TOO_MUCH_OUTPUT)
 )
 """How a module can end by its own doing, the same on every machine."""
+
+
+def _most_bytes(spec: JobSpec) -> int:
+    """What a state can take: all memory, all files, and some for their names. A stranger's longer one isn't read."""
+    wants = spec.resources
+    return min(MAX_STATE_BYTES, wants.memory_bytes + wants.disk_bytes + wants.memory_bytes // 64 + 16 * MIB)
 
 
 class Whole(msgspec.Struct, frozen=True):
@@ -122,8 +139,10 @@ class Modules:
         """
         task = self.task(spec)
         try:
-            state = decode_state(self._store.read(start, MAX_STATE_BYTES))
-        except canonical.Malformed as error:
+            state = decode_state(self._store.read(start, _most_bytes(spec)))
+        except Damaged:
+            raise
+        except ValueError as error:
             raise Foreign(f"no state of a module: {error}") from None
         if state.task != canonical.digest(task):
             raise Foreign("a state of another job")

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Literal
 
-from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest
-from clusterai.sandbox import BlobStore, Leash, Log, Outcome, Reason, Runner, StoreFull
+from clusterai.sandbox import BlobStore, Damaged, Leash, Log, NoSuchBlob, Outcome, Reason, Runner, StoreFull
 from clusterai.work.batch.adapters import trees
 from clusterai.work.batch.adapters.base import inside
 from clusterai.work.batch.core import pinned
@@ -78,7 +77,9 @@ class Native:
         """
         try:
             before = self.state(start)
-        except canonical.Malformed as error:
+        except Damaged:
+            raise
+        except ValueError as error:
             raise Foreign(f"no state of a native job: {error}") from None
         if before.job != spec.digest():
             raise Foreign("a state of another job")
@@ -87,8 +88,13 @@ class Native:
         tally = tally or Tally()
         try:
             tree = trees.load(before.tree, self._store)
-        except canonical.Malformed as error:
-            raise Foreign(f"its folder is none: {error}") from None
+        except Damaged:
+            raise
+        except ValueError as error:
+            raise Foreign(f"a state whose folder is none: {error}") from None
+        for content, _ in tree.contents():
+            if content not in self._store:
+                raise NoSuchBlob(content)
         if before.segment == 0 and spec.setup:
             outcome, kept = await self._call(spec, 1, tree, spec.setup, leash, on_log, None, tally)
             if outcome.exit_code:
@@ -97,7 +103,9 @@ class Native:
         stdout = bytearray()
         if spec.stdout and before.segment:
             old = next((it for it in tree.entries if it.path == pinned.STDOUT), None)
-            stdout += self._store.read(Digest(old.digest)) if old else b""
+            if old is not None and self._store.size(Digest(old.digest)) > pinned.MOST_OUTPUT_BYTES:
+                raise Foreign("a state that holds more output than any may")
+            stdout += self._store.read(Digest(old.digest), pinned.MOST_OUTPUT_BYTES) if old else b""
         outcome, kept = await self._call(
             spec, before.segment + 1, tree, spec.argv, leash, on_log, stdout if spec.stdout else None, tally
         )
@@ -124,6 +132,9 @@ class Native:
         tally.cpu_ms += outcome.usage.cpu_ms
         if outcome.reason not in (Reason.FINISHED, Reason.FAILED):
             raise Stopped(outcome.reason, outcome.why)
+        if stdout is not None and len(stdout) > pinned.MOST_OUTPUT_BYTES:
+            most = f"it printed more than {pinned.MOST_OUTPUT_BYTES} bytes in all its segments"
+            raise Stopped(Reason.TOO_MUCH_OUTPUT, f"{most}: write files, or don't keep what it prints")
         try:
             kept, tally.lost = pinned.left(
                 tree, outcome, None if stdout is None else (self._store.put(bytes(stdout)), len(stdout))
