@@ -2,16 +2,22 @@
 
 import pytest
 
-from tests.system.running import Network
+from tests.system.running import Network, until
 
 pytestmark = pytest.mark.system
 
 STAKE_WEI = 1_000 * 10**9
 
 
+def deposit_left(network: Network, provider: str) -> int:
+    """What the gateway's channel with this provider still holds for nobody."""
+    channels = network.http("status")["channels"]
+    return sum(it["balance_wei"] - it["claimed_wei"] for it in channels if it["provider"] == provider)
+
+
 def test_a_cheat_is_caught_slashed_and_its_customers_refunded(fresh: Network):
-    """`demo cheat` ends with a conviction, half the stake burned, and every unsettled payment refunded; `demo restore`
-    lets the node start over under a new identity."""
+    """`demo cheat` ends with a conviction, half the stake burned, every unsettled payment refunded and the rest of the deposit
+    back; `demo restore` lets the node start over under a new identity."""
     fresh.up()
     story = fresh.told("demo", "cheat", "--yes", "--deadline", "240")
     assert story["caught"]
@@ -25,6 +31,7 @@ def test_a_cheat_is_caught_slashed_and_its_customers_refunded(fresh: Network):
     assert all(it["refunded_wei"] == it["price_wei"] for it in receipts)
     account = fresh.told("account")
     assert account["refunded_wei"] >= story["refunded_wei"] > 0
+    until("the gateway's deposit to be back", lambda: deposit_left(fresh, cheat) == 0)
     assert fresh.told("demo", "restore")["restored"] == [story["plan"]["node"]]
     fresh.until_serving(2)
     nodes = {node["provider"]: node for node in fresh.http("nodes")["nodes"]}
