@@ -28,6 +28,7 @@ from clusterai.ledger.core.events import (
     Event,
     LeaseClosed,
     LeaseDrawn,
+    LeaseOpened,
     RefereesDrawn,
     Slashed,
 )
@@ -295,11 +296,13 @@ class Market:
             deadline_s=self.now_s + 2 * self._terms.work_s,
             nonce=Digest(self._count.to_bytes(32)) if secret is None else trap_nonce(secret),
         )
-        lease_id = terms.lease_id(self.chain.leases.domain)
+        # The chain names the lease: computing its id a second time would be a seventh of all time.
+        (lease_id,) = (
+            it.lease for it in self._do(calls.OpenLease(terms), requester) if isinstance(it, LeaseOpened)
+        )
         cost = round(price * self._terms.cost)
         lease = Lease(lease_id, operator, nth, provider, requester, terms, cost, spec, secret)
         self._open[lease_id] = lease
-        self._do(calls.OpenLease(terms), requester)
         return lease
 
     def _commit(self, lease: Lease) -> None:
