@@ -106,10 +106,11 @@ LOCAL = Rules(
     unbond_delay_s=120,
     audit_rate_ppm=250_000,
     bounty_bps=5_000,
-    answer_s=10,
+    answer_s=8,
     challenge_bond_wei=WEI_PER_TOKEN,
 )
-"""A network on one machine: a cheat is convicted within a minute, and a newcomer sees audits often."""
+"""A network on one machine: a cheat is convicted within a minute, and a newcomer sees audits often. A challenge leaves three
+times `answer_s` of the window: the shorter that is, the longer a provider is asked over gateways first."""
 
 
 class Placement(msgspec.Struct, frozen=True):
