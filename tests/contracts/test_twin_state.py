@@ -52,7 +52,17 @@ def test_every_call_and_event_has_its_place_in_the_abi() -> None:
     told = {kind for kind in typing.get_args(events.Event) if kind not in (events.Block, events.RolledBack)}
     names = {
         {"Transfer": "Transferred"}.get(entry["name"], entry["name"])
-        for contract in ("Token", "Registry", "Channels", "Court", "Credit", "Panel", "Leases", "Audits")
+        for contract in (
+            "Token",
+            "Registry",
+            "Channels",
+            "Court",
+            "Credit",
+            "Panel",
+            "Leases",
+            "Audits",
+            "Disputes",
+        )
         for entry in load(contract).abi
         if entry["type"] == "event"
     }
