@@ -85,7 +85,7 @@ def write_node(
     serving: dict[str, Any] = {"name": model}
     if cheat is not None:
         serving["weights"] = cheat.weights
-    config = {
+    config: dict[str, Any] = {
         "data": str(home / STATE),
         "network": str(folder.manifest),
         "key": str(one.hot_file),
