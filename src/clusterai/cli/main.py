@@ -11,7 +11,19 @@ import typer
 from typer.core import TyperGroup
 
 from clusterai.cli import say, settings
-from clusterai.cli.commands import account, audit, demo, jobs, model, network, node, receipt, sim, top, version
+from clusterai.cli.commands import (
+    account,
+    audit,
+    demo,
+    jobs,
+    model,
+    network,
+    node,
+    receipt,
+    sim,
+    top,
+    version,
+)
 from clusterai.cli.commands import run as run_job
 from clusterai.cli.failure import Exit, Failure
 

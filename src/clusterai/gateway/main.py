@@ -11,6 +11,7 @@ takes no new work, lets answers end for `grace_s`, and tells those that are left
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, cast
@@ -52,7 +53,8 @@ from clusterai.ledger.adapters.outbox import Outbox
 from clusterai.ledger.core import events
 from clusterai.ledger.core.calls import Submit
 from clusterai.market.core.directory import Directory
-from clusterai.market.core.routing import Routing
+from clusterai.market.core.reputation import Reputation
+from clusterai.market.core.routing import LEAST_LATENCY_S, Routing
 from clusterai.models import ModelStore
 from clusterai.protocol.ids import Address, Digest, Role
 from clusterai.protocol.leases import leases_domain
@@ -70,6 +72,7 @@ from clusterai.runtime.machine import Linked, Received, Send, Unlinked
 log = structlog.get_logger("gateway")
 
 SWEEP_S = 600.0
+OBSERVE_S = 10.0
 FIRST_READ_S = 2.0
 """How long the doors stay closed for the chain to be read; without a chain they open then."""
 
@@ -86,6 +89,7 @@ class Gateway:
         self.owner = config.owner_address()
         domain = network_domain(network.chain_id, contracts.registry)
         self.directory = Directory()
+        self.reputation = Reputation(network.confirmations)
         till = Key(made_secret(data / "till.key"))
         self.catalog = catalogs.of_store(ModelStore(config.store()), config.serve)
         self.meter = Meter(
@@ -104,7 +108,7 @@ class Gateway:
                 confirmations=network.confirmations,
             ),
             self.directory,
-            Routing(),
+            Routing(self._quality),
             config.terms,
             self.catalog.follow,
         )
@@ -189,6 +193,7 @@ class Gateway:
             version("clusterai"),
             Withdrawals(self.meter, self.doors, self.driver.handle),
             self.job_pages,
+            self.reputation,
         )
         self._pages = self.pages.app()
         self._journal = journal
@@ -203,6 +208,20 @@ class Gateway:
         if not self._caught_up:
             return f"reading the chain: {self.follower.trouble or f'{self.follower.behind} blocks behind'}"
         return ""
+
+    def _quality(self, provider: Address) -> float:
+        return self.reputation.quality(provider, self.directory.stake(provider), time.time())
+
+    async def _observe(self) -> None:
+        """Who is there, and how quick: what a provider can't say of itself."""
+        while True:
+            await asyncio.sleep(OBSERVE_S)
+            linked = self.meter.routing.providers
+            for provider in self.directory.holders(Role.PROVIDER):
+                standing = linked.get(provider)
+                self.reputation.seen(provider, standing is not None, OBSERVE_S, time.time())
+                if standing is not None and standing.first_token_s > LEAST_LATENCY_S:
+                    self.reputation.timed(provider, standing.first_token_s)
 
     def _hear(self, event: Any) -> None:
         """Jobs have a desk of their own; what concerns both, both hear."""
@@ -272,6 +291,7 @@ class Gateway:
     def _chain(self, happened: Sequence[Any], cursor: Cursor) -> None:
         for event in happened:
             self._hear(event)
+            self.reputation.hear(event)
             self.archive.chain(event)
             if isinstance(event, events.Barred):
                 self.links.drop(event.receiver, "convicted of fraud")
@@ -332,6 +352,7 @@ class Gateway:
                 self.leasing.driver.tick_forever(),
                 self.archive.flush_forever(),
                 self._sweep(),
+                self._observe(),
                 *((self.wallets.run(),) if self.config.wallets else ()),
             ) as tasks:
                 # Whoever dials before the chain was read would be refused as a stranger, and stay away for seconds.

@@ -57,8 +57,18 @@ class NodeModel(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
 
 
+class Factor(msgspec.Struct, frozen=True, kw_only=True):
+    """One factor of a node's quality: its value in 0 ... 1, what it rests on, and what would raise it."""
+
+    name: str
+    value: float
+    found: str
+    source: str
+    cure: str = ""
+
+
 class Node(_Told, frozen=True, kw_only=True):
-    """`state`: ready, or why it gets no work."""
+    """`state`: ready, or why it gets no work. `quality`: the product of what is `explained`."""
 
     provider: str
     stake_wei: int
@@ -73,6 +83,8 @@ class Node(_Told, frozen=True, kw_only=True):
     first_token_s: float = 0.0
     failures_in_a_row: int = 0
     cleared_epochs: int = 0
+    quality: float = 0.0
+    explained: list[Factor] = []
 
 
 class Receipt(_Told, frozen=True, kw_only=True):

@@ -150,3 +150,21 @@ def test_quality_stays_between_none_and_all(up_s: float, down_s: float, now_s: f
     reputation.seen(ANN, True, up_s, now_s)
     reputation.seen(ANN, False, down_s, now_s)
     assert 0 <= reputation.quality(ANN, STAKE, now_s) <= 1
+
+
+def test_only_what_is_deep_enough_counts() -> None:
+    """An event counts when enough blocks stand above it, and not if its block was undone before."""
+    reputation = Reputation(confirmations=2)
+    slashed = events.Slashed(ANN, STAKE, 0, STAKE, BOB)
+    reputation.hear(slashed)
+    reputation.hear(events.Block(1, 10))
+    reputation.hear(events.RolledBack(0))
+    for number in range(1, 4):
+        reputation.hear(events.Block(number, 10 + number))
+    assert reputation.quality(ANN, STAKE, 20) > 0
+    reputation.hear(slashed)
+    reputation.hear(events.Block(4, 14))
+    reputation.hear(events.Block(5, 15))
+    assert reputation.quality(ANN, STAKE, 20) > 0
+    reputation.hear(events.Block(6, 16))
+    assert reputation.quality(ANN, STAKE, 20) == 0

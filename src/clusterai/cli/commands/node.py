@@ -6,15 +6,16 @@ from typing import Annotated
 import typer
 
 from clusterai.cli import options, say
-from clusterai.cli.failure import Exit
+from clusterai.cli.failure import Exit, Failure
 
 
 def join(app: typer.Typer) -> None:
     group = typer.Typer(
-        help="Provide: check this machine, list the nodes of a network.", no_args_is_help=True
+        help="Provide: check this machine, list and explain the nodes of a network.", no_args_is_help=True
     )
     group.command()(doctor)
     group.command(name="list")(list_nodes)
+    group.command()(explain)
     app.add_typer(group, name="node")
 
 
@@ -68,3 +69,32 @@ def list_nodes(data: options.Data = None, json: options.Json = False, quiet: opt
             for it in nodes
         ],
     )
+
+
+def explain(
+    node: Annotated[str, typer.Argument(metavar="ID", help="A provider's address, or how it begins.")],
+    data: options.Data = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Explain a node's standing: why it gets work or not, each factor with what would raise it."""
+    from clusterai.cli.reach import gateway
+    from clusterai.protocol.money import show as money
+
+    with gateway(data) as client:
+        found = [it for it in client.nodes() if it.provider.lower().startswith(node.lower())]
+    if len(found) != 1:
+        why = f"{len(found)} nodes begin so" if found else "no node of this network begins so"
+        raise Failure(f"which node is {node}?", why, "clusterai node list", Exit.NOT_FOUND)
+    (it,) = found
+    if json:
+        say.emit(it)
+        return
+    say.tell(f"{it.provider}  {it.state}")
+    say.tell(
+        f"stake {money(it.stake_wei)} x quality {it.quality:.2f} (ranks and routes; never lowers an audit rate)"
+    )
+    for line in it.explained:
+        say.tell(f"  {line.value:.2f}  {line.name:<13} {line.found} [dim]({line.source})[/]")
+        if line.cure:
+            say.tell(f"        {'':<13} → {line.cure}")

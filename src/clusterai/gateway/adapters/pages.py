@@ -26,6 +26,7 @@ from clusterai.gateway.core import views
 from clusterai.gateway.core.faults import Fault, unknown_model
 from clusterai.gateway.core.limits import Limits
 from clusterai.gateway.core.meter import Meter
+from clusterai.market.core.reputation import Reputation
 from clusterai.protocol import canonical, ids
 from clusterai.protocol.ids import Digest, hex0x
 
@@ -83,6 +84,7 @@ class Pages:
         version: str,
         withdrawals: Withdrawals,
         jobs: JobPages,
+        reputation: Reputation,
     ) -> None:
         self._meter = meter
         self._catalog = catalog
@@ -95,6 +97,7 @@ class Pages:
         self._version = version
         self._withdrawals = withdrawals
         self._jobs = jobs
+        self._reputation = reputation
         self._since_s = int(time.time())
         self._openapi = OPENAPI.read_bytes()
         self._web = {path: (WEB / name).read_bytes() for path, (name, _) in EXPLORER.items()}
@@ -179,7 +182,7 @@ class Pages:
         return _json({**found, **about, "models": serves})
 
     async def nodes(self, request: Request) -> Response:
-        return _json({"nodes": views.nodes(self._meter, time.time())})
+        return _json({"nodes": views.nodes(self._meter, self._reputation, time.time())})
 
     async def account(self, request: Request) -> Response:
         admission = await self._admit(request, "read")

@@ -6,8 +6,11 @@ settled   the chain has it, and nothing undoes it
 
 from typing import Any
 
+import msgspec
+
 from clusterai.gateway.core.book import Channel, Charged, Payout
 from clusterai.gateway.core.meter import Meter
+from clusterai.market.core.reputation import Reputation
 from clusterai.protocol.ids import Address, Digest, Role, checksummed, did, hex0x
 from clusterai.protocol.messages import ModelOffer
 
@@ -58,14 +61,24 @@ def channel(it: Channel) -> dict[str, Any]:
     }
 
 
-def nodes(meter: Meter, now_s: float) -> list[dict[str, Any]]:
+def nodes(meter: Meter, reputation: Reputation, now_s: float) -> list[dict[str, Any]]:
     """Every registered provider, linked or not, and if it gets no work: why."""
     known = [
         owner
         for owner in (*meter.directory.holders(Role.PROVIDER), *meter.book.by_provider)
         if meter.directory.roles(owner) & Role.PROVIDER
     ]
-    return [node(meter, owner, now_s) for owner in dict.fromkeys(known)]
+    return [
+        node(meter, owner, now_s) | _shown(reputation, owner, meter.directory.stake(owner), now_s)
+        for owner in dict.fromkeys(known)
+    ]
+
+
+def _shown(reputation: Reputation, owner: Address, stake_wei: int, now_s: float) -> dict[str, Any]:
+    """What it has shown, as one number and line by line: by these it is chosen among others."""
+    lines = reputation.explain(owner, stake_wei, now_s)
+    quality = round(reputation.quality(owner, stake_wei, now_s), 4)
+    return {"quality": quality, "explained": [msgspec.to_builtins(line) for line in lines]}
 
 
 def offers(meter: Meter, model: Digest) -> list[ModelOffer]:

@@ -17,8 +17,8 @@ It may isolate its faults in one of them; it then loses that one's stake from th
 It ranks and routes. It never lowers an audit rate below p*, and no conviction is forgiven by it: who is convicted is out.
 """
 
+from collections import deque
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
@@ -81,12 +81,36 @@ class Line(msgspec.Struct, frozen=True):
 class Reputation:
     """A projection of chain events and of one observer's own measurements; losing it costs patience, not money."""
 
-    def __init__(self) -> None:
+    def __init__(self, confirmations: int = 0) -> None:
+        """
+        Args:
+            confirmations: blocks that must stand above an event before `hear` believes it.
+        """
+        self._confirmations = confirmations
+        self._batch: list[object] = []
+        self._blocks: deque[tuple[events.Block, list[object]]] = deque()
         self._facts: dict[Address, Facts] = {}
         self._leases: dict[bytes, tuple[Address, int]] = {}
         self._usual_first_token_s: float | None = None
 
     # --- facts ---
+
+    def hear(self, event: object) -> None:
+        """Take chain events as they come, blocks that are undone included; what is deep enough counts."""
+        match event:
+            case events.Block(number):
+                self._blocks.append((event, self._batch))
+                self._batch = []
+                while self._blocks and self._blocks[0][0].number + self._confirmations <= number:
+                    block, happened = self._blocks.popleft()
+                    for one in happened:
+                        self.apply(one, block.timestamp_s)
+            case events.RolledBack(number):
+                self._batch = []
+                while self._blocks and self._blocks[-1][0].number > number:
+                    self._blocks.pop()
+            case _:
+                self._batch.append(event)
 
     def apply(self, event: object, now_s: float) -> None:
         """Take one chain event; those that say nothing of a provider's work are passed over."""
@@ -231,7 +255,3 @@ def _availability(facts: Facts, now_s: float) -> Line:
         "measured",
         "" if share > 0.999 else "stay connected; `clusterai node doctor` finds what cuts the connection",
     )
-
-
-def as_json(lines: Iterable[Line]) -> list[dict[str, Any]]:
-    return [msgspec.to_builtins(line) for line in lines]

@@ -27,6 +27,8 @@ SMOOTHING = 0.2
 """Weight of the newest first-token time in its moving average."""
 NEWCOMER_FACTOR = 1.1
 """Providers without a cleared epoch lose ties; more would starve them."""
+WORST_FACTOR = 2.0
+"""A provider of no quality counts as so much dearer; the convicted aren't linked at all."""
 
 Sort = Literal["balanced", "price", "latency"]
 
@@ -80,7 +82,12 @@ class Standing(msgspec.Struct):
 class Routing:
     """The gateway's view of the linked providers. Losing it costs nothing: it fills again from the links."""
 
-    def __init__(self) -> None:
+    def __init__(self, quality: Callable[[Address], float] | None = None) -> None:
+        """
+        Args:
+            quality: what a provider has shown, 0 ... 1 (`reputation`); by default only whether it ever was cleared.
+        """
+        self._quality = quality
         self.providers: dict[Address, Standing] = {}
         self._memory: dict[Address, Standing] = {}
 
@@ -226,7 +233,12 @@ class Routing:
             return price
         if sort == "latency":
             return wait
-        return price * wait * (1 if standing.cleared else NEWCOMER_FACTOR)
+        return price * wait * self._doubt(pick.provider, standing)
+
+    def _doubt(self, provider: Address, standing: Standing) -> float:
+        if self._quality is None:
+            return 1 if standing.cleared else NEWCOMER_FACTOR
+        return WORST_FACTOR - (WORST_FACTOR - 1) * self._quality(provider)
 
     def _obstacle(
         self,
