@@ -12,7 +12,9 @@ Source: refereed delegation of computation, Canetti, Riva, Rothblum 2013; 16-ary
 digest in it.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import msgspec
 
@@ -121,6 +123,16 @@ def selected(game: Dispute, part: int, denied: Digest) -> Dispute:
 
 
 # --- how to play them ---
+
+
+def metered(start: Digest, parts: Sequence[tuple[int, Digest]], steps: int) -> Trace:
+    """A run whose parts cost several units each, as a trace by units: `parts` are (units, state behind it).
+
+    At p units it is the state behind the last part that had ended by then; at `steps`, whatever the parts add up to, the end.
+    """
+    ends = list(accumulate(units for units, _ in parts))
+    states = (start, *(state for _, state in parts))
+    return lambda point: states[-1] if point >= steps else states[bisect_right(ends, point)]
 
 
 def assertion(game: Dispute, trace: Trace) -> tuple[Digest, ...]:

@@ -99,6 +99,7 @@ class Validator:
             config.data / "jobs",
             self.owner,
             contracts.audits,
+            contracts.disputes,
             registry,
             key.sign,
             blake3(key.secret(), derive_key_context="clusterai validator salt 1").digest(),

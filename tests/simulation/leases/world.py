@@ -19,10 +19,10 @@ from clusterai.gateway.core.tabs import ChargeTab, CloseTab, OpenTab, TabCharged
 from clusterai.ledger.artifacts import load
 from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.calls import Mined, Reverted, Submit
-from clusterai.ledger.core.deploy import LOCAL, AuditRules, Rules, local_plan
+from clusterai.ledger.core.deploy import LOCAL, AuditRules, DisputeRules, Rules, local_plan
 from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
 from clusterai.market.core.directory import Directory
-from clusterai.node.core import jobbook
+from clusterai.node.core import jobbook, jobdefence
 from clusterai.node.core.jobbook import JobBook, JobTerms, Performed
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
@@ -34,7 +34,7 @@ from clusterai.protocol.signing import Key, recover
 from clusterai.protocol.statements import network_domain
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick
 from clusterai.validator.core import jobauditor
-from clusterai.validator.core.jobauditor import AuditSettings, JobAuditor, Reran, Rerun
+from clusterai.validator.core.jobauditor import AuditSettings, JobAuditor, Reran, Rerun, Retrace, Retraced
 from clusterai.work.batch.core.plan import Offer
 from clusterai.work.batch.core.prices import billable_wei
 from clusterai.work.batch.core.request import Wishes
@@ -42,13 +42,14 @@ from clusterai.work.batch.spec import JobArray, JobSpec, decode_spec
 from clusterai.work.leased import LeasedKind
 
 CHAIN_ID = 31415
-RULES = msgspec.structs.replace(LOCAL, audits=AuditRules(bond_wei=500))
+RULES = msgspec.structs.replace(LOCAL, audits=AuditRules(bond_wei=500), disputes=DisputeRules(bond_wei=700))
 PROVIDER, GATEWAY, VALIDATOR = 1, 2, 4
 STAKE = 100_000
 FUNDS = 10_000_000
 SEGMENTS = 4
 CREDIT = 1_000_000
-UNITS = 7
+UNITS = 700
+"""of fuel, and so steps of a dispute, in a segment"""
 MOST = 2**256 - 1
 
 
@@ -78,6 +79,13 @@ def honest(spec: bytes) -> list[Digest]:
 def skipper(spec: bytes) -> list[Digest]:
     """Does nothing and makes all states up but the first, which everyone knows."""
     return [state(spec, 0), *(Digest(keccak(b"made up" + bytes([n]))) for n in range(SEGMENTS))]
+
+
+def inside(start: bytes, end: Digest, point: int) -> Digest:
+    """The state so many units into a segment, as somebody who came from `start` to `end` has it."""
+    if point in (0, UNITS):
+        return end if point else Digest(start)
+    return Digest(keccak(b"inside" + start + end + point.to_bytes(4)))
 
 
 KIND = LeasedKind(
@@ -220,6 +228,7 @@ class World:
             seal_to=bytes(32),
             sign=hot.sign,
             secret_salt=lambda lease: Digest(keccak(hot.secret() + lease)),
+            disputes=AT.disputes,
         )
         return Process(self, name, lambda: JobAuditor(settings, Directory()))
 
@@ -305,6 +314,17 @@ class World:
                 self._later.append((process, done))
             case jobbook.Serve(_, ask, units, proof):
                 self._serve(process, ask, units, proof)
+            case jobdefence.Retrace(lease, _, raw, segment, start, _, points):
+                end = self._performs[process.name](raw)[segment]
+                found = tuple(inside(start, end, point) for point in points)
+                self._later.append((process, jobdefence.Retraced(lease, points, found)))
+            case Retrace(wanted, _, points):
+                start, end = (
+                    canonical.decode(wanted.sealed, Segment).state,
+                    self._rerun(process, wanted).result,
+                )
+                found = None if end is None else tuple(inside(start, end, point) for point in points)
+                self._later.append((process, Retraced(wanted.lease, points, found, "")))
             case Rerun():
                 self._later.append((process, self._rerun(process, effect)))
             case OpenTab() | ChargeTab() | CloseTab():

@@ -21,7 +21,9 @@ from clusterai.node.core.jobbook import (
     ServePart,
     committed,
 )
+from clusterai.node.core.jobdefence import Retrace, Retraced
 from clusterai.protocol import canonical
+from clusterai.protocol.bisection import metered
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, hex0x
 from clusterai.protocol.jobs import (
@@ -38,11 +40,12 @@ from clusterai.protocol.jobs import (
 )
 from clusterai.protocol.leases import Terms
 from clusterai.protocol.messages import Relay
-from clusterai.sandbox import BlobStore, Damaged, Leash, NoSuchBlob, StoreFull
+from clusterai.sandbox import BlobStore, CannotSandbox, Damaged, Leash, NoSuchBlob, StoreFull
 from clusterai.sandbox.adapters.front import Sandbox
 from clusterai.work.batch.adapters import trees
 from clusterai.work.batch.adapters.base import host_base
 from clusterai.work.batch.adapters.exchange import Exchange, NotHad, part
+from clusterai.work.batch.adapters.native import Foreign, Stopped
 from clusterai.work.batch.adapters.perform import Performer
 from clusterai.work.batch.core.plan import Offer
 from clusterai.work.batch.core.prices import Tariff, total_wei
@@ -76,6 +79,7 @@ class Jobs:
         self._hear = hear
         self._send = send
         self._running: dict[Digest, tuple[asyncio.Task[None], Leash]] = {}
+        self._tracing: set[asyncio.Task[None]] = set()
         self._own = host_base().digest()
 
     # --- what is lent ---
@@ -161,7 +165,7 @@ class Jobs:
 
     async def close(self) -> None:
         """Stop all jobs; they go on from their last checkpoint when the node is started again."""
-        tasks = [task for task, _ in self._running.values()]
+        tasks = [*(task for task, _ in self._running.values()), *self._tracing]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -242,6 +246,24 @@ class Jobs:
             return {output, *(digest for digest, _ in trees.load(output, self.store).contents())}
         except (NoSuchBlob, Damaged, Malformed):
             return set()
+
+    # --- what a dispute asks ---
+
+    def retrace(self, effect: Retrace) -> None:
+        task = asyncio.get_running_loop().create_task(self._retraced(effect))
+        self._tracing.add(task)
+        task.add_done_callback(self._tracing.discard)
+
+    async def _retraced(self, effect: Retrace) -> None:
+        spec = effect.spec
+        log.info("job_disputed", lease=hex0x(effect.lease), segment=effect.segment, points=len(effect.points))
+        try:
+            parts = await self.performer.trace(spec, effect.start, spec.steps if spec.check == "wasm" else 1)
+        except (Stopped, Foreign, CannotSandbox, StoreFull, NoSuchBlob, Damaged) as error:
+            log.error("job_not_traced", lease=hex0x(effect.lease), why=str(error))
+            return
+        at = metered(effect.start, [(it.units, it.state) for it in parts], effect.steps)
+        self._hear(Retraced(effect.lease, effect.points, tuple(map(at, effect.points))))
 
     # --- what auditors ask ---
 

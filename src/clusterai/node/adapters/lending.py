@@ -13,7 +13,7 @@ from clusterai.ledger.core.calls import Mined, Reverted, Submit
 from clusterai.market.core.directory import Directory
 from clusterai.node.adapters.jobs import Jobs
 from clusterai.node.config import JobsConfig
-from clusterai.node.core import jobbook
+from clusterai.node.core import jobbook, jobdefence
 from clusterai.node.core.jobbook import JobBook, JobTerms
 from clusterai.node.core.leases import Drain
 from clusterai.protocol.eip712 import Domain
@@ -111,6 +111,8 @@ class Lending:
                 self.jobs.discard(effect)
             case jobbook.Serve():
                 self.jobs.serve(effect, self.book)
+            case jobdefence.Retrace():
+                self.jobs.retrace(effect)
             case jobbook.ServePart():
                 self.jobs.serve_part(effect, self.book)
             case _:

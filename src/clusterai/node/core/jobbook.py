@@ -21,8 +21,16 @@ import msgspec
 from clusterai.audit.core.segments import Commitment
 from clusterai.ledger.core import events
 from clusterai.ledger.core.calls import Mined, Reverted, Submit
-from clusterai.ledger.core.lease_calls import AcceptLease, CloseLease, CommitLease, GiveUpLease, OpenSegment
+from clusterai.ledger.core.lease_calls import (
+    AcceptLease,
+    AssertTrace,
+    CloseLease,
+    CommitLease,
+    GiveUpLease,
+    OpenSegment,
+)
 from clusterai.market.core.directory import Directory
+from clusterai.node.core.jobdefence import Accused, Defence, Retrace, Retraced
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
@@ -210,9 +218,11 @@ class JobBook:
         self._opened: set[Digest] = set()
         """leases that the chain has opened for us, known or not yet sent by their gateway"""
         self._accepted: set[Digest] = set()
+        self._shown: set[Digest] = set()
         self._commits: dict[Digest, int] = {}
         self._drawn: dict[Digest, int] = {}
         self._rests: dict[Digest, int] = {}
+        self._defence = Defence()
         self._asked: dict[str, float] = {}
         """Submit key → when it may be asked again; infinite while it is under way"""
         self._draining = False
@@ -249,6 +259,8 @@ class JobBook:
                 self._progressed(lease_id, segment, units)
             case Performed(lease_id):
                 self._performed(lease_id, event)
+            case Retraced():
+                self._defence.take(event)
             case Failed(lease_id, code, detail):
                 self._failed(lease_id, code, detail)
             case Mined(key) | Reverted(key):
@@ -265,7 +277,7 @@ class JobBook:
                 pass
             case _:
                 self._chain(event)
-        if isinstance(event, (Started, Tick, Performed, Failed, Received, events.Block)):
+        if isinstance(event, (Started, Tick, Performed, Retraced, Failed, Received, events.Block)):
             for lease in list(self.leases.values()):
                 self._advance(lease)
         effects, self._effects = self._effects, []
@@ -356,13 +368,23 @@ class JobBook:
             case events.LeaseDrawn(lease_id, _, audited, segment) if audited and lease_id in self._opened:
                 self._drawn[lease_id] = segment
             case events.AuditCommitted(lease_id):
-                if (lease := self.leases.get(lease_id)) is not None:
+                # What was shown to the first auditor stands for the second.
+                if lease_id not in self._shown and (lease := self.leases.get(lease_id)) is not None:
                     lease.to_show = self._drawn.get(lease_id, 0)
-            case events.SegmentShown(lease_id):
+            case events.SegmentShown(lease_id) if lease_id in self._opened:
+                self._shown.add(lease_id)
                 if (lease := self.leases.get(lease_id)) is not None:
                     lease.to_show = 0
             case events.AuditResolved(lease_id, rest_until_s) if lease_id in self._opened:
                 self._rests[lease_id] = rest_until_s
+            case (
+                events.DisputeOpened(lease_id)
+                | events.TraceAsserted(lease_id)
+                | events.RangeSelected(lease_id)
+                | events.RefereesDrawn(lease_id)
+                | events.DisputeEnded(lease_id)
+            ) if lease_id in self._opened:
+                self._defence.follow(event)
             case events.LeaseClosed(lease_id):
                 self._closed(lease_id)
             case _:
@@ -375,10 +397,11 @@ class JobBook:
             self._advance(lease)
 
     def _closed(self, lease_id: Digest) -> None:
-        for known in (self._opened, self._accepted):
+        for known in (self._opened, self._accepted, self._shown):
             known.discard(lease_id)
         for table in (self._commits, self._drawn, self._rests):
             table.pop(lease_id, None)
+        self._defence.forget(lease_id)
         lease = self.leases.get(lease_id)
         if lease is None:
             return
@@ -421,6 +444,8 @@ class JobBook:
             self._submit(lease, "commit", self._commitment(lease, lease.done))
         elif lease.to_show:
             self._submit(lease, "show", self._opening(lease.done, lease.id, lease.to_show))
+        elif (move := self._defence.move(lease.id, self.chain_s)) is not None:
+            self._defend(lease, lease.done, move)
         elif lease.id in self._rests and self.chain_s > max(
             self._rests[lease.id], lease.committed_s + self.terms.window_s
         ):
@@ -431,6 +456,18 @@ class JobBook:
         amount = self._kinds[lease.kind].billable_wei(lease.spec, lease.terms.compensation_wei, units)
         root = committed(done).root
         return CommitLease(lease.id, root, len(done.units), Digest(done.output), units, amount)
+
+    def _defend(self, lease: Lease, done: Performed, move: Accused | AssertTrace) -> None:
+        """Answer in a dispute, once the disputed segment was run again."""
+        if isinstance(move, AssertTrace):
+            self._submit(lease, f"assert-{move.inner[0].hex()[:16]}", move)
+            return
+        move.running = True
+        segment = self._drawn[lease.id]
+        start = Digest(done.states[segment - 1])
+        self._effects.append(
+            Retrace(lease.id, lease.kind, lease.spec, segment, start, move.steps, move.points)
+        )
 
     @staticmethod
     def _opening(done: Performed, lease_id: Digest, segment: int) -> OpenSegment:

@@ -17,6 +17,7 @@ from clusterai.audit.core.segments import Opening, is_opened
 from clusterai.ledger.core.calls import Mined, Reverted, Submit
 from clusterai.market.core.directory import Directory
 from clusterai.protocol import canonical
+from clusterai.protocol.bisection import metered
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest, hex0x
@@ -27,7 +28,15 @@ from clusterai.runtime.adapters.driver import Driver
 from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.runtime.machine import Linked, Received, Send, Unlinked
 from clusterai.sandbox import BlobStore, CannotSandbox, Damaged, NoSuchBlob, StoreFull
-from clusterai.validator.core.jobauditor import AuditSettings, JobAuditor, Reran, Rerun, Told
+from clusterai.validator.core.jobauditor import (
+    AuditSettings,
+    JobAuditor,
+    Reran,
+    Rerun,
+    Retrace,
+    Retraced,
+    Told,
+)
 from clusterai.work.batch.adapters.exchange import Exchange, NotHad
 from clusterai.work.batch.adapters.native import Foreign, Stopped
 from clusterai.work.batch.adapters.perform import Performer
@@ -51,6 +60,7 @@ class JobAudits:
         folder: Path,
         me: Address,
         at: Address,
+        disputes: Address,
         network: Domain,
         sign: Callable[[Digest], bytes],
         secret: bytes,
@@ -62,6 +72,7 @@ class JobAudits:
         """
         Args:
             at: the Audits contract.
+            disputes: the Disputes contract.
             secret: salts of commitments are derived from it.
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -71,7 +82,13 @@ class JobAudits:
         self._performer = Performer(self.store, folder / "running")
         self._exchange = Exchange(self.store, folder / "coming")
         settings = AuditSettings(
-            me, at, network, box.public, sign, lambda lease: Digest(keccak(secret + b"salt" + lease))
+            me,
+            at,
+            network,
+            box.public,
+            sign,
+            lambda lease: Digest(keccak(secret + b"salt" + lease)),
+            disputes,
         )
         self._journal = SqliteJournal(folder / "journal.sqlite", synchronous)
         self.auditor = JobAuditor(settings, Directory())
@@ -125,8 +142,9 @@ class JobAudits:
                 self._submit(effect)
             case Send(to, frame):
                 self._send(to, frame)
-            case Rerun():
-                task = asyncio.get_running_loop().create_task(self._rerun(effect))
+            case Rerun() | Retrace():
+                again = self._rerun(effect) if isinstance(effect, Rerun) else self._retrace(effect)
+                task = asyncio.get_running_loop().create_task(again)
                 self._tasks.add(task)
                 task.add_done_callback(lambda done: self._over(effect, done))
             case Told(what, lease, detail):
@@ -134,12 +152,18 @@ class JobAudits:
             case _:
                 raise AssertionError(f"nobody performs {effect!r}")
 
-    def _over(self, wanted: Rerun, task: asyncio.Task[None]) -> None:
+    def _over(self, wanted: Rerun | Retrace, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             # A fault of ours says nothing of the provider.
-            log.error("rerun_broke", lease=hex0x(wanted.lease), exc_info=error)
-            self.driver.handle(Reran(wanted.lease, wanted.segment, None, "a fault of this validator", True))
+            why = "a fault of this validator"
+            done = (
+                Reran(wanted.lease, wanted.segment, None, why, True)
+                if isinstance(wanted, Rerun)
+                else Retraced(wanted.segment.lease, wanted.points, None, why, True)
+            )
+            log.error("rerun_broke", lease=hex0x(done.lease), exc_info=error)
+            self.driver.handle(done)
 
     async def _rerun(self, wanted: Rerun) -> None:
         result: Digest | None = None
@@ -154,6 +178,20 @@ class JobAudits:
         except (Stopped, CannotSandbox, StoreFull) as error:
             why, unable = str(error), True
         self.driver.handle(Reran(wanted.lease, wanted.segment, result, why, unable))
+
+    async def _retrace(self, wanted: Retrace) -> None:
+        states: tuple[Digest, ...] | None = None
+        why, unable = "", False
+        try:
+            shown = self._shown(wanted.segment)
+            spec = decode_spec(shown.spec)
+            await self._contents(wanted.segment, shown)
+            states = await self._traced(spec, wanted, shown)
+        except (Unproven, NotHad, NoSuchBlob, Damaged, Malformed) as error:
+            why = str(error)
+        except (Stopped, CannotSandbox, StoreFull) as error:
+            why, unable = str(error), True
+        self.driver.handle(Retraced(wanted.segment.lease, wanted.points, states, why, unable))
 
     def _shown(self, wanted: Rerun) -> Segment:
         """
@@ -201,13 +239,35 @@ class JobAudits:
         Raises:
             Stopped, CannotSandbox: this machine can't.
         """
-        nothing = Digest(keccak(b"clusterai: not this job" + wanted.lease))
+        nothing = _nothing(wanted.lease)
         if await self._performer.start(spec) != shown.start:
             return nothing
         try:
             return (await self._performer.rerun(spec, Digest(shown.state))).state
         except Foreign:
             return nothing
+
+    async def _traced(self, spec: JobSpec, wanted: Retrace, shown: Segment) -> tuple[Digest, ...]:
+        """As `_again`, at several units of the segment.
+
+        Raises:
+            Stopped, CannotSandbox: this machine can't.
+        """
+        nothing = _nothing(wanted.segment.lease)
+        start = Digest(shown.state)
+        if await self._performer.start(spec) != shown.start:
+            return (nothing,) * len(wanted.points)
+        try:
+            parts = await self._performer.trace(spec, start, spec.steps if spec.check == "wasm" else 1)
+        except Foreign:
+            return (nothing,) * len(wanted.points)
+        at = metered(start, [(it.units, it.state) for it in parts], wanted.steps)
+        return tuple(map(at, wanted.points))
+
+
+def _nothing(lease: Digest) -> Digest:
+    """What an auditor and a referee say of a segment that is not of this job: no run gives it."""
+    return Digest(keccak(b"clusterai: not this job" + lease))
 
 
 class Unproven(ValueError):

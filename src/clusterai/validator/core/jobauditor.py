@@ -23,21 +23,27 @@ from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.calls import Approve, Mined, Reverted, Submit
 from clusterai.ledger.core.lease_calls import (
     CommitAudit,
+    CommitReferee,
     DrawLease,
     Enlist,
     ExpireAudit,
+    ExpireDispute,
     ReportWithheld,
     RevealAudit,
+    RevealReferee,
+    SelectRange,
+    StartDispute,
 )
 from clusterai.market.core.directory import Directory
 from clusterai.protocol import canonical
 from clusterai.protocol.eip712 import Domain
-from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role
+from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest, Role
 from clusterai.protocol.jobs import AskSegment, NotServed, SegmentServed
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import sealed_result
 from clusterai.protocol.messages import Relay
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
+from clusterai.validator.core.jobdispute import Contest, Judged, opened, salt_name
 
 RETRY_S = 5.0
 ASK_EVERY_S = 3.0
@@ -54,7 +60,7 @@ _SERVED = cast("type[SegmentServed | NotServed]", SegmentServed | NotServed)
 
 class AuditSettings(msgspec.Struct, frozen=True):
     """Who audits. `sign` is the hot key's; `secret_salt` must stay unknown to others and the same for the same lease. `at` is the
-    contract that takes an auditor's bond."""
+    contract that takes an auditor's bond, `disputes` that which takes an accuser's; without it this validator accuses nobody."""
 
     me: Address
     at: Address
@@ -62,6 +68,7 @@ class AuditSettings(msgspec.Struct, frozen=True):
     seal_to: bytes
     sign: Callable[[Digest], bytes]
     secret_salt: Callable[[Digest], Digest]
+    disputes: Address = ZERO_ADDRESS
 
 
 # --- effects and events ---
@@ -91,6 +98,24 @@ class Reran(msgspec.Struct, frozen=True):
     unable: bool = False
 
 
+class Retrace(msgspec.Struct, frozen=True):
+    """As `Rerun`, for the states at these units of the segment's `steps` (see `protocol.bisection.metered`): `Retraced` comes back."""
+
+    segment: Rerun
+    steps: int
+    points: tuple[int, ...]
+
+
+class Retraced(msgspec.Struct, frozen=True):
+    """`states` as `result` of `Reran`: what no run gives, of every point, where it isn't this job's; None where it can't be run."""
+
+    lease: Digest
+    points: tuple[int, ...]
+    states: tuple[Digest, ...] | None
+    why: str
+    unable: bool = False
+
+
 class Told(msgspec.Struct, frozen=True):
     """For the log and for people."""
 
@@ -103,18 +128,20 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True, tag=True):
-    """What this validator computed for a lease, once and for all."""
+    """What this validator computed for a lease, once and for all, and what it was served for it, should it have to accuse."""
 
     lease: bytes
     segment: int
     result: bytes
+    gateway: bytes = b""
+    sealed: bytes = b""
 
 
 class Finished(msgspec.Struct, frozen=True, tag=True):
     lease: bytes
 
 
-AuditRecord = Found | Finished
+AuditRecord = Found | Finished | Judged
 
 
 class Case(msgspec.Struct):
@@ -146,6 +173,12 @@ class Case(msgspec.Struct):
     unable: bool = False
     """this machine can't do it: another auditor's turn comes when this one's time is over"""
     ask_s: float = 0.0
+    served: tuple[Address, bytes] | None = None
+    """the gateway it came by, and what the drawn segment begins with"""
+    accuses: bool = False
+    """I came to another result than the provider, and said so"""
+    contested: bool = False
+    contest: Contest | None = None
 
 
 class JobAuditor:
@@ -158,10 +191,11 @@ class JobAuditor:
         self.directory = directory
         self.cases: dict[Digest, Case] = {}
         self._found: dict[Digest, Found] = {}
+        self._judged: dict[tuple[Digest, int], Judged] = {}
         self._gateways: dict[Address, None] = {}
         self._rounds = 0
         self._weight: int | None = None
-        self._approved = False
+        self._approved: set[str] = set()
         self._is_live = False
         """the chain's past has been read: what is asked of it now is asked of its present"""
         self._asked: dict[str, float] = {}
@@ -175,7 +209,7 @@ class JobAuditor:
             self._apply(record)
 
     def snapshot(self) -> list[msgspec.Struct]:
-        return list(self._found.values())
+        return [*self._found.values(), *self._judged.values()]
 
     def step(self, event: Any, now_s: float) -> list[Any]:
         self._effects = []
@@ -185,13 +219,16 @@ class JobAuditor:
                 self._heard(gateway, Address(sender), body)
             case Reran():
                 self._reran(event)
+            case Retraced():
+                self._retraced(event)
             case Linked(peer):
                 if self.directory.roles(peer) & Role.GATEWAY:
                     self._gateways[peer] = None
             case Unlinked(peer):
                 self._gateways.pop(peer, None)
             case Mined(key) | Reverted(key):
-                self._approved = self._approved or (key == "job-approve" and isinstance(event, Mined))
+                if key.startswith("job-approve") and isinstance(event, Mined):
+                    self._approved.add(key)
                 if key in self._asked:
                     self._asked[key] = now_s + RETRY_S
             case Started():
@@ -200,7 +237,7 @@ class JobAuditor:
                 pass
             case _:
                 self._chain(event)
-        if self._is_live and isinstance(event, (Started, Tick, events.Block, Reran, Linked)):
+        if self._is_live and isinstance(event, (Started, Tick, events.Block, Reran, Retraced, Linked)):
             self._enlist()
             for case in list(self.cases.values()):
                 self._advance(case)
@@ -217,6 +254,10 @@ class JobAuditor:
                 self._found[Digest(lease)] = record
             case Finished(lease):
                 self._found.pop(Digest(lease), None)
+                for level in range(3):
+                    self._judged.pop((Digest(lease), level), None)
+            case Judged(lease, level):
+                self._judged[Digest(lease), level] = record
 
     @property
     def chain_s(self) -> int:
@@ -231,7 +272,7 @@ class JobAuditor:
                 self.cases[lease] = Case(lease, provider, requester, Digest(terms.spec))
             case events.LeaseClosed(lease):
                 self.cases.pop(lease, None)
-                if lease in self._found:
+                if lease in self._found or any(judged == lease for judged, _ in self._judged):
                     self._save(Finished(lease))
                 for key in [key for key in self._asked if key.endswith(lease.hex())]:
                     del self._asked[key]
@@ -263,17 +304,24 @@ class JobAuditor:
             case events.SegmentShown(_, _, _, after, _, reveal_by_s):
                 case.shown = after
                 case.by_s = reveal_by_s
-            case events.AuditRevealed():
+            case events.AuditRevealed(_, auditor, _, matches):
                 case.revealed = True
+                case.accuses = case.accuses or (auditor == me and not matches)
             case events.WithheldReported(_, auditor, _, _, report_by_s):
                 case.withheld = True
                 case.by_s = report_by_s
                 case.reported = case.reported or auditor == me
             case events.AuditContested(_, _, dispute_by_s):
-                case.by_s = dispute_by_s
+                case.by_s, case.contested, case.mine = dispute_by_s, True, False
+            case events.DisputeOpened():
+                case.contest, case.contested = opened(event), False
+            case events.DisputeEnded():
+                case.contest, case.by_s = None, 0
             case events.AuditResolved():
                 case.by_s = 0
                 case.mine = False
+            case _ if case.contest is not None:
+                case.contest.follow(event, me)
             case _:
                 pass
 
@@ -283,6 +331,7 @@ class JobAuditor:
         found = self._found.get(case.lease)
         if found is not None and found.segment == case.segment:
             case.result = Digest(found.result)
+            case.served = (Address(found.gateway), found.sealed) if found.sealed else case.served
         if not case.drawn:
             if case.round < 0:
                 return
@@ -293,13 +342,18 @@ class JobAuditor:
             elif self._my_turn(case, "draw"):
                 self._submit(case, "draw", DrawLease(case.lease))
             return
+        if case.contest is not None:
+            self._dispute(case, case.contest)
+            return
         if not case.by_s:
             return
         if self.chain_s > case.by_s:
             if self._my_turn(case, f"expire{case.by_s}"):
                 self._submit(case, f"expire-{case.by_s}", ExpireAudit(case.lease))
             return
-        if case.mine and case.committed:
+        if case.contested:
+            self._accuse(case)
+        elif case.mine and case.committed:
             self._reveal(case)
         elif case.mine:
             self._audit(case)
@@ -308,7 +362,7 @@ class JobAuditor:
 
     def _audit(self, case: Case) -> None:
         """It is my turn: get the state, run the segment, commit to what came of it."""
-        if case.result is not None and not self._approved:
+        if case.result is not None and "job-approve" not in self._approved:
             self._submit_as("job-approve", Approve(self.settings.at, UNLIMITED_WEI))
         elif case.result is not None:
             sealed = sealed_result(case.result, self.settings.me, case.lease, self._salt(case))
@@ -348,6 +402,74 @@ class JobAuditor:
             Send(gateway, Relay(self.settings.me, case.provider, body)) for gateway in self._gateways
         ]
 
+    # --- disputes ---
+
+    def _accuse(self, case: Case) -> None:
+        """Nobody who heard both says the same as I: go on, whoever else agrees with the provider."""
+        if not case.accuses or self.settings.disputes == ZERO_ADDRESS:
+            return
+        if "job-approve-dispute" not in self._approved:
+            self._submit_as("job-approve-dispute", Approve(self.settings.disputes, UNLIMITED_WEI))
+        else:
+            self._submit(case, "accuse", StartDispute(case.lease))
+
+    def _dispute(self, case: Case, contest: Contest) -> None:
+        me, lease = self.settings.me, case.lease
+        if self.chain_s > contest.by_s:
+            if self._my_turn(case, f"end{contest.by_s}"):
+                self._submit(case, f"end-{contest.by_s}", ExpireDispute(lease))
+        elif contest.stage == "select" and contest.accuser == me:
+            if (move := contest.selection()) is None:
+                self._trace(case, contest, contest.inner_points)
+            else:
+                game = contest.game
+                call = SelectRange(lease, *move, game.asserted)
+                self._submit(case, f"select-{game.low}-{game.high}", call)
+        elif self._judges(case):
+            self._judge(case, contest)
+
+    def _judge(self, case: Case, contest: Contest) -> None:
+        lease, level = case.lease, contest.level
+        judged = self._judged.get((lease, level))
+        salt = self.settings.secret_salt(salt_name(lease, level))
+        if contest.stage == "reveal":
+            if judged is not None and contest.sealed and not contest.revealed:
+                call = RevealReferee(lease, Digest(judged.result), salt)
+                self._submit(case, f"verdict-{level}", call)
+        elif judged is not None and not contest.sealed:
+            sealed = sealed_result(Digest(judged.result), self.settings.me, lease, salt)
+            self._submit(case, f"judge-{level}", CommitReferee(lease, sealed))
+        elif judged is None and (state := contest.states.get(contest.game.high)) is not None:
+            self._save(Judged(lease, level, state))
+        elif judged is None and not contest.running and self.chain_s >= contest.by_s - SPARE_S:
+            if not contest.unable:
+                self._save(Judged(lease, level, ZERO_DIGEST))
+        elif judged is None:
+            self._trace(case, contest, (contest.game.high,))
+
+    def _trace(self, case: Case, contest: Contest, points: tuple[int, ...]) -> None:
+        """Run the segment as far as these points, once what it begins with is here."""
+        if case.served is None:
+            self._ask(case)
+        elif not contest.running and not contest.unable:
+            contest.running = True
+            self._effects.append(Retrace(_rerun(case, *case.served), contest.steps, points))
+
+    def _retraced(self, done: Retraced) -> None:
+        case = self.cases.get(done.lease)
+        if case is None or case.contest is None:
+            return
+        case.contest.running = False
+        if done.states is not None:
+            case.contest.states.update(zip(done.points, done.states, strict=True))
+            return
+        case.contest.unable = done.unable
+        case.served = None
+        self._effects.append(Told("unable" if done.unable else "not_served", done.lease, done.why))
+
+    def _judges(self, case: Case) -> bool:
+        return case.contest is not None and case.contest.is_judge(self.settings.me, self._is_judge(case))
+
     # --- what comes back ---
 
     def _heard(self, gateway: Address, sender: Address, body: bytes) -> None:
@@ -360,20 +482,12 @@ class JobAuditor:
             return
         if isinstance(frame, NotServed):
             case.refused = frame.code
+        elif frame.segment == case.segment and self._judges(case):
+            case.served = (gateway, frame.sealed)
         elif frame.segment == case.segment and (case.mine or case.withheld):
             case.running = True
-            self._effects.append(
-                Rerun(
-                    case.lease,
-                    gateway,
-                    case.provider,
-                    case.spec,
-                    case.root,
-                    case.segments,
-                    case.segment,
-                    frame.sealed,
-                )
-            )
+            case.served = (gateway, frame.sealed)
+            self._effects.append(_rerun(case, *case.served))
 
     def _reran(self, done: Reran) -> None:
         case = self.cases.get(done.lease)
@@ -385,7 +499,8 @@ class JobAuditor:
             case.unable = case.unable or done.unable
             self._effects.append(Told("unable" if done.unable else "not_served", done.lease, done.why))
         elif done.lease not in self._found:
-            self._save(Found(done.lease, done.segment, done.result))
+            gateway, sealed = case.served or (ZERO_ADDRESS, b"")
+            self._save(Found(done.lease, done.segment, done.result, gateway, sealed))
             self._effects.append(Told("reran", done.lease, f"segment {done.segment}: {done.result.hex()}"))
 
     # --- helpers ---
@@ -419,4 +534,10 @@ class JobAuditor:
             self._effects.append(Submit(key, call))
 
 
-__all__ = ["AuditSettings", "JobAuditor", "Reran", "Rerun", "Told"]
+def _rerun(case: Case, gateway: Address, sealed: bytes) -> Rerun:
+    return Rerun(
+        case.lease, gateway, case.provider, case.spec, case.root, case.segments, case.segment, sealed
+    )
+
+
+__all__ = ["AuditSettings", "JobAuditor", "Reran", "Rerun", "Retrace", "Retraced", "Told"]

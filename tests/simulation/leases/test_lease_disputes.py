@@ -1,0 +1,69 @@
+"""Disputes in virtual time: the real machines accuse, defend and judge, with crashes and losses."""
+
+from itertools import combinations
+
+import pytest
+
+from clusterai.ledger.core import events
+from clusterai.protocol.ids import Digest
+from clusterai.protocol.keccak import keccak
+from clusterai.protocol.leases import CloseReason, DisputeReason
+from tests.simulation.leases.world import AT, World, honest, key, skipper, state
+
+PANEL = ("val", "vic", "vow", "wim", "wat")
+
+
+def ended(world: World) -> list[events.DisputeEnded]:
+    return [event for event in world.history if isinstance(event, events.DisputeEnded)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_skipper_that_serves_what_it_made_up_is_convicted_of_fraud(seed: int) -> None:
+    """Two auditors come to other states; the first disputes, referees run the last step, the stake is gone."""
+    world = World(seed, {"ann": skipper}, PANEL)
+    lease = world.lease("ann")
+    world.run()
+    assert world.reason(lease) is CloseReason.FRAUD
+    assert world.slashed == [key("ann").address]
+    assert [(one.winner != key("ann").address, one.reason) for one in ended(world)] == [
+        (True, DisputeReason.REFEREES)
+    ]
+    assert sum(isinstance(event, events.TraceAsserted) for event in world.history) == 3
+    assert world.balance(AT.disputes) == world.balance(AT.audits) == 0
+
+
+@pytest.mark.parametrize("liars", list(combinations(PANEL, 2)))
+def test_a_false_accuser_loses_its_bond(liars: tuple[str, str]) -> None:
+    """Whoever accuses an honest provider pays it both bonds, and the work is paid; some pair of liars is drawn first."""
+
+    def lies(name: str, spec: bytes, segment: int) -> Digest:
+        return Digest(keccak(b"lie")) if name in liars else state(spec, segment)
+
+    world = World(1, {"ann": honest}, PANEL, computes=lies)
+    before = {name: world.balance(key(name + " hot").address) for name in PANEL}
+    lease = world.lease("ann")
+    world.run()
+    assert world.reason(lease) is CloseReason.COMPLETED
+    assert not world.slashed
+    auditors = [event for event in world.history if isinstance(event, events.AuditorDrawn)]
+    assert bool(ended(world)) == (auditors[0].auditor in [key(name).address for name in liars])
+    for one in ended(world):
+        assert (one.winner, one.reason) == (key("ann").address, DisputeReason.REFEREES)
+    for one in world.history:
+        if isinstance(one, events.DisputeOpened):
+            liar = next(name for name in PANEL if key(name).address == one.accuser)
+            assert liar in liars
+            assert world.balance(key(liar + " hot").address) == before[liar] - 500 - 700
+    assert world.balance(AT.disputes) == world.balance(AT.audits) == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_crashes_and_loss_change_no_verdict(seed: int) -> None:
+    """Everyone dies between any two effects and a fifth of the frames is lost: the cheat loses, the honest one is paid."""
+    world = World(seed, {"ann": skipper, "bob": honest}, PANEL, crash=0.01, loss=0.2)
+    cheat, right = world.lease("ann", "one"), world.lease("bob", "two")
+    world.run(900)
+    assert world.reason(right) is CloseReason.COMPLETED
+    assert world.reason(cheat) in (CloseReason.FRAUD, CloseReason.WITHHELD)
+    assert world.slashed == [key("ann").address]
+    assert world.balance(AT.disputes) == world.balance(AT.audits) == 0
