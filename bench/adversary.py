@@ -4,7 +4,7 @@
    with and without traps (`examples/sim/traps.toml`).
 2. Break-even: p at 0.8, 1.0 and 1.2 times p* without margin, one lease an operator, against s - p d (R + S).
 3. Overhead: what audits repeat of the work, against p*/T.
-4. Where the promise ends: a gain outside, and more corrupt auditors than the rules think.
+4. Where the promise ends: a gain outside, more corrupt auditors than the rules think, and a ring that accuses and judges.
 5. With `--speed`: leases per second of processor time, and memory.
 
 The exit code is 1 if a strategy of 1. wins by more than two standard errors.
@@ -128,6 +128,21 @@ def limits(seeds: int) -> None:
         print(f"| {corrupt:.0%} of the panel colludes | {row.extra:+.2f} ± {2 * row.error:.2f} |")
 
 
+def accusers(seeds: int) -> None:
+    print(
+        "\n| accusing ring's seats of 20 | S/R | extra profit of a seat ± 2 se | honest slashed |\n|---|---|---|---|"
+    )
+    others = '[[groups]]\nstrategy = "honest"\noperators = 60'
+    for seats in (4, 6):
+        for stake in (10.0, 50.0):
+            scenario = one("accusing-ring", seeds, seats, others, history=200, stake=stake)
+            report = simulate(scenario)
+            row = report.rows[0]
+            print(
+                f"| {seats} | {stake:.0f} | {row.extra:+.2f} ± {2 * row.error:.2f} | {report.false_slashes} |"
+            )
+
+
 def speed(nodes: int) -> None:
     scenario = one("honest", 2, nodes, leases=18, history=200)
     began = time.process_time()
@@ -156,6 +171,7 @@ def main() -> int:
     break_even(arguments.seeds, arguments.nodes)
     overheads(arguments.nodes)
     limits(arguments.seeds)
+    accusers(arguments.seeds)
     return 0 if deterred else 1
 
 

@@ -99,6 +99,16 @@ def test_who_cancels_late_pays_more_than_it_destroys() -> None:
     assert -griefed.extra / 12 > 2 * abs(griefed.victim)
 
 
+@pytest.mark.parametrize(("seats", "harmless"), [(4, True), (10, False)])
+def test_a_ring_that_accuses_and_judges_needs_more_seats_than_the_rules_allow_for(
+    seats: int, harmless: bool
+) -> None:
+    """A fifth of the panel pays for its accusations; half of it convicts whom it likes."""
+    honest = '\n[[groups]]\nstrategy = "honest"\noperators = 10'
+    report = play("accusing-ring", f"operators = {seats}" + honest, history=0)
+    assert (report.rows[0].extra < 0, report.false_slashes == 0) == (harmless, harmless)
+
+
 def test_a_newcomer_is_caught_at_once() -> None:
     """Without history every lease is audited: the first wrong one convicts."""
     caught = row(play("full-skip", "operators = 4", history=0))

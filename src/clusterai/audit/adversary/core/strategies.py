@@ -215,6 +215,19 @@ class FalseAccuser(LazyAuditor):
         return True
 
 
+class AccusingRing(Honest):
+    """All its seats tell the same lie about right work, as auditors and, where they are drawn, as referees."""
+
+    role = "auditor"
+    summary = "accuses honest providers for the bounty, and judges so"
+
+    def seals(self, case: Case) -> Digest | None:
+        return Digest(keccak(b"lie" + case.leaked))
+
+    def judges(self, case: Case) -> Digest:
+        return Digest(keccak(b"lie" + case.leaked))
+
+
 class Griefer(Honest):
     role = "requester"
     summary = "orders work and cancels it late"
@@ -239,5 +252,6 @@ STRATEGIES: dict[str, type[Honest]] = {
     "copying-auditor": CopyingAuditor,
     "withheld-reveal": WithheldReveal,
     "false-accuser": FalseAccuser,
+    "accusing-ring": AccusingRing,
     "griefer": Griefer,
 }
