@@ -7,7 +7,7 @@ from clusterai.gateway.core import jobdesk
 from clusterai.gateway.core.jobdesk import Slot
 from clusterai.ledger.core import events
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, checksummed, hex0x
-from clusterai.protocol.leases import CloseReason
+from clusterai.protocol.leases import CloseReason, DisputeReason
 from clusterai.sdk.jobshapes import Deed, Job, JobAudit, LeaseAudit, Step, Task, TaskState
 
 _ORDER: tuple[TaskState, ...] = ("waiting", "placed", "running", "committed", "verified", "closed")
@@ -123,6 +123,13 @@ _DEEDS: dict[type, Deed] = {
     events.AuditContested: "mismatched",
     events.AuditorSilent: "auditor_silent",
     events.WithheldReported: "withheld",
+    events.DisputeOpened: "disputed",
+    events.TraceAsserted: "trace",
+    events.RangeSelected: "selected",
+    events.RefereesDrawn: "referees_drawn",
+    events.RefereeCommitted: "referee_committed",
+    events.RefereeRevealed: "referee_revealed",
+    events.DisputeEnded: "dispute_ended",
     events.LeaseClosed: "closed",
 }
 
@@ -135,10 +142,17 @@ def _step(what: Deed, happened: Happened) -> Step:
         value = getattr(event, name)
         if name in ("lease", "terms"):
             continue
-        if name in ("auditor", "accuser", "provider", "requester") and isinstance(value, bytes):
+        if name in ("auditor", "accuser", "referee", "winner", "provider", "requester") and isinstance(
+            value, bytes
+        ):
             by = by or checksummed(Address(value))
+            continue
+        if isinstance(value, tuple):
+            detail[name] = [hex0x(one) for one in cast("tuple[bytes, ...]", value)]
             continue
         detail[name] = hex0x(value) if isinstance(value, bytes) else value
     if what == "closed":
         detail["reason"] = CloseReason(detail["reason"]).name
+    elif what == "dispute_ended":
+        detail["reason"] = DisputeReason(detail["reason"]).name
     return Step(what=what, at_s=happened.at_s, block=happened.block, by=by, detail=detail)
