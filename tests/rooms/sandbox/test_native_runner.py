@@ -1,12 +1,26 @@
 """Programs behind the walls: they get what they were given, are held to their limits, and learn why they ended."""
 
 import asyncio
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import msgspec
 import pytest
 from blake3 import blake3
 
-from clusterai.sandbox import Container, Leash, Limits, Outcome, Reason, RootFs, Task
-from tests.rooms.sandbox.boxes import native, python, store, uncounted
+from clusterai.sandbox import (
+    Bind,
+    Container,
+    Leash,
+    Limits,
+    NativeRunner,
+    Outcome,
+    Reason,
+    RootFs,
+    Task,
+    host_python,
+)
+from tests.rooms.sandbox.boxes import folder, native, python, store, uncounted
 
 
 def test_a_program_reads_its_inputs_and_leaves_its_outputs() -> None:
@@ -183,3 +197,24 @@ def test_a_cancelled_run_leaves_no_process() -> None:
     assert list((native().folder).iterdir()) == []
     if native().groups is not None:
         assert native().living() == []
+
+
+def test_a_root_below_tmp_is_shown_and_tmp_still_serves() -> None:
+    """An installation that lies below /tmp (a checkout there) doesn't stand in the way of the tenant's own /tmp."""
+    python_root = host_python()
+    with TemporaryDirectory(prefix="clusterai-root-", dir="/tmp") as place:
+        (Path(place) / "shown.txt").write_text("shown")
+        Path(place).chmod(0o755)
+        root = msgspec.structs.replace(python_root, binds=(*python_root.binds, Bind(place, place)))
+        runner = NativeRunner(store(), folder() / "below-tmp", {"python": root})
+        code = f"""
+from pathlib import Path
+print(Path({place!r}, "shown.txt").read_text())
+Path("/tmp/mine").write_text("mine")
+try:
+    Path({place!r}, "shown.txt").write_text("changed")
+except OSError:
+    print(sorted(path.name for path in Path("/tmp").iterdir()) == sorted([Path({place!r}).name, "mine"]))
+"""
+        outcome = python(code, runner=runner)
+    assert outcome.stdout.decode().split() == ["shown", "True"], outcome.stderr

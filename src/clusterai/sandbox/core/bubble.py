@@ -94,6 +94,11 @@ def options(
     made += ["--uid", str(TENANT), "--gid", str(TENANT), "--clearenv"]
     for name, value in sorted(environment(task, root).items()):
         made += ["--setenv", name, value]
+    # Where the root itself lies below /tmp (a checkout there, say), /tmp has to be a place of its own: what is bound into it
+    # stands in the way of a link.
+    tmp_is_bound = any(f"{bind.dest}/".startswith("/tmp/") for bind in root.binds)  # noqa: S108
+    if tmp_is_bound:
+        made += ["--perms", "1777", "--size", str(limits.disk_bytes), "--tmpfs", "/tmp"]  # noqa: S108
     for bind in root.binds:
         made += ["--ro-bind", bind.source, bind.dest]
     for target, place in root.links:
@@ -106,7 +111,8 @@ def options(
     made += ["--perms", "0755", "--size", str(limits.disk_bytes), "--tmpfs", VOLUME]
     made += ["--dir", f"{VOLUME}/out", "--dir", f"{VOLUME}/tmp", "--dir", f"{VOLUME}/in"]  # noqa: S108
     made += ["--ro-bind", inputs, f"{VOLUME}/in"]
-    made += ["--symlink", f"{VOLUME}/tmp", "/tmp"]  # noqa: S108
+    if not tmp_is_bound:
+        made += ["--symlink", f"{VOLUME}/tmp", "/tmp"]  # noqa: S108
     if root.names:
         made += ["--ro-bind-data", str(passwd_fd), "/etc/passwd"]
     # The name service's files only where the tenant bought a network.
