@@ -67,3 +67,32 @@ def test_crashes_and_loss_change_no_verdict(seed: int) -> None:
     assert world.reason(cheat) in (CloseReason.FRAUD, CloseReason.WITHHELD)
     assert world.slashed == [key("ann").address]
     assert world.balance(AT.disputes) == world.balance(AT.audits) == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_cheat_that_hides_from_referees_is_convicted_by_the_panel(seed: int) -> None:
+    """It served its auditors and nobody since: two committees pass it on, then two thirds of the panel's stake say so."""
+    worlds: list[World] = []
+
+    def serves(_: str) -> bool:
+        return not any(isinstance(event, events.DisputeOpened) for event in worlds[0].history)
+
+    world = World(seed, {"ann": skipper}, PANEL, serves=serves)
+    worlds.append(world)
+    lease = world.lease("ann")
+    world.run()
+    assert [event.level for event in world.history if isinstance(event, events.RefereesDrawn)] == [0, 1, 2]
+    assert world.reason(lease) is CloseReason.FRAUD
+    assert world.slashed == [key("ann").address]
+
+
+def test_a_provider_that_falls_silent_loses_by_its_clock() -> None:
+    """Caught and gone: nobody waits for it longer than for one move."""
+    world = World(2, {"ann": skipper}, PANEL)
+    lease = world.lease("ann")
+    while not any(isinstance(event, events.DisputeOpened) for event in world.history):
+        world.turn()
+    world.books.clear()
+    world.run()
+    assert world.reason(lease) is CloseReason.FRAUD
+    assert [one.reason for one in ended(world)] == [DisputeReason.TIMEOUT]
