@@ -81,10 +81,12 @@ _consoles: "dict[bool, Console]" = {}
 
 def console(stderr: bool = False) -> "Console":
     """rich obeys NO_COLOR and FORCE_COLOR; a pipe gets plain text as wide as it wants to be."""
-    if stderr not in _consoles:
+    stream = sys.stderr if stderr else sys.stdout
+    # While a status line is shown, rich stands before the stream; it is the same console then.
+    stream = getattr(stream, "rich_proxied_file", stream)
+    if stderr not in _consoles or _consoles[stderr].file is not stream:
         from rich.console import Console
 
-        stream = sys.stderr if stderr else sys.stdout
         width = None if stream.isatty() or "COLUMNS" in os.environ else 200
         _consoles[stderr] = Console(file=stream, width=width, emoji=False)
     return _consoles[stderr]
