@@ -167,7 +167,7 @@ def accused_of_nothing(pair: DisputePair) -> tuple[Job, Key, Trace, Digest]:
 
 
 def test_referees_who_disagree_are_followed_by_more(pair: DisputePair) -> None:
-    """No two thirds of five seats, then of fifteen, then of the panel: undecided, the claim stands, the bond comes back."""
+    """No two thirds of fifteen seats, then of 45, then of the panel: undecided, the claim stands, the bond comes back."""
     one, accuser, _, claimed = accused(pair, 1, cheats=True)
     funds = money(pair, accuser)
     sizes: list[int] = []
@@ -179,7 +179,7 @@ def test_referees_who_disagree_are_followed_by_more(pair: DisputePair) -> None:
         events = pair.judge(one, lambda who: digest(f"each its own: {who.hex()}"))
         if pair.dispute(one).stage == REVEALING:
             events = pair.expire(one)
-    assert sizes[:2] == [5, 15]
+    assert sizes[:2] == [15, 45]
     assert sizes[2] >= 5 * 40_000
     assert only(events, DisputeEnded) == DisputeEnded(one.lease, ANN, DisputeReason.UNDECIDED)
     assert money(pair, accuser) == funds + BOND
@@ -193,7 +193,7 @@ def test_silent_referees_are_followed_by_more(pair: DisputePair) -> None:
     """A committee of which less than two thirds commit is not heard; the larger one decides."""
     one, _, truth, _ = accused(pair, 1, cheats=True)
     drawn = only(pair.judge(one, lambda _: None), RefereesDrawn)
-    assert (drawn.level, len(drawn.referees)) == (1, 15)
+    assert (drawn.level, len(drawn.referees)) == (1, 45)
     events = pair.judge(one, lambda _: truth(1))
     assert only(events, LeaseClosed).reason == CloseReason.FRAUD
     pair.check([one])

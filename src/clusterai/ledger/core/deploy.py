@@ -67,7 +67,7 @@ class DisputeRules(msgspec.Struct, frozen=True, kw_only=True):
     move_s: int = 20
     seal_s: int = 30
     reveal_s: int = 20
-    committee: int = 5
+    committee: int = 15
     bond_wei: int = WEI_PER_TOKEN
 
 
