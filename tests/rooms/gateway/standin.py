@@ -112,12 +112,13 @@ class StandIn:
             await self._life
         self.up.clear()
 
-    def _send(self, frame: Frame) -> None:
+    def send(self, frame: Frame) -> None:
+        """Say something to the gateway."""
         assert self._link is not None
         self._link.send(self._gateway, frame)
 
     def _up(self, peer: Address, role: Role) -> None:
-        self._send(Announce((ModelOffer(tiny.ADDRESS, "tiny", PRICE, PRICE, 32),), 0, 0, False))
+        self.send(Announce((ModelOffer(tiny.ADDRESS, "tiny", PRICE, PRICE, 32),), 0, 0, False))
         self.up.set()
 
     def _down(self, peer: Address, why: str) -> None:
@@ -146,23 +147,23 @@ class StandIn:
         order = canonical.digest(work.order)
         manners = self.manners
         if manners.refuses:
-            self._send(Refused(order, manners.refuses, "as told", 200))
+            self.send(Refused(order, manners.refuses, "as told", 200))
             return
         generation = KIND.decode(work.request)
         if generation.sampling.seed in manners.spurns:
             while self.paid_wei <= manners.paid_wei:
                 self._paid.clear()
                 await self._paid.wait()
-            self._send(Refused(order, "bad_request", "not this one", 0))
+            self.send(Refused(order, "bad_request", "not this one", 0))
             return
         stops = () if manners.ignores_stops else generation.stop
         try:
             stream = self._engine.submit(msgspec.structs.replace(generation, stop=stops))
         except Unfit as error:
-            self._send(Refused(order, "bad_request", str(error), 0))
+            self.send(Refused(order, "bad_request", str(error), 0))
             return
         except Busy:
-            self._send(Refused(order, "busy", "", 200))
+            self.send(Refused(order, "busy", "", 200))
             return
         self._running[order] = stream
         tokens: list[int] = []
@@ -173,7 +174,7 @@ class StandIn:
                 break
             said = () if event.logprob is None else (round(event.logprob * 1000),)
             top = (tuple((token, round(value * 1000)) for token, value in event.top),) if event.top else ()
-            self._send(Tokens(order, len(tokens), (event.token,), said, top))
+            self.send(Tokens(order, len(tokens), (event.token,), said, top))
             tokens.append(event.token)
             if manners.stalls_after == len(tokens):
                 return
@@ -185,7 +186,7 @@ class StandIn:
                 await asyncio.sleep(manners.pause_s)
         del self._running[order]
         answer = tuple(tokens)[: self._cancelled.get(order)]
-        self._send(self._receipt(work, order, answer, reason, generation))
+        self.send(self._receipt(work, order, answer, reason, generation))
 
     def _receipt(
         self, work: Work, order: bytes, tokens: tuple[int, ...], reason: str, generation: Any

@@ -121,3 +121,17 @@ def test_a_cancelled_job_costs_what_it_took() -> None:
     )
     assert world.credit == CREDIT - spent(world)
     assert not world.till.tabs.open
+
+
+@pytest.mark.parametrize("seconds", range(8))
+def test_cancelled_before_anyone_accepts_costs_nothing(seconds: int) -> None:
+    """Whether the lease is opened, on its way or not even asked for: all of it is credit again."""
+    world = World(10, {"ann": honest}, desk=True, loss=1.0)
+    world.submit(JobArray(SPEC))
+    world.settle(seconds)
+    assert world.desk is not None
+    world.desk.hear(Cancel(job(world).id))
+    world.settle()
+    assert spent(world) == 0
+    assert world.credit == CREDIT
+    assert not world.till.tabs.open

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from clusterai.gateway.adapters.archive import Archive
 from clusterai.gateway.adapters.catalog import Catalog, Served
 from clusterai.gateway.adapters.door import Admission, Doors
+from clusterai.gateway.adapters.handling import body_of, json_of, missing, number
 from clusterai.gateway.adapters.jobs import JobPages
 from clusterai.gateway.adapters.keys import SCOPES, KeyRing
 from clusterai.gateway.adapters.meters import Meters
@@ -138,14 +139,14 @@ class Pages:
         await self._known(request)
         listed = [self._model(it) for it in self._catalog.by_name.values()]
         # What nobody could be hired for now isn't offered; asked for by its name, it says so by `providers`.
-        return _json({"object": "list", "data": [it for it in listed if it["providers"]]})
+        return json_of({"object": "list", "data": [it for it in listed if it["providers"]]})
 
     async def model(self, request: Request) -> Response:
         await self._known(request)
         found = self._catalog.find(request.path_params["name"])
         if found is None:
             raise unknown_model(request.path_params["name"], ", ".join(self._catalog.by_name))
-        return _json(self._model(found))
+        return json_of(self._model(found))
 
     async def _known(self, request: Request) -> None:
         """These two need no key; a wrong one is told so."""
@@ -179,46 +180,48 @@ class Pages:
             it.name: len(views.offers(self._meter, it.address)) for it in self._catalog.by_name.values()
         }
         about = {"version": self._version, "since_s": self._since_s, "reason": self._healthy()}
-        return _json({**found, **about, "models": serves})
+        return json_of({**found, **about, "models": serves})
 
     async def nodes(self, request: Request) -> Response:
-        return _json({"nodes": views.nodes(self._meter, self._reputation, time.time())})
+        return json_of({"nodes": views.nodes(self._meter, self._reputation, time.time())})
 
     async def account(self, request: Request) -> Response:
         admission = await self._admit(request, "read")
         found = views.account(self._meter, admission.account)
-        return _json({**found, "keys": [_key(it) for it in self._keys.all(admission.account)]})
+        return json_of({**found, "keys": [_key(it) for it in self._keys.all(admission.account)]})
 
     async def withdraw(self, request: Request) -> Response:
         made = await self._withdrawals.make(
-            request.url.path, dict(request.headers.raw), await self._body(request)
+            request.url.path, dict(request.headers.raw), await body_of(request, MOST_BODY)
         )
-        return _json(made, 202)
+        return json_of(made, 202)
 
     async def withdrawal(self, request: Request) -> Response:
         """Anyone who knows its id may see it; the chain tells no less."""
         found = self._withdrawals.show(_parsed(ids.digest, request.path_params["id"], "id"))
         if found is None:
-            raise _missing("no withdrawal of this id is remembered here")
-        return _json(found)
+            raise missing("no withdrawal of this id is remembered here")
+        return json_of(found)
 
     async def receipts(self, request: Request) -> Response:
         admission = await self._admit(request, "read")
         provider = request.query_params.get("provider")
         rows = self._archive.receipts(
             admission.account,
-            _number(request, "limit", 50, 1, MOST_LISTED),
-            _number(request, "before_s", 2**40, 0, 2**40),
+            number(request, "limit", 50, 1, MOST_LISTED),
+            number(request, "before_s", 2**40, 0, 2**40),
             None if provider is None else _parsed(ids.address, provider, "provider"),
         )
-        return _json({"receipts": [self._receipt(charged, refunded, own=True) for charged, refunded in rows]})
+        return json_of(
+            {"receipts": [self._receipt(charged, refunded, own=True) for charged, refunded in rows]}
+        )
 
     async def receipt(self, request: Request) -> Response:
         """Anyone who knows a receipt's id may see it, without its account."""
         found = self._archive.receipt(self._order(request))
         if found is None:
-            raise _missing("no receipt of this id was issued here")
-        return _json(self._receipt(*found, own=False))
+            raise missing("no receipt of this id was issued here")
+        return json_of(self._receipt(*found, own=False))
 
     def _receipt(self, charged: Any, refunded_wei: int, *, own: bool) -> dict[str, Any]:
         it = charged.receipt
@@ -235,10 +238,10 @@ class Pages:
         transcript = self._archive.transcript(order, admission.account)
         found = self._archive.receipt(order)
         if transcript is None or found is None:
-            raise _missing("no transcript of this receipt is kept for this account")
+            raise missing("no transcript of this receipt is kept for this account")
         model = self._catalog.by_address.get(Digest(transcript.order.model))
         text = model.vocabulary.text(transcript.answer.tokens) if model else None
-        return _json(
+        return json_of(
             {
                 "id": hex0x(order),
                 "kind": transcript.kind,
@@ -252,7 +255,7 @@ class Pages:
         )
 
     async def audits(self, request: Request) -> Response:
-        limit = _number(request, "limit", 100, 1, MOST_LISTED)
+        limit = number(request, "limit", 100, 1, MOST_LISTED)
         kinds = (
             "Voted",
             "Convicted",
@@ -262,14 +265,16 @@ class Pages:
             "Slashed",
             "Equivocated",
         )
-        return _json({"epochs": self._archive.epochs(limit), "events": self._archive.happened(kinds, limit)})
+        return json_of(
+            {"epochs": self._archive.epochs(limit), "events": self._archive.happened(kinds, limit)}
+        )
 
     async def events(self, request: Request) -> Response:
         """Newest last. As JSON for those who poll (`after` is the last `seq` seen), as SSE for those who stay."""
-        after = _number(request, "after", 0, 0, 2**53)
+        after = number(request, "after", 0, 0, 2**53)
         if "text/event-stream" in request.headers.get("accept", ""):
             return StreamingResponse(self._feed(after), media_type="text/event-stream")
-        return _json({"events": [it for it in self._archive.recent if it["seq"] > after]})
+        return json_of({"events": [it for it in self._archive.recent if it["seq"] > after]})
 
     async def _feed(self, after: int) -> AsyncIterator[bytes]:
         yield b": hello\n\n"
@@ -295,19 +300,19 @@ class Pages:
         """GET lists, POST makes: one route, as of two only the first would stand in a 405's `Allow`."""
         self._administer(request)
         if request.method != "POST":
-            return _json({"keys": [_key(it) for it in self._keys.all()]})
+            return json_of({"keys": [_key(it) for it in self._keys.all()]})
         try:
             wish = msgspec.json.decode(await request.body() or b"{}", type=KeyWish)
             account = None if wish.account is None else _parsed(ids.digest, wish.account, "account")
             secret, key = self._keys.create(wish.name, account, wish.scopes, wish.limits)
         except (msgspec.DecodeError, ValueError) as error:
             raise Fault(422, "invalid_request_error", "invalid_key_request", str(error)) from None
-        return _json({**_key(key), "key": secret}, 201)
+        return json_of({**_key(key), "key": secret}, 201)
 
     async def revoke_key(self, request: Request) -> Response:
         self._administer(request)
         if not self._keys.revoke(request.path_params["id"]):
-            raise _missing("no such key: GET /v1/clusterai/keys lists them")
+            raise missing("no such key: GET /v1/clusterai/keys lists them")
         return Response(status_code=204)
 
     def _administer(self, request: Request) -> None:
@@ -324,7 +329,7 @@ class Pages:
 
     async def healthz(self, request: Request) -> Response:
         reason = self._healthy()
-        return _json({"status": "waiting" if reason else "ok", "reason": reason}, 503 if reason else 200)
+        return json_of({"status": "waiting" if reason else "ok", "reason": reason}, 503 if reason else 200)
 
     async def metrics(self, request: Request) -> Response:
         self._meters.linked.set(len(self._meter.routing.providers))
@@ -339,20 +344,6 @@ class Pages:
         return Response(self._web[path], media_type=EXPLORER[path][1], headers=EXPLORER_HEADERS)
 
     # --- helpers of handlers ---
-
-    async def _body(self, request: Request) -> bytes:
-        """
-        Raises:
-            Fault: 413, it is longer than anything that is asked for here.
-        """
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > MOST_BODY:
-                raise Fault(
-                    413, "invalid_request_error", "request_too_large", f"send at most {MOST_BODY} bytes"
-                )
-        return body
 
     async def _admit(self, request: Request, scope: str) -> Admission:
         return await self._doors.admit(
@@ -379,29 +370,6 @@ def _parsed(parse: Callable[[str], Any], text: str, name: str) -> Any:
         return parse(text)
     except ids.BadId as error:
         raise Fault(400, "invalid_request_error", "invalid_id", f"{name}: {error}", name) from None
-
-
-def _number(request: Request, name: str, default: int, low: int, high: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 17 and low <= int(text) <= high):
-        raise Fault(
-            400,
-            "invalid_request_error",
-            "out_of_range",
-            f"{name} is a whole number from {low} to {high}",
-            name,
-        )
-    return int(text)
-
-
-def _missing(why: str) -> Fault:
-    return Fault(404, "invalid_request_error", "not_found", why)
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
 def _problem(status: int, code: str, title: str, detail: str, headers: dict[str, str]) -> Response:

@@ -580,13 +580,15 @@ class JobDesk:
             return
         terms, lease = slot.terms, slot.lease
         if not slot.opened:
-            if not self._approved:
+            if self._chain_s > terms.start_by_s:
+                # The chain opens it no more: nothing to cancel, nothing to pay. Sooner nobody can say so, for an opening may
+                # be on its way, from a process before this one even.
+                whole = terms.compensation_wei + terms.audit_fee_wei
+                self._save(Closed(lease, CloseReason.NOT_ACCEPTED, 0, whole))
+            elif not self._approved:
                 self._submit("lease-approve", Approve(self.terms.at, UNLIMITED_WEI))
-            elif not job.cancelled and self._chain_s <= terms.start_by_s:
+            elif not job.cancelled:
                 self._submit(f"lease-open:{lease.hex()}", OpenLease(terms))
-            else:
-                # It never came to be: nothing to cancel, nothing to pay.
-                self._save(Closed(lease, CloseReason.NOT_ACCEPTED, 0, 0))
             return
         refused = slot.came is not None and not slot.accepted
         if (job.cancelled or refused) and not slot.committed:

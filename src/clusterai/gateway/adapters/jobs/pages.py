@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from blake3 import blake3
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from clusterai.gateway.adapters.door import Admission, Doors
+from clusterai.gateway.adapters.handling import body_of, json_of, missing, number
 from clusterai.gateway.adapters.jobs import views
 from clusterai.gateway.adapters.jobs.leasing import Leasing
 from clusterai.gateway.core.faults import Fault
@@ -61,16 +63,16 @@ class JobPages:
     async def plan(self, request: Request) -> Response:
         await self._admit(request, "inference")
         array, wishes = await self._asked(request)
-        return _json(self._leasing.desk.plan(array, wishes))
+        return json_of(self._leasing.desk.plan(array, wishes))
 
     async def jobs(self, request: Request) -> Response:
         """GET lists, POST submits: one route, as of two only the first would stand in a 405's `Allow`."""
         if request.method != "POST":
             admission = await self._admit(request, "read")
-            limit = _number(request, "limit", 50, 1, MOST_LISTED)
+            limit = number(request, "limit", 50, 1, MOST_LISTED)
             mine = [it for it in self._leasing.desk.jobs.values() if it.account == admission.account]
             newest = sorted(mine, key=lambda it: it.at_s, reverse=True)[:limit]
-            return _json({"jobs": [views.job(it) for it in newest]})
+            return json_of({"jobs": [views.job(it) for it in newest]})
         admission = await self._admit(request, "inference")
         array, wishes = await self._asked(request)
         self._require_content(admission.account, array)
@@ -80,7 +82,7 @@ class JobPages:
         answer = await self._leasing.submit(admission.account, array.canonical(), wishes, key)
         if answer.job is None:
             return self._refused(answer)
-        return _json(views.job(self._leasing.desk.jobs[answer.job]), 201)
+        return json_of(views.job(self._leasing.desk.jobs[answer.job]), 201)
 
     def _refused(self, answer: Answer) -> Response:
         if answer.refusal == "not-placed":
@@ -109,15 +111,15 @@ class JobPages:
             self._leasing.cancel(found.id)
         else:
             found = self._mine(request, await self._admit(request, "read"))
-        return _json(views.job(self._leasing.desk.jobs[found.id]))
+        return json_of(views.job(self._leasing.desk.jobs[found.id]))
 
     async def audit(self, request: Request) -> Response:
         found = self._mine(request, await self._admit(request, "read"))
-        return _json(views.audit(self._leasing, found))
+        return json_of(views.audit(self._leasing, found))
 
     async def logs(self, request: Request) -> Response:
         found = self._mine(request, await self._admit(request, "read"))
-        after = _number(request, "after", 0, 0, 2**53)
+        after = number(request, "after", 0, 0, 2**53)
         return StreamingResponse(self._feed(found, after), media_type="text/event-stream")
 
     async def _feed(self, job: Job, after: int) -> AsyncIterator[bytes]:
@@ -145,7 +147,7 @@ class JobPages:
         digest = _digest(request)
         store = self._leasing.store
         if not self._leasing.story.owns(admission.account, digest) or digest not in store:
-            raise _missing("this account has no such content here: PUT it, or fetch a job's output")
+            raise missing("this account has no such content here: PUT it, or fetch a job's output")
         headers = {"content-length": str(store.size(digest))}
         if request.method == "HEAD":
             return Response(None, 200, headers)
@@ -159,8 +161,9 @@ class JobPages:
         admission = await self._admit(request, "inference")
         digest = _digest(request)
         store, story = self._leasing.store, self._leasing.story
+        known = digest in store
         with tempfile.NamedTemporaryFile(dir=self._scratch) as file:
-            size = 0
+            size, hasher = 0, blake3()
             async for piece in request.stream():
                 size += len(piece)
                 if size > MOST_CONTENT_BYTES:
@@ -170,22 +173,21 @@ class JobPages:
                         "request_too_large",
                         f"one content has at most {MOST_CONTENT_BYTES} bytes",
                     )
+                hasher.update(piece)
                 file.write(piece)
+            # Before anything is kept: what lies under its true name may be somebody's.
+            if hasher.digest() != digest:
+                raise Fault(
+                    422,
+                    "invalid_request_error",
+                    "digest-differs",
+                    f"what came has the digest 0x{hasher.hexdigest()}, and the path says {hex0x(digest)}",
+                )
             file.flush()
-            known = digest in store
             try:
-                found = await asyncio.to_thread(store.put_file, Path(file.name))
+                await asyncio.to_thread(store.put_file, Path(file.name))
             except StoreFull as error:
                 raise Fault(507, "server_error", "store_full", str(error)) from None
-        if found != digest:
-            if not known:
-                store.delete(found)
-            raise Fault(
-                422,
-                "invalid_request_error",
-                "digest-differs",
-                f"what came has the digest {hex0x(found)}, and the path says {hex0x(digest)}",
-            )
         story.own(admission.account, [digest])
         return Response(None, 200 if known else 201)
 
@@ -217,15 +219,9 @@ class JobPages:
         )
 
     async def _asked(self, request: Request) -> tuple[JobArray, Wishes]:
-        body = b""
-        async for piece in request.stream():
-            body += piece
-            if len(body) > MOST_BODY:
-                raise Fault(
-                    413, "invalid_request_error", "request_too_large", f"send at most {MOST_BODY} bytes"
-                )
+        raw = await body_of(request, MOST_BODY)
         try:
-            asked = msgspec.json.decode(body, type=JobRequest)
+            asked = msgspec.json.decode(raw, type=JobRequest)
             array = decode_array(unpacked(asked.job))
         except (msgspec.DecodeError, ValueError, Malformed) as error:
             raise _invalid(str(error), "job") from None
@@ -250,7 +246,7 @@ class JobPages:
     def _mine(self, request: Request, admission: Admission) -> Job:
         found = self._leasing.desk.jobs.get(_digest(request))
         if found is None or found.account != admission.account:
-            raise _missing("this account has no such job: GET /v1/jobs lists them")
+            raise missing("this account has no such job: GET /v1/jobs lists them")
         return found
 
 
@@ -261,25 +257,8 @@ def _digest(request: Request) -> Digest:
         raise _invalid(f"id: {error}", "id") from None
 
 
-def _number(request: Request, name: str, default: int, low: int, high: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 17 and low <= int(text) <= high):
-        raise _invalid(f"{name} is a whole number from {low} to {high}", name)
-    return int(text)
-
-
 def _invalid(why: str, param: str) -> Fault:
     return Fault(400, "invalid_request_error", "invalid_request", why, param)
-
-
-def _missing(why: str) -> Fault:
-    return Fault(404, "invalid_request_error", "not_found", why)
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
 async def _read(path: Path) -> AsyncIterator[bytes]:
