@@ -64,6 +64,9 @@ class JusticeDone(OfBlocks):
         self._processes = processes
         self._villains = villains
         self._kept: dict[Address, set[Digest]] = {}
+        self._reached: dict[int, frozenset[Address]] = {}
+        """at each block's time, as it was mined: who could reach the chain. Blocks that are read again, because others were
+        undone, are judged by what was, not by who happens to be there now."""
         self.convicted: dict[Address, str] = {}
         super().__init__(chain)
 
@@ -120,16 +123,28 @@ class JusticeDone(OfBlocks):
     def block(self, timestamp_s: int) -> None:
         """Note who can reach the chain now."""
         require(not self._slashed, "the honest are never slashed", *self._slashed)
+        reached = self._who_reached(timestamp_s)
         for (provider, _, _), demand in self.demands.items():
             if demand.answered or timestamp_s > demand.closes_s:
                 continue
-            process = self._processes.get(provider)
-            if process is None or process.machine is None or self.chain.is_away(process):
+            if provider not in reached:
                 demand.since_s = -1
             elif demand.since_s < 0:
                 demand.since_s = timestamp_s
             else:
                 demand.best_s = max(demand.best_s, timestamp_s - demand.since_s)
+
+    def _who_reached(self, timestamp_s: int) -> frozenset[Address]:
+        if not self._reached or timestamp_s > max(self._reached):
+            self._reached[timestamp_s] = frozenset(
+                address
+                for address, process in self._processes.items()
+                if process.machine is not None and not self.chain.is_away(process)
+            )
+        # A block that took another's place may bear a time at which nobody looked.
+        return self._reached[
+            max((it for it in self._reached if it <= timestamp_s), default=min(self._reached))
+        ]
 
     def _convicted(self, place: Place, outcome: int, evidence: Digest, timestamp_s: int) -> None:
         provider, epoch, index = place

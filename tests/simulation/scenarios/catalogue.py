@@ -171,8 +171,10 @@ def paid_as_agreed(world: World, checkers: Checkers) -> None:
 
 
 def paid_back(world: World, checkers: Checkers) -> None:
-    """Each withdrawal was paid, and the books say so."""
-    gains_nothing(world, checkers)
+    """Each withdrawal was paid, and the books say so.
+
+    Under all faults a provider may be cut off for longer than anyone promises to wait; who may be convicted of that is what
+    `JusticeDone` watches."""
     assert len(checkers.payouts.paid) == len(world.wallets) > 0
     for gateway in world.gateways:
         meter = gateway.meter

@@ -40,6 +40,7 @@ FOUND = [
     ),
     ("all-faults", 193, "a transaction that a reorganisation delayed was overtaken by its sender's next"),
     ("all-faults", 32, "an honest provider that was cut off for the whole of a challenge"),
+    ("all-faults", 206, "the checker took who is there after a reorganisation for who was there before it"),
 ]
 
 
