@@ -2,12 +2,12 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from blake3 import blake3
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -30,8 +30,7 @@ MOST_BODY = 4 * 1024 * 1024
 MOST_LISTED = 500
 MOST_LEASES = 10_000
 KEEP_ALIVE_S = 10.0
-
-Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
+EVERY_METHOD = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE")
 
 
 class JobPages:
@@ -50,7 +49,7 @@ class JobPages:
 
     def routes(self) -> list[Route]:
         return [
-            Route("/v1/jobs/plan", self.plan, methods=["POST"]),
+            Route("/v1/jobs/plan", self.plan, methods=EVERY_METHOD),
             Route("/v1/jobs", self.jobs, methods=["GET", "POST"]),
             Route("/v1/jobs/{id}", self.job, methods=["GET", "DELETE"]),
             Route("/v1/jobs/{id}/logs", self.logs, methods=["GET"]),
@@ -61,6 +60,9 @@ class JobPages:
     # --- jobs ---
 
     async def plan(self, request: Request) -> Response:
+        if request.method != "POST":
+            # Else the next route would take it for a job of that name.
+            raise HTTPException(405, headers={"Allow": "POST"})
         await self._admit(request, "inference")
         array, wishes = await self._asked(request)
         return json_of(self._leasing.desk.plan(array, wishes))
