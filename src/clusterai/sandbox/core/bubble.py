@@ -94,13 +94,11 @@ def options(
     made += ["--uid", str(TENANT), "--gid", str(TENANT), "--clearenv"]
     for name, value in sorted(environment(task, root).items()):
         made += ["--setenv", name, value]
-    # Where the root itself lies below /tmp (a checkout there, say), /tmp has to be a place of its own: what is bound into it
-    # stands in the way of a link.
-    tmp_is_bound = any(f"{bind.dest}/".startswith("/tmp/") for bind in root.binds)  # noqa: S108
-    if tmp_is_bound:
-        made += ["--perms", "1777", "--size", str(limits.disk_bytes), "--tmpfs", "/tmp"]  # noqa: S108
+    # /tmp is the volume's own; what of the root lies below it (a checkout there, say) is shown in the volume.
+    below_tmp = [bind for bind in root.binds if bind.dest.startswith("/tmp/")]  # noqa: S108
     for bind in root.binds:
-        made += ["--ro-bind", bind.source, bind.dest]
+        if bind not in below_tmp:
+            made += ["--ro-bind", bind.source, bind.dest]
     for target, place in root.links:
         made += ["--symlink", target, place]
     made += ["--proc", "/proc", "--dev", "/dev"]
@@ -111,8 +109,9 @@ def options(
     made += ["--perms", "0755", "--size", str(limits.disk_bytes), "--tmpfs", VOLUME]
     made += ["--dir", f"{VOLUME}/out", "--dir", f"{VOLUME}/tmp", "--dir", f"{VOLUME}/in"]  # noqa: S108
     made += ["--ro-bind", inputs, f"{VOLUME}/in"]
-    if not tmp_is_bound:
-        made += ["--symlink", f"{VOLUME}/tmp", "/tmp"]  # noqa: S108
+    made += ["--symlink", f"{VOLUME}/tmp", "/tmp"]  # noqa: S108
+    for bind in below_tmp:
+        made += ["--ro-bind", bind.source, f"{VOLUME}{bind.dest}"]
     if root.names:
         made += ["--ro-bind-data", str(passwd_fd), "/etc/passwd"]
     # The name service's files only where the tenant bought a network.
