@@ -29,6 +29,7 @@ from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, hex0x
 from clusterai.protocol.jobs import Broken, Done, LeaseRefused, Lends, Logged, Progress, StartLease
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import CloseReason, Terms
+from clusterai.runtime.core.asking import Asking
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
 from clusterai.sdk.jobshapes import Plan, TaskState
 from clusterai.work.batch.core.plan import RULES, Offer, assign, candidate, plan, refusals
@@ -37,7 +38,8 @@ from clusterai.work.batch.core.request import Wishes
 from clusterai.work.batch.spec import DETERMINISM, JobArray, JobSpec, decode_array
 
 KIND = "batch"
-RETRY_S = 5.0
+UNANSWERED_S = 60.0
+"""After which a question to this very process is put again."""
 START_EVERY_S = 3.0
 START_BY_S = 60
 """A provider has so long to accept."""
@@ -267,7 +269,7 @@ class JobDesk:
         self._rows = rows
         self._by_lease: dict[Digest, tuple[Job, Slot]] = {}
         self._linked: dict[Address, None] = {}
-        self._asked: dict[str, float] = {}
+        self._asking = Asking()
         self._approved = False
         self._is_live = False
         """the chain's past has been read: what is asked of it now is asked of its present"""
@@ -672,7 +674,7 @@ class JobDesk:
         if known is None or known[1].here:
             return
         if why:
-            self._asked[key] = self._now_s + RETRY_S
+            self._asking.answered(key, self._now_s)
         else:
             self._save(Here(lease))
             self._note(*known, known[1].state)
@@ -684,8 +686,7 @@ class JobDesk:
         return self.directory.time_s
 
     def _answered(self, event: Mined | Reverted, key: str) -> None:
-        if key in self._asked:
-            self._asked[key] = self._now_s + RETRY_S
+        self._asking.answered(key, self._now_s)
         if key == "lease-approve" and isinstance(event, Mined):
             self._approved = True
 
@@ -720,8 +721,7 @@ class JobDesk:
             return
         self._save(Closed(slot.lease, reason, paid, refunded))
         self._effects.append(self._unpaid[slot.lease])
-        for key in [key for key in self._asked if key.endswith(slot.lease.hex())]:
-            del self._asked[key]
+        self._asking.forget(slot.lease.hex())
 
     # --- helpers ---
 
@@ -740,8 +740,8 @@ class JobDesk:
         self._ask(key, Submit(key, call))
 
     def _ask(self, key: str, effect: Any) -> None:
-        if self._now_s >= self._asked.get(key, 0.0):
-            self._asked[key] = float("inf") if isinstance(effect, Submit) else self._now_s + 60.0
+        again_s = float("inf") if isinstance(effect, Submit) else UNANSWERED_S
+        if self._asking.due(key, self._now_s, again_s):
             self._effects.append(effect)
 
 

@@ -48,11 +48,10 @@ from clusterai.protocol.jobs import (
 from clusterai.protocol.leases import Terms
 from clusterai.protocol.messages import Relay
 from clusterai.protocol.signing import BadSignature
+from clusterai.runtime.core.asking import Asking
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
 from clusterai.work.leased import LeasedKind
 
-RETRY_S = 5.0
-"""Between two tries of a call that the chain reverted."""
 SPARE_S = 5
 """Accepting this late before a lease's last second is a gamble with the chain's clock."""
 
@@ -223,8 +222,7 @@ class JobBook:
         self._drawn: dict[Digest, int] = {}
         self._rests: dict[Digest, int] = {}
         self._defence = Defence()
-        self._asked: dict[str, float] = {}
-        """Submit key → when it may be asked again; infinite while it is under way"""
+        self._asking = Asking()
         self._draining = False
         self._is_live = False
         """the chain's past has been read: what is asked of it now is asked of its present"""
@@ -265,8 +263,7 @@ class JobBook:
                 self._failed(lease_id, code, detail)
             case Mined(key) | Reverted(key):
                 # Mined: its event is on the way; if it never comes, the block is gone, and the call with it.
-                if key in self._asked:
-                    self._asked[key] = now_s + RETRY_S
+                self._asking.answered(key, now_s)
             case Linked(peer):
                 self._tell(peer)
             case Drain():
@@ -409,8 +406,7 @@ class JobBook:
             self._effects.append(Halt(lease_id))
         self._save(Ended(lease_id))
         self._effects.append(Discard(lease_id, lease.spec))
-        for key in [key for key in self._asked if key.endswith(lease_id.hex())]:
-            del self._asked[key]
+        self._asking.forget(lease_id.hex())
 
     # --- doing it ---
 
@@ -569,8 +565,7 @@ class JobBook:
 
     def _submit(self, lease: Lease, what: str, call: Any) -> None:
         key = f"lease-{what}:{lease.id.hex()}"
-        if self._now_s >= self._asked.get(key, 0.0):
-            self._asked[key] = float("inf")
+        if self._asking.due(key, self._now_s):
             self._effects.append(Submit(key, call))
 
 

@@ -42,10 +42,10 @@ from clusterai.protocol.jobs import AskSegment, NotServed, SegmentServed
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import sealed_result
 from clusterai.protocol.messages import Relay
+from clusterai.runtime.core.asking import Asking
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
 from clusterai.validator.core.jobdispute import Contest, Judged, opened, salt_name
 
-RETRY_S = 5.0
 ASK_EVERY_S = 3.0
 TURN_S = 3.0
 """Between the moments at which one validator after the other does what anybody may do."""
@@ -198,7 +198,7 @@ class JobAuditor:
         self._approved: set[str] = set()
         self._is_live = False
         """the chain's past has been read: what is asked of it now is asked of its present"""
-        self._asked: dict[str, float] = {}
+        self._asking = Asking()
         self._effects: list[Any] = []
         self._now_s = 0.0
 
@@ -229,8 +229,7 @@ class JobAuditor:
             case Mined(key) | Reverted(key):
                 if key.startswith("job-approve") and isinstance(event, Mined):
                     self._approved.add(key)
-                if key in self._asked:
-                    self._asked[key] = now_s + RETRY_S
+                self._asking.answered(key, now_s)
             case Started():
                 self._is_live = True
             case Tick() | Received():
@@ -274,8 +273,7 @@ class JobAuditor:
                 self.cases.pop(lease, None)
                 if lease in self._found or any(judged == lease for judged, _ in self._judged):
                     self._save(Finished(lease))
-                for key in [key for key in self._asked if key.endswith(lease.hex())]:
-                    del self._asked[key]
+                self._asking.forget(lease.hex())
             case events.BeaconRecorded():
                 self._rounds += 1
             case events.Enlisted(_, auditor, weight) if auditor == self.settings.me:
@@ -515,7 +513,7 @@ class JobAuditor:
         """Whether it is my turn to do what anyone may do; the first time that it could be done starts the clock."""
         key = f"turn-{what}:{case.lease.hex()}"
         lot = int.from_bytes(keccak(case.lease + self.settings.me)[:4]) % TURNS
-        return self._now_s >= self._asked.setdefault(key, self._now_s + TURN_S * lot)
+        return self._now_s >= self._asking.at(key, self._now_s + TURN_S * lot)
 
     def _enlist(self) -> None:
         stake = self.directory.stake(self.settings.me)
@@ -529,8 +527,7 @@ class JobAuditor:
         self._submit_as(f"job-{what}:{case.lease.hex()}", call)
 
     def _submit_as(self, key: str, call: Any) -> None:
-        if self._now_s >= self._asked.get(key, 0.0):
-            self._asked[key] = float("inf")
+        if self._asking.due(key, self._now_s):
             self._effects.append(Submit(key, call))
 
 
