@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {ERC20Burnable} from "@openzeppelin/contracts/token/ERC20/extensions/ERC20Burnable.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {IAudits, IConvictions, ILeases, IRegistry, PROVIDER} from "./Interfaces.sol";
 
 /// @title Work paid from escrow: agreed, accepted, committed, audited, closed.
@@ -215,8 +216,9 @@ contract Leases is ILeases, EIP712 {
         Lease storage lease = _provided(id);
         require(lease.state == _ACCEPTED, WrongState(id, lease.state));
         require(block.timestamp <= lease.deadline, AfterDeadline(lease.deadline));
-        require(amount <= lease.compensation, ExceedsCompensation(amount, lease.compensation));
         require(segments != 0 && segments <= lease.segments, SegmentsOutOfRange(segments, lease.segments));
+        uint256 earned = Math.ceilDiv(uint256(lease.compensation) * segments, lease.segments);
+        require(amount <= earned, ExceedsCompensation(amount, earned));
         address provider = lease.provider;
         if (lease.expected != 0 && output != lease.expected) {
             emit LeaseCommitted(id, root, segments, output, units, amount, 0);

@@ -146,6 +146,15 @@ def test_unverified_lease_is_paid_by_time_alone(pair: LeasePair) -> None:
     assert closed(pair.expect(calls.CloseLease(one.lease), STRANGER)) == (CloseReason.COMPLETED, 900, 201)
 
 
+def test_fewer_segments_cost_no_more_than_their_share(pair: LeasePair) -> None:
+    """Of a lease over six segments four are committed to: 667 of 1,000, rounded up, and not one more."""
+    one = job(pair)
+    longer = msgspec.structs.replace(one, terms=msgspec.structs.replace(one.terms, segments=6))
+    pair.accepted(longer)
+    assert pair.refused(commit(longer, amount=668), HOTS["ann"]) == "ExceedsCompensation"
+    pair.expect(commit(longer, amount=667), HOTS["ann"])
+
+
 def test_lease_that_nobody_drew_is_not_paid(pair: LeasePair) -> None:
     """The window alone is not enough; the beacon of the commitment's own epoch draws nothing."""
     one = pair.committed(job(pair))

@@ -111,6 +111,11 @@ class Terms(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         return typed_digest(leases.separator(), self.struct())
 
 
+def earned_wei(compensation_wei: int, segments: int, of: int) -> int:
+    """The most that so many of the agreed segments may cost: their share, rounded up."""
+    return -(-compensation_wei * segments // of)
+
+
 def leases_domain(chain_id: int, leases: Address) -> Domain:
     return Domain("ClusterAI Leases", "1", chain_id, leases)
 

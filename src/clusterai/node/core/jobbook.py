@@ -45,7 +45,7 @@ from clusterai.protocol.jobs import (
     Progress,
     StartLease,
 )
-from clusterai.protocol.leases import Terms
+from clusterai.protocol.leases import Terms, earned_wei
 from clusterai.protocol.messages import Relay
 from clusterai.protocol.signing import BadSignature
 from clusterai.runtime.core.asking import Asking
@@ -449,7 +449,7 @@ class JobBook:
 
     def _commitment(self, lease: Lease, done: Performed) -> CommitLease:
         units = sum(done.units)
-        amount = self._kinds[lease.kind].billable_wei(lease.spec, lease.terms.compensation_wei, units)
+        amount = self._amount(lease, done)
         root = committed(done).root
         return CommitLease(lease.id, root, len(done.units), Digest(done.output), units, amount)
 
@@ -464,6 +464,12 @@ class JobBook:
         self._effects.append(
             Retrace(lease.id, lease.kind, lease.spec, segment, start, move.steps, move.points)
         )
+
+    def _amount(self, lease: Lease, done: Performed) -> int:
+        """What the units cost, and no more than the share of the segments: the chain pays no more for them."""
+        compensation_wei = lease.terms.compensation_wei
+        billable = self._kinds[lease.kind].billable_wei(lease.spec, compensation_wei, sum(done.units))
+        return min(billable, earned_wei(compensation_wei, len(done.units), lease.terms.segments))
 
     @staticmethod
     def _opening(done: Performed, lease_id: Digest, segment: int) -> OpenSegment:
@@ -551,7 +557,7 @@ class JobBook:
         elif lease.done is not None:
             done = lease.done
             units = sum(done.units)
-            amount = self._kinds[lease.kind].billable_wei(lease.spec, lease.terms.compensation_wei, units)
+            amount = self._amount(lease, done)
             self._effects.append(
                 Send(
                     lease.gateway,

@@ -17,7 +17,7 @@ from clusterai.ledger.core.twin.registry import PROVIDER, Registry
 from clusterai.ledger.core.twin.state import Transaction, World, require
 from clusterai.ledger.core.twin.token import Token
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
-from clusterai.protocol.leases import MAX_SEGMENTS, CloseReason, Terms, leases_domain
+from clusterai.protocol.leases import MAX_SEGMENTS, CloseReason, Terms, earned_wei, leases_domain
 from clusterai.protocol.statements import Outcome
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ class Leases:
         lease = self._provided(tx, lease_id)
         require(lease.state == ACCEPTED, "WrongState")
         require(tx.now_s <= lease.deadline_s, "AfterDeadline")
-        require(amount <= lease.compensation, "ExceedsCompensation")
         require(0 < segments <= lease.segments, "SegmentsOutOfRange")
+        require(amount <= earned_wei(lease.compensation, segments, lease.segments), "ExceedsCompensation")
         if lease.expected not in (ZERO_DIGEST, output):
             tx.emit(LeaseCommitted(lease_id, root, segments, output, units, amount, 0))
             return self._close(tx, lease_id, CloseReason.OUTPUT_DIFFERS, 0)
