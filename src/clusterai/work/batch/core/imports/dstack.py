@@ -1,0 +1,264 @@
+"""dstack: `type: task`. Source: dstack `core/models/configurations.py`, `profiles.py`, `resources.py`."""
+
+import re
+from collections.abc import Mapping
+
+from clusterai.work.batch.core.imports.shared import (
+    DOLLARS,
+    Notes,
+    container,
+    lowest,
+    name_of,
+    one_machine,
+)
+from clusterai.work.batch.core.jobfile import (
+    duration,
+    environment,
+    given,
+    known,
+    milli,
+    path_of,
+    resources_of,
+    size,
+)
+from clusterai.work.batch.core.located import Value
+from clusterai.work.batch.core.request import Mount, Request, Wishes
+
+DSTACK = (
+    "type",
+    "name",
+    "image",
+    "entrypoint",
+    "user",
+    "privileged",
+    "working_dir",
+    "home_dir",
+    "registry_auth",
+    "python",
+    "nvcc",
+    "single_branch",
+    "env",
+    "shell",
+    "resources",
+    "priority",
+    "volumes",
+    "docker",
+    "repos",
+    "files",
+    "setup",
+    "ports",
+    "commands",
+    "nodes",
+    "backends",
+    "regions",
+    "availability_zones",
+    "instance_types",
+    "reservation",
+    "spot_policy",
+    "retry",
+    "retry_policy",
+    "max_duration",
+    "stop_duration",
+    "max_price",
+    "creation_policy",
+    "idle_duration",
+    "termination_policy",
+    "termination_idle_time",
+    "utilization_policy",
+    "startup_order",
+    "stop_criteria",
+    "schedule",
+    "fleets",
+    "tags",
+    "pool_name",
+    "instance_name",
+)
+_DSTACK_PASSED: Mapping[str, str] = {
+    "user": "a job is always the same user without rights",
+    "home_dir": "the work folder is the home",
+    "priority": "there is one queue per provider, first come first served",
+    "backends": "the network is one cloud; providers are chosen by price and standing",
+    "regions": "providers don't prove where they are",
+    "availability_zones": "providers don't prove where they are",
+    "instance_types": "machines here have no such names; resources count",
+    "reservation": "nothing is reserved ahead here",
+    "spot_policy": "there is one market, and nothing here is taken back while it runs",
+    "stop_duration": "a cancelled job ends at once; its last checkpoint stays",
+    "max_price": DOLLARS,
+    "creation_policy": "there are no pools",
+    "idle_duration": "a job's machine is given back when the job ends",
+    "termination_policy": "a job's machine is given back when the job ends",
+    "termination_idle_time": "a job's machine is given back when the job ends",
+    "utilization_policy": "what a job uses isn't judged",
+    "startup_order": "there is one node",
+    "stop_criteria": "there is one node",
+    "fleets": "there are no fleets",
+    "tags": "nothing here carries tags",
+    "pool_name": "there are no pools",
+    "instance_name": "there are no pools",
+    "single_branch": "no repository is cloned",
+    "nvcc": "name an image that has what the job needs",
+}
+DSTACK_RESOURCES = ("cpu", "memory", "shm_size", "gpu", "disk")
+DSTACK_GPU = ("vendor", "name", "count", "memory", "total_memory", "compute_capability")
+VENDORS = frozenset(("nvidia", "amd", "google", "tpu", "intel", "tenstorrent"))
+
+
+def dstack(value: Value) -> Request:
+    kind = value.table()["type"]
+    if kind.text() != "task":
+        raise kind.wrong(
+            f"is {kind.text()!r}",
+            "only dstack's tasks begin and end, as jobs do; rent a cluster for the others",
+        )
+    table = known(value, DSTACK, "a dstack task")
+    notes = Notes()
+    one_machine(table, "nodes")
+    for name, why, cure in (
+        ("ports", "are for a server", "a job here takes no connections"),
+        ("volumes", "are disks that outlive the job", "name what the job reads under files"),
+        ("registry_auth", "is a secret", "use an image that anyone may read: auditors run it too"),
+        ("schedule", "runs it again and again", "run it from cron"),
+    ):
+        if given(table, name):
+            raise table[name].wrong(why, cure)
+    for name in ("privileged", "docker"):
+        if given(table, name) and table[name].flag():
+            raise table[name].wrong(
+                "gives the job rights over the machine", "no provider here does; leave it out"
+            )
+    for name, why in _DSTACK_PASSED.items():
+        notes.passed(table, name, why)
+    if not given(table, "commands"):
+        raise value.wrong("has no 'commands'", "say what to run; an image's own command isn't taken over")
+    if given(table, "entrypoint"):
+        raise table["entrypoint"].wrong("replaces the shell that runs the commands", "put it into commands")
+    image = container(table["image"], "") if given(table, "image") else "python"
+    if given(table, "python"):
+        notes.add(table["python"].line, "python", "the base `python` has one version; the plan shows which")
+    shell_named = table["shell"].text() if given(table, "shell") else "bash" if image == "python" else "sh"
+    interpreter = shell_named if shell_named.startswith("/") else f"/bin/{shell_named}"
+    script = " && ".join(table["commands"].texts())
+    setup = " && ".join(table["setup"].texts()) if given(table, "setup") else ""
+    mounts = [_mount(item) for item in table["files"].items()] if given(table, "files") else []
+    if given(table, "repos"):
+        mounts = [*(_repo(item) for item in table["repos"].items()), *mounts]
+    if given(table, "working_dir"):
+        notes.add(
+            table["working_dir"].line,
+            "working_dir",
+            "a job starts in its work folder; begin the commands with cd",
+        )
+    resources: dict[str, int | str] = {}
+    if given(table, "resources"):
+        resources = _resources(table["resources"], notes)
+    if given(table, "max_duration") and table["max_duration"].text() not in ("off", "false"):
+        resources["time_s"] = duration(table["max_duration"])
+    retries, wait = _retry(table, notes)
+    return Request(
+        format="dstack",
+        name=name_of(table.get("name")),
+        image=image,
+        argv=(interpreter, "-c", script),
+        setup=(interpreter, "-c", setup) if setup else (),
+        env=environment(table["env"]) if given(table, "env") else (),
+        mounts=tuple(mounts),
+        resources=resources_of(table.get("resources", value), **resources),
+        wishes=Wishes(retries=retries, retry_until_placed=wait),
+        unhonoured=notes.all(),
+    )
+
+
+def _mount(item: Value) -> Mount:
+    if item.is_table:
+        table = known(item, ("local_path", "path"), "a file of dstack")
+        local, path = table["local_path"].text(), table["path"].text()
+    else:
+        local, colon, path = item.text().partition(":")
+        path = path if colon else local
+    for begin in ("~/", "./", "/"):
+        path = path.removeprefix(begin)
+    return Mount(path_of(item, path), local, item.line)
+
+
+def _repo(item: Value) -> Mount:
+    if item.is_text and not re.search(r"://|@", item.text()):
+        local, _, path = item.text().partition(":")
+        return Mount(path_of(item, path or "."), local, item.line)
+    if item.is_table and given(item.table(), "local_path"):
+        inner = item.table()
+        return Mount(
+            path_of(item, inner["path"].text() if given(inner, "path") else "."),
+            inner["local_path"].text(),
+            item.line,
+        )
+    raise item.wrong(
+        "is a git repository elsewhere", "clone it here, and give its folder: jobs have no network"
+    )
+
+
+def _resources(value: Value, notes: Notes) -> dict[str, int | str]:
+    table = known(value, DSTACK_RESOURCES, "dstack's resources")
+    notes.passed(table, "shm_size", "shared memory is a quarter of the job's memory, at most 64 MiB")
+    found: dict[str, int | str] = {}
+    if given(table, "cpu"):
+        text = table["cpu"].text()
+        cpu = text.rpartition(":")[2]
+        if ":" in text:
+            notes.add(table["cpu"].line, "resources.cpu", "the processor's architecture isn't chosen")
+        found["cpu_milli"] = milli(lowest(table["cpu"], cpu))
+    if given(table, "memory"):
+        found["memory_bytes"] = size(lowest(table["memory"], table["memory"].text()), "G")
+    if given(table, "disk"):
+        disk = table["disk"]
+        if disk.is_table:
+            disk = known(disk, ("size",), "a dstack disk")["size"]
+        found["disk_bytes"] = size(lowest(disk, disk.text()), "G")
+    if given(table, "gpu"):
+        found |= _gpu(table["gpu"], notes)
+    return found
+
+
+def _gpu(value: Value, notes: Notes) -> dict[str, int | str]:
+    found: dict[str, int | str] = {"gpus": 1}
+    if value.is_table:
+        table = known(value, DSTACK_GPU, "a dstack GPU")
+        for name in ("vendor", "memory", "total_memory", "compute_capability"):
+            notes.passed(table, name, "GPUs are chosen by their model's name")
+        if given(table, "name"):
+            names = table["name"].texts()
+            if len(names) != 1:
+                raise table["name"].wrong("lists alternatives", "keep one of them")
+            found["gpu"] = names[0]
+        if given(table, "count"):
+            found["gpus"] = lowest(table["count"], table["count"].text()).integer(0, 64)
+        return found if found["gpus"] else {"gpus": 0}
+    for token in value.text().replace(" ", "").split(":"):
+        if token.lower() in VENDORS:
+            notes.add(value.line, "resources.gpu", f"{token}: GPUs are chosen by their model's name")
+        elif token[:1].isalpha():
+            if "," in token:
+                raise value.wrong("lists alternatives", "keep one of them")
+            found["gpu"] = token
+        elif any(letter.isalpha() for letter in token):
+            notes.add(value.line, "resources.gpu", f"{token}: GPUs are chosen by their model's name")
+        else:
+            found["gpus"] = lowest(value, token).integer(0, 64)
+    return found if found["gpus"] else {"gpus": 0}
+
+
+def _retry(table: dict[str, Value], notes: Notes) -> tuple[int, bool]:
+    notes.passed(table, "retry_policy", "use `retry`")
+    if not given(table, "retry"):
+        return 0, False
+    retry = table["retry"]
+    if retry.is_text:
+        return (3, True) if retry.flag() else (0, False)
+    inner = known(retry, ("on_events", "duration"), "dstack's retry")
+    notes.passed(inner, "duration", "give the whole a --deadline")
+    events = inner["on_events"].texts() if given(inner, "on_events") else []
+    if "error" in events:
+        notes.add(
+            retry.line, "retry.on_events", "error: a program that fails would fail again: it is deterministic"
+        )
+    return (3 if "interruption" in events else 0), "no-capacity" in events

@@ -1,0 +1,88 @@
+"""What the readers of other formats share: fields that say the same in several of them, and notes of what isn't honoured."""
+
+import re
+
+from clusterai.work.batch.core.jobfile import environment, given
+from clusterai.work.batch.core.located import Value
+from clusterai.work.batch.core.request import Unhonoured
+
+BASH = ("/bin/bash", "-c")
+DOLLARS = (
+    "prices there are in dollars, and this network has no rate for them; use --max-price or --max-hourly"
+)
+
+
+class Notes:
+    def __init__(self) -> None:
+        self._found: list[Unhonoured] = []
+
+    def add(self, line: int, what: str, why: str) -> None:
+        self._found.append(Unhonoured(line, what, why))
+
+    def passed(self, table: dict[str, Value], name: str, why: str) -> None:
+        if given(table, name):
+            self.add(table[name].line, table[name].name, why)
+
+    def all(self) -> tuple[Unhonoured, ...]:
+        return tuple(sorted(self._found, key=lambda it: it.line))
+
+
+def one_machine(table: dict[str, Value], name: str) -> None:
+    if given(table, name) and table[name].text() != "1":
+        raise table[name].wrong(
+            f"asks for {table[name].text()} machines",
+            "a job is one program on one machine; rent a cluster for more",
+        )
+
+
+def no_secrets(table: dict[str, Value]) -> None:
+    if given(table, "secrets") and table["secrets"].table():
+        raise table["secrets"].wrong(
+            "would be read by gateway, provider and auditors", "a job's spec is public; leave secrets out"
+        )
+
+
+def present(value: Value) -> tuple[tuple[str, str], ...]:
+    """SkyPilot's empty variables are taken from the shell; here nothing is."""
+    for name, item in value.table().items() if value.is_table else ():
+        if item.is_null:
+            raise item.wrong(
+                f"{name} is to be given on the command line", "write its value here: the spec must be whole"
+            )
+    return environment(value)
+
+
+def at_least(value: Value) -> Value:
+    """`4+` asks for four or more: what is promised is four."""
+    return Value(value.line, value.name, value.text().rstrip("+x "), value.quoted)
+
+
+def lowest(value: Value, text: str) -> Value:
+    """The low end of dstack's `2..8`, which is what is promised."""
+    low, dots, high = text.replace(" ", "").partition("..")
+    return Value(value.line, value.name, (low or high) if dots else text, value.quoted)
+
+
+def how_many(value: Value, text: str) -> int:
+    return Value(value.line, value.name, text).integer(1, 64)
+
+
+def words(table: dict[str, Value], name: str) -> tuple[str, ...]:
+    return tuple(table[name].texts()) if given(table, name) else ()
+
+
+def container(value: Value, begin: str) -> str:
+    text = value.text().removeprefix(begin)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._/:-]*@sha256:[0-9a-f]{64}", text):
+        raise value.wrong(
+            f"is {text[:80]!r}, which can change under its name",
+            "name the content: NAME@sha256:… as `docker images --digests` or `skopeo inspect` show it",
+        )
+    return text
+
+
+def name_of(value: Value | None) -> str:
+    """A name as ours may be, out of any."""
+    if value is None or value.is_null:
+        return ""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", value.text()).strip("-._")[:64]
