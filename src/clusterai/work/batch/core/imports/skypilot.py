@@ -8,6 +8,7 @@ from clusterai.work.batch.core.imports.shared import (
     Notes,
     at_least,
     container,
+    how_many,
     name_of,
     no_secrets,
     one_machine,
