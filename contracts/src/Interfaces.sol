@@ -26,7 +26,7 @@ interface IRegistry {
         view
         returns (uint128 stake, uint8 roles, bool barred, uint40 readyAt, uint128 unbonding, bytes32 card);
 
-    /// @notice Take all stake of `owner`; see Registry.
+    /// @notice Take all stake of `owner`; a finder of zero gets nothing. See Registry.
     function slash(address owner, address finder, uint16 bountyBps) external returns (uint128 amount);
 }
 
@@ -75,7 +75,10 @@ interface ILeases {
     /// @notice Whether a commitment of `owner` can still turn out to be fraud, so that its stake must stay.
     function holdsStake(address owner) external view returns (bool);
 
-    /// @notice Convict the provider of a committed lease and close it. By Audits only.
+    /// @notice Seconds after a commitment in which it isn't paid.
+    function windowS() external view returns (uint32);
+
+    /// @notice Convict the provider of a committed lease and close it. By Audits and Deliveries only.
     function convict(bytes32 id, address finder, uint8 reason) external;
 
     /// @notice Close a committed lease that was a trap: all but the audit's fee goes back. By Audits only.
@@ -95,6 +98,12 @@ interface IAudits {
 
     /// @notice A result of `provider` was not valid, or not there in time. By Leases only.
     function missed(address provider) external;
+}
+
+/// @notice What Leases asks of Deliveries.
+interface IDeliveries {
+    /// @notice Whether the panel is looking for this lease's outputs; it isn't paid so long.
+    function isDemanded(bytes32 id) external view returns (bool);
 }
 
 /// @notice Auditors by their stake, as it stood at a time in the past.

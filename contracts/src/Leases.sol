@@ -5,7 +5,7 @@ import {ERC20Burnable} from "@openzeppelin/contracts/token/ERC20/extensions/ERC2
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
-import {IAudits, IConvictions, ILeases, IRegistry, PROVIDER} from "./Interfaces.sol";
+import {IAudits, IConvictions, IDeliveries, ILeases, IRegistry, PROVIDER} from "./Interfaces.sol";
 
 /// @title Work paid from escrow: agreed, accepted, committed, audited, closed.
 ///
@@ -74,6 +74,7 @@ contract Leases is ILeases, EIP712 {
     error AfterDeadline(uint256 deadline);
     error TooEarly(uint256 until);
     error AuditPending(bytes32 id);
+    error DeliveryPending(bytes32 id);
     error ProviderBarred(address provider);
     error ExceedsCompensation(uint256 amount, uint256 compensation);
     error SegmentsOutOfRange(uint256 segments, uint256 most);
@@ -116,7 +117,9 @@ contract Leases is ILeases, EIP712 {
     IRegistry public immutable registry;
     IConvictions public immutable court;
     IAudits public immutable audits;
-    /// @notice Seconds after a commitment in which it isn't paid; the Court's window.
+    IDeliveries public immutable deliveries;
+    /// @inheritdoc ILeases
+    /// @dev The Court's window.
     uint32 public immutable windowS;
 
     mapping(bytes32 id => Lease) private _leases;
@@ -131,13 +134,16 @@ contract Leases is ILeases, EIP712 {
         IRegistry registry_,
         IConvictions court_,
         IAudits audits_,
+        IDeliveries deliveries_,
         uint32 windowS_
     ) EIP712("ClusterAI Leases", "1") {
         require(address(court_) != address(0) && address(audits_) != address(0), ZeroAddress());
+        require(address(deliveries_) != address(0), ZeroAddress());
         token = token_;
         registry = registry_;
         court = court_;
         audits = audits_;
+        deliveries = deliveries_;
         windowS = windowS_;
     }
 
@@ -264,6 +270,7 @@ contract Leases is ILeases, EIP712 {
         uint256 end = uint256(lease.committedAt) + windowS;
         require(block.timestamp > end, TooEarly(end));
         require(audits.payable_(id), AuditPending(id));
+        require(!deliveries.isDemanded(id), DeliveryPending(id));
         _close(id, _COMPLETED, lease.amount);
     }
 
@@ -282,12 +289,13 @@ contract Leases is ILeases, EIP712 {
         token.safeTransfer(provider, kept.amount);
     }
 
-    // --- public: Audits ---
+    // --- public: Audits, Deliveries ---
 
     /// @inheritdoc ILeases
-    /// @dev Abuse: none for others than Audits, which answers for the proof.
+    /// @dev Abuse: none for others than Audits and Deliveries, which answer for the proof.
     function convict(bytes32 id, address finder, uint8 reason) external {
-        address provider = _audited(id);
+        if (msg.sender != address(deliveries)) require(msg.sender == address(audits), OnlyAudits(msg.sender));
+        address provider = _inCommitment(id);
         _close(id, reason, 0);
         court.convictByLease(provider, finder, reason == _FRAUD ? 2 : 3, id);
     }
@@ -295,7 +303,8 @@ contract Leases is ILeases, EIP712 {
     /// @inheritdoc ILeases
     /// @dev Abuse: a provider that calls its fraud a trap; the requester's secret stood in the terms before.
     function closeTrap(bytes32 id) external {
-        _audited(id);
+        require(msg.sender == address(audits), OnlyAudits(msg.sender));
+        _inCommitment(id);
         _close(id, _CANCELLED, 0);
     }
 
@@ -357,9 +366,8 @@ contract Leases is ILeases, EIP712 {
         require(!barred, ProviderBarred(provider));
     }
 
-    /// @dev The provider of a lease that Audits, and nobody else, may end.
-    function _audited(bytes32 id) internal view returns (address) {
-        require(msg.sender == address(audits), OnlyAudits(msg.sender));
+    /// @dev The provider of a lease that is committed and not closed.
+    function _inCommitment(bytes32 id) internal view returns (address) {
         Lease storage lease = _leases[id];
         require(lease.state == _COMMITTED, WrongState(id, lease.state));
         return lease.provider;

@@ -207,7 +207,7 @@ contract Registry is IRegistry, EIP712 {
         participant.unbonding = 0;
         participant.barred = true;
 
-        uint128 bounty = uint128((uint256(amount) * bountyBps) / 10_000);
+        uint128 bounty = finder == address(0) ? 0 : uint128((uint256(amount) * bountyBps) / 10_000);
         address payee = _bindings[finder].owner;
         if (payee == address(0)) payee = finder;
         emit Slashed(owner, amount, bounty, amount - bounty, payee);

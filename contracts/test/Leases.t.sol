@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {Audits} from "../src/Audits.sol";
 import {Court} from "../src/Court.sol";
 import {Channels} from "../src/Channels.sol";
+import {Deliveries} from "../src/Deliveries.sol";
 import {Leases} from "../src/Leases.sol";
 import {Panel} from "../src/Panel.sol";
 import {Registry} from "../src/Registry.sol";
@@ -13,6 +14,7 @@ import {
     IBeacon,
     IChannels,
     IConvictions,
+    IDeliveries,
     ILeases,
     IPanel,
     IRegistry,
@@ -33,6 +35,7 @@ contract LeaseHandler {
     Panel public panel;
     Leases public leases;
     Audits public audits;
+    Deliveries public deliveries;
 
     address public constant REQUESTER = address(0xCAFE);
     address[2] public providers = [address(0xA11), address(0xB0B)];
@@ -74,7 +77,12 @@ contract LeaseHandler {
         );
         panel = new Panel(IRegistry(registry_));
         leases = new Leases(
-            ERC20Burnable(address(token)), IRegistry(registry_), IConvictions(court_), IAudits(audits_), WINDOW_S
+            ERC20Burnable(address(token)),
+            IRegistry(registry_),
+            IConvictions(court_),
+            IAudits(audits_),
+            IDeliveries(VM.computeCreateAddress(address(this), nonce + 7)),
+            WINDOW_S
         );
         audits = new Audits(
             IERC20(address(token)),
@@ -82,9 +90,16 @@ contract LeaseHandler {
             IBeacon(court_),
             IPanel(address(panel)),
             leases,
-            _disputesAt(nonce + 7),
+            _disputesAt(nonce + 8),
             Audits.Parameters(700_000, 990_000, 200_000, 200_000, 30, 10, 10, 20, 500),
             address(this)
+        );
+        deliveries = new Deliveries(
+            IERC20(address(token)),
+            IRegistry(registry_),
+            IPanel(address(panel)),
+            leases,
+            Deliveries.Parameters(30, 300)
         );
         for (uint256 i = 0; i < 2; ++i) _join(providers[i], PROVIDER, 1e6);
         for (uint256 i = 0; i < 3; ++i) {
@@ -95,6 +110,8 @@ contract LeaseHandler {
         token.transfer(REQUESTER, 1e12);
         VM.prank(REQUESTER);
         token.approve(leases_, type(uint256).max);
+        VM.prank(REQUESTER);
+        token.approve(address(deliveries), type(uint256).max);
         now_ += 1;
         VM.warp(now_);
     }

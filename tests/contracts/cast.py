@@ -7,7 +7,7 @@ from eth_hash.auto import keccak
 
 from clusterai.ledger.artifacts import load
 from clusterai.ledger.core import calls
-from clusterai.ledger.core.deploy import LOCAL, AuditRules, DisputeRules, Rules, local_plan
+from clusterai.ledger.core.deploy import LOCAL, AuditRules, DeliveryRules, DisputeRules, Rules, local_plan
 from clusterai.ledger.core.events import Event
 from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
 from clusterai.ledger.core.twin.state import UINT256_MAX
@@ -36,6 +36,7 @@ RULES = Rules(
     challenge_bond_wei=1_000,
     audits=AuditRules(bond_wei=500, open_s=10),
     disputes=DisputeRules(bond_wei=700),
+    deliveries=DeliveryRules(bond_wei=300),
 )
 
 

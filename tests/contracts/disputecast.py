@@ -23,7 +23,7 @@ SIGNERS = {OWNERS[name].address: HOTS[name] for name in AUDITORS} | {
     one.address: one for one in REFEREES.values()
 }
 PEOPLE = {**KEYS, **{one.address: one for one in REFEREES.values()}}
-PLACES = (AT.registry, AT.channels, AT.court, AT.credit, AT.leases, AT.audits, AT.disputes)
+PLACES = (AT.registry, AT.channels, AT.court, AT.credit, AT.leases, AT.audits, AT.deliveries, AT.disputes)
 
 
 class DisputePair(LeasePair):

@@ -105,7 +105,7 @@ class LeasePair(Pair):
     def populate(self) -> None:
         super().populate()
         for who in EVERYONE.values():
-            for spender in (AT.leases, AT.audits):
+            for spender in (AT.leases, AT.audits, AT.deliveries):
                 self.expect(calls.Approve(spender, UINT256_MAX), who)
         for name in AUDITORS:
             self.expect(calls.Enlist(), HOTS[name])
@@ -198,6 +198,12 @@ class LeasePair(Pair):
             assert tuple(map(_raw, read("Audits", "opinionsOf", lease))) == opinions
             assert read("Audits", "payable_", lease) == twin.audits.is_payable(lease, self.now_s)
             assert read("Audits", "withheldWeight", lease) == twin.audits.withheld_weight(lease)
+            demand = msgspec.structs.astuple(twin.deliveries.demand(lease))
+            assert _raw(read("Deliveries", "demandOf", lease)) == demand
+            for name in AUDITORS:
+                member = OWNERS[name].address
+                said = read("Deliveries", "reported", lease, member)
+                assert said == twin.deliveries.reported(lease, member)
         for address in KEYS:
             assert read("Leases", "committed", address) == twin.leases.committed(address)
             assert read("Leases", "holdsStake", address) == (twin.leases.committed(address) > 0)
@@ -208,7 +214,7 @@ class LeasePair(Pair):
         assert read("Panel", "seatsTaken") == twin.panel.taken()
         for seat in range(twin.panel.taken()):
             assert _raw(read("Panel", "seatAt", seat)) == twin.panel.seat_at(seat)
-        for contract in (AT.leases, AT.audits):
+        for contract in (AT.leases, AT.audits, AT.deliveries):
             assert read("Token", "balanceOf", contract) == twin.token.balance(contract)
 
 

@@ -61,6 +61,7 @@ def test_every_call_and_event_has_its_place_in_the_abi() -> None:
             "Panel",
             "Leases",
             "Audits",
+            "Deliveries",
             "Disputes",
         )
         for entry in load(contract).abi

@@ -67,6 +67,17 @@ class DisputeReason(IntEnum):
     """the lease was closed meanwhile"""
 
 
+class DemandOutcome(IntEnum):
+    """How a demand for delivery ended: a closed list, the same numbers in `Deliveries.sol`."""
+
+    UNDELIVERED = 1
+    """two thirds of the panel could not have it either: the provider is convicted, the bond goes back"""
+    DELIVERED = 2
+    """fewer said so in time: the bond is the provider's"""
+    MOOT = 3
+    """the lease was closed meanwhile"""
+
+
 class Terms(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What a requester asks and pays for. Parties are owners, not hot keys.
 

@@ -19,6 +19,7 @@ Name = Literal[
     "Panel",
     "Leases",
     "Audits",
+    "Deliveries",
     "Disputes",
     "Multicall3",
 ]

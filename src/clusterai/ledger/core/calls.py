@@ -18,10 +18,13 @@ from clusterai.ledger.core.lease_calls import (
     CommitAudit,
     CommitLease,
     CommitReferee,
+    DeliveriesCall,
+    DemandDelivery,
     DisputesCall,
     DrawLease,
     Enlist,
     ExpireAudit,
+    ExpireDemand,
     ExpireDispute,
     GiveUpLease,
     LeasesCall,
@@ -29,6 +32,7 @@ from clusterai.ledger.core.lease_calls import (
     OpenSegment,
     PanelCall,
     ReleaseVested,
+    ReportUndelivered,
     ReportWithheld,
     RevealAudit,
     RevealReferee,
@@ -266,6 +270,7 @@ Call = (
     | PanelCall
     | LeasesCall
     | AuditsCall
+    | DeliveriesCall
     | DisputesCall
 )
 
@@ -284,6 +289,7 @@ CONTRACT: dict[type, str] = {
     **dict.fromkeys(
         (DrawLease, CommitAudit, OpenSegment, RevealAudit, ReportWithheld, ExpireAudit, SpringTrap), "Audits"
     ),
+    **dict.fromkeys((DemandDelivery, ReportUndelivered, ExpireDemand), "Deliveries"),
     **dict.fromkeys(
         (StartDispute, AssertTrace, SelectRange, CommitReferee, RevealReferee, ExpireDispute), "Disputes"
     ),

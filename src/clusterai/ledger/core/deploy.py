@@ -6,7 +6,8 @@ x402's clients expect them. **Creations** are transactions of the deployer, in o
 addresses follow from the deployer and the nonce, so contracts that need each other name each other in advance.
 
     Token(0) <- Registry(1) -> Court(2) <-> Channels (placed)      Credit(3) -> Token, Registry
-    Panel(4) -> Registry        Leases(5) -> Court, Audits(6)      Audits -> Panel, Leases, Disputes(7) -> Leases, Audits
+    Panel(4) -> Registry        Leases(5) -> Court, Audits(6)      Audits -> Panel, Leases, Disputes(8) -> Leases, Audits
+    Leases -> Deliveries(7) -> Panel, Leases
 
 On a chain where nothing can be placed, Channels and the collector are created as well, and their addresses are what
 the manifest says instead of x402's.
@@ -71,6 +72,19 @@ class DisputeRules(msgspec.Struct, frozen=True, kw_only=True):
     bond_wei: int = WEI_PER_TOKEN
 
 
+class DeliveryRules(msgspec.Struct, frozen=True, kw_only=True):
+    """How it is found out whether outputs were handed over.
+
+    Args:
+        deliver_s: for the panel to ask the provider and to report; at most 7 days. What members take of one lease is bounded
+            (`work.batch.core.delivery`), so that a provider can serve all of them in this time.
+        bond_wei: what the requester puts up, and what serving the panel is worth; at most 1000 tokens.
+    """
+
+    deliver_s: int = 30
+    bond_wei: int = WEI_PER_TOKEN
+
+
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Constructor parameters of the contracts; the contracts refuse what is out of bounds.
 
@@ -86,6 +100,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         supply_wei: all tokens that will ever exist.
         audits: how leases are audited.
         disputes: how contested audits are decided.
+        deliveries: how a requester gets its outputs or its money.
     """
 
     epoch_s: int
@@ -98,6 +113,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     supply_wei: int = 10**9 * WEI_PER_TOKEN
     audits: AuditRules = AuditRules()
     disputes: DisputeRules = DisputeRules()
+    deliveries: DeliveryRules = DeliveryRules()
 
 
 LOCAL = Rules(
@@ -140,6 +156,7 @@ class Addresses(msgspec.Struct, frozen=True):
     panel: Address
     leases: Address
     audits: Address
+    deliveries: Address
     disputes: Address
     multicall: Address
 
@@ -168,8 +185,8 @@ def local_plan(
 
     The deployer holds the whole supply and governs the Court afterwards.
     """
-    token, registry, court, credit, panel, leases, audits, disputes = (
-        created_address(deployer, first_nonce + i) for i in range(8)
+    token, registry, court, credit, panel, leases, audits, deliveries, disputes = (
+        created_address(deployer, first_nonce + i) for i in range(9)
     )
     addresses = Addresses(
         token=token,
@@ -181,6 +198,7 @@ def local_plan(
         panel=panel,
         leases=leases,
         audits=audits,
+        deliveries=deliveries,
         disputes=disputes,
         multicall=MULTICALL3_ADDRESS,
     )
@@ -202,6 +220,7 @@ def local_plan(
         _creation(load, "Panel", panel, registry),
         _leases(load, addresses, rules),
         _audits(load, addresses, deployer, rules),
+        _deliveries(load, addresses, rules),
         _disputes(load, addresses, rules),
     )
     return Plan(deployer, first_nonce, placements, creations, addresses)
@@ -211,8 +230,8 @@ def foreign_plan(
     load: Callable[[Name], Artifact], deployer: Address, rules: Rules, first_nonce: int = 0
 ) -> Plan:
     """For a chain that others run: everything is created, Multicall3 is there already."""
-    token, registry, channels, collector, court, credit, panel, leases, audits, disputes = (
-        created_address(deployer, first_nonce + i) for i in range(10)
+    token, registry, channels, collector, court, credit, panel, leases, audits, deliveries, disputes = (
+        created_address(deployer, first_nonce + i) for i in range(11)
     )
     addresses = Addresses(
         token=token,
@@ -224,6 +243,7 @@ def foreign_plan(
         panel=panel,
         leases=leases,
         audits=audits,
+        deliveries=deliveries,
         disputes=disputes,
         multicall=MULTICALL3_ADDRESS,
     )
@@ -237,6 +257,7 @@ def foreign_plan(
         _creation(load, "Panel", panel, registry),
         _leases(load, addresses, rules),
         _audits(load, addresses, deployer, rules),
+        _deliveries(load, addresses, rules),
         _disputes(load, addresses, rules),
     )
     return Plan(deployer, first_nonce, (), creations, addresses)
@@ -315,6 +336,7 @@ def _leases(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules
         addresses.registry,
         addresses.court,
         addresses.audits,
+        addresses.deliveries,
         rules.window_s,
     )
 
@@ -337,6 +359,19 @@ def _audits(
         addresses.disputes,
         *msgspec.structs.astuple(rules.audits),
         governor,
+    )
+
+
+def _deliveries(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules) -> Creation:
+    return _creation(
+        load,
+        "Deliveries",
+        addresses.deliveries,
+        addresses.token,
+        addresses.registry,
+        addresses.panel,
+        addresses.leases,
+        *msgspec.structs.astuple(rules.deliveries),
     )
 
 

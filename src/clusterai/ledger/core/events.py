@@ -14,6 +14,8 @@ from clusterai.ledger.core.lease_events import (
     AuditorSilent,
     AuditResolved,
     AuditRevealed,
+    DeliveryDemanded,
+    DemandEnded,
     DisputeEnded,
     DisputeOpened,
     Enlisted,
@@ -31,6 +33,7 @@ from clusterai.ledger.core.lease_events import (
     SegmentShown,
     TraceAsserted,
     TrapSprung,
+    UndeliveredReported,
     VestedReleased,
     WithheldReported,
 )
@@ -298,6 +301,9 @@ Event = (
     | AuditContested
     | AuditResolved
     | TrapSprung
+    | DeliveryDemanded
+    | UndeliveredReported
+    | DemandEnded
     | DisputeOpened
     | TraceAsserted
     | RangeSelected

@@ -1,4 +1,4 @@
-"""What participants ask of Panel, Leases, Audits and Disputes; the same rules as in `calls`, which names all of these too."""
+"""What participants ask of Panel, Leases, Audits, Deliveries and Disputes; the same rules as in `calls`, which names all of these too."""
 
 import msgspec
 
@@ -119,6 +119,25 @@ class SpringTrap(_Call, frozen=True):
     secret: Digest
 
 
+class DemandDelivery(_Call, frozen=True):
+    """Deliveries: by the requester, which approved the bond, in the window after the commitment: the outputs can't be had, or
+    aren't those of the last state."""
+
+    lease: Digest
+
+
+class ReportUndelivered(_Call, frozen=True):
+    """Deliveries: by everyone on the panel: neither could I have them, or I saw that they are others."""
+
+    lease: Digest
+
+
+class ExpireDemand(_Call, frozen=True):
+    """Deliveries: by anyone, what a clock or the closing of the lease has decided."""
+
+    lease: Digest
+
+
 class StartDispute(_Call, frozen=True):
     """Disputes: by an auditor whose result differed, while the audit is contested; the caller approved the bond."""
 
@@ -165,4 +184,5 @@ class ExpireDispute(_Call, frozen=True):
 LeasesCall = OpenLease | AcceptLease | CommitLease | CancelLease | GiveUpLease | CloseLease | ReleaseVested
 PanelCall = Enlist | Weigh
 AuditsCall = DrawLease | CommitAudit | OpenSegment | RevealAudit | ReportWithheld | ExpireAudit | SpringTrap
+DeliveriesCall = DemandDelivery | ReportUndelivered | ExpireDemand
 DisputesCall = StartDispute | AssertTrace | SelectRange | CommitReferee | RevealReferee | ExpireDispute

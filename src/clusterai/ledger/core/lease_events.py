@@ -1,4 +1,4 @@
-"""What Panel, Leases, Audits and Disputes tell; the same rules as in `events`, which names all of these too. `lease` is the id."""
+"""What Panel, Leases, Audits, Deliveries and Disputes tell; the same rules as in `events`, which names all of these too. `lease` is the id."""
 
 import msgspec
 
@@ -147,6 +147,31 @@ class TrapSprung(_Event, frozen=True):
     lease: Digest
     lazy: Address
     """zero where nobody was caught"""
+
+
+class DeliveryDemanded(_Event, frozen=True):
+    """The requester wasn't served what the last state gives. Next: the panel asks, and reports until `report_by_s`."""
+
+    lease: Digest
+    requester: Address
+    provider: Address
+    report_by_s: int
+
+
+class UndeliveredReported(_Event, frozen=True):
+    """`weight` of `total` have said so now; two thirds convict."""
+
+    lease: Digest
+    member: Address
+    weight: int
+    total: int
+
+
+class DemandEnded(_Event, frozen=True):
+    """`outcome` is a `protocol.leases.DemandOutcome`."""
+
+    lease: Digest
+    outcome: int
 
 
 class DisputeOpened(_Event, frozen=True):

@@ -9,6 +9,7 @@ from clusterai.ledger.core.twin.audits import Audits
 from clusterai.ledger.core.twin.channels import Channels
 from clusterai.ledger.core.twin.court import Court
 from clusterai.ledger.core.twin.credit import Credit
+from clusterai.ledger.core.twin.deliveries import Deliveries
 from clusterai.ledger.core.twin.disputes import Disputes
 from clusterai.ledger.core.twin.leases import Leases
 from clusterai.ledger.core.twin.panel import Panel
@@ -70,6 +71,8 @@ class TwinChain:
         self.leases = Leases(self.world, chain_id, self.token, self.registry, self.court)
         self.audits = Audits(self.world, self.token, self.registry, self.court, self.panel, self.leases)
         self.leases.audits = self.audits
+        self.deliveries = Deliveries(self.world, self.token, self.registry, self.panel, self.leases)
+        self.leases.deliveries = self.deliveries
         self.disputes = Disputes(self.world, self.token, self.registry, self.panel, self.leases, self.audits)
 
     def execute(self, call: calls.Call, sender: Address, block: BlockContext) -> tuple[Event, ...] | Refused:
@@ -168,6 +171,8 @@ class TwinChain:
                 | calls.SpringTrap()
             ):
                 self._dispatch_audits(tx, call)
+            case calls.DemandDelivery() | calls.ReportUndelivered() | calls.ExpireDemand():
+                self._dispatch_deliveries(tx, call)
             case (
                 calls.StartDispute()
                 | calls.AssertTrace()
@@ -242,6 +247,17 @@ class TwinChain:
                 self.audits.expire_audit(tx, lease)
             case calls.SpringTrap(terms, secret):
                 self.audits.spring_trap(tx, terms, secret)
+            case _:
+                assert_never(call)
+
+    def _dispatch_deliveries(self, tx: Transaction, call: calls.DeliveriesCall) -> None:
+        match call:
+            case calls.DemandDelivery(lease):
+                self.deliveries.demand_delivery(tx, lease)
+            case calls.ReportUndelivered(lease):
+                self.deliveries.report_undelivered(tx, lease)
+            case calls.ExpireDemand(lease):
+                self.deliveries.expire_demand(tx, lease)
             case _:
                 assert_never(call)
 

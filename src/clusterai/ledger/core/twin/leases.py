@@ -22,6 +22,7 @@ from clusterai.protocol.statements import Outcome
 
 if TYPE_CHECKING:
     from clusterai.ledger.core.twin.audits import Audits
+    from clusterai.ledger.core.twin.deliveries import Deliveries
 
 OPEN, ACCEPTED, COMMITTED, CLOSED = 1, 2, 3, 4
 CANCEL_BPS = 1_000
@@ -59,9 +60,10 @@ _replace = msgspec.structs.replace
 
 
 class Leases:
-    """`audits` is set right behind the construction: the two name each other."""
+    """`audits` and `deliveries` are set right behind the construction: they name each other."""
 
     audits: "Audits"
+    deliveries: "Deliveries"
 
     def __init__(self, world: World, chain_id: int, token: Token, registry: Registry, court: Court) -> None:
         self._store = world.store
@@ -171,6 +173,7 @@ class Leases:
             return self._close(tx, lease_id, CloseReason.DEADLINE_MISSED, 0)
         require(tx.now_s > lease.committed_s + self._window_s, "TooEarly")
         require(self.audits.is_payable(lease_id, tx.now_s), "AuditPending")
+        require(not self.deliveries.is_demanded(lease_id), "DeliveryPending")
         return self._close(tx, lease_id, CloseReason.COMPLETED, lease.amount)
 
     def release_vested(self, tx: Transaction, provider: Address) -> None:
@@ -184,16 +187,16 @@ class Leases:
         require(participant.stake >= kept.price * VESTED_STAKE, "InsufficientStake")
         return self._token.move(tx, self._here, provider, kept.amount)
 
-    # --- for Audits ---
+    # --- for Audits and Deliveries ---
 
     def convict(self, tx: Transaction, lease_id: Digest, finder: Address, reason: CloseReason) -> None:
-        provider = self._audited(lease_id)
+        provider = self._in_commitment(lease_id)
         self._close(tx, lease_id, reason, 0)
         outcome = Outcome.FRAUD if reason == CloseReason.FRAUD else Outcome.WITHHELD
         self._court.convict_by_lease(tx, provider, finder, outcome, lease_id)
 
     def close_trap(self, tx: Transaction, lease_id: Digest) -> None:
-        self._audited(lease_id)
+        self._in_commitment(lease_id)
         self._close(tx, lease_id, CloseReason.CANCELLED, 0)
 
     # --- views ---
@@ -257,7 +260,7 @@ class Leases:
         require(not participant.barred, "ProviderBarred")
         return lease
 
-    def _audited(self, lease_id: Digest) -> Address:
+    def _in_commitment(self, lease_id: Digest) -> Address:
         lease = self.lease(lease_id)
         require(lease.state == COMMITTED, "WrongState")
         return lease.provider

@@ -138,7 +138,7 @@ class Registry:
         if participant.roles & VALIDATOR:
             self._store.put(("validator_stake",), self.total_validator_stake() - participant.stake)
         self._store.put(("participant", owner), _replace(participant, stake=0, unbonding=0, barred=True))
-        bounty = amount * bounty_bps // 10_000
+        bounty = 0 if finder == ZERO_ADDRESS else amount * bounty_bps // 10_000
         payee = self.binding(finder).owner
         if payee == ZERO_ADDRESS:
             payee = finder
