@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -115,7 +115,7 @@ class Sentinel:
 
 
 @contextmanager
-def running() -> Iterator[tuple[Sentinel, Crowd, Crowd]]:
+def running() -> Generator[tuple[Sentinel, Crowd, Crowd]]:
     watch, tenant, thief = Sentinel(), Crowd(0.2), Crowd(0.05)
     try:
         yield watch, tenant, thief
