@@ -36,7 +36,7 @@ AGREED = frozenset(
 """How a module can end by its own doing, the same on every machine."""
 
 
-def _most_bytes(spec: JobSpec) -> int:
+def most_state_bytes(spec: JobSpec) -> int:
     """What a state can take: all memory, all files, and some for their names. A stranger's longer one isn't read."""
     wants = spec.resources
     return min(MAX_STATE_BYTES, wants.memory_bytes + wants.disk_bytes + wants.memory_bytes // 64 + 16 * MIB)
@@ -139,7 +139,7 @@ class Modules:
         """
         task = self.task(spec)
         try:
-            state = decode_state(self._store.read(start, _most_bytes(spec)))
+            state = decode_state(self._store.read(start, most_state_bytes(spec)))
         except Damaged:
             raise
         except ValueError as error:
@@ -154,8 +154,18 @@ class Modules:
         return [Segment(state, fuel) for state, fuel in zip(found.digests, found.meter, strict=True)]
 
     def outputs(self, spec: JobSpec, end: Digest) -> Tree:
-        """The files that the last state holds. What a module printed isn't among them: a state has a chain of hashes over it."""
-        state = decode_state(self._store.read(end, MAX_STATE_BYTES))
+        """The files that the last state holds, none where it isn't an end. What a module printed isn't among them: a state has a chain
+        of hashes over it.
+
+        Raises:
+            Foreign: it is no state of this job.
+            NoSuchBlob, Damaged, canonical.Malformed.
+        """
+        state = decode_state(self._store.read(end, most_state_bytes(spec)))
+        if state.task != canonical.digest(self.task(spec)):
+            raise Foreign("a state of another job")
+        if state.ended not in (Reason.FINISHED, Reason.FAILED, Reason.TRAPPED):
+            return Tree()
         found: list[Entry] = []
         for path, content in state.system.files.items():
             name = path.removeprefix(_OUT)

@@ -22,8 +22,8 @@ from clusterai.sandbox import BlobStore, CannotSandbox, Damaged, Leash, Log, NoS
 from clusterai.sandbox.adapters.front import Sandbox
 from clusterai.work.batch.adapters import trees
 from clusterai.work.batch.adapters.journal import SegmentLog
-from clusterai.work.batch.adapters.modules import Modules
-from clusterai.work.batch.adapters.native import Foreign, Native, Stopped, Tally
+from clusterai.work.batch.adapters.modules import Modules, most_state_bytes
+from clusterai.work.batch.adapters.native import MOST_CHECKPOINT_BYTES, Foreign, Native, Stopped, Tally
 from clusterai.work.batch.core.outcome import Ended, Performed, Segment
 from clusterai.work.batch.core.pinned import Checkpoint
 from clusterai.work.batch.core.tree import EMPTY, Tree, missing
@@ -169,12 +169,25 @@ class Performer:
         return Checked("matched", again.state, again.units)
 
     def outputs(self, spec: JobSpec, end: Digest) -> Tree:
-        """The result as the last state has it: what a gateway compares a provider's outputs with.
+        """The result as the last state has it, nothing where that isn't an end: what a provider has to commit to and to hand over.
 
         Raises:
+            Foreign: what lies there is no state of this job.
             NoSuchBlob, Damaged, canonical.Malformed.
         """
         return self._modules.outputs(spec, end) if spec.check == "wasm" else self._native.outputs(spec, end)
+
+    def shown_by(self, spec: JobSpec, end: Digest) -> list[tuple[Digest, int]]:
+        """What besides the state itself and the inputs' listings `outputs` reads, with the most bytes that each may have.
+
+        Raises:
+            As `outputs`.
+        """
+        return [] if spec.check == "wasm" else self._native.shown_by(spec, end)
+
+    def most_state_bytes(self, spec: JobSpec) -> int:
+        """The longest preimage that a state can have."""
+        return most_state_bytes(spec) if spec.check == "wasm" else MOST_CHECKPOINT_BYTES
 
     def needs(self, spec: JobSpec, state: Digest) -> list[tuple[Digest, int]]:
         """What another machine needs to go on from a state, besides inputs and image: digests and sizes, each in the store."""
