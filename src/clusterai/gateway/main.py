@@ -42,7 +42,7 @@ from clusterai.gateway.adapters.withdrawals import Withdrawals
 from clusterai.gateway.config import Config
 from clusterai.gateway.core.book import Book
 from clusterai.gateway.core.errands import Deliver, Done, Failed, Refunded, Restarted, Settled
-from clusterai.gateway.core.jobdesk import DeskTerms
+from clusterai.gateway.core.jobstate import DeskTerms
 from clusterai.gateway.core.meter import Meter, Party
 from clusterai.gateway.core.payouts import PREFIX
 from clusterai.gateway.core.tabs import ItemPaid, TabIs

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from clusterai.gateway.core.jobdesk import KIND
+from clusterai.gateway.core.jobplacing import KIND
 from clusterai.protocol import canonical
 from clusterai.protocol.jobs import Lends
 from clusterai.work.batch.core.plan import Offer

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clusterai.gateway.core.jobdesk import Cancel, Job
+from clusterai.gateway.core.jobstate import Cancel, Job
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_DIGEST
 from clusterai.protocol.leases import CloseReason

@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 
 from clusterai.audit.core.segments import Opening, is_opened
-from clusterai.gateway.core import jobdesk
+from clusterai.gateway.core import jobstate
 from clusterai.gateway.core.book import Book
-from clusterai.gateway.core.jobdesk import DeskTerms, JobDesk
+from clusterai.gateway.core.jobdesk import JobDesk
+from clusterai.gateway.core.jobstate import DeskTerms
 from clusterai.gateway.core.tabs import ChargeTab, CloseTab, OpenTab, TabCharged
 from clusterai.ledger.artifacts import load
 from clusterai.ledger.core import calls, events
@@ -335,11 +336,11 @@ class World:
                     self.charged[Digest(record.tab), Digest(record.item)] = record.cost_wei
                 if answer is not None:
                     self._later.append((process, answer))
-            case jobdesk.Fetch(lease):
-                self._later.append((process, jobdesk.Fetched(lease, "")))
-            case jobdesk.Answer(_, job, refusal):
+            case jobstate.Fetch(lease):
+                self._later.append((process, jobstate.Fetched(lease, "")))
+            case jobstate.Answer(_, job, refusal):
                 self.answers.append((job, refusal))
-            case jobdesk.Note(job, kind):
+            case jobstate.Note(job, kind):
                 if kind == "end":
                     self.ended.add(job)
             case jobbook.Discard() | jobbook.Halt() | jobauditor.Told():
@@ -440,7 +441,7 @@ class World:
         """Somebody asks the desk for a job."""
         assert self.desk is not None
         wanted = wishes or Wishes()
-        self.desk.hear(jobdesk.Ask("http", ZERO_DIGEST, array.canonical(), wanted, Digest(keccak(nonce))))
+        self.desk.hear(jobstate.Ask("http", ZERO_DIGEST, array.canonical(), wanted, Digest(keccak(nonce))))
 
     def settle(self, seconds: int = 900) -> "World":
         """Until every job of the desk has ended."""

@@ -16,240 +16,49 @@ from typing import Any, Literal
 
 import msgspec
 
-from clusterai.audit.core.segments import RateRules
+from clusterai.gateway.core.jobplacing import KIND, Placing
+from clusterai.gateway.core.jobstate import (
+    FAILED,
+    Accepted,
+    Answer,
+    Ask,
+    Came,
+    Cancel,
+    Cancelled,
+    Closed,
+    DeskRecord,
+    DeskTerms,
+    Fetch,
+    Fetched,
+    GaveUp,
+    Held,
+    Here,
+    Job,
+    Note,
+    Paid,
+    Placed,
+    Slot,
+)
 from clusterai.gateway.core.tabs import ChargeTab, CloseTab, ItemPaid, OpenTab, TabIs
 from clusterai.ledger.core import events
 from clusterai.ledger.core.calls import Approve, Mined, Reverted, Submit
 from clusterai.ledger.core.lease_calls import CancelLease, CloseLease, OpenLease
 from clusterai.market.core.directory import Directory
-from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed
-from clusterai.protocol.eip712 import Domain
-from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, hex0x
+from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 from clusterai.protocol.jobs import Broken, Done, LeaseRefused, Lends, Logged, Progress, StartLease
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import CloseReason, Terms
 from clusterai.runtime.core.asking import Asking
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
-from clusterai.sdk.jobshapes import Plan, TaskState
-from clusterai.work.batch.core.plan import RULES, Offer, assign, candidate, plan, refusals
-from clusterai.work.batch.core.prices import audit_fee_wei, total_wei
-from clusterai.work.batch.core.request import Wishes
-from clusterai.work.batch.spec import DETERMINISM, JobArray, JobSpec, decode_array
+from clusterai.sdk.jobshapes import TaskState
+from clusterai.work.batch.spec import decode_array
 
-KIND = "batch"
 UNANSWERED_S = 60.0
 """After which a question to this very process is put again."""
 START_EVERY_S = 3.0
-START_BY_S = 60
-"""A provider has so long to accept."""
-SPARE_S = 300
-"""The deadline on chain lies so far behind the longest that the job may take."""
 UNLIMITED_WEI = 2**63 - 1
 MOST_JOBS = 10_000
-MOST_OFFER_BYTES = 65_536
-
-
-class DeskTerms(msgspec.Struct, frozen=True):
-    """Who this gateway is. `me` is its owner, which the leases name as requester; the hot key pays.
-
-    Attributes:
-        leases: domain of the contract, which makes a lease's id.
-        at: the contract's address, which is allowed to take what leases cost.
-        window_s: of the chain; a lease is closed when it is over.
-        least_stake_wei: a verified job goes to nobody with less.
-        rules: by which the chain decides how often to audit.
-    """
-
-    me: Address
-    leases: Domain
-    at: Address
-    window_s: int
-    least_stake_wei: int = 0
-    rules: RateRules = RULES
-
-
-# --- events ---
-
-
-class Ask(msgspec.Struct, frozen=True):
-    """Somebody asks for a job. `nonce` is fresh; `name` comes back in `Answered`."""
-
-    name: str
-    account: Digest
-    array: bytes
-    wishes: Wishes
-    nonce: Digest
-
-
-class Cancel(msgspec.Struct, frozen=True):
-    job: Digest
-
-
-class Fetched(msgspec.Struct, frozen=True):
-    """The output of a lease lies here, whole and checked; `why` if it can't be had."""
-
-    lease: Digest
-    why: str
-
-
-# --- effects ---
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """To who submitted: the job's id, or why not, with the plan that shows it."""
-
-    name: str
-    job: Digest | None
-    refusal: str
-    plan: Plan | None
-
-
-class Fetch(msgspec.Struct, frozen=True):
-    """Get the output from the provider, piece by piece: `Fetched` comes back."""
-
-    lease: Digest
-    provider: Address
-    output: Digest
-
-
-class Note(msgspec.Struct, frozen=True):
-    """For who follows the job."""
-
-    job: Digest
-    kind: Literal["state", "progress", "log", "end"]
-    task: int = 0
-    replica: int = 0
-    state: TaskState | None = None
-    segment: int = 0
-    segments: int = 0
-    units: int = 0
-    stream: Literal["stdout", "stderr", ""] = ""
-    data: bytes = b""
-    start: int = 0
-
-
-# --- records ---
-
-
-class Accepted(msgspec.Struct, frozen=True, tag=True):
-    """A job was taken on."""
-
-    job: bytes
-    account: bytes
-    array: bytes
-    wishes: Wishes
-    at_s: int
-    held_wei: int
-
-
-class Held(msgspec.Struct, frozen=True, tag=True):
-    job: bytes
-
-
-class Placed(msgspec.Struct, frozen=True, tag=True):
-    job: bytes
-    slot: int
-    terms: Terms
-
-
-class Came(msgspec.Struct, frozen=True, tag=True):
-    """A provider says that it is done (or, with an empty output, that it gave up), and why."""
-
-    lease: bytes
-    output: bytes
-    exit_code: int
-    detail: str
-
-
-class Here(msgspec.Struct, frozen=True, tag=True):
-    """The output lies here."""
-
-    lease: bytes
-
-
-class Closed(msgspec.Struct, frozen=True, tag=True):
-    """The chain closed a lease, and the account was charged for it."""
-
-    lease: bytes
-    reason: int
-    paid_wei: int
-    refunded_wei: int
-
-
-class Paid(msgspec.Struct, frozen=True, tag=True):
-    """The account's tab bears what a lease cost."""
-
-    lease: bytes
-
-
-class Cancelled(msgspec.Struct, frozen=True, tag=True):
-    job: bytes
-
-
-class GaveUp(msgspec.Struct, frozen=True, tag=True):
-    """A slot will get no further lease."""
-
-    job: bytes
-    slot: int
-    why: str
-
-
-DeskRecord = Accepted | Held | Placed | Came | Here | Closed | Paid | Cancelled | GaveUp
-
-
-# --- state ---
-
-
-class Slot(msgspec.Struct):
-    """One replica of one task: the lease that it has now, and those before it."""
-
-    task: int
-    replica: int
-    terms: Terms | None = None
-    lease: Digest | None = None
-    attempt: int = 0
-    failures: int = 0
-    refused_by: list[Address] = msgspec.field(default_factory=list)
-    opened: bool = False
-    accepted: bool = False
-    committed: bool = False
-    verified: bool = False
-    segment: int = 0
-    units: int = 0
-    came: Came | None = None
-    here: bool = False
-    closed: Closed | None = None
-    over: str | None = None
-    """why it gets no further lease; None while it may"""
-    start_s: float = 0.0
-
-    @property
-    def state(self) -> TaskState:
-        if self.over is not None or (self.closed is not None and self.closed.reason == CloseReason.COMPLETED):
-            return "closed"
-        if self.lease is None:
-            return "waiting"
-        if self.verified:
-            return "verified"
-        if self.committed:
-            return "committed"
-        return "running" if self.accepted else "placed"
-
-
-class Job(msgspec.Struct):
-    id: Digest
-    account: Digest
-    array: JobArray
-    raw: bytes
-    wishes: Wishes
-    at_s: int
-    held_wei: int
-    slots: list[Slot]
-    reserved: bool = False
-    cancelled: bool = False
-    ended: bool = False
-    history: list[DeskRecord] = msgspec.field(default_factory=list)
 
 
 class JobDesk:
@@ -265,10 +74,8 @@ class JobDesk:
         self.terms = terms
         self.directory = directory
         self.jobs: dict[Digest, Job] = {}
-        self.offers: dict[Address, tuple[Offer, int, int]] = {}
-        self._rows = rows
+        self.placing = Placing(terms, directory, rows)
         self._by_lease: dict[Digest, tuple[Job, Slot]] = {}
-        self._linked: dict[Address, None] = {}
         self._asking = Asking()
         self._approved = False
         self._is_live = False
@@ -307,10 +114,9 @@ class JobDesk:
             case Received(sender, frame):
                 self._heard(sender, frame)
             case Linked(peer):
-                self._linked[peer] = None
+                self.placing.linked[peer] = None
             case Unlinked(peer):
-                self._linked.pop(peer, None)
-                self.offers.pop(peer, None)
+                self.placing.unlinked(peer)
             case Mined(key) | Reverted(key):
                 self._answered(event, key)
             case Started():
@@ -378,7 +184,7 @@ class JobDesk:
             case Closed(lease, reason):
                 slot = self._by_lease[Digest(lease)][1]
                 slot.closed = record
-                if reason in _FAILED:
+                if reason in FAILED:
                     slot.failures += 1
                 if slot.terms is not None and reason != CloseReason.COMPLETED:
                     slot.refused_by.append(Address(slot.terms.provider))
@@ -400,28 +206,6 @@ class JobDesk:
         """The job and the slot that a lease is for, also one that was replaced."""
         return self._by_lease.get(lease)
 
-    def plan(self, array: JobArray, wishes: Wishes) -> Plan:
-        """What would happen now."""
-        return plan(array, wishes, self.known_offers(), self.terms.rules, self.terms.least_stake_wei)
-
-    def known_offers(self) -> list[Offer]:
-        """Offers of linked providers, with what the chain says of each instead of what it says of itself."""
-        found: list[Offer] = []
-        for provider, (offer, running, queued) in self.offers.items():
-            found.append(
-                msgspec.structs.replace(
-                    offer,
-                    provider=hex0x(provider),
-                    stake_wei=self.directory.stake(provider),
-                    barred=self.directory.barred(provider),
-                    valid_in_a_row=self._rows(provider),
-                    queue=queued,
-                    linked=provider in self._linked,
-                    takes_more=running + queued < 64,
-                )
-            )
-        return found
-
     def _submitted(self, asked: Ask) -> None:
         job_id = Digest(keccak(asked.account + asked.nonce + keccak(asked.array)))
         if job_id in self.jobs:
@@ -435,11 +219,11 @@ class JobDesk:
         if sum(1 for job in self.jobs.values() if not job.ended) >= MOST_JOBS:
             self._effects.append(Answer(asked.name, None, "this gateway has too many open jobs", None))
             return
-        found = self.plan(array, asked.wishes)
+        found = self.placing.plan(array, asked.wishes)
         if not found.placed and not asked.wishes.retry_until_placed:
             self._effects.append(Answer(asked.name, None, "not-placed", found))
             return
-        held = self._dearest(array, asked.wishes, found)
+        held = self.placing.dearest(array, asked.wishes, found)
         if held is None:
             self._effects.append(
                 Answer(
@@ -450,14 +234,6 @@ class JobDesk:
         self._save(Accepted(job_id, asked.account, asked.array, asked.wishes, int(self._now_s), held))
         self._pending[job_id] = asked.name
         self._effects.append(OpenTab(job_id, asked.account, held))
-
-    def _dearest(self, array: JobArray, wishes: Wishes, found: Plan) -> int | None:
-        """What is held: each lease may end up with the dearest that could take it, within the requester's own bound."""
-        leases = len(array) * wishes.replicas
-        if wishes.max_price_wei is not None:
-            return wishes.max_price_wei * leases
-        whole = [one.total_wei + one.audit_fee_wei for one in found.candidates]
-        return max(whole) * leases if whole else None
 
     def _reserved(self, job_id: Digest, ok: bool) -> None:
         job = self.jobs.get(job_id)
@@ -513,66 +289,23 @@ class JobDesk:
             return
         if job.cancelled or reason is CloseReason.CANCELLED:
             self._save(GaveUp(job.id, number, "cancelled"))
-        elif reason in _FAILED and slot.failures > job.wishes.retries:
+        elif reason in FAILED and slot.failures > job.wishes.retries:
             why = slot.came.detail if slot.came is not None and slot.came.detail else reason.name
             self._save(GaveUp(job.id, number, why))
 
     def _place(self, job: Job, free: Sequence[int]) -> None:
-        """Give each free slot to the cheapest provider that hasn't failed it; no two replicas of a task to one."""
-        now = int(self._now_s)
-        offers = self.known_offers()
+        offers = self.placing.known_offers()
         for number in free:
-            slot = job.slots[number]
-            spec = job.array.task(slot.task)
-            taken = {
-                Address(other.terms.provider)
-                for other in job.slots
-                if other.task == slot.task
-                and other is not slot
-                and other.terms is not None
-                and other.over is None
-            }
-            excluded = {hex0x(it) for it in (*taken, *slot.refused_by)}
-            able = [
-                (offer, total_wei(offer.tariff, spec))
-                for offer in offers
-                if offer.provider not in excluded
-                and not refusals(offer, spec, job.wishes, self.terms.least_stake_wei)
-            ]
-            able.sort(key=lambda pair: (pair[1], -pair[0].stake_wei, pair[0].provider))
-            chosen = assign(able, spec, 1, 1)
-            if not chosen:
-                if not job.wishes.retry_until_placed and slot.attempt:
+            terms = self.placing.terms(job, number, offers, int(self._now_s))
+            if terms is None:
+                if not job.wishes.retry_until_placed and job.slots[number].attempt:
                     self._save(GaveUp(job.id, number, "no other provider can take it"))
                 continue
-            offer = next(offer for offer, _ in able if offer.provider == chosen[0])
-            terms = self._terms_for(job, number, slot, spec, offer, now)
             if terms.compensation_wei + terms.audit_fee_wei > job.held_wei // len(job.slots):
                 continue
             self._save(Placed(job.id, number, terms))
             self._note(job, job.slots[number], "placed")
             self._tend(job, job.slots[number])
-
-    def _terms_for(self, job: Job, number: int, slot: Slot, spec: JobSpec, offer: Offer, now: int) -> Terms:
-        one = candidate(offer, spec, self.terms.rules)
-        now = max(now, self.directory.time_s)
-        patience = job.wishes.deadline_s or (spec.resources.time_s + offer.queue_s + SPARE_S)
-        nonce = keccak(job.id + number.to_bytes(4) + slot.attempt.to_bytes(4) + now.to_bytes(8))
-        return Terms(
-            requester=self.terms.me,
-            provider=bytes.fromhex(offer.provider[2:]),
-            spec=spec.digest(),
-            resources=spec.resources_digest(),
-            input=spec.input_root(),
-            expected=spec.expected or ZERO_DIGEST,
-            determinism=DETERMINISM[spec.check],
-            segments=spec.segments,
-            compensation_wei=one.total_wei,
-            audit_fee_wei=audit_fee_wei(spec, one.total_wei),
-            start_by_s=now + START_BY_S,
-            deadline_s=now + START_BY_S + patience,
-            nonce=nonce,
-        )
 
     def _tend(self, job: Job, slot: Slot) -> None:
         """A slot whose lease is under way: what does the chain, or its provider, have to be told?"""
@@ -595,7 +328,11 @@ class JobDesk:
         refused = slot.came is not None and not slot.accepted
         if (job.cancelled or refused) and not slot.committed:
             self._submit(f"lease-cancel:{lease.hex()}", CancelLease(lease))
-        elif not slot.accepted and self._now_s >= slot.start_s and Address(terms.provider) in self._linked:
+        elif (
+            not slot.accepted
+            and self._now_s >= slot.start_s
+            and Address(terms.provider) in self.placing.linked
+        ):
             slot.start_s = self._now_s + START_EVERY_S
             spec = job.array.task(slot.task)
             self._effects.append(Send(Address(terms.provider), StartLease(KIND, terms, spec.canonical())))
@@ -631,7 +368,7 @@ class JobDesk:
 
     def _heard(self, sender: Address, frame: Any) -> None:
         if isinstance(frame, Lends):
-            self._lends(sender, frame)
+            self.placing.lends(sender, frame)
             return
         known = self._by_lease.get(Digest(getattr(frame, "lease", ZERO_DIGEST)))
         if known is None:
@@ -657,16 +394,6 @@ class JobDesk:
                     self._save(Came(lease, b"", -1, f"{code}: {detail}"))
             case _:
                 pass
-
-    def _lends(self, sender: Address, frame: Lends) -> None:
-        if frame.kind != KIND:
-            return
-        try:
-            offer = canonical.decode(frame.offer, Offer, MOST_OFFER_BYTES)
-        except Malformed:
-            self.offers.pop(sender, None)
-            return
-        self.offers[sender] = (offer, frame.running, frame.queued)
 
     def _fetched(self, lease: Digest, why: str) -> None:
         known = self._by_lease.get(lease)
@@ -743,16 +470,3 @@ class JobDesk:
         again_s = float("inf") if isinstance(effect, Submit) else UNANSWERED_S
         if self._asking.due(key, self._now_s, again_s):
             self._effects.append(effect)
-
-
-_FAILED = frozenset(
-    (
-        CloseReason.DEADLINE_MISSED,
-        CloseReason.GAVE_UP,
-        CloseReason.OUTPUT_DIFFERS,
-        CloseReason.FRAUD,
-        CloseReason.WITHHELD,
-        CloseReason.PROVIDER_CONVICTED,
-    )
-)
-"""A provider's failure, which `retries` counts. Not accepting costs nobody anything, so it doesn't count."""

@@ -18,8 +18,9 @@ import structlog
 
 from clusterai.audit.core.segments import rate_ppm
 from clusterai.gateway.adapters.jobs.story import Story
-from clusterai.gateway.core import jobdesk
-from clusterai.gateway.core.jobdesk import Answer, DeskTerms, Fetch, Fetched, Job, JobDesk, Note, Slot
+from clusterai.gateway.core import jobstate
+from clusterai.gateway.core.jobdesk import JobDesk
+from clusterai.gateway.core.jobstate import Answer, DeskTerms, Fetch, Fetched, Job, Note, Slot
 from clusterai.gateway.core.tabs import ChargeTab, CloseTab, ItemPaid, OpenTab, TabIs
 from clusterai.ledger.core import events
 from clusterai.ledger.core.calls import Mined, Reverted, Submit
@@ -237,7 +238,7 @@ class Leasing:
         nonce = Digest(keccak(account + key.encode())) if key else Digest(secrets.token_bytes(32))
         name = secrets.token_hex(8)
         waiting = self._waiting[name] = asyncio.get_running_loop().create_future()
-        self.driver.handle(jobdesk.Ask(name, account, array, wishes, nonce))
+        self.driver.handle(jobstate.Ask(name, account, array, wishes, nonce))
         try:
             async with asyncio.timeout(30):
                 return await waiting
@@ -245,7 +246,7 @@ class Leasing:
             self._waiting.pop(name, None)
 
     def cancel(self, job: Digest) -> None:
-        self.driver.handle(jobdesk.Cancel(job))
+        self.driver.handle(jobstate.Cancel(job))
 
     def beacon(self, round_number: int) -> Digest:
         return self.beacons[round_number] if 0 <= round_number < len(self.beacons) else ZERO_DIGEST

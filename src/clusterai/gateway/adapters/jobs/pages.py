@@ -17,7 +17,7 @@ from clusterai.gateway.adapters.handling import body_of, json_of, missing, numbe
 from clusterai.gateway.adapters.jobs import views
 from clusterai.gateway.adapters.jobs.leasing import Leasing
 from clusterai.gateway.core.faults import Fault
-from clusterai.gateway.core.jobdesk import Answer, Job
+from clusterai.gateway.core.jobstate import Answer, Job
 from clusterai.protocol import ids
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import Digest, hex0x
@@ -65,7 +65,7 @@ class JobPages:
             raise HTTPException(405, headers={"Allow": "POST"})
         await self._admit(request, "inference")
         array, wishes = await self._asked(request)
-        return json_of(self._leasing.desk.plan(array, wishes))
+        return json_of(self._leasing.desk.placing.plan(array, wishes))
 
     async def jobs(self, request: Request) -> Response:
         """GET lists, POST submits: one route, as of two only the first would stand in a 405's `Allow`."""

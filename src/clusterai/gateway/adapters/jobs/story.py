@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from clusterai.gateway.core.jobdesk import Note
+from clusterai.gateway.core.jobstate import Note
 from clusterai.protocol.ids import Digest
 from clusterai.sdk.jobshapes import JobEvent
 

@@ -3,8 +3,8 @@
 from typing import Any, cast
 
 from clusterai.gateway.adapters.jobs.leasing import Happened, Leasing
-from clusterai.gateway.core import jobdesk
-from clusterai.gateway.core.jobdesk import Slot
+from clusterai.gateway.core import jobstate
+from clusterai.gateway.core.jobstate import Slot
 from clusterai.ledger.core import events
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, checksummed, hex0x
 from clusterai.protocol.leases import CloseReason, DisputeReason
@@ -13,7 +13,7 @@ from clusterai.sdk.jobshapes import Deed, Job, JobAudit, LeaseAudit, Step, Task,
 _ORDER: tuple[TaskState, ...] = ("waiting", "placed", "running", "committed", "verified", "closed")
 
 
-def job(it: jobdesk.Job) -> Job:
+def job(it: jobstate.Job) -> Job:
     tasks = [_task(it, slot) for slot in it.slots]
     return Job(
         id=hex0x(it.id),
@@ -28,7 +28,7 @@ def job(it: jobdesk.Job) -> Job:
     )
 
 
-def _task(job: jobdesk.Job, slot: Slot) -> Task:
+def _task(job: jobstate.Job, slot: Slot) -> Task:
     terms, closed, came = slot.terms, slot.closed, slot.came
     reason = None if closed is None else CloseReason(closed.reason).name
     settled = "settled" if closed is not None else "claimed"
@@ -55,10 +55,10 @@ def _task(job: jobdesk.Job, slot: Slot) -> Task:
     )
 
 
-def audit(leasing: Leasing, it: jobdesk.Job) -> JobAudit:
+def audit(leasing: Leasing, it: jobstate.Job) -> JobAudit:
     found: list[LeaseAudit] = []
     for record in it.history:
-        if isinstance(record, jobdesk.Placed):
+        if isinstance(record, jobstate.Placed):
             lease = record.terms.lease_id(leasing.desk.terms.leases)
             slot = it.slots[record.slot]
             found.append(

@@ -1,0 +1,232 @@
+"""What the desk for jobs knows: the events it hears, what it asks for, what is durable, and each job with its leases.
+
+`jobdesk.JobDesk` decides; `jobplacing.Placing` knows who could take a lease.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from clusterai.audit.core.segments import RateRules
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.leases import CloseReason, Terms
+from clusterai.sdk.jobshapes import Plan, TaskState
+from clusterai.work.batch.core.plan import RULES
+from clusterai.work.batch.core.request import Wishes
+from clusterai.work.batch.spec import JobArray
+
+
+class DeskTerms(msgspec.Struct, frozen=True):
+    """Who this gateway is. `me` is its owner, which the leases name as requester; the hot key pays.
+
+    Attributes:
+        leases: domain of the contract, which makes a lease's id.
+        at: the contract's address, which is allowed to take what leases cost.
+        window_s: of the chain; a lease is closed when it is over.
+        least_stake_wei: a verified job goes to nobody with less.
+        rules: by which the chain decides how often to audit.
+    """
+
+    me: Address
+    leases: Domain
+    at: Address
+    window_s: int
+    least_stake_wei: int = 0
+    rules: RateRules = RULES
+
+
+# --- events ---
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """Somebody asks for a job. `nonce` is fresh; `name` comes back in `Answered`."""
+
+    name: str
+    account: Digest
+    array: bytes
+    wishes: Wishes
+    nonce: Digest
+
+
+class Cancel(msgspec.Struct, frozen=True):
+    job: Digest
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """The output of a lease lies here, whole and checked; `why` if it can't be had."""
+
+    lease: Digest
+    why: str
+
+
+# --- effects ---
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """To who submitted: the job's id, or why not, with the plan that shows it."""
+
+    name: str
+    job: Digest | None
+    refusal: str
+    plan: Plan | None
+
+
+class Fetch(msgspec.Struct, frozen=True):
+    """Get the output from the provider, piece by piece: `Fetched` comes back."""
+
+    lease: Digest
+    provider: Address
+    output: Digest
+
+
+class Note(msgspec.Struct, frozen=True):
+    """For who follows the job."""
+
+    job: Digest
+    kind: Literal["state", "progress", "log", "end"]
+    task: int = 0
+    replica: int = 0
+    state: TaskState | None = None
+    segment: int = 0
+    segments: int = 0
+    units: int = 0
+    stream: Literal["stdout", "stderr", ""] = ""
+    data: bytes = b""
+    start: int = 0
+
+
+# --- records ---
+
+
+class Accepted(msgspec.Struct, frozen=True, tag=True):
+    """A job was taken on."""
+
+    job: bytes
+    account: bytes
+    array: bytes
+    wishes: Wishes
+    at_s: int
+    held_wei: int
+
+
+class Held(msgspec.Struct, frozen=True, tag=True):
+    job: bytes
+
+
+class Placed(msgspec.Struct, frozen=True, tag=True):
+    job: bytes
+    slot: int
+    terms: Terms
+
+
+class Came(msgspec.Struct, frozen=True, tag=True):
+    """A provider says that it is done (or, with an empty output, that it gave up), and why."""
+
+    lease: bytes
+    output: bytes
+    exit_code: int
+    detail: str
+
+
+class Here(msgspec.Struct, frozen=True, tag=True):
+    """The output lies here."""
+
+    lease: bytes
+
+
+class Closed(msgspec.Struct, frozen=True, tag=True):
+    """The chain closed a lease, and the account was charged for it."""
+
+    lease: bytes
+    reason: int
+    paid_wei: int
+    refunded_wei: int
+
+
+class Paid(msgspec.Struct, frozen=True, tag=True):
+    """The account's tab bears what a lease cost."""
+
+    lease: bytes
+
+
+class Cancelled(msgspec.Struct, frozen=True, tag=True):
+    job: bytes
+
+
+class GaveUp(msgspec.Struct, frozen=True, tag=True):
+    """A slot will get no further lease."""
+
+    job: bytes
+    slot: int
+    why: str
+
+
+DeskRecord = Accepted | Held | Placed | Came | Here | Closed | Paid | Cancelled | GaveUp
+
+
+# --- state ---
+
+
+class Slot(msgspec.Struct):
+    """One replica of one task: the lease that it has now, and those before it."""
+
+    task: int
+    replica: int
+    terms: Terms | None = None
+    lease: Digest | None = None
+    attempt: int = 0
+    failures: int = 0
+    refused_by: list[Address] = msgspec.field(default_factory=list)
+    opened: bool = False
+    accepted: bool = False
+    committed: bool = False
+    verified: bool = False
+    segment: int = 0
+    units: int = 0
+    came: Came | None = None
+    here: bool = False
+    closed: Closed | None = None
+    over: str | None = None
+    """why it gets no further lease; None while it may"""
+    start_s: float = 0.0
+
+    @property
+    def state(self) -> TaskState:
+        if self.over is not None or (self.closed is not None and self.closed.reason == CloseReason.COMPLETED):
+            return "closed"
+        if self.lease is None:
+            return "waiting"
+        if self.verified:
+            return "verified"
+        if self.committed:
+            return "committed"
+        return "running" if self.accepted else "placed"
+
+
+class Job(msgspec.Struct):
+    id: Digest
+    account: Digest
+    array: JobArray
+    raw: bytes
+    wishes: Wishes
+    at_s: int
+    held_wei: int
+    slots: list[Slot]
+    reserved: bool = False
+    cancelled: bool = False
+    ended: bool = False
+    history: list[DeskRecord] = msgspec.field(default_factory=list)
+
+
+FAILED = frozenset(
+    (
+        CloseReason.DEADLINE_MISSED,
+        CloseReason.GAVE_UP,
+        CloseReason.OUTPUT_DIFFERS,
+        CloseReason.FRAUD,
+        CloseReason.WITHHELD,
+        CloseReason.PROVIDER_CONVICTED,
+    )
+)
+"""A provider's failure, which `retries` counts. Not accepting costs nobody anything, so it doesn't count."""
