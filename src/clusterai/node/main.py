@@ -132,6 +132,8 @@ class Node:
             self.link.send,
             self._perform,
             self._clock,
+            self._key.secret(),
+            network.confirmations,
         )
 
     def _terms(self, key: Key) -> Terms:

@@ -9,8 +9,8 @@ from clusterai.sandbox.adapters.doctor import Row, doctor
 from clusterai.sandbox.adapters.front import Sandbox
 from clusterai.sandbox.adapters.native import CannotSandbox, NativeRunner, host_python
 from clusterai.sandbox.adapters.runner import Leash, Log, Runner
-from clusterai.sandbox.adapters.store import BlobStore, Damaged, NoSuchBlob, StoreFull
-from clusterai.sandbox.adapters.volume import LeaseStore
+from clusterai.sandbox.adapters.store import BlobStore, Damaged, NoSuchBlob, Quota, StoreFull
+from clusterai.sandbox.adapters.volume import LeaseStore, Volumes
 from clusterai.sandbox.adapters.wasmbox import Proof, Rerun, WasmRunner
 from clusterai.sandbox.core.bubble import Bind, Root
 from clusterai.sandbox.core.spec import (
@@ -43,6 +43,7 @@ __all__ = [
     "Outcome",
     "Output",
     "Proof",
+    "Quota",
     "Reason",
     "Rerun",
     "Root",
@@ -53,6 +54,7 @@ __all__ = [
     "StoreFull",
     "Task",
     "Usage",
+    "Volumes",
     "Wasm",
     "WasmRunner",
     "decode_task",

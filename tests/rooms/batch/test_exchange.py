@@ -22,8 +22,7 @@ class Sides:
         self.there = BlobStore(folder / "there")
         self.digest = self.there.put(content)
         self.here = BlobStore(folder / "here")
-        self.folder = folder / "parts"
-        self.exchange = Exchange(self.here, self.folder)
+        self.exchange = Exchange(self.here)
         self.asked: list[int] = []
 
     def honest(self, offset: int) -> None:
@@ -64,7 +63,7 @@ def test_it_goes_on_where_it_broke_off(tmp_path: Path, monkeypatch: pytest.Monke
 
     with pytest.raises(NotHad, match="nobody answers"):
         sides.fetch(twice)
-    sides.exchange = Exchange(sides.here, sides.folder)
+    sides.exchange = Exchange(sides.here)
     sides.asked.clear()
     sides.fetch(sides.honest)
     assert sides.asked == [2 * MOST_PART_BYTES, 3 * MOST_PART_BYTES]
@@ -122,6 +121,6 @@ def test_parts_that_nobody_asked_for_are_dropped(tmp_path: Path) -> None:
     """A stranger can't fill the disk."""
     sides = Sides(tmp_path)
     sides.exchange.take(Digest(bytes(32)), 0, 10, b"0123456789")
-    assert not list(sides.folder.iterdir())
+    assert not list(sides.here.root.iterdir())
     assert part(sides.there, sides.digest, len(CONTENT) + 1) is None
     assert part(sides.there, Digest(bytes(32)), 0) is None

@@ -174,22 +174,27 @@ def test_a_killed_node_goes_on_from_its_last_checkpoint(
     seen: list[int] = []
     done = run(Performer(store, tmp_path), spec, on_segment=lambda at, _: seen.append(at))
     assert (done.ok, done.resumed_at, seen) == (True, 2, [3])
+    first.forget(spec)
+    assert SegmentLog(store, spec.digest()).read() == []
     whole = run(performer, spec)
     assert (whole.states, whole.resumed_at) == (done.states, 0)
-    first.forget(spec)
-    assert SegmentLog(tmp_path / "jobs", spec.digest()).read(store) == []
 
 
 def test_a_torn_log_costs_one_segment(store: BlobStore, tmp_path: Path):
     """The last line isn't whole, or names a state that isn't there: everything before it counts."""
-    log = SegmentLog(tmp_path, Digest(bytes(32)))
-    state = store.put(b"state")
-    log.begin([Segment(state, 0), Segment(state, 1)])
-    with next(tmp_path.glob("*.segments")).open("ab") as file:
-        file.write(b'["half')
-    assert len(log.read(store)) == 2
-    log.begin([Segment(state, 0), Segment(Digest(bytes(32)), 1), Segment(state, 1)])
-    assert len(log.read(store)) == 1
+    own = BlobStore(tmp_path)
+    job = Digest(bytes(32))
+    log = SegmentLog(own, job)
+    state = own.put(b"state")
+    for segment in (Segment(state, 0), Segment(state, 1)):
+        log.add(segment)
+    with next(tmp_path.glob("grow-*")).open("ab") as file:
+        file.write(b'\0\0\0\x20["half')
+    log = SegmentLog(own, job)
+    assert len(log.read()) == 2
+    for segment in (Segment(Digest(bytes(32)), 1), Segment(state, 1)):
+        log.add(segment)
+    assert [line.segment for line in log.read()] == [Segment(state, 0), Segment(state, 1)]
 
 
 def test_a_cancelled_job_ends_at_once(performer: Performer, base: Image):

@@ -54,7 +54,7 @@ def test_what_is_absent_says_so(tmp_path: Path) -> None:
 
 def test_quotas_hold_while_bytes_stream(tmp_path: Path) -> None:
     """An endless stream is cut off at the quota, and nothing of it stays."""
-    store = BlobStore(tmp_path, quota_bytes=5000, blob_bytes=3000)
+    store = BlobStore(tmp_path, quota=5000, blob_bytes=3000)
 
     def endless() -> object:
         while True:

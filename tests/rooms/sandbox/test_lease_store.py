@@ -61,17 +61,20 @@ def test_every_change_is_noticed(tmp_path: Path) -> None:
     """A flipped bit, a piece cut off, repeated or exchanged, and another blob in its place: damaged, and gone."""
     store = LeaseStore(tmp_path / "lease")
     data = os.urandom(3 * CHUNK)
-    piece = CHUNK + 17
+    head, piece = LeaseStore.head_bytes, CHUNK + LeaseStore.extra_bytes
     other = store.path(store.put(b"other")).read_bytes()
     changes: list[Callable[[bytes], bytes]] = [
         lambda raw: raw[:-1],
-        lambda raw: raw[: 24 + 2 * piece],
-        lambda raw: raw[:24],
+        lambda raw: raw[: head + 2 * piece],
+        lambda raw: raw[:head],
         lambda _: b"",
         lambda raw: raw[:5000] + bytes([raw[5000] ^ 1]) + raw[5001:],
         lambda raw: raw + raw[-piece:],
         lambda raw: (
-            raw[:24] + raw[24 + piece : 24 + 2 * piece] + raw[24 : 24 + piece] + raw[24 + 2 * piece :]
+            raw[:head]
+            + raw[head + piece : head + 2 * piece]
+            + raw[head : head + piece]
+            + raw[head + 2 * piece :]
         ),
         lambda _: other,
     ]
@@ -107,7 +110,7 @@ def test_the_key_dies_with_the_lease(tmp_path: Path) -> None:
 
 def test_its_quota_holds(tmp_path: Path) -> None:
     """What is counted is what lies on the disk."""
-    store = LeaseStore(tmp_path / "lease", quota_bytes=1000)
+    store = LeaseStore(tmp_path / "lease", quota=1000)
     store.put(bytes(500))
     with pytest.raises(StoreFull):
         store.put(os.urandom(500))

@@ -1,4 +1,9 @@
-"""The hands of the book of leases: fetches inputs, runs jobs in the sandbox, hands over outputs, shows segments to auditors."""
+"""The hands of the book of leases: fetches inputs, runs jobs in the sandbox, hands over outputs, shows segments to auditors.
+
+FOLDER/leases/       a volume for each lease: inputs, modules, states, outputs and what is on its way, sealed under the lease's key
+FOLDER/images/       root file systems that leases name, as they are: an image is shared, and no secret
+FOLDER/running/      walls of running tasks; what a tenant sees or writes in them is memory
+"""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -40,7 +45,18 @@ from clusterai.protocol.jobs import (
 )
 from clusterai.protocol.leases import Terms
 from clusterai.protocol.messages import Relay
-from clusterai.sandbox import BlobStore, CannotSandbox, Damaged, Leash, NoSuchBlob, StoreFull
+from clusterai.sandbox import (
+    BlobStore,
+    CannotSandbox,
+    Damaged,
+    LeaseStore,
+    Leash,
+    NativeRunner,
+    NoSuchBlob,
+    Quota,
+    StoreFull,
+    Volumes,
+)
 from clusterai.sandbox.adapters.front import Sandbox
 from clusterai.work.batch.adapters import trees
 from clusterai.work.batch.adapters.base import host_base
@@ -59,8 +75,17 @@ TELL_EVERY_S = 10.0
 log: structlog.stdlib.BoundLogger = structlog.get_logger("jobs")
 
 
+class Bench:
+    """What works on one lease: its volume, and who performs and fetches in it."""
+
+    def __init__(self, store: LeaseStore, running: Path, box: Sandbox) -> None:
+        self.store = store
+        self.performer = Performer(store, running, box)
+        self.exchange = Exchange(store)
+
+
 class Jobs:
-    """One node's jobs. `hear` takes events to the book; `send` a frame to a gateway."""
+    """One node's jobs. `hear` takes events to the book; `send` a frame to a gateway; of `secret` come the keys of the volumes' keys."""
 
     def __init__(
         self,
@@ -69,11 +94,19 @@ class Jobs:
         me: Address,
         hear: Callable[[Any], None],
         send: Callable[[Address, Any], object],
+        secret: bytes,
     ) -> None:
-        self.store = BlobStore(folder / "content", config.disk_bytes)
-        self.box = Sandbox(self.store, folder / "running")
-        self.performer = Performer(self.store, folder / "done", self.box)
-        self._exchange = Exchange(self.store, folder / "coming")
+        """
+        Raises:
+            WrongKey: the volumes are of another node.
+        """
+        quota = Quota(config.disk_bytes)
+        self.volumes = Volumes(folder / "leases", secret, quota)
+        self.images = BlobStore(folder / "images", quota)
+        self.box = Sandbox(self.images, folder / "running")
+        self._folder = folder / "running"
+        self._benches: dict[Digest, Bench] = {}
+        self._coming_images = Exchange(self.images)
         self._config = config
         self._me = me
         self._hear = hear
@@ -160,8 +193,36 @@ class Jobs:
         if (running := self._running.get(effect.lease)) is not None:
             running[1].end()
 
-    def discard(self, effect: Discard) -> None:
-        self.performer.forget(effect.spec)
+    def discard(self, effect: Discard, book: JobBook) -> None:
+        """The key first; then nothing that still runs or is asked for can read or write any of it."""
+        if (running := self._running.get(effect.lease)) is not None:
+            running[1].end()
+        self.volumes.end(effect.lease)
+        self._benches.pop(effect.lease, None)
+        log.info("volume_ended", lease=hex0x(effect.lease))
+        self._keep_images(book)
+
+    def sweep(self, book: JobBook) -> None:
+        """Before anything runs: what a crash left of leases that are over goes now."""
+        for lease in self.volumes.leases():
+            if lease not in book.leases:
+                self.volumes.end(lease)
+        self._keep_images(book)
+
+    def _keep_images(self, book: JobBook) -> None:
+        named = {Digest(it.spec.image.digest) for it in book.leases.values() if it.spec.image.form == "tar"}
+        native = self.box.runners.get("root")
+        for image in self.images.digests():
+            if image not in named:
+                self.images.delete(image)
+                if isinstance(native, NativeRunner):
+                    native.forget_root(image)
+
+    def _bench(self, lease: Digest) -> Bench:
+        """Of a lease that the book has."""
+        if (bench := self._benches.get(lease)) is None:
+            bench = self._benches[lease] = Bench(self.volumes.of(lease), self._folder, self.box)
+        return bench
 
     async def close(self) -> None:
         """Stop all jobs; they go on from their last checkpoint when the node is started again."""
@@ -169,9 +230,10 @@ class Jobs:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.volumes.close()
 
     async def _performed(self, effect: Perform, leash: Leash) -> None:
-        lease, spec = effect.lease, effect.spec
+        lease, spec, bench = effect.lease, effect.spec, self._bench(effect.lease)
         log.info("job_begins", lease=hex0x(lease), name=spec.name, check=spec.check)
         written = {"stdout": 0, "stderr": 0}
 
@@ -182,8 +244,8 @@ class Jobs:
                 written[stream] += len(piece)
 
         try:
-            await self._inputs(effect.gateway, lease, spec)
-            done = await self.performer.perform(
+            await self._inputs(effect.gateway, lease, spec, bench)
+            done = await bench.performer.perform(
                 spec,
                 leash=leash,
                 on_log=on_log,
@@ -195,12 +257,12 @@ class Jobs:
         log.info("job_ended", lease=hex0x(lease), ended=done.ended, why=done.why, wall_ms=done.wall_ms)
         if done.is_payable:
             code = -1 if done.exit_code is None else done.exit_code
-            output = trees.keep(done.output, self.store)
+            output = trees.keep(done.output, bench.store)
             self._hear(jobbook.Performed(lease, done.states, done.units, output, code, done.why))
         else:
             self._hear(Failed(lease, done.ended.value, done.why))
 
-    async def _inputs(self, gateway: Address, lease: Digest, spec: JobSpec) -> None:
+    async def _inputs(self, gateway: Address, lease: Digest, spec: JobSpec, bench: Bench) -> None:
         """All content that the spec names.
 
         Raises:
@@ -211,26 +273,30 @@ class Jobs:
             return self._send(gateway, AskContent(lease, content, offset))
 
         for root in spec.inputs:
-            await self._exchange.fetch_all([(Digest(root.digest), MOST_TREE_BYTES)], ask)
-            await self._exchange.fetch_all(trees.load(root.digest, self.store).contents(), ask)
+            await bench.exchange.fetch_all([(Digest(root.digest), MOST_TREE_BYTES)], ask)
+            await bench.exchange.fetch_all(trees.load(root.digest, bench.store).contents(), ask)
         if spec.image.form in ("wasm", "tar"):
-            await self._exchange.fetch_all([(Digest(spec.image.digest), self._config.disk_bytes)], ask)
+            whither = bench.exchange if spec.image.form == "wasm" else self._coming_images
+            await whither.fetch_all([(Digest(spec.image.digest), self._config.disk_bytes)], ask)
 
     # --- what gateways say ---
 
     def heard(self, gateway: Address, frame: Any, book: JobBook) -> bool:
         """Take a frame about content; whether it was one."""
         match frame:
-            case ContentPart(_, content, offset, total, data):
-                self._exchange.take(Digest(content), offset, total, data)
-            case ContentMissing(_, content):
-                self._exchange.miss(Digest(content))
+            case ContentPart(lease, content, offset, total, data):
+                for exchange in self._exchanges(Digest(lease), gateway, book):
+                    exchange.take(Digest(content), offset, total, data)
+            case ContentMissing(lease, content):
+                for exchange in self._exchanges(Digest(lease), gateway, book):
+                    exchange.miss(Digest(content))
             case AskContent(lease, content, offset):
                 held = book.leases.get(Digest(lease))
                 found = None
-                done = held.done if held is not None and held.gateway == gateway else None
-                if done is not None and Digest(content) in self._outputs(Digest(done.output)):
-                    found = part(self.store, Digest(content), offset)
+                if held is not None and held.gateway == gateway and held.done is not None:
+                    store = self._bench(held.id).store
+                    if Digest(content) in _outputs(store, Digest(held.done.output)):
+                        found = part(store, Digest(content), offset)
                 reply = (
                     ContentMissing(lease, content)
                     if found is None
@@ -241,11 +307,12 @@ class Jobs:
                 return False
         return True
 
-    def _outputs(self, output: Digest) -> set[Digest]:
-        try:
-            return {output, *(digest for digest, _ in trees.load(output, self.store).contents())}
-        except (NoSuchBlob, Damaged, Malformed):
-            return set()
+    def _exchanges(self, lease: Digest, gateway: Address, book: JobBook) -> tuple[Exchange, ...]:
+        """Who may wait for a content of a lease of that gateway's."""
+        held, bench = book.leases.get(lease), self._benches.get(lease)
+        if held is None or bench is None or held.gateway != gateway:
+            return ()
+        return bench.exchange, self._coming_images
 
     # --- what a dispute asks ---
 
@@ -258,7 +325,8 @@ class Jobs:
         spec = effect.spec
         log.info("job_disputed", lease=hex0x(effect.lease), segment=effect.segment, points=len(effect.points))
         try:
-            parts = await self.performer.trace(spec, effect.start, spec.steps if spec.check == "wasm" else 1)
+            performer = self._bench(effect.lease).performer
+            parts = await performer.trace(spec, effect.start, spec.steps if spec.check == "wasm" else 1)
         except (Stopped, Foreign, CannotSandbox, StoreFull, NoSuchBlob, Damaged) as error:
             log.error("job_not_traced", lease=hex0x(effect.lease), why=str(error))
             return
@@ -274,7 +342,7 @@ class Jobs:
         assert lease.done is not None, "the book serves what was done"
         state = Digest(lease.done.states[ask.segment - 1])
         try:
-            contents = tuple(self._needed(lease.spec, state))
+            contents = tuple(self._needed(self._bench(lease.id), lease.spec, state))
         except (NoSuchBlob, Damaged, Malformed) as error:
             log.error("state_lost", lease=hex0x(lease.id), why=str(error))
             self._relay(effect.gateway, Address(ask.validator), NotServed(ask.lease, "missing"))
@@ -291,11 +359,13 @@ class Jobs:
         assert lease.done is not None, "the book serves what was done"
         state = Digest(lease.done.states[effect.segment - 1])
         content = Digest(ask.content)
+        bench = self._bench(lease.id)
         try:
-            named = any(content == digest for digest, _ in self._needed(lease.spec, state))
+            named = any(content == digest for digest, _ in self._needed(bench, lease.spec, state))
         except (NoSuchBlob, Damaged, Malformed):
             named = False
-        found = part(self.store, content, ask.offset) if named else None
+        store = bench.store if content in bench.store else self.images
+        found = part(store, content, ask.offset) if named else None
         if found is None:
             self._relay(effect.gateway, Address(ask.validator), NotServed(ask.lease, "missing"))
             return
@@ -303,17 +373,25 @@ class Jobs:
         answer = SealedPart(ask.lease, ask.content, ask.offset, total, seal(data, ask.seal_to))
         self._relay(effect.gateway, Address(ask.validator), answer)
 
-    def _needed(self, spec: JobSpec, state: Digest) -> Iterable[tuple[Digest, int]]:
+    def _needed(self, bench: Bench, spec: JobSpec, state: Digest) -> Iterable[tuple[Digest, int]]:
         """All that somebody needs who has nothing: the state, what it names, the inputs and the image."""
-        found = dict(self.performer.needs(spec, state))
+        store = bench.store
+        found = dict(bench.performer.needs(spec, state))
         for root in spec.inputs:
             digest = Digest(root.digest)
-            found[digest] = self.store.size(digest)
-            found.update(trees.load(digest, self.store).contents())
+            found[digest] = store.size(digest)
+            found.update(trees.load(digest, store).contents())
         if spec.image.form in ("wasm", "tar"):
             image = Digest(spec.image.digest)
-            found[image] = self.store.size(image)
+            found[image] = (store if spec.image.form == "wasm" else self.images).size(image)
         return found.items()
 
     def _relay(self, gateway: Address, to: Address, frame: Any) -> None:
         self._send(gateway, Relay(ZERO_ADDRESS, to, canonical.encode(frame)))
+
+
+def _outputs(store: BlobStore, output: Digest) -> set[Digest]:
+    try:
+        return {output, *(digest for digest, _ in trees.load(output, store).contents())}
+    except (NoSuchBlob, Damaged, Malformed):
+        return set()

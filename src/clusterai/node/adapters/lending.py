@@ -46,20 +46,28 @@ class Lending:
         send: Callable[[Address, Any], object],
         submit: Callable[[Submit], None],
         clock: Callable[[], float],
+        secret: bytes,
+        confirmations: int = 0,
     ) -> None:
         """
         Args:
             domains: of Leases, and of the network.
+            secret: the hot key's, under which the volumes' keys are kept.
+            confirmations: blocks that must stand above a lease's end before its volume goes.
+
+        Raises:
+            WrongKey.
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._send = send
         self._submit = submit
-        self.jobs = Jobs(config, folder, me, self._tell, send)
+        self.jobs = Jobs(config, folder, me, self._tell, send, secret)
         leases, network = domains
-        terms = JobTerms(me, leases, network, window_s, recover, self.jobs.fits)
+        terms = JobTerms(me, leases, network, window_s, recover, self.jobs.fits, confirmations=confirmations)
         self._journal = SqliteJournal(folder / "journal.sqlite", synchronous)
         self.book = JobBook(terms, Directory(), {BATCH.name: BATCH})
         self.driver = Driver(self.book, self._journal, self._perform, clock)
+        self.jobs.sweep(self.book)
         for kind, why in self.jobs.box.missing.items():
             log.warning("not_lent", images=kind, why=why)
 
@@ -108,7 +116,7 @@ class Lending:
             case jobbook.Halt():
                 self.jobs.halt(effect)
             case jobbook.Discard():
-                self.jobs.discard(effect)
+                self.jobs.discard(effect, self.book)
             case jobbook.Serve():
                 self.jobs.serve(effect, self.book)
             case jobdefence.Retrace():

@@ -10,7 +10,8 @@ that the chain has to be told is told again until the chain shows it, by the sta
 accepted, committed, shown and closed once, so asking twice does no harm (`Submit` keys are per lease and step).
 
 What was performed is durable before it is committed, and never performed again: two commitments to one lease can't exist, and
-two runs that differ would be taken for fraud. States are kept until the lease is closed.
+two runs that differ would be taken for fraud. States are kept until the lease is closed, its closing can't be undone any more, and
+nobody can ask for them: then its volume's key is destroyed (`Discard`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -54,6 +55,10 @@ from clusterai.work.leased import LeasedKind
 
 SPARE_S = 5
 """Accepting this late before a lease's last second is a gamble with the chain's clock."""
+KEEP_S = 60
+"""So long after a lease's end its gateway may still fetch what it hasn't yet."""
+DISPUTED_S = 86_400
+"""So long at most a dispute keeps the states of a lease that is closed: nobody's money hangs on it any more."""
 
 
 _ASKS = cast("type[AskSegment | AskSealed]", AskSegment | AskSealed)
@@ -68,6 +73,7 @@ class JobTerms(msgspec.Struct, frozen=True):
         network: domain under which auditors sign what they ask for.
         recover: who signed a digest.
         window_s: after a commitment, before it can be closed.
+        confirmations: blocks that must stand above a lease's end before its states go.
         fits: (spec, terms, running leases) to a refusal's code and words, or None. Capacity and price are decided there.
     """
 
@@ -79,6 +85,7 @@ class JobTerms(msgspec.Struct, frozen=True):
     fits: Callable[[str, Any, Terms, int], tuple[str, str] | None]
     most: int = 64
     """leases at once, done or not"""
+    confirmations: int = 0
 
 
 # --- effects ---
@@ -101,7 +108,7 @@ class Halt(msgspec.Struct, frozen=True):
 
 
 class Discard(msgspec.Struct, frozen=True):
-    """The lease is over: its states and volumes may go."""
+    """The lease is over for good: its volume's key is destroyed, and the volume with it."""
 
     lease: Digest
     spec: Any
@@ -197,6 +204,8 @@ class Lease(msgspec.Struct):
     opened: bool = False
     accepted: bool = False
     committed_s: int | None = None
+    closed: tuple[int, int] | None = None
+    """the block that closed it, and its second"""
     to_show: int = 0
     """the drawn segment that an auditor waits for; 0 for none"""
     running: bool = False
@@ -341,9 +350,10 @@ class JobBook:
                 "too_late",
                 f"it had to be accepted by {terms.start_by_s}, and the chain says {self.chain_s}",
             )
-        if len(self.leases) >= self.terms.most:
+        open_ = [lease for lease in self.leases.values() if lease.closed is None]
+        if len(open_) >= self.terms.most:
             return "full", f"{self.terms.most} leases are open here"
-        running = sum(1 for lease in self.leases.values() if lease.done is None and lease.failed is None)
+        running = sum(1 for lease in open_ if lease.done is None and lease.failed is None)
         return self.terms.fits(frame.kind, spec, terms, running)
 
     @property
@@ -384,6 +394,11 @@ class JobBook:
                 self._defence.follow(event)
             case events.LeaseClosed(lease_id):
                 self._closed(lease_id)
+            case events.RolledBack(number):
+                for lease in self.leases.values():
+                    if lease.closed is not None and lease.closed[0] > number:
+                        lease.closed = None
+                return
             case _:
                 return
         lease_id = getattr(event, "lease", None)
@@ -394,25 +409,45 @@ class JobBook:
             self._advance(lease)
 
     def _closed(self, lease_id: Digest) -> None:
+        """It is over on chain; what it holds here goes when that can't be undone and nobody can ask for it."""
+        lease = self.leases.get(lease_id)
+        if lease is None:
+            self._strike(lease_id)
+            return
+        lease.closed = (self.directory.block + 1, self.chain_s)
+        if lease.running:
+            lease.running = False
+            self._effects.append(Halt(lease_id))
+        self._asking.forget(lease_id.hex())
+
+    def _keep_or_drop(self, lease: Lease, closed: tuple[int, int]) -> None:
+        """A lease that is closed: defended as long as it is disputed, then forgotten."""
+        block, at_s = closed
+        disputed = self._defence.is_open(lease.id) and self.chain_s <= at_s + DISPUTED_S
+        if disputed and lease.done is not None:
+            if (move := self._defence.move(lease.id, self.chain_s)) is not None:
+                self._defend(lease, lease.done, move)
+        elif self.directory.block >= block + self.terms.confirmations and self.chain_s > at_s + KEEP_S:
+            self._strike(lease.id)
+            self._drop(lease)
+            self._asking.forget(lease.id.hex())
+
+    def _strike(self, lease_id: Digest) -> None:
+        """Nothing that the chain showed of it matters any more."""
         for known in (self._opened, self._accepted, self._shown):
             known.discard(lease_id)
         for table in (self._commits, self._drawn, self._rests):
             table.pop(lease_id, None)
         self._defence.forget(lease_id)
-        lease = self.leases.get(lease_id)
-        if lease is None:
-            return
-        if lease.running:
-            self._effects.append(Halt(lease_id))
-        self._save(Ended(lease_id))
-        self._effects.append(Discard(lease_id, lease.spec))
-        self._asking.forget(lease_id.hex())
 
     # --- doing it ---
 
     def _advance(self, lease: Lease) -> None:
         """Do what its state calls for and hasn't been done."""
         if not self._is_live:
+            return
+        if lease.closed is not None:
+            self._keep_or_drop(lease, lease.closed)
             return
         if not lease.opened:
             # A gateway that never opened it gets nothing; after its last moment it can't any more.
@@ -545,7 +580,7 @@ class JobBook:
 
     def _tell(self, gateway: Address) -> None:
         for lease in self.leases.values():
-            if lease.gateway == gateway:
+            if lease.gateway == gateway and lease.closed is None:
                 self._report(lease)
 
     def _report(self, lease: Lease) -> None:

@@ -79,6 +79,9 @@ class Defence:
             case _:
                 pass
 
+    def is_open(self, lease: Digest) -> bool:
+        return lease in self._open
+
     def forget(self, lease: Digest) -> None:
         self._open.pop(lease, None)
 

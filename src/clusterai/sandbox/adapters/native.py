@@ -24,6 +24,7 @@ from pathlib import Path
 
 import msgspec
 
+from clusterai.protocol.ids import Digest
 from clusterai.sandbox.adapters.cgroup import ControlGroups, Group, NoControlGroups
 from clusterai.sandbox.adapters.roots import BadRoot, unpack
 from clusterai.sandbox.adapters.runner import Leash, Log, Logs
@@ -229,7 +230,17 @@ class NativeRunner:
     def _root(self, image: RootFs, store: BlobStore) -> Root:
         if image.digest is None:
             return self._roots[image.root]
-        return unpack(store, image.digest, self.folder.parent / "roots")
+        # An image is no secret of a lease: it lies in the node's own store, unless it came with the lease's content.
+        source = store if image.digest in store else self.store
+        return unpack(source, image.digest, self._unpacked)
+
+    @property
+    def _unpacked(self) -> Path:
+        return self.folder.parent / "roots"
+
+    def forget_root(self, digest: Digest) -> None:
+        """Nobody needs this image any more, and no task on it runs."""
+        shutil.rmtree(self._unpacked / digest.hex(), ignore_errors=True)
 
     def _lay_out(self, task: Task, folder: Path, store: BlobStore) -> None:
         (folder / "in").mkdir(parents=True)

@@ -80,7 +80,7 @@ class JobAudits:
         self._send, self._submit = send, submit
         self.store = BlobStore(folder / "content", CONTENT_BYTES)
         self._performer = Performer(self.store, folder / "running")
-        self._exchange = Exchange(self.store, folder / "coming")
+        self._exchange = Exchange(self.store)
         settings = AuditSettings(
             me,
             at,

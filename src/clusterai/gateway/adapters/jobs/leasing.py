@@ -70,7 +70,7 @@ class Leasing:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.store = BlobStore(folder / "content", content_bytes)
         self.story = Story(folder / "story.db")
-        self._exchange = Exchange(self.store, folder / "coming")
+        self._exchange = Exchange(self.store)
         self._send, self._submit, self._till = send, submit, till
         self._journal = SqliteJournal(folder / "journal.sqlite", synchronous)
         self._rows: defaultdict[Address, int] = defaultdict(int)

@@ -1,22 +1,22 @@
 """Content from one machine to another, part by part, over whatever carries frames: into the store only when it is whole and has
 its digest.
 
-    exchange = Exchange(store, folder)
+    exchange = Exchange(store)
     await exchange.fetch(digest, lambda offset: link.send(gateway, AskContent(lease, digest, offset)))
     exchange.take(digest, offset, total, data)           # called by whoever hears the answers
 
-What broke off goes on from the last part that came, also in a later process. A part that doesn't continue what is there is dropped: the
-other side may be lying, or late.
+What broke off goes on from the last whole chunk that came, also in a later process. A part that doesn't continue what is there is
+dropped: the other side may be lying, or late. What isn't whole yet lies in the store too, sealed if that seals.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.jobs import MOST_PART_BYTES
-from clusterai.sandbox import BlobStore, NoSuchBlob
+from clusterai.sandbox import BlobStore, Damaged, NoSuchBlob, StoreFull
+from clusterai.sandbox.adapters.growing import Incoming
 
 PATIENCE_S = 5.0
 TRIES = 6
@@ -33,26 +33,19 @@ class NotHad(LookupError):
 class _Coming:
     """One content on its way; `moved` is set whenever something happened."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, incoming: Incoming) -> None:
+        self.incoming = incoming
         self.moved = asyncio.Event()
-        self.size = path.stat().st_size if path.exists() else 0
         self.total: int | None = None
         self.missing = False
-        self.waiting = 0
+        self.full: StoreFull | None = None
 
 
 class Exchange:
     """What is being fetched by this machine, each content once however many want it."""
 
-    def __init__(self, store: BlobStore, folder: Path) -> None:
-        """
-        Args:
-            folder: for what isn't whole yet; only ours.
-        """
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    def __init__(self, store: BlobStore) -> None:
         self._store = store
-        self._folder = folder
         self._coming: dict[Digest, _Coming] = {}
         self._turns: dict[Digest, asyncio.Lock] = {}
 
@@ -92,47 +85,50 @@ class Exchange:
             await self.fetch(digest, one, max(size, 0))
 
     async def _fetch(self, digest: Digest, ask: Callable[[int], object], most_bytes: int) -> None:
-        coming = self._coming[digest] = _Coming(self._folder / f"{digest.hex()}.part")
+        incoming = Incoming(self._store, digest)
+        coming = self._coming[digest] = _Coming(incoming)
         try:
             tries = 0
-            while coming.total is None or coming.size < coming.total:
-                before = coming.size
+            while coming.total is None or incoming.size < coming.total:
+                before = incoming.size
                 coming.moved.clear()
-                ask(coming.size)
+                ask(before)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(PATIENCE_S):
                         await coming.moved.wait()
+                if coming.full is not None:
+                    raise coming.full
                 if coming.missing:
                     raise NotHad(digest, "it isn't there")
                 if coming.total is not None and coming.total > most_bytes:
+                    incoming.discard()
                     raise NotHad(digest, f"it has {coming.total} bytes, more than the {most_bytes} agreed")
-                tries = 0 if coming.size > before or coming.total == coming.size else tries + 1
+                tries = 0 if incoming.size > before or coming.total == incoming.size else tries + 1
                 if tries >= TRIES:
                     raise NotHad(digest, "nobody answers")
-            coming.path.touch()
-            found = await asyncio.to_thread(self._store.put_file, coming.path)
-            coming.path.unlink(missing_ok=True)
-            if found != digest:
-                self._store.delete(found)
-                raise NotHad(digest, "what came is something else")
         finally:
             self._coming.pop(digest, None)
+        if not await asyncio.to_thread(incoming.finish):
+            raise NotHad(digest, "what came is something else")
 
     def take(self, digest: Digest, offset: int, total: int, data: bytes) -> None:
         """A part has come."""
         coming = self._coming.get(digest)
         if (
             coming is None
-            or offset != coming.size
+            or offset != coming.incoming.size
             or offset + len(data) > total
             or (not data and offset < total)
         ):
             return
         if coming.total is not None and coming.total != total:
             return
-        with coming.path.open("ab") as file:
-            file.write(data)
-        coming.size += len(data)
+        try:
+            coming.incoming.add(data, more=offset + len(data) < total)
+        except StoreFull as error:
+            coming.full = error
+        except NoSuchBlob:
+            coming.missing = True  # The lease that it came for ended.
         coming.total = total
         coming.moved.set()
 
@@ -144,13 +140,9 @@ class Exchange:
 
 
 def part(store: BlobStore, digest: Digest, offset: int) -> tuple[int, bytes] | None:
-    """Total size and the part of a content that begins at an offset; None where it isn't here or ends before."""
+    """Total size and the part of a content that begins at an offset; None where it isn't here whole or ends before."""
     try:
         total = store.size(digest)
-    except NoSuchBlob:
+        return None if offset > total else (total, store.read_at(digest, offset, MOST_PART_BYTES))
+    except (NoSuchBlob, Damaged):
         return None
-    if offset > total:
-        return None
-    with store.path(digest).open("rb") as file:
-        file.seek(offset)
-        return total, file.read(MOST_PART_BYTES)

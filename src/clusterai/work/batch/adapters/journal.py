@@ -1,56 +1,57 @@
-"""What of a job is done, on disk: a line for each segment, so that a killed node goes on from its last checkpoint."""
-
-import os
-from pathlib import Path
+"""What of a job is done, in its store: a line for each segment, so that a killed node goes on from its last checkpoint."""
 
 import msgspec
 
 from clusterai.protocol.ids import Digest
 from clusterai.sandbox import BlobStore
+from clusterai.sandbox.adapters.growing import Appended
 from clusterai.work.batch.core.outcome import Segment
 
 
-class _Line(msgspec.Struct, array_like=True):
+class Line(msgspec.Struct, array_like=True, frozen=True):
+    """A segment, and how much of the job's log and of its `stdout` was kept when it was done."""
+
     state: bytes
     units: int
+    logged: int = 0
+    printed: int = 0
+
+    @property
+    def segment(self) -> Segment:
+        return Segment(Digest(self.state), self.units)
 
 
 class SegmentLog:
-    """One file per job. A torn last line is a segment that wasn't done."""
+    """One list per job. A torn last line is a segment that wasn't done."""
 
-    def __init__(self, folder: Path, job: Digest) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._path = folder / f"{job.hex()}.segments"
+    def __init__(self, store: BlobStore, job: Digest) -> None:
+        self._store = store
+        self._list = Appended(store, f"segments {job.hex()}")
 
-    def read(self, store: BlobStore) -> list[Segment]:
+    def read(self) -> list[Line]:
         """The segments whose states are still there, state 0 (with no units) first; empty where nothing was begun."""
-        found: list[Segment] = []
-        try:
-            raw = self._path.read_bytes()
-        except FileNotFoundError:
-            return found
-        whole = raw[: raw.rfind(b"\n") + 1]
-        for line in whole.splitlines():
+        found: list[Line] = []
+        for raw in self._list.records():
             try:
-                entry = msgspec.json.decode(line, type=_Line)
+                line = msgspec.json.decode(raw, type=Line)
             except msgspec.MsgspecError:
                 break
-            if len(entry.state) != 32 or Digest(entry.state) not in store:
+            if len(line.state) != 32 or Digest(line.state) not in self._store:
                 break
-            found.append(Segment(Digest(entry.state), entry.units))
+            found.append(line)
+        self._list.cut(len(found))
         return found
 
-    def begin(self, segments: list[Segment]) -> None:
-        """Start over with these."""
-        self._path.unlink(missing_ok=True)
-        for segment in segments:
-            self.add(segment)
+    def begin(self) -> None:
+        """Start over."""
+        self._list.cut(0)
 
-    def add(self, segment: Segment) -> None:
-        with self._path.open("ab") as file:
-            file.write(msgspec.json.encode(_Line(segment.state, segment.units)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+    def add(self, segment: Segment, logged: int = 0, printed: int = 0) -> None:
+        """Durable when it returns.
+
+        Raises: StoreFull.
+        """
+        self._list.append(msgspec.json.encode(Line(segment.state, segment.units, logged, printed)))
 
     def forget(self) -> None:
-        self._path.unlink(missing_ok=True)
+        self._list.cut(0)

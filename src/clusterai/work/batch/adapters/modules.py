@@ -97,7 +97,7 @@ class Modules:
         Raises:
             Stopped: it can't be had here.
         """
-        found = await self._runner.start(self.task(spec), leash=leash)
+        found = await self._runner.start(self.task(spec), leash=leash, store=self._store)
         if not found.outcome.ok or not found.digests:
             raise Stopped(found.outcome.reason, found.outcome.why)
         return found.digests[0]
@@ -117,7 +117,9 @@ class Modules:
             if on_log is not None:
                 on_log(stream, data)
 
-        proof = await self._runner.prove(self.task(spec), spec.steps, keep=True, leash=leash, on_log=both)
+        proof = await self._runner.prove(
+            self.task(spec), spec.steps, keep=True, leash=leash, on_log=both, store=self._store
+        )
         if proof.outcome.reason not in AGREED or not proof.digests:
             raise Stopped(proof.outcome.reason, proof.outcome.why)
         units = (0, *proof.meter)
@@ -148,7 +150,7 @@ class Modules:
             raise Foreign("a state of another job")
         if state.ended is not None:
             raise Foreign("the end of this job, after which nothing follows")
-        found = await self._runner.rerun(task, start, spec.steps, every=every, leash=leash)
+        found = await self._runner.rerun(task, start, spec.steps, every=every, leash=leash, store=self._store)
         if not found.outcome.ok or not found.digests:
             raise Stopped(found.outcome.reason, found.outcome.why)
         return [Segment(state, fuel) for state, fuel in zip(found.digests, found.meter, strict=True)]

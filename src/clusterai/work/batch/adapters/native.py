@@ -129,7 +129,7 @@ class Native:
         tally: Tally,
     ) -> tuple[Outcome, Tree]:
         task = pinned.task(spec, segment, tree, program, self._inside)
-        outcome = await self._runner.run(task, leash=leash, on_log=_tee(on_log, stdout))
+        outcome = await self._runner.run(task, leash=leash, on_log=_tee(on_log, stdout), store=self._store)
         tally.wall_ms += outcome.usage.wall_ms
         tally.cpu_ms += outcome.usage.cpu_ms
         if outcome.reason not in (Reason.FINISHED, Reason.FAILED):

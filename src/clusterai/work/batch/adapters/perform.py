@@ -55,14 +55,13 @@ class Performer:
 
     Args:
         store: where inputs, states and outputs lie.
-        folder: for running tasks and the logs of what is done.
+        folder: for running tasks.
         box: the sandboxes; made here where none are handed in. What can't be run is refused, with what is missing.
     """
 
     def __init__(self, store: BlobStore, folder: Path, box: Sandbox | None = None) -> None:
         self.store = store
         self.box = box or Sandbox(store, folder)
-        self._folder = folder
         self._native = Native(store, self.box)
         self._modules = Modules(store, self.box)
 
@@ -195,19 +194,20 @@ class Performer:
 
     def forget(self, spec: JobSpec) -> None:
         """The job is settled: nothing of it will be resumed."""
-        SegmentLog(self._folder / "jobs", spec.digest()).forget()
+        SegmentLog(self.store, spec.digest()).forget()
 
     # --- inside ---
 
     async def _perform_native(
         self, spec: JobSpec, leash: Leash | None, on_log: Log | None, on_segment: OnSegment | None
     ) -> Performed:
-        log = SegmentLog(self._folder / "jobs", spec.digest())
-        done = [it for it in log.read(self.store) if spec.check != "unverified"]
+        log = SegmentLog(self.store, spec.digest())
+        done = [it.segment for it in log.read() if spec.check != "unverified"]
         resumed = max(0, len(done) - 1)
         if not done:
+            log.begin()
             done = [self._native.begin(spec)]
-            log.begin(done)
+            log.add(done[0])
         tally = Tally()
         stopped: Stopped | None = None
         while len(done) <= spec.segments and not self._native.state(done[-1].state).has_ended:
