@@ -64,7 +64,7 @@ class Requester:
         self.there = there
         self.store = BlobStore(folder / "here")
         self.performer = Performer(self.store, folder / "running")
-        self.exchange = Exchange(self.store, folder / "coming")
+        self.exchange = Exchange(self.store)
         self.hidden: set[Digest] = set()
         self.asked: set[Digest] = set()
 
