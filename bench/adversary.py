@@ -18,9 +18,9 @@ from pathlib import Path
 
 import msgspec
 
-from clusterai.audit.adversary import Market, Report, Scenario, decode_scenario, simulate
-from clusterai.audit.adversary.core.plot import plot
 from clusterai.audit.core.rate import Terms, advantage, least_rate
+from clusterai.simulator import Market, Report, Scenario, decode_scenario, simulate
+from clusterai.simulator.core.plot import plot
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "sim"
 ONE = """
@@ -32,7 +32,6 @@ history = {history}
 stake = {stake}
 segments = {segments}
 validators = 20
-audit_fee = {fee}
 [rules]
 {rules}
 [[groups]]
@@ -45,7 +44,7 @@ operators = {operators}
 def one(
     strategy: str, seeds: int, operators: int, group: str = "", rules: str = "", **market: float
 ) -> Scenario:
-    terms = {"leases": 20, "history": 10**9, "stake": 10.0, "segments": 20, "fee": 0.05} | market
+    terms = {"leases": 20, "history": 10**9, "stake": 10.0, "segments": 20} | market
     text = ONE.format(strategy=strategy, seeds=seeds, operators=operators, group=group, rules=rules, **terms)
     return decode_scenario(text)
 
@@ -89,7 +88,7 @@ def break_even(seeds: int, nodes: int) -> None:
                 "margin_ppm = 0\nbond_tokens = 0"
             )
             scenario = one(
-                "collude", seeds, nodes, "corrupt = 0.2", rules, leases=1, stake=stake, segments=20, fee=0.0
+                "collude", seeds, nodes, "corrupt = 0.2", rules, leases=1, stake=stake, segments=20
             )
             row = simulate(scenario).rows[0]
             print(

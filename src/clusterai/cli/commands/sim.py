@@ -9,7 +9,7 @@ from clusterai.cli import options, say
 from clusterai.cli.failure import Exit, Failure
 
 if TYPE_CHECKING:
-    from clusterai.audit.adversary import Report
+    from clusterai.simulator import Report
 
 
 def join(app: typer.Typer) -> None:
@@ -33,9 +33,9 @@ def sim(
 
     The contracts' own rules decide; nothing touches a network. Exit code 6: a strategy wins more than honest work does.
     """
-    from clusterai.audit.adversary import ScenarioRefused, decode_scenario, simulate
-    from clusterai.audit.adversary.core.plot import plot as drawn
     from clusterai.cli.local.progress import Progress
+    from clusterai.simulator import ScenarioRefused, decode_scenario, simulate
+    from clusterai.simulator.core.plot import plot as drawn
 
     try:
         wanted = decode_scenario(scenario.read_text(encoding="utf-8"))

@@ -2,13 +2,13 @@
 
 import pytest
 
-from clusterai.audit.adversary import Report, Row, decode_scenario, simulate
+from clusterai.simulator import Report, Row, decode_scenario, simulate
 
 MARKET = """
 name = "small"
 seeds = 3
 [market]
-leases = 12
+leases = {leases}
 history = {history}
 stake = {stake}
 validators = 20
@@ -21,10 +21,18 @@ strategy = "{strategy}"
 
 
 def play(
-    strategy: str, group: str = "", rules: str = "", history: int = 30, stake: float = 10.0, head: str = ""
+    strategy: str,
+    group: str = "",
+    rules: str = "",
+    history: int = 30,
+    stake: float = 10.0,
+    head: str = "",
+    leases: int = 12,
 ) -> Report:
     """A short history, so that a third is audited and few leases tell: at p* it takes the benchmark's numbers."""
-    text = MARKET.format(strategy=strategy, group=group, rules=rules, history=history, stake=stake)
+    text = MARKET.format(
+        strategy=strategy, group=group, rules=rules, history=history, stake=stake, leases=leases
+    )
     return simulate(decode_scenario(head + text))
 
 
@@ -39,9 +47,11 @@ def row(report: Report) -> Row:
         ("full-skip", "operators = 8"),
         ("partial-skip", "operators = 12\nshare = 0.5"),
         ("sleeper", "operators = 8\nhonest_first = 4"),
-        ("sybil-split", "operators = 8\nidentities = 4"),
-        ("withhold", "operators = 8"),
-        ("hide", "operators = 8"),
+        ("sybil-split", "operators = 6\nidentities = 4"),
+        ("stubborn", "operators = 6"),
+        ("bribe-beacon", "operators = 6\nbribed = 10"),
+        ("withhold", "operators = 6"),
+        ("hide", "operators = 6"),
         ("self-deal", "operators = 8\nhonest_first = 4"),
         ("collude", "operators = 8\ncorrupt = 0.3"),
         ("griefer", "operators = 4\nafter = 0.9"),
@@ -59,7 +69,7 @@ def test_a_cheat_earns_less_than_it_would_honestly(strategy: str, group: str) ->
 def test_an_auditor_who_does_not_audit_earns_less(strategy: str) -> None:
     """Fee, bond and second auditor make auditing worth its cost, and protect the audited."""
     honest = '\n[[groups]]\nstrategy = "honest"\noperators = 10'
-    report = play(strategy, "operators = 4" + honest, history=0)
+    report = play(strategy, "operators = 4" + honest, history=0, leases=6)
     assert report.rows[0].extra < 0
     assert report.false_slashes == 0
 
@@ -68,7 +78,7 @@ def test_an_auditor_who_does_not_audit_earns_less(strategy: str) -> None:
 def test_who_copies_results_wins_unless_traps_are_planted(traps: float, wins: bool) -> None:
     """Where providers leak what they claim, only bait tells a copy from work: above K / (A + V) of all audits."""
     honest = '\n[[groups]]\nstrategy = "honest"\noperators = 10'
-    report = play("copying-auditor", "operators = 4" + honest, head=f"traps = {traps}\n", history=0)
+    report = play("copying-auditor", "operators = 4" + honest, head=f"traps = {traps}\n", history=0, leases=6)
     assert (report.rows[0].extra > 0) == wins
 
 
@@ -106,7 +116,7 @@ def test_a_ring_that_accuses_and_judges_needs_more_seats_than_the_rules_allow_fo
 ) -> None:
     """A fifth of the panel pays for its accusations; half of it convicts whom it likes."""
     honest = '\n[[groups]]\nstrategy = "honest"\noperators = 10'
-    report = play("accusing-ring", f"operators = {seats}" + honest, history=0)
+    report = play("accusing-ring", f"operators = {seats}" + honest, history=0, leases=3)
     assert (report.rows[0].extra < 0, report.false_slashes == 0) == (harmless, harmless)
 
 

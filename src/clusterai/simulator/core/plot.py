@@ -1,6 +1,6 @@
 """A bar for each strategy, with two standard errors, left of zero where honesty wins: an SVG without any library."""
 
-from clusterai.audit.adversary.core.report import Report
+from clusterai.simulator.core.report import Report
 
 WIDTH, LABEL, BAR, TOP = 720, 170, 26, 54
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from clusterai.audit.adversary import Market, ScenarioRefused, decode_scenario
-from clusterai.audit.adversary.core.books import NotConserved
-from clusterai.audit.adversary.core.plot import plot
-from clusterai.audit.adversary.core.report import simulate
 from clusterai.ledger.core.events import Transferred
 from clusterai.protocol.ids import Address
+from clusterai.simulator import Market, ScenarioRefused, decode_scenario
+from clusterai.simulator.core.books import NotConserved
+from clusterai.simulator.core.plot import plot
+from clusterai.simulator.core.report import simulate
 
 SMALL = """
 name = "<small>"
@@ -35,7 +35,7 @@ operators = 3
 """
 PROGRAM = """
 import sys
-from clusterai.audit.adversary import decode_scenario, simulate
+from clusterai.simulator import decode_scenario, simulate
 print(simulate(decode_scenario(sys.stdin.read())).digest)
 """
 

@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from clusterai.audit.adversary.core.market import Market, Outcome
-from clusterai.audit.adversary.core.scenario import Scenario
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.money import WEI_PER_TOKEN
+from clusterai.simulator.core.market import Market, Outcome
+from clusterai.simulator.core.scenario import Scenario
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

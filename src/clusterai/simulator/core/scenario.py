@@ -6,9 +6,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from clusterai.audit.adversary.core.strategies import STRATEGIES, Options
 from clusterai.ledger.core.deploy import LOCAL, AuditRules, DisputeRules, Rules
 from clusterai.protocol.money import WEI_PER_TOKEN
+from clusterai.simulator.core.strategies import STRATEGIES, Options
 
 LONGEST_TEXT = 100_000
 
@@ -30,9 +30,10 @@ class MarketTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         price_tokens: compensation of a lease (R).
         cost: what honest work costs, in prices; all of it is saved by doing nothing (s/R).
-        audit_fee: in prices.
-        segments: into how many segments work is cut (T).
+        segments: into how many segments work is cut (T). The auditor's fee follows from it, as the desk sets it.
+        steps: units in a segment, through which a dispute goes.
         work_s: how long a lease takes when it is worked on.
+        spread_s: within which all begin; as long as a lease if 0.
         pause_s: from a commitment to the next lease of the same operator.
         leases: how many each operator runs.
         stake: of an operator, in prices (S/R), unless its group says otherwise.
@@ -44,9 +45,10 @@ class MarketTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     price_tokens: Annotated[float, Meta(gt=0, le=10_000)] = 10.0
     cost: _Share = 0.7
-    audit_fee: _Share = 0.05
-    segments: Annotated[int, Meta(ge=1, le=4096)] = 20
+    segments: Annotated[int, Meta(ge=1, le=1024)] = 20
+    steps: Annotated[int, Meta(ge=1, le=2**30)] = 65_536
     work_s: Annotated[int, Meta(ge=2, le=86_400)] = 600
+    spread_s: Annotated[int, Meta(ge=0, le=86_400)] = 0
     pause_s: Annotated[int, Meta(ge=0, le=86_400)] = 30
     leases: Annotated[int, Meta(ge=1, le=100_000)] = 20
     stake: _Multiple = 10.0

@@ -1,0 +1,272 @@
+"""Machines as they are shipped, each with a performer whose work is a number, and with a strategy around it.
+
+    event ──> machine.step ──> effects ──strategy.lets──> the network, or the performer ──strategy──> what came of it
+
+The performer is what the daemons' adapters are: it does work (at a cost, in virtual time), seals and opens states, fetches
+outputs. A machine that has nothing under way is put away and made anew when somebody speaks to it, as a daemon that
+was restarted with an empty journal.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from clusterai.audit.core.segments import Opening, is_opened
+from clusterai.gateway.core import jobstate
+from clusterai.gateway.core.jobdesk import JobDesk
+from clusterai.gateway.core.jobstate import DeskTerms
+from clusterai.gateway.core.tabs import ChargeTab, CloseTab, ItemPaid, OpenTab, TabIs
+from clusterai.ledger.core.calls import Mined, Submit
+from clusterai.node.core import jobbook, jobdefence
+from clusterai.node.core.jobbook import JobBook, JobTerms
+from clusterai.protocol import canonical
+from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
+from clusterai.protocol.jobs import Lends, Segment, SegmentServed
+from clusterai.protocol.keccak import keccak
+from clusterai.protocol.messages import Relay
+from clusterai.runtime.machine import Linked, Received, Save, Send, Started
+from clusterai.simulator.core import work
+from clusterai.simulator.core.people import Lease, Operator
+from clusterai.simulator.core.strategies import Case
+from clusterai.validator.core import jobauditor
+from clusterai.validator.core.jobauditor import AuditSettings, JobAuditor, Reran, Rerun, Retrace, Retraced
+from clusterai.work.batch.kind import BATCH
+from clusterai.work.leased import LeasedKind
+
+if TYPE_CHECKING:
+    from clusterai.simulator.core.market import Market
+
+KINDS: dict[str, LeasedKind] = {"batch": BATCH}
+
+
+def signed_by(who: Address) -> Callable[[Digest], bytes]:
+    """Nobody forges signatures here, so they are cheap: the name of who signed."""
+    signature = bytes(who).ljust(65, b"\0")
+    return lambda digest: signature
+
+
+def signer(digest: Digest, signature: bytes) -> Address:
+    return Address(signature[:20])
+
+
+class Player:
+    """A machine, its owner, and what it wants of the world."""
+
+    def __init__(self, market: "Market", address: Address, operator: Operator) -> None:
+        self.market = market
+        self.net = market.network
+        self.address = address
+        self.operator = operator
+        self.machine: Any = None
+
+    def hear(self, event: Any) -> None:
+        machine = self.machine
+        if machine is None:
+            machine = self.machine = self._made()
+        self.net.steps += 1
+        for effect in machine.step(event, self.net.now_s):
+            if isinstance(effect, Save):
+                continue
+            if isinstance(effect, Submit):
+                if self._lets(effect):
+                    self.net.submit(self, effect.key, effect.call, self.address)
+            elif isinstance(effect, Send):
+                self._send(effect)
+            else:
+                self._perform(effect)
+        if self._is_idle():
+            self.machine = None
+
+    def _made(self) -> Any:
+        """The machine, with what it has to know from before."""
+        raise NotImplementedError
+
+    def _is_idle(self) -> bool:
+        return False
+
+    def _lets(self, effect: Any) -> bool:
+        return self.operator.strategy.lets(effect, False)
+
+    def _send(self, effect: Send) -> None:
+        if isinstance(effect.frame, Relay):
+            frame = effect.frame
+            self.net.send(Address(frame.to), effect.to, Relay(self.address, frame.to, frame.body))
+        else:
+            self.net.send(effect.to, self.address, effect.frame)
+
+    def _perform(self, effect: Any) -> None:
+        raise AssertionError(f"nobody performs {effect!r}")
+
+    def _case(self, lease: Lease, segment: int, start: bytes) -> Case:
+        """The disputed or audited segment, whose run this player pays."""
+        market, steps = self.market, self.market.steps
+
+        def rerun(points: Sequence[int]) -> tuple[Digest, ...]:
+            cost = lease.cost // lease.terms.segments
+            self.operator.spent += cost
+            market.rerun += cost
+            return work.inside(start, segment, steps, points)
+
+        return Case(
+            rerun=rerun,
+            leaked=lease.states[segment],
+            steps=steps,
+            accomplice=market.are_friends(self.operator, lease.operator),
+            ally=market.is_ally(self.operator, lease),
+            random=market.dice,
+        )
+
+
+class Node(Player):
+    """A provider: `JobBook`."""
+
+    def __init__(self, market: "Market", address: Address, operator: Operator) -> None:
+        super().__init__(market, address, operator)
+        self.open = 0
+        """its leases on chain"""
+
+    def _made(self) -> Any:
+        terms = JobTerms(
+            me=self.address,
+            leases=self.market.chain.leases.domain,
+            network=self.market.chain.world.network_domain,
+            window_s=self.market.chain.world.rules.window_s,
+            recover=signer,
+            fits=lambda kind, spec, terms, running: None,
+        )
+        book = JobBook(terms, self.net.directory, KINDS)
+        book.step(Started(), self.net.now_s)
+        return book
+
+    def _is_idle(self) -> bool:
+        return not self.open and not self.machine.leases
+
+    def _lets(self, effect: Any) -> bool:
+        about = str(effect.key).rpartition(":")[2]
+        lease = self.net.leases.get(Digest(bytes.fromhex(about)))
+        return self.operator.strategy.lets(effect, lease is not None and lease.is_wrong)
+
+    def _perform(self, effect: Any) -> None:
+        match effect:
+            case jobbook.Perform(lease):
+                self.market.work_on(self, self.net.leases[lease], self.machine.leases[lease].raw)
+            case jobbook.Serve(_, ask, units, proof):
+                lease = self.net.leases.get(Digest(ask.lease))
+                if lease is not None and self.operator.strategy.lets(effect, lease.is_wrong):
+                    self._serve(ask, units, proof)
+            case jobdefence.Retrace(lease, _, _, segment, start, _, points):
+                record = self.net.leases[lease]
+                case = self._case(record, segment, start)
+                found = self.operator.strategy.defends(case, points, record.is_wrong)
+                if found is not None:
+                    done = jobdefence.Retraced(lease, points, found)
+                    self.net.at(self.net.now_s + self.market.segment_s, self.hear, done)
+            case jobbook.Discard() | jobbook.Halt():
+                pass
+            case _:
+                super()._perform(effect)
+
+    def _serve(self, ask: Any, units: int, proof: tuple[Digest, ...]) -> None:
+        lease = self.machine.leases[Digest(ask.lease)]
+        before = lease.done.states[ask.segment - 1]
+        start = jobbook.committed(lease.done).open(0)
+        sealed = canonical.encode(Segment(lease.raw, start.state, start.proof, before, units, proof, ()))
+        body = canonical.encode(SegmentServed(ask.lease, ask.segment, sealed))
+        self.net.send(Address(ask.validator), self.market.relay, Relay(self.address, ask.validator, body))
+
+
+class Auditor(Player):
+    """A validator with a seat on the panel: `JobAuditor`, for audits, accusations and verdicts."""
+
+    def _made(self) -> Any:
+        world = self.market.chain.world
+        settings = AuditSettings(
+            me=self.address,
+            at=world.addresses.audits,
+            network=world.network_domain,
+            seal_to=bytes(32),
+            sign=signed_by(self.address),
+            secret_salt=lambda lease: Digest(keccak(b"salt" + self.address + lease)),
+            disputes=world.addresses.disputes,
+        )
+        auditor = JobAuditor(settings, self.net.directory)
+        auditor.step(Started(), self.net.now_s)
+        auditor.step(Linked(self.market.relay), self.net.now_s)
+        return auditor
+
+    def hear(self, event: Any) -> None:
+        super().hear(event)
+        if isinstance(event, Received | Reran | Retraced):
+            # These may take a tick to have their effect.
+            self.net.wake(self, self.net.now_s + 1)
+
+    def _perform(self, effect: Any) -> None:
+        match effect:
+            case Rerun():
+                start = self._opened(effect)
+                record = self.net.leases[effect.lease]
+                found = self.operator.strategy.finds(self._case(record, effect.segment, start))
+                if found is not None:
+                    self._later(Reran(effect.lease, effect.segment, found, ""))
+            case Retrace(wanted, _, points):
+                start = self._opened(wanted)
+                case = self._case(self.net.leases[wanted.lease], wanted.segment, start)
+                found = self.operator.strategy.traces(case, points)
+                self._later(Retraced(wanted.lease, points, found, ""))
+            case jobauditor.Told():
+                pass
+            case _:
+                super()._perform(effect)
+
+    def _later(self, done: Reran | Retraced) -> None:
+        self.net.at(self.net.now_s + self.market.segment_s, self.hear, done)
+
+    @staticmethod
+    def _opened(wanted: Rerun) -> bytes:
+        served = canonical.decode(wanted.sealed, Segment)
+        proof = tuple(Digest(it) for it in served.proof)
+        opening = Opening(wanted.segment - 1, Digest(served.state), served.units, proof)
+        assert is_opened(wanted.root, wanted.segments, opening), "no strategy shows what it didn't commit to"
+        return served.state
+
+
+class Customer(Player):
+    """A requester: `JobDesk`, linked to the providers that it orders from."""
+
+    def __init__(
+        self, market: "Market", address: Address, operator: Operator, nodes: list[tuple[Node, bytes]]
+    ) -> None:
+        super().__init__(market, address, operator)
+        self.nodes = nodes
+
+    def _made(self) -> Any:
+        chain = self.market.chain
+        terms = DeskTerms(
+            self.address, chain.leases.domain, chain.world.addresses.leases, chain.world.rules.window_s
+        )
+        desk = JobDesk(terms, self.net.directory, chain.audits.valid_in_a_row)
+        now_s = self.net.now_s
+        desk.step(Started(), now_s)
+        desk.step(Mined("lease-approve", ZERO_DIGEST, 0), now_s)
+        for node, offer in self.nodes:
+            desk.step(Linked(node.address), now_s)
+            desk.step(Received(node.address, Lends("batch", offer, 0, 0)), now_s)
+        return desk
+
+    def _is_idle(self) -> bool:
+        return all(job.ended for job in self.machine.jobs.values())
+
+    def _perform(self, effect: Any) -> None:
+        now_s = self.net.now_s
+        match effect:
+            case OpenTab(tab):
+                # Its account has all the credit that it needs: what is asked here is what leases come to.
+                self.net.at(now_s + 1, self.hear, TabIs(tab, True, 0))
+            case ChargeTab(tab, item):
+                self.net.at(now_s + 1, self.hear, ItemPaid(tab, item))
+            case jobstate.Fetch(lease):
+                self.net.at(now_s + 1, self.hear, jobstate.Fetched(lease, ""))
+            case jobstate.Answer() | jobstate.Note() | CloseTab():
+                # An order that nobody can take ends the operator's earning: its customer orders nothing more.
+                pass
+            case _:
+                super()._perform(effect)
