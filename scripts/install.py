@@ -28,7 +28,7 @@ CONTAINS = {"local": ("local",), "dev": ("dev", "local")}
 HOME = ROOT / ".venv"
 PEERS = ROOT / "scripts" / "peers"
 """Pins of the programs that run beside ours."""
-TESTED = ("langchain", "litellm", "schemathesis")
+TESTED = ("langchain", "litellm", "ortools", "schemathesis")
 """Peers without which tests fail; others are installed by name."""
 
 

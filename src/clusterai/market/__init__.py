@@ -1,7 +1,7 @@
-"""Who takes part, and who gets the work: participants as the chain knows them, and the routing among them.
+"""Who takes part, and who gets the work: participants as the chain knows them, the routing among them, and placement.
 
-The room exists so that every daemon answers "who is this key, and may it?" the same way, from chain events alone.
-It refuses to talk to anyone: it reads events and gives answers.
+The room exists so that every daemon answers "who is this key, and may it?" and "which machines?" the same way, from
+chain events and signed offers alone. It refuses to talk to anyone: it reads events and gives answers.
 """
 
 from clusterai.market.core.directory import Directory, Participant

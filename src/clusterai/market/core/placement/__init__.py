@@ -1,0 +1,33 @@
+"""Which machines a renter gets: of all offers that stand the group that costs least for what it is asked, and why not another.
+
+    offers.py       an offer, and of every field who says so           coordinates.py  places from round trips
+    index.py        100,000 of them as columns                         location.py     what a round trip proves
+    request.py      what a renter asks                                 roundtrips.py   what was measured between nodes
+    shortlist.py    the 200 that matter                                problem.py      the choice as numbers
+    choose.py       the group                                          place.py        all of it in a row
+
+Nothing in here talks to anyone or knows the time; a plan is a value. It refuses to trust a machine's word about itself.
+"""
+
+from clusterai.market.core.placement.index import Index
+from clusterai.market.core.placement.offers import Coordinate, Field, Measurement, Offer, Source
+from clusterai.market.core.placement.place import NoPlan, Plan, place
+from clusterai.market.core.placement.request import Need, Part, Request, single
+from clusterai.market.core.placement.roundtrips import RoundTrips
+
+__all__ = [
+    "Coordinate",
+    "Field",
+    "Index",
+    "Measurement",
+    "Need",
+    "NoPlan",
+    "Offer",
+    "Part",
+    "Plan",
+    "Request",
+    "RoundTrips",
+    "Source",
+    "place",
+    "single",
+]
