@@ -267,7 +267,7 @@ class JobBook:
             case Performed(lease_id):
                 self._performed(lease_id, event)
             case Retraced():
-                self._defence.take(event)
+                self._defence.take(event, self.chain_s)
             case Failed(lease_id, code, detail):
                 self._failed(lease_id, code, detail)
             case Mined(key) | Reverted(key):
@@ -491,7 +491,8 @@ class JobBook:
     def _defend(self, lease: Lease, done: Performed, move: Accused | AssertTrace) -> None:
         """Answer in a dispute, once the disputed segment was run again."""
         if isinstance(move, AssertTrace):
-            self._submit(lease, f"assert-{move.inner[0].hex()[:16]}", move)
+            low, high = self._defence.range(lease.id)
+            self._submit(lease, f"assert-{low}-{high}", move)
             return
         move.running = True
         segment = self._drawn[lease.id]

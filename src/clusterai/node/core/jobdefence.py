@@ -13,6 +13,8 @@ from clusterai.ledger.core.lease_calls import AssertTrace
 from clusterai.protocol.bisection import cut
 from clusterai.protocol.ids import Digest
 
+RETRY_S = 2
+
 
 class Retrace(msgspec.Struct, frozen=True):
     """Run a segment again and say the states at these units of its `steps`: `Retraced` comes back.
@@ -30,9 +32,11 @@ class Retrace(msgspec.Struct, frozen=True):
 
 
 class Retraced(msgspec.Struct, frozen=True):
+    """`states`: None where it couldn't be run now."""
+
     lease: Digest
     points: tuple[int, ...]
-    states: tuple[Digest, ...]
+    states: tuple[Digest, ...] | None
 
 
 class Accused(msgspec.Struct):
@@ -45,6 +49,8 @@ class Accused(msgspec.Struct):
     my_turn: bool
     inner: tuple[Digest, ...] | None = None
     running: bool = False
+    again_s: int = 0
+    """not run again before, as it has just failed"""
 
     @property
     def points(self) -> tuple[int, ...]:
@@ -90,10 +96,18 @@ class Defence:
         game = self._open.get(lease)
         if game is None or not game.my_turn or chain_s > game.by_s or game.running:
             return None
-        return AssertTrace(lease, game.inner) if game.inner is not None else game
+        if game.inner is not None:
+            return AssertTrace(lease, game.inner)
+        return game if chain_s >= game.again_s else None
 
-    def take(self, done: Retraced) -> None:
+    def range(self, lease: Digest) -> tuple[int, int]:
+        """Of which range an assertion is: two of a dispute may begin with the same states."""
+        return self._open[lease].low, self._open[lease].high
+
+    def take(self, done: Retraced, chain_s: int) -> None:
+        """What was run; what failed is run again for as long as there is time, for who doesn't move is convicted."""
         game = self._open.get(done.lease)
         if game is not None and game.running and done.points == game.points:
             game.running = False
             game.inner = done.states
+            game.again_s = chain_s + RETRY_S

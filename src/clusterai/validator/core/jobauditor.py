@@ -449,7 +449,7 @@ class JobAuditor:
         """Run the segment as far as these points, once what it begins with is here."""
         if case.served is None:
             self._ask(case)
-        elif not contest.running and not contest.unable:
+        elif not contest.running and self._now_s >= contest.again_s:
             contest.running = True
             self._effects.append(Retrace(_rerun(case, *case.served), contest.steps, points))
 
@@ -461,7 +461,9 @@ class JobAuditor:
         if done.states is not None:
             case.contest.states.update(zip(done.points, done.states, strict=True))
             return
+        # An accuser that doesn't move loses its bonds, so what this machine can't do now it tries again.
         case.contest.unable = done.unable
+        case.contest.again_s = self._now_s + ASK_EVERY_S
         case.served = None
         self._effects.append(Told("unable" if done.unable else "not_served", done.lease, done.why))
 

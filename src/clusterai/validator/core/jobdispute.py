@@ -42,6 +42,9 @@ class Contest(msgspec.Struct):
     """my own, by units of the segment"""
     running: bool = False
     unable: bool = False
+    """it was this machine that couldn't, so nothing is said of what was served"""
+    again_s: float = 0.0
+    """not run again before, as it has just failed"""
 
     def follow(self, event: Any, me: Address) -> None:
         match event:

@@ -29,6 +29,7 @@ from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 from clusterai.protocol.jobs import AskContent, ContentMissing, ContentPart, JobFrame
 from clusterai.protocol.keccak import keccak
+from clusterai.protocol.leases import CloseReason
 from clusterai.runtime.adapters.driver import Driver
 from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.runtime.machine import Linked, Received, Send, Unlinked
@@ -83,6 +84,7 @@ class Leasing:
         self.rates: dict[Digest, int] = {}
         self._providers: dict[Digest, Address] = {}
         self._audited: set[Digest] = set()
+        self._convicted: dict[Address, Digest] = {}
 
     def close(self) -> None:
         for task in self._tasks:
@@ -170,6 +172,11 @@ class Leasing:
                 elif provider is not None and reason in (5, 6, 7, 8, 9, 10):
                     self._rows[provider] = 0
                 self._audited.discard(lease_id)
+                if provider is not None and reason in (CloseReason.FRAUD, CloseReason.WITHHELD):
+                    self._convicted[provider] = lease_id
+            case events.Slashed(owner):
+                # In the same transaction, and for this lease.
+                lease = self._convicted.pop(owner, None)
             case _:
                 pass
         if lease is not None:

@@ -88,6 +88,14 @@ def _lease(
                     found["verdict"] = "not drawn"
             case events.AuditMatched():
                 found["verdict"] = "matched"
+            case events.AuditContested():
+                # Whether the second auditor agreed with the provider decides nothing.
+                found["verdict"] = "pending"
+            case events.DisputeEnded(_, winner, reason):
+                upheld = winner == provider and reason != DisputeReason.UNDECIDED
+                found["verdict"] = "matched" if upheld else "pending"
+            case events.AuditResolved() if found["verdict"] == "pending":
+                found["verdict"] = "unverified"
             case events.LeaseClosed(_, reason):
                 name = CloseReason(reason).name
                 found["reason"] = name
@@ -119,6 +127,7 @@ _DEEDS: dict[type, Deed] = {
     events.AuditorDrawn: "auditor_drawn",
     events.AuditCommitted: "auditor_committed",
     events.SegmentShown: "segment_opened",
+    events.AuditRevealed: "auditor_revealed",
     events.AuditMatched: "matched",
     events.AuditContested: "mismatched",
     events.AuditorSilent: "auditor_silent",
@@ -128,8 +137,10 @@ _DEEDS: dict[type, Deed] = {
     events.RangeSelected: "selected",
     events.RefereesDrawn: "referees_drawn",
     events.RefereeCommitted: "referee_committed",
+    events.RefereesSealed: "referees_sealed",
     events.RefereeRevealed: "referee_revealed",
     events.DisputeEnded: "dispute_ended",
+    events.Slashed: "slashed",
     events.LeaseClosed: "closed",
 }
 
@@ -142,9 +153,15 @@ def _step(what: Deed, happened: Happened) -> Step:
         value = getattr(event, name)
         if name in ("lease", "terms"):
             continue
-        if name in ("auditor", "accuser", "referee", "winner", "provider", "requester") and isinstance(
-            value, bytes
-        ):
+        if name in (
+            "auditor",
+            "accuser",
+            "referee",
+            "winner",
+            "provider",
+            "requester",
+            "owner",
+        ) and isinstance(value, bytes):
             by = by or checksummed(Address(value))
             continue
         if isinstance(value, tuple):
