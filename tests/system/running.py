@@ -20,6 +20,7 @@ T = TypeVar("T")
 DEADLINE_S = 120.0
 """Generous: other work may share the machine. A test that is well ends in a fraction of it."""
 POLL_S = 0.05
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def until(what: str, look: Callable[[], T | None], deadline_s: float = DEADLINE_S) -> T:
@@ -34,12 +35,12 @@ def until(what: str, look: Callable[[], T | None], deadline_s: float = DEADLINE_
 
 
 def free_port() -> int:
-    """The first of four ports in a row that nobody uses."""
+    """The first of eight ports in a row that nobody uses."""
     start = 21_600 + os.getpid() % 12 * 8
-    for port in range(start, start + 4_000, 4):
-        if all(_is_free(port + more) for more in range(4)):
+    for port in range(start, start + 4_000, 8):
+        if all(_is_free(port + more) for more in range(8)):
             return port
-    raise AssertionError("no four free ports in a row")
+    raise AssertionError("no eight free ports in a row")
 
 
 def _is_free(port: int) -> bool:
@@ -53,10 +54,19 @@ def _is_free(port: int) -> bool:
 
 
 class Network:
-    """One data folder, and the `clusterai up` that runs it."""
+    """One data folder, and the `clusterai up` that runs it; `program` may be a villain's in its place."""
 
-    def __init__(self, data: Path, model: str = "tiny", nodes: int = 2) -> None:
+    def __init__(
+        self,
+        data: Path,
+        model: str = "tiny",
+        nodes: int = 2,
+        validators: int = 1,
+        program: str = "clusterai.cli",
+    ) -> None:
         self.data = data
+        self._validators = validators
+        self._program = program
         self.model = model
         self.port = free_port()
         self._nodes = nodes
@@ -67,8 +77,12 @@ class Network:
         errors = (self.data.parent / "up.err").open("ab")
         self._process = subprocess.Popen(
             self._command(
-                "up", "--port", str(self.port), "--model", self.model, "--nodes", str(self._nodes), "--json"
+                "up",
+                *("--port", str(self.port), "--model", self.model, "--nodes", str(self._nodes)),
+                *("--validators", str(self._validators), "--json"),
+                program=self._program,
             ),
+            env=os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))},
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -88,14 +102,19 @@ class Network:
             self._command(*arguments), capture_output=True, text=True, timeout=DEADLINE_S * 2, check=False
         )
 
+    def started(self, *arguments: str) -> subprocess.Popen[str]:
+        """A command that goes on beside the test."""
+        command = self._command(*arguments)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
     def told(self, *arguments: str) -> Any:
         """The JSON that a command prints."""
         done = self.cli(*arguments, "--json")
         assert done.stdout, done.stderr
         return json.loads(done.stdout)
 
-    def _command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "clusterai.cli", *arguments, "--data", str(self.data)]
+    def _command(self, *arguments: str, program: str = "clusterai.cli") -> list[str]:
+        return [sys.executable, "-m", program, *arguments, "--data", str(self.data)]
 
     def ended(self) -> int:
         """Wait for `up` to end by itself; its exit code."""
@@ -136,8 +155,8 @@ class Network:
         return {one["name"]: one for one in state["services"]}
 
     def kill(self, name: str) -> int:
-        """`kill -9` one process; returns how often it had been restarted before."""
-        service = self.services()[name]
+        """`kill -9` one process, as soon as there is one; returns how often it had been restarted before."""
+        service = until(f"{name} to run", lambda: (it := self.services()[name])["pid"] and it)
         os.kill(service["pid"], signal.SIGKILL)
         return service["restarts"]
 
@@ -146,6 +165,14 @@ class Network:
             f"{name} to be back",
             lambda: (now := self.services()[name])["restarts"] > restarts and now["state"] == "ready",
         )
+
+    def service_of(self, owner: str) -> str:
+        """The process that is this participant."""
+        for name in self.services():
+            config = self.data / name / "config.json"
+            if config.exists() and json.loads(config.read_bytes())["owner"] == owner.lower():
+                return name
+        raise AssertionError(f"nobody is {owner}")
 
     def until_serving(self, nodes: int) -> None:
         until(f"{nodes} nodes to serve", lambda: self.serving() >= nodes)

@@ -61,7 +61,7 @@ def test_the_tail_of_a_log_is_its_last_lines(tmp_path: Path):
 
 
 def test_ports_of_a_network_follow_the_api(tmp_path: Path):
-    """Four in a row; free ones pass."""
-    ports = Ports.beside(21_690)
-    assert (ports.link, ports.chain, ports.validator) == (21_691, 21_692, 21_693)
+    """In a row, one for each validator; free ones pass."""
+    ports = Ports.beside(21_690, validators=3)
+    assert (ports.link, ports.chain, ports.validators) == (21_691, 21_692, (21_693, 21_694, 21_695))
     check(ports, str(tmp_path))

@@ -18,11 +18,21 @@ Port = Annotated[
         envvar="CLUSTERAI_PORT",
         min=1,
         max=65_500,
-        help="Port of the API and console; the three above it serve nodes, the chain and the validator.",
+        help="Port of the API and console; those above it serve nodes, the chain and validators.",
     ),
 ]
 Nodes = Annotated[
     int, typer.Option("--nodes", envvar="CLUSTERAI_NODES", min=1, max=16, help="Provider nodes to run.")
+]
+Validators = Annotated[
+    int,
+    typer.Option(
+        "--validators",
+        envvar="CLUSTERAI_VALIDATORS",
+        min=1,
+        max=16,
+        help="Validators to run: from three on, a contested audit of a job can be judged.",
+    ),
 ]
 Model = Annotated[
     str,
@@ -44,6 +54,7 @@ def up(
     data: options.Data = None,
     port: Port = 8080,
     nodes: Nodes = 2,
+    validators: Validators = 1,
     model: Model = "smollm2-135m",
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return when it is ready; `clusterai down` ends it.")
@@ -52,7 +63,7 @@ def up(
     quiet: options.Quiet = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Start a network on this machine: chain, gateway, nodes and a validator.
+    """Start a network on this machine: chain, gateway, nodes and validators.
 
     The first time it makes keys, a chain with the contracts, and an account with credit; after that it resumes what
     is in the data folder. Ctrl-C stops everything and loses nothing.
@@ -61,7 +72,7 @@ def up(
     from clusterai.cli.local.ports import Ports
 
     folder = options.folder(data)
-    wish = wishes.Wish(Ports.beside(port), nodes, model)
+    wish = wishes.Wish(Ports.beside(port, validators), nodes, model)
     if dry_run:
         wishes.describe(folder, wish, json)
     elif detach:

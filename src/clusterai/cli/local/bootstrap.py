@@ -115,8 +115,9 @@ async def _registrations(client: ChainClient, people: People) -> list[Step]:
             steps += _enrol(client.network, people.treasury, one, stake, Role(roles), delegated, balance)
     if not await client.read("Token", "balanceOf", people.gateway.hot.address):
         steps.append((people.treasury, calls.Transfer(people.gateway.hot.address, FLOAT_WEI)))
-    if not await client.read("Token", "balanceOf", people.validator.hot.address):
-        steps.append((people.treasury, calls.Transfer(people.validator.hot.address, BONDS_WEI)))
+    for one in people.validators:
+        if not await client.read("Token", "balanceOf", one.hot.address):
+            steps.append((people.treasury, calls.Transfer(one.hot.address, BONDS_WEI)))
     return steps
 
 

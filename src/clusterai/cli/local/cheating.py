@@ -89,36 +89,47 @@ def choose(folder: DataFolder, wanted: str | None, how: str) -> Plan:
         raise Failure(
             f"weights can't be altered by {how!r}", next=f"--how {' | '.join(WAYS)}", code=Exit.USAGE
         )
+    node, provider = honest(folder, state, wanted)
+    return Plan(node, provider, state.model, how, f"{state.model}-{how}")
+
+
+def honest(folder: DataFolder, state: UpState, wanted: str | None) -> tuple[str, str]:
+    """A node that may still begin to cheat, the last one where none is wanted, and its owner's address.
+
+    Raises:
+        Failure: no such node, or nobody honest is left.
+    """
     nodes = [one for one in state.services if one.kind == "node"]
     people = _people(folder, nodes)
-    with _client(folder, state) as client:
+    with client_of(folder, state) as client:
         barred = {one.provider for one in client.nodes() if one.barred}
     owners = {one.name: checksummed(one.owner.address) for one in people.nodes}
-    honest = [name for name, owner in owners.items() if owner not in barred and folder.cheat_of(name) is None]
+    left = [name for name, owner in owners.items() if owner not in barred and folder.cheat_of(name) is None]
     if wanted is not None and wanted not in owners:
         raise Failure(
             f"{wanted} is no node of this network", next=f"--node {' | '.join(owners)}", code=Exit.NOT_FOUND
         )
-    if not honest or (wanted is not None and wanted not in honest):
+    if not left or (wanted is not None and wanted not in left):
         raise Failure(
             f"{wanted or 'every node'} was already caught",
             "a barred owner stays barred",
             "clusterai demo restore",
         )
-    node = wanted or honest[-1]
-    return Plan(node, owners[node], state.model, how, f"{state.model}-{how}")
+    node = wanted or left[-1]
+    return node, owners[node]
 
 
 def run(folder: DataFolder, plan: Plan, deadline_s: float, json: bool) -> int:
     """Carry the plan out and tell the story; the exit code says whether the cheat was caught in time."""
     state = folder.running()
-    teller = _Teller(json)
-    with _client(folder, state) as client:
+    teller = Teller(json)
+    with client_of(folder, state) as client:
         with Progress() as progress:
             progress.show(f"altering the weights of {plan.model} ({plan.how})")
-            _make_cheat(folder, state, plan)
+            _alter(plan)
+            make_cheat(folder, state, plan.node, Cheat(plan.altered))
             progress.show(f"restarting {plan.node} with them")
-            _await_state(client, plan.provider, "ready")
+            await_state(client, plan.provider, "ready")
         teller.tell("altered", f"{plan.node} serves {plan.altered} and calls it {plan.model}")
         story = _watch(folder, state, client, plan, teller, deadline_s)
     if json:
@@ -133,7 +144,7 @@ def restore(folder: DataFolder) -> list[str]:
     state = folder.running()
     nodes = [one for one in state.services if one.kind == "node"]
     people = _people(folder, nodes)
-    with _client(folder, state) as client:
+    with client_of(folder, state) as client:
         barred = {one.provider for one in client.nodes() if one.barred}
         restored: list[ServiceState] = []
         for service, one in zip(nodes, people.nodes, strict=True):
@@ -155,22 +166,21 @@ def restore(folder: DataFolder) -> list[str]:
         with Progress() as progress:
             progress.show("waiting for them to serve")
             for one in people.nodes:
-                _await_state(client, checksummed(one.owner.address), "ready")
+                await_state(client, checksummed(one.owner.address), "ready")
     return [service.name for service in restored]
 
 
 # --- making a cheat, and undoing it ---
 
 
-def _make_cheat(folder: DataFolder, state: UpState, plan: Plan) -> None:
-    _alter(plan)
-    cheat = Cheat(plan.altered)
-    write_atomically(folder.of(plan.node) / CHEAT, msgspec.json.encode(cheat))
+def make_cheat(folder: DataFolder, state: UpState, node: str, cheat: Cheat) -> None:
+    """From its next start on, which is now, it cheats."""
+    write_atomically(folder.of(node) / CHEAT, msgspec.json.encode(cheat))
     nodes = [one for one in state.services if one.kind == "node"]
     people = _people(folder, nodes)
-    one = next(it for it in people.nodes if it.name == plan.node)
-    services.write_node(folder, _ports(state), people, one, plan.model, cheat)
-    _end(folder, plan.node)
+    one = next(it for it in people.nodes if it.name == node)
+    services.write_node(folder, _ports(state), people, one, state.model, cheat)
+    _end(folder, node)
 
 
 def _alter(plan: Plan) -> None:
@@ -222,7 +232,7 @@ def _service(folder: DataFolder, name: str) -> ServiceState:
     return next(one for one in folder.running().services if one.name == name)
 
 
-def _await_state(client: Client, provider: str, wanted: str) -> Node:
+def await_state(client: Client, provider: str, wanted: str) -> Node:
     """Wait until a provider, newly linked, is in a state."""
     ends_s = time.monotonic() + RESTART_S
     while True:
@@ -238,7 +248,7 @@ def _await_state(client: Client, provider: str, wanted: str) -> Node:
 # --- requests, and what comes of them ---
 
 
-class _Teller:
+class Teller:
     """Tells steps as they happen, each once."""
 
     def __init__(self, json: bool) -> None:
@@ -265,7 +275,7 @@ class _Teller:
 
 
 def _watch(
-    folder: DataFolder, state: UpState, client: Client, plan: Plan, teller: _Teller, deadline_s: float
+    folder: DataFolder, state: UpState, client: Client, plan: Plan, teller: Teller, deadline_s: float
 ) -> Story:
     seq = max((it.seq for it in client.recent()), default=0)
     tally = _Tally(plan.provider.lower())
@@ -316,7 +326,7 @@ class _Tally:
         """Barred, and the last refund came a moment ago: they come in one block."""
         return self._quiet_since_s is not None and time.monotonic() - self._quiet_since_s > 1.0
 
-    def take(self, event: Event, teller: _Teller) -> None:
+    def take(self, event: Event, teller: Teller) -> None:
         detail = event.detail
         who = str(detail.get("provider") or detail.get("owner") or detail.get("receiver") or "").lower()
         if who != self._provider:
@@ -441,5 +451,5 @@ def _ports(state: UpState) -> Ports:
     return Ports.beside(int(state.gateway.rpartition(":")[2]))
 
 
-def _client(folder: DataFolder, state: UpState) -> Client:
+def client_of(folder: DataFolder, state: UpState) -> Client:
     return Client(state.gateway, folder.local_account().key)

@@ -56,13 +56,19 @@ class LocalAccount(msgspec.Struct, frozen=True):
 
 
 class Cheat(msgspec.Struct, frozen=True):
-    """A node that the demonstration made cheat: the name of the weights that it serves instead."""
+    """A node that the demonstration made cheat: the name of the weights that it serves instead, or `lies` about jobs."""
 
-    weights: str
+    weights: str = ""
+    lies: bool = False
 
 
 def node_name(at: int) -> str:
     return f"node-{at + 1}"
+
+
+def validator_name(at: int) -> str:
+    """The first has the name that it has where it is alone."""
+    return f"validator-{at + 1}" if at else "validator"
 
 
 class DataFolder:

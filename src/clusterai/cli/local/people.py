@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from clusterai.cli.local.folder import DataFolder, node_name
+from clusterai.cli.local.folder import DataFolder, node_name, validator_name
 from clusterai.ledger.adapters.network import make_key
 from clusterai.protocol.ids import Role
 from clusterai.protocol.money import WEI_PER_TOKEN
@@ -18,7 +18,7 @@ STAKE_WEI = 1_000 * WEI_PER_TOKEN
 FLOAT_WEI = 1_000_000 * WEI_PER_TOKEN
 """The gateway's own means for channel deposits."""
 BONDS_WEI = 1_000 * WEI_PER_TOKEN
-"""The validator's means for the bonds of challenges: one token each, back where nobody answers."""
+"""Each validator's means for the bonds of challenges, audits and disputes: one token each, back where it was right."""
 CREDIT_WEI = 100 * WEI_PER_TOKEN
 """What the first account gets from the faucet: about 250 million tokens of answers at the default price."""
 
@@ -35,20 +35,20 @@ class Person(msgspec.Struct, frozen=True):
 class People(msgspec.Struct, frozen=True):
     treasury: Key
     gateway: Person
-    validator: Person
+    validators: tuple[Person, ...]
     nodes: tuple[Person, ...]
 
     def everyone(self) -> tuple[Person, ...]:
-        return (self.gateway, self.validator, *self.nodes)
+        return (self.gateway, *self.validators, *self.nodes)
 
 
-def make_people(folder: DataFolder, nodes: int) -> People:
+def make_people(folder: DataFolder, nodes: int, validators: int = 1) -> People:
     """Load all keys, or make those that aren't there yet, readable by their owner alone."""
     folder.keys.mkdir(parents=True, exist_ok=True, mode=0o700)
     return People(
         treasury=make_key(folder.keys / "treasury.key"),
         gateway=_person(folder, "gateway", Role.GATEWAY),
-        validator=_person(folder, "validator", Role.VALIDATOR),
+        validators=tuple(_person(folder, validator_name(at), Role.VALIDATOR) for at in range(validators)),
         nodes=tuple(_person(folder, node_name(at), Role.PROVIDER) for at in range(nodes)),
     )
 

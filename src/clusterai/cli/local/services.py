@@ -11,6 +11,7 @@ from clusterai.cli.local.models import served
 from clusterai.cli.local.people import People, Person
 from clusterai.cli.local.ports import HOST, Ports
 from clusterai.cli.local.supervisor import Service
+from clusterai.node.config import JobsConfig
 from clusterai.protocol.ids import checksummed, hex0x
 from clusterai.runtime.adapters.config import default_models
 
@@ -80,11 +81,15 @@ def node(folder: DataFolder, ports: Ports, people: People, one: Person, model: s
 def write_node(
     folder: DataFolder, ports: Ports, people: People, one: Person, model: str, cheat: Cheat | None
 ) -> Path:
-    """The node's configuration; with `cheat`, one that serves other weights under the model's address."""
+    """The node's configuration; with `cheat`, one that serves other weights under the model's address, or lies about jobs."""
     home = folder.of(one.name)
     serving: dict[str, Any] = {"name": model}
-    if cheat is not None:
+    jobs: dict[str, Any] = {}
+    if cheat is not None and cheat.weights:
         serving["weights"] = cheat.weights
+    if cheat is not None and cheat.lies:
+        # Half the usual price brings it the work.
+        jobs = {"lies": True, "giga_fuel_wei": JobsConfig().giga_fuel_wei // 2}
     config: dict[str, Any] = {
         "data": str(home / STATE),
         "network": str(folder.manifest),
@@ -93,31 +98,31 @@ def write_node(
         "gateways": [{"owner": hex0x(people.gateway.owner.address), "url": f"wss://{HOST}:{ports.link}"}],
         "models": [serving, *({"name": name} for name in served(model)[1:])],
         "models_folder": str(default_models()),
-        "jobs": {},
+        "jobs": jobs,
         # Nobody but this machine has a stake here: a power cut may cost the last second.
         "survives": "process",
     }
     return _written(folder, one.name, config)
 
 
-def validator(folder: DataFolder, ports: Ports, people: People) -> Service:
-    one = people.validator
+def validator(folder: DataFolder, ports: Ports, people: People, at: int) -> Service:
+    one, port = people.validators[at], ports.validators[at]
     config = {
-        "data": str(folder.of("validator") / STATE),
+        "data": str(folder.of(one.name) / STATE),
         "network": str(folder.manifest),
         "key": str(one.hot_file),
         "owner": hex0x(one.owner.address),
         "gateways": [{"owner": hex0x(people.gateway.owner.address), "url": f"wss://{HOST}:{ports.link}"}],
         "models_folder": str(default_models()),
-        "metrics_port": ports.validator,
+        "metrics_port": port,
     }
     return Service(
-        name="validator",
+        name=one.name,
         kind="validator",
         module="clusterai.validator",
-        arguments=("--config", str(_written(folder, "validator", config))),
-        log=folder.log_of("validator"),
-        ready=probes.answers(f"http://{HOST}:{ports.validator}/healthz"),
+        arguments=("--config", str(_written(folder, one.name, config))),
+        log=folder.log_of(one.name),
+        ready=probes.answers(f"http://{HOST}:{port}/healthz"),
         rank=2,
         environment=ONE_THREAD,
     )

@@ -2,7 +2,7 @@
 
 hold the folder ─ check ports ─┬─ chain ─ bootstrap ─┬─ gateway ─┐
                                └─ model (once) ──────┼─ nodes ───┼─ ready: every model is served
-                                                     └─ validator┘
+                                                     └─ validators┘
 """
 
 import asyncio
@@ -89,11 +89,11 @@ class _Network:
 
     async def _start(self, supervisor: Supervisor) -> None:
         folder, wish = self._folder, self._wish
-        people = make_people(folder, wish.nodes)
+        people = make_people(folder, wish.nodes, wish.validators)
         url, ring = wish.ports.chain_url, services.key_ring(folder)
         chain = services.chain(folder, wish.ports, people)
         gateway = services.gateway(folder, wish.ports, people, wish.model)
-        validator = services.validator(folder, wish.ports, people)
+        validators = [services.validator(folder, wish.ports, people, at) for at in range(wish.validators)]
         self._say("starting the chain")
         supervisor.start(chain)
         preparing = asyncio.create_task(models.prepare(wish.model, self._say))
@@ -101,14 +101,14 @@ class _Network:
             # Daemons wait for a chain that is away; all that they can't do without is the manifest.
             early = bootstrap.knows(folder, url)
             if early:
-                supervisor.start(gateway)
-                supervisor.start(validator)
+                for one in (gateway, *validators):
+                    supervisor.start(one)
             await supervisor.until_ready(chain.name)
             self._say("registering participants")
             await bootstrap.settle_in(folder, url, people, ring)
             if not early:
-                supervisor.start(gateway)
-                supervisor.start(validator)
+                for one in (gateway, *validators):
+                    supervisor.start(one)
             await preparing
         finally:
             preparing.cancel()

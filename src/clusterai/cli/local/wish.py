@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from clusterai.cli import say
-from clusterai.cli.local.folder import DataFolder, LocalAccount, node_name
+from clusterai.cli.local.folder import DataFolder, LocalAccount, node_name, validator_name
 from clusterai.cli.local.models import EMBEDDING
 from clusterai.cli.local.ports import Ports
 from clusterai.cli.settings import command
@@ -20,6 +20,11 @@ class Wish(msgspec.Struct, frozen=True):
     ports: Ports
     nodes: int
     model: str
+
+    @property
+    def validators(self) -> int:
+        """Each has a port."""
+        return len(self.ports.validators)
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -42,7 +47,12 @@ def describe(folder: DataFolder, wish: Wish, json: bool) -> None:
         "resumes": known,
         "ports": msgspec.to_builtins(wish.ports),
         "model": wish.model,
-        "processes": ["chain", "gateway", *(node_name(at) for at in range(wish.nodes)), "validator"],
+        "processes": [
+            "chain",
+            "gateway",
+            *(node_name(at) for at in range(wish.nodes)),
+            *(validator_name(at) for at in range(wish.validators)),
+        ],
     }
     if json:
         say.emit(plan)

@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from clusterai.audit.adapters.sealing import seal
+from clusterai.node.adapters.liar import Liar
 from clusterai.node.config import JobsConfig
 from clusterai.node.core import jobbook
 from clusterai.node.core.jobbook import (
@@ -78,9 +79,11 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("jobs")
 class Bench:
     """What works on one lease: its volume, and who performs and fetches in it."""
 
-    def __init__(self, store: LeaseStore, running: Path, box: Sandbox) -> None:
+    def __init__(
+        self, store: LeaseStore, running: Path, box: Sandbox, performs: type[Performer] = Performer
+    ) -> None:
         self.store = store
-        self.performer = Performer(store, running, box)
+        self.performer = performs(store, running, box)
         self.exchange = Exchange(store)
 
 
@@ -221,7 +224,8 @@ class Jobs:
     def _bench(self, lease: Digest) -> Bench:
         """Of a lease that the book has."""
         if (bench := self._benches.get(lease)) is None:
-            bench = self._benches[lease] = Bench(self.volumes.of(lease), self._folder, self.box)
+            performs = Liar if self._config.lies else Performer
+            bench = self._benches[lease] = Bench(self.volumes.of(lease), self._folder, self.box, performs)
         return bench
 
     async def close(self) -> None:
@@ -319,7 +323,13 @@ class Jobs:
     def retrace(self, effect: Retrace) -> None:
         task = asyncio.get_running_loop().create_task(self._retraced(effect))
         self._tracing.add(task)
-        task.add_done_callback(self._tracing.discard)
+        task.add_done_callback(lambda done: self._traced(effect, done))
+
+    def _traced(self, effect: Retrace, task: asyncio.Task[None]) -> None:
+        self._tracing.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("trace_broke", lease=hex0x(effect.lease), exc_info=error)
+            self._hear(Retraced(effect.lease, effect.points, None))
 
     async def _retraced(self, effect: Retrace) -> None:
         spec = effect.spec
@@ -329,6 +339,7 @@ class Jobs:
             parts = await performer.trace(spec, effect.start, spec.steps if spec.check == "wasm" else 1)
         except (Stopped, Foreign, CannotSandbox, StoreFull, NoSuchBlob, Damaged) as error:
             log.error("job_not_traced", lease=hex0x(effect.lease), why=str(error))
+            self._hear(Retraced(effect.lease, effect.points, None))
             return
         at = metered(effect.start, [(it.units, it.state) for it in parts], effect.steps)
         self._hear(Retraced(effect.lease, effect.points, tuple(map(at, effect.points))))

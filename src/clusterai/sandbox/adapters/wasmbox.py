@@ -88,6 +88,14 @@ def _libraries() -> list[Path]:
     )
 
 
+def _python() -> str:
+    """This Python where `host_python` shows it: an environment may be known to us by a link that isn't there."""
+    executable, prefix = Path(sys.executable), Path(sys.prefix)
+    if executable.is_relative_to(prefix):
+        executable = prefix.resolve() / executable.relative_to(prefix)
+    return str(executable)
+
+
 class WasmRunner:
     """Runs `Wasm` tasks.
 
@@ -101,7 +109,7 @@ class WasmRunner:
         self._store = store
         self._native = NativeRunner(store, folder / "wasm", {"wasm": engine_root()})
         paths = [Path(clusterai.__file__).resolve().parents[1], *_libraries()]
-        self._argv = (sys.executable, "-I", "-c", _START.format(paths=[str(path) for path in paths]))
+        self._argv = (_python(), "-I", "-c", _START.format(paths=[str(path) for path in paths]))
 
     @property
     def name(self) -> str:
