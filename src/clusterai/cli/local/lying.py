@@ -35,11 +35,11 @@ from clusterai.sdk.jobshapes import JobRequest, LeaseAudit, Step, packed
 from clusterai.work.batch.adapters.gather import contents
 from clusterai.work.batch.spec import MIB, Image, JobArray, JobSpec, Resources
 
-BLOCKS = 24
-PRIMES = "119268"
-"""below 24 x 65,536: what the job would say"""
+BLOCKS = 27
+PRIMES = "132937"
+"""below 27 x 65,536: what the job would say"""
 STEPS, SEGMENTS, FUEL = 4, 8, 8 * 20_000_000
-"""Four blocks a segment, of some 3.3 million units each."""
+"""Seven segments of four steps: a block of some 3.3 million units each, and one step that writes the result."""
 SPEC_S = 60
 LEAST_VALIDATORS = 3
 OFFER_S = 30.0
