@@ -95,7 +95,6 @@ contract Audits is IAudits, IAccusations, Ownable {
     error OnlyDisputes(address caller);
     /// @dev The audit is in another state than this can be done in.
     error WrongAuditState(bytes32 id, uint256 state);
-    error BeaconPending(uint256 round);
     error NotYourAudit(address caller);
     error TooLate(uint256 by);
     error NotExpired(uint256 by);
@@ -192,8 +191,7 @@ contract Audits is IAudits, IAccusations, Ownable {
             audit.state = _RESOLVED;
             return 0;
         }
-        beacon.tick();
-        round = uint32(beacon.rounds());
+        round = beacon.next();
         // slither-disable-next-line reentrancy-no-eth
         audit.state = _ENTERED;
         audit.round = round;
@@ -230,7 +228,6 @@ contract Audits is IAudits, IAccusations, Ownable {
     /// @dev Abuse: choosing the moment; nothing that this depends on can change any more.
     function drawLease(bytes32 id) external {
         Audit storage audit = _in(id, _ENTERED);
-        require(audit.round < beacon.rounds(), BeaconPending(audit.round));
         ILeases.Lease memory lease = leases.leaseOf(id);
         bytes32 seed = keccak256(abi.encodePacked(beacon.beacons(audit.round), lease.spec, lease.root, id));
         // seed < rate * 2^256 / 10^6, exactly: the high word of seed * 10^6 is below the rate.

@@ -8,11 +8,12 @@ import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {IBeacon, IChannels, IConvictions, ICourt, IRegistry, PROVIDER, VALIDATOR} from "./Interfaces.sol";
+import {Merkle} from "./Merkle.sol";
 
-/// @title Commitments, the beacon, the draw, challenges and verdicts.
+/// @title Commitments, the draw, challenges and verdicts.
 ///
-/// @notice A provider commits each ended epoch's receipts by Merkle root. The first beacon recorded in an epoch after
-/// the commitment decides which receipts are audited, so neither side can pick them. Validators sign verdicts; at two
+/// @notice A provider commits each ended epoch's receipts by Merkle root. A beacon that nobody could
+/// know by then decides which receipts are audited, so neither side can pick them. Validators sign verdicts; at two
 /// thirds of their stake a provider is convicted: stake slashed, what it has held forfeited.
 ///
 ///     epoch e        e+1             e+2                       committedAt + windowS
@@ -26,7 +27,7 @@ import {IBeacon, IChannels, IConvictions, ICourt, IRegistry, PROVIDER, VALIDATOR
 ///
 ///     challenge ── answerS ──> deadline ── answerS ──> finish ── answerS or more ──> committedAt + windowS
 ///         no part came: withheld ^      parts missing: withheld ^          votes
-contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
+contract Court is ICourt, IConvictions, EIP712, Ownable {
     using SafeERC20 for IERC20;
 
     /// @dev Two slots. `round` is the number of the beacon that draws; `ratePpm` is fixed with the commitment, so
@@ -89,10 +90,9 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
         bytes32 root,
         uint32 count,
         uint128 total,
-        uint64 committedIn,
+        uint32 round,
         uint24 ratePpm
     );
-    event BeaconRecorded(uint64 indexed epoch, bytes32 beacon);
     event Voted(
         address indexed validator,
         address indexed provider,
@@ -133,7 +133,6 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
     error EmptyEpoch();
     error TooManyReceipts(uint256 count, uint256 most);
     error NotCommitted(address provider, uint256 epoch);
-    error BeaconPending(uint256 round);
     error AfterWindow(uint256 deadline);
     error AlreadyConvicted(address provider);
     error UnknownOutcome(uint8 outcome);
@@ -184,6 +183,7 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
     IERC20 public immutable token;
     IRegistry public immutable registry;
     IChannels public immutable channels;
+    IBeacon public immutable beacon;
     /// @notice May convict for what a lease's audit or dispute found.
     address public immutable leases;
     /// @notice Seconds of an epoch: epoch = timestamp / epochS. Fixed: another length would renumber all epochs.
@@ -200,10 +200,6 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
     /// @notice What a challenge costs; the provider's if it answers, else the challenger's again.
     uint128 public challengeBond;
 
-    /// @notice Beacons in the order they were recorded; a commitment's `round` is an index here.
-    bytes32[] public beacons;
-    /// @notice Epoch of the newest beacon, plus one.
-    uint64 private _tickedUntil;
     /// @notice Newest committed epoch of a provider, plus one.
     mapping(address provider => uint64) private _committedUntil;
     mapping(address provider => uint128) public committedTotal;
@@ -221,6 +217,7 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
         IERC20 token_,
         IRegistry registry_,
         IChannels channels_,
+        IBeacon beacon_,
         address leases_,
         uint32 epochS_,
         uint32 windowS_,
@@ -240,6 +237,7 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
         token = token_;
         registry = registry_;
         channels = channels_;
+        beacon = beacon_;
         leases = leases_;
         epochS = epochS_;
         windowS = windowS_;
@@ -272,18 +270,19 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
         require(count != 0, EmptyEpoch());
         require(count <= MAX_RECEIPTS, TooManyReceipts(count, MAX_RECEIPTS));
 
-        _tick(current);
         _committedUntil[provider] = epoch + 1;
         committedTotal[provider] += total;
+        // slither-disable-next-line reentrancy-no-eth,reentrancy-benign
+        uint32 round = beacon.next();
         commitments[provider][epoch] = Commitment({
             root: root,
             total: total,
             count: count,
             committedAt: uint40(block.timestamp),
-            round: uint32(beacons.length),
+            round: round,
             ratePpm: auditRatePpm
         });
-        emit EpochCommitted(provider, epoch, root, count, total, current, auditRatePpm);
+        emit EpochCommitted(provider, epoch, root, count, total, round, auditRatePpm);
     }
 
     /// @notice Give one part of the sealed opening that answers a challenge, in any order. Called by a hot key of the
@@ -329,13 +328,6 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
 
     // --- public: anyone ---
 
-    /// @notice Record this epoch's beacon if nobody has. Anyone may call; repeating it does nothing.
-    /// @dev Abuse: waiting for a block whose prevrandao draws kindly. Whoever minds calls first in an epoch, so the
-    /// waiting party must keep all others out of every block before; a threshold beacon can take this place.
-    function tick() external {
-        _tick(currentEpoch());
-    }
-
     /// @notice Count a validator's signed verdict, with the proof of its leaf for fraud of a receipt. Anyone relays.
     /// @dev Abuse: accusing falsely needs two thirds of the stake; judging what was not drawn, not committed, not
     /// challenged or answered is refused; a second vote is refused; late votes are refused, so that paid money
@@ -365,7 +357,7 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
     function clear(Clearance calldata clearance, bytes calldata signature) external {
         Commitment memory commitment = _judgeable(clearance.provider, clearance.epoch);
         require(clearance.root == commitment.root, WrongRoot(clearance.root, commitment.root));
-        require(commitment.round < beacons.length, BeaconPending(commitment.round));
+        beacon.beacons(commitment.round);
         require(
             !cleared[clearance.provider][clearance.epoch], AlreadyCleared(clearance.provider, clearance.epoch)
         );
@@ -447,12 +439,6 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
 
     // --- views ---
 
-    /// @notice How many beacons were recorded: the number of the next.
-    function rounds() external view returns (uint256) {
-        return beacons.length;
-    }
-
-
     function currentEpoch() public view returns (uint64) {
         return uint64(block.timestamp / epochS);
     }
@@ -461,8 +447,7 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
     function beaconOf(address provider, uint64 epoch) public view returns (bytes32) {
         Commitment memory commitment = commitments[provider][epoch];
         require(commitment.committedAt != 0, NotCommitted(provider, epoch));
-        require(commitment.round < beacons.length, BeaconPending(commitment.round));
-        return beacons[commitment.round];
+        return beacon.beacons(commitment.round);
     }
 
     /// @notice Whether a receipt is to be audited: keccak(beacon ‖ provider ‖ epoch ‖ root ‖ index) below the rate's
@@ -552,7 +537,7 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
         view
     {
         require(
-            _isLeaf(commitment.root, commitment.count, verdict.leaf, verdict.index, proof),
+            Merkle.holds(commitment.root, commitment.count, verdict.leaf, verdict.index, proof),
             NotInCommitment(verdict.index)
         );
         _requireDrawn(commitment, verdict.provider, verdict.epoch, verdict.index);
@@ -560,8 +545,8 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
 
     function _requireDrawn(Commitment memory commitment, address provider, uint64 epoch, uint32 index) internal view {
         require(index < commitment.count, NotInCommitment(index));
-        require(commitment.round < beacons.length, BeaconPending(commitment.round));
-        require(_isDrawn(commitment, beacons[commitment.round], provider, epoch, index), NotDrawn(index));
+        bytes32 word = beacon.beacons(commitment.round);
+        require(_isDrawn(commitment, word, provider, epoch, index), NotDrawn(index));
     }
 
     function _requireUnanswered(Verdict calldata verdict) internal view {
@@ -591,39 +576,14 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
     }
 
     /// @dev h < rate * 2^256 / 10^6, exactly: the high word of h * 10^6 is below the rate.
-    function _isDrawn(Commitment memory commitment, bytes32 beacon, address provider, uint64 epoch, uint32 index)
+    function _isDrawn(Commitment memory commitment, bytes32 word, address provider, uint64 epoch, uint32 index)
         internal
         pure
         returns (bool)
     {
-        uint256 lot = uint256(keccak256(abi.encodePacked(beacon, provider, epoch, commitment.root, index)));
+        uint256 lot = uint256(keccak256(abi.encodePacked(word, provider, epoch, commitment.root, index)));
         (uint256 share,) = Math.mul512(lot, _MILLION);
         return share < commitment.ratePpm;
-    }
-
-    /// @dev Walks index and count together, so a proof fits one position of one tree size only. A node without a
-    /// right neighbour moves up unchanged; leaves and nodes are hashed with different first bytes.
-    function _isLeaf(bytes32 root, uint256 count, bytes32 value, uint256 index, bytes32[] calldata proof)
-        internal
-        pure
-        returns (bool)
-    {
-        if (index >= count) return false;
-        bytes32 node = keccak256(abi.encodePacked(uint8(0), value));
-        uint256 used = 0;
-        while (count > 1) {
-            // slither-disable-next-line incorrect-exp
-            if ((index ^ 1) < count) {
-                if (used == proof.length) return false;
-                bytes32 sibling = proof[used++];
-                node = (index & 1) == 1
-                    ? keccak256(abi.encodePacked(uint8(1), sibling, node))
-                    : keccak256(abi.encodePacked(uint8(1), node, sibling));
-            }
-            index >>= 1;
-            count = (count + 1) >> 1;
-        }
-        return used == proof.length && node == root;
     }
 
     function _ballot(address validator, address provider, uint64 epoch, uint32 index)
@@ -632,16 +592,6 @@ contract Court is ICourt, IBeacon, IConvictions, EIP712, Ownable {
         returns (bytes32)
     {
         return keccak256(abi.encode(validator, provider, epoch, index));
-    }
-
-    // --- internal: time ---
-
-    function _tick(uint64 epoch) internal {
-        if (epoch < _tickedUntil) return;
-        _tickedUntil = epoch + 1;
-        bytes32 beacon = keccak256(abi.encodePacked(block.prevrandao, epoch));
-        beacons.push(beacon);
-        emit BeaconRecorded(epoch, beacon);
     }
 
     // --- internal: parameters ---

@@ -30,14 +30,12 @@ interface IRegistry {
     function slash(address owner, address finder, uint16 bountyBps) external returns (uint128 amount);
 }
 
-/// @notice Random words that nobody knew before they were recorded; the Court's are the chain's, drand's would fit.
+/// @notice Random words that nobody knew when what they draw from was committed. Rounds have numbers.
 interface IBeacon {
-    /// @notice Record this epoch's beacon if nobody has; what is committed now is drawn by one of a later epoch.
-    function tick() external;
+    /// @notice The round that draws from what is committed in this transaction: nobody can know its word yet.
+    function next() external returns (uint32 round);
 
-    /// @notice How many beacons there are: the number of the next.
-    function rounds() external view returns (uint256);
-
+    /// @notice A round's word; reverts with BeaconPending until it is recorded, and never changes.
     function beacons(uint256 round) external view returns (bytes32);
 }
 

@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {Audits} from "../src/Audits.sol";
+import {ChainBeacon} from "../src/ChainBeacon.sol";
 import {Court} from "../src/Court.sol";
 import {Channels} from "../src/Channels.sol";
 import {Deliveries} from "../src/Deliveries.sol";
@@ -11,7 +12,6 @@ import {Registry} from "../src/Registry.sol";
 import {Token} from "../src/Token.sol";
 import {
     IAudits,
-    IBeacon,
     IChannels,
     IConvictions,
     IDeliveries,
@@ -32,6 +32,7 @@ contract LeaseHandler {
     Registry public registry;
     Channels public channels;
     Court public court;
+    ChainBeacon public beacon;
     Panel public panel;
     Leases public leases;
     Audits public audits;
@@ -56,6 +57,7 @@ contract LeaseHandler {
 
     constructor() {
         VM.warp(now_);
+        beacon = new ChainBeacon(EPOCH_S);
         uint64 nonce = VM.getNonce(address(this));
         address registry_ = VM.computeCreateAddress(address(this), nonce + 1);
         address court_ = VM.computeCreateAddress(address(this), nonce + 3);
@@ -69,6 +71,7 @@ contract LeaseHandler {
             IERC20(address(token)),
             IRegistry(registry_),
             IChannels(address(channels)),
+            beacon,
             leases_,
             EPOCH_S,
             WINDOW_S,
@@ -87,7 +90,7 @@ contract LeaseHandler {
         audits = new Audits(
             IERC20(address(token)),
             IRegistry(registry_),
-            IBeacon(court_),
+            beacon,
             IPanel(address(panel)),
             leases,
             _disputesAt(nonce + 8),
@@ -298,7 +301,7 @@ contract LeaseHandler {
 
     function _draw(bytes32 id) internal {
         _pass(EPOCH_S);
-        court.tick();
+        beacon.tick();
         audits.drawLease(id);
     }
 

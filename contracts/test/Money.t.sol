@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {ChainBeacon} from "../src/ChainBeacon.sol";
 import {Channels} from "../src/Channels.sol";
 import {Court} from "../src/Court.sol";
 import {Panel} from "../src/Panel.sol";
@@ -49,6 +50,7 @@ contract Handler {
 
     constructor() {
         VM.warp(now_);
+        ChainBeacon beacon = new ChainBeacon(EPOCH_S);
         uint64 nonce = VM.getNonce(address(this));
         address court_ = VM.computeCreateAddress(address(this), nonce + 3);
         token = new Token(address(this), 1e18);
@@ -59,6 +61,7 @@ contract Handler {
             IERC20(address(token)),
             IRegistry(address(registry)),
             IChannels(address(channels)),
+            beacon,
             address(1),
             EPOCH_S,
             WINDOW_S,

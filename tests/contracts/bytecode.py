@@ -83,7 +83,7 @@ class BytecodeChain:
         return entry, to, selector + abi.encode(types, plain)
 
 
-_FIELDS = {"ERC3009DepositCollector": "collector", "Multicall3": "multicall"}
+_FIELDS = {"ERC3009DepositCollector": "collector", "Multicall3": "multicall", "ChainBeacon": "beacon"}
 
 
 def _canonical(entry: dict[str, Any]) -> str:

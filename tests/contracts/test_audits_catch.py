@@ -89,7 +89,7 @@ def test_draw_is_what_anyone_computes(pair: LeasePair) -> None:
     shares = segments.RateRules(rules.saving_ppm, rules.sensitivity_ppm, rules.corrupt_ppm, rules.margin_ppm)
     assert audit.rate_ppm == segments.rate_ppm(shares, 50_000, 1_000, 0)
     events = pair.drawn(one)
-    beacon = pair.twin.court.beacon(audit.round)
+    beacon = pair.twin.beacon.beacon(audit.round)
     drawn = segments.draw(beacon, Digest(one.terms.spec), one.work.root, one.lease, 4, audit.rate_ppm)
     found = only(events, LeaseDrawn)
     assert (found.seed, found.audited, found.segment) == (drawn.seed, drawn.audited, drawn.segment)

@@ -198,7 +198,11 @@ def _read(network: Network, contract: Name, function: str) -> _Read:
 
 
 def _address_of(network: Network, contract: Name) -> Address:
-    fields = {"ERC3009DepositCollector": "collector", "Multicall3": "multicall"}
+    fields = {
+        "ChainBeacon": "beacon",
+        "ERC3009DepositCollector": "collector",
+        "Multicall3": "multicall",
+    }
     return cast("Address", getattr(network.contracts, fields.get(contract, contract.lower())))
 
 

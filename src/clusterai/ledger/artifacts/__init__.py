@@ -21,6 +21,7 @@ Name = Literal[
     "Audits",
     "Deliveries",
     "Disputes",
+    "ChainBeacon",
     "Multicall3",
 ]
 

@@ -38,6 +38,7 @@ _CONTRACTS: tuple[Name, ...] = (
     "Audits",
     "Deliveries",
     "Disputes",
+    "ChainBeacon",
     "ERC3009DepositCollector",
     "Multicall3",
 )
@@ -75,6 +76,7 @@ class Codec:
             "Audits": addresses.audits,
             "Deliveries": addresses.deliveries,
             "Disputes": addresses.disputes,
+            "ChainBeacon": addresses.beacon,
             "ERC3009DepositCollector": addresses.collector,
             "Multicall3": addresses.multicall,
         }

@@ -175,7 +175,7 @@ class CommitEpoch(_Call, frozen=True):
 
 
 class Tick(_Call, frozen=True):
-    """Court: record this epoch's beacon if nobody has."""
+    """ChainBeacon: record this epoch's beacon if nobody has."""
 
 
 class Vote(_Call, frozen=True):
@@ -251,21 +251,14 @@ TokenCall = Approve | Transfer | TransferWithAuthorization | Burn
 RegistryCall = Register | UpdateCard | Delegate | Revoke | Bond | Unbond | Withdraw
 ChannelsCall = Deposit | Claim | Settle | Reclaim | InitiateWithdraw | FinalizeWithdraw | Refund
 CourtCall = (
-    CommitEpoch
-    | Tick
-    | Vote
-    | Clear
-    | Challenge
-    | AnswerChallenge
-    | RecoverBond
-    | Equivocation
-    | SetParameters
+    CommitEpoch | Vote | Clear | Challenge | AnswerChallenge | RecoverBond | Equivocation | SetParameters
 )
 Call = (
     TokenCall
     | RegistryCall
     | ChannelsCall
     | CourtCall
+    | Tick
     | Fund
     | PanelCall
     | LeasesCall
@@ -281,6 +274,7 @@ CONTRACT: dict[type, str] = {
         (Deposit, Claim, Settle, Reclaim, InitiateWithdraw, FinalizeWithdraw, Refund), "Channels"
     ),
     **dict.fromkeys(CourtCall.__args__, "Court"),
+    Tick: "ChainBeacon",
     Fund: "Credit",
     **dict.fromkeys((Enlist, Weigh), "Panel"),
     **dict.fromkeys(

@@ -6,8 +6,8 @@ x402's clients expect them. **Creations** are transactions of the deployer, in o
 addresses follow from the deployer and the nonce, so contracts that need each other name each other in advance.
 
     Token(0) <- Registry(1) -> Court(2) <-> Channels (placed)      Credit(3) -> Token, Registry
-    Panel(4) -> Registry        Leases(5) -> Court, Audits(6)      Audits -> Panel, Leases, Disputes(8) -> Leases, Audits
-    Leases -> Deliveries(7) -> Panel, Leases
+    Panel(4) -> Registry        Leases(5) -> Court, Audits(6)      Audits -> Panel, Leases, Disputes(9) -> Leases, Audits
+    Leases -> Deliveries(7) -> Panel, Leases      ChainBeacon(8) <- Court, Audits
 
 On a chain where nothing can be placed, Channels and the collector are created as well, and their addresses are what
 the manifest says instead of x402's.
@@ -158,6 +158,7 @@ class Addresses(msgspec.Struct, frozen=True):
     audits: Address
     deliveries: Address
     disputes: Address
+    beacon: Address
     multicall: Address
 
 
@@ -185,8 +186,8 @@ def local_plan(
 
     The deployer holds the whole supply and governs the Court afterwards.
     """
-    token, registry, court, credit, panel, leases, audits, deliveries, disputes = (
-        created_address(deployer, first_nonce + i) for i in range(9)
+    token, registry, court, credit, panel, leases, audits, deliveries, beacon, disputes = (
+        created_address(deployer, first_nonce + i) for i in range(10)
     )
     addresses = Addresses(
         token=token,
@@ -200,6 +201,7 @@ def local_plan(
         audits=audits,
         deliveries=deliveries,
         disputes=disputes,
+        beacon=beacon,
         multicall=MULTICALL3_ADDRESS,
     )
     placements = (
@@ -221,6 +223,7 @@ def local_plan(
         _leases(load, addresses, rules),
         _audits(load, addresses, deployer, rules),
         _deliveries(load, addresses, rules),
+        _creation(load, "ChainBeacon", beacon, rules.epoch_s),
         _disputes(load, addresses, rules),
     )
     return Plan(deployer, first_nonce, placements, creations, addresses)
@@ -230,9 +233,20 @@ def foreign_plan(
     load: Callable[[Name], Artifact], deployer: Address, rules: Rules, first_nonce: int = 0
 ) -> Plan:
     """For a chain that others run: everything is created, Multicall3 is there already."""
-    token, registry, channels, collector, court, credit, panel, leases, audits, deliveries, disputes = (
-        created_address(deployer, first_nonce + i) for i in range(11)
-    )
+    (
+        token,
+        registry,
+        channels,
+        collector,
+        court,
+        credit,
+        panel,
+        leases,
+        audits,
+        deliveries,
+        beacon,
+        disputes,
+    ) = (created_address(deployer, first_nonce + i) for i in range(12))
     addresses = Addresses(
         token=token,
         registry=registry,
@@ -245,6 +259,7 @@ def foreign_plan(
         audits=audits,
         deliveries=deliveries,
         disputes=disputes,
+        beacon=beacon,
         multicall=MULTICALL3_ADDRESS,
     )
     creations = (
@@ -258,6 +273,7 @@ def foreign_plan(
         _leases(load, addresses, rules),
         _audits(load, addresses, deployer, rules),
         _deliveries(load, addresses, rules),
+        _creation(load, "ChainBeacon", beacon, rules.epoch_s),
         _disputes(load, addresses, rules),
     )
     return Plan(deployer, first_nonce, (), creations, addresses)
@@ -312,6 +328,7 @@ def _court(
         addresses.token,
         addresses.registry,
         addresses.channels,
+        addresses.beacon,
         addresses.leases,
         rules.epoch_s,
         rules.window_s,
@@ -353,7 +370,7 @@ def _audits(
         addresses.audits,
         addresses.token,
         addresses.registry,
-        addresses.court,
+        addresses.beacon,
         addresses.panel,
         addresses.leases,
         addresses.disputes,

@@ -164,14 +164,16 @@ class EpochCommitted(_Event, frozen=True):
     root: Digest
     count: int
     total: int
-    committed_in: int
-    """the epoch in which the commitment was mined: the beacon of a later one decides"""
+    round: int
+    """numbers the beacon that draws; it is not recorded yet"""
     rate_ppm: int
     """by which its receipts are drawn, whatever the parameters are by then"""
 
 
 class BeaconRecorded(_Event, frozen=True):
-    epoch: int
+    """Of one round, once; rounds of another beacon than the chain's need not come in order."""
+
+    round: int
     beacon: Digest
 
 

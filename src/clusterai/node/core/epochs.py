@@ -49,10 +49,11 @@ ASK_AGAIN_S = 0.5
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """An epoch of ours as the chain has it. `beacon` is the first recorded after it."""
+    """An epoch of ours as the chain has it. `round` numbers the beacon that draws."""
 
     root: Digest
     count: int
+    round: int
     rate_ppm: int
     at_s: int | None = None
     beacon: Digest | None = None
@@ -186,10 +187,12 @@ class Epochs:
             case events.EpochCommitted(provider, epoch, root, count) if provider == self._me:
                 self._chain.put(self._newest, "epoch", epoch)
                 if epoch > self.forgotten:
-                    self._chain.put(self._committed, epoch, Committed(root, count, event.rate_ppm))
-            case events.BeaconRecorded(_, beacon):
+                    self._chain.put(
+                        self._committed, epoch, Committed(root, count, event.round, event.rate_ppm)
+                    )
+            case events.BeaconRecorded(round_number, beacon):
                 for epoch, it in list(self._committed.items()):
-                    if it.beacon is None:
+                    if it.round == round_number:
                         self._chain.put(self._committed, epoch, msgspec.structs.replace(it, beacon=beacon))
             case events.Challenged(_, provider, epoch, index) if (
                 provider == self._me and epoch > self.forgotten

@@ -196,14 +196,14 @@ class Auditor:
     def _event(self, event: object, block: int) -> list[Any]:
         self.directory.apply(event)
         match event:
-            case events.EpochCommitted(provider, epoch, root, count, total, committed_in, rate_ppm):
+            case events.EpochCommitted(provider, epoch, root, count, total, round_number, rate_ppm):
                 commitment = Commitment(provider, epoch, root, count, total)
-                docket = Docket(commitment, committed_in, rate_ppm, block)
+                docket = Docket(commitment, round_number, rate_ppm, block)
                 docket.found = dict(self._memory.found.get(root, {}))
                 self._dockets[provider, epoch] = docket
-            case events.BeaconRecorded(_, beacon):
+            case events.BeaconRecorded(round_number, beacon):
                 for docket in self.open_dockets():
-                    if docket.beacon is None:
+                    if docket.round == round_number:
                         docket.beacon, docket.beacon_block = beacon, block
             case events.Challenged(by, provider, epoch, index, deadline_s, finish_s):
                 docket = self._dockets.get((provider, epoch))
@@ -310,8 +310,12 @@ class Auditor:
         return effects
 
     def _ask_for_beacon(self, docket: Docket) -> list[Any]:
-        epoch = self.directory.time_s // self._settings.rules.epoch_s
-        return self._intents.submit(f"tick:{epoch}", calls.Tick()) if epoch > docket.committed_in else []
+        """In the epoch of the commitment itself, a call would record nothing that draws from it."""
+        epoch_s = self._settings.rules.epoch_s
+        epoch = self.directory.time_s // epoch_s
+        if epoch <= docket.committed_at_s // epoch_s:
+            return []
+        return self._intents.submit(f"tick:{epoch}", calls.Tick())
 
     def _ask(self, docket: Docket, now_s: float) -> list[Any]:
         missing = docket.missing()

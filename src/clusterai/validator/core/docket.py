@@ -66,7 +66,6 @@ class Docket:
         "closed_block",
         "commitment",
         "committed_at_s",
-        "committed_in",
         "drawn",
         "drawn_at_s",
         "faults",
@@ -75,14 +74,15 @@ class Docket:
         "outstanding",
         "rate_ppm",
         "receipts",
+        "round",
         "shown",
         "unverifiable",
     )
 
-    def __init__(self, commitment: Commitment, committed_in: int, rate_ppm: int, block: int) -> None:
+    def __init__(self, commitment: Commitment, round_number: int, rate_ppm: int, block: int) -> None:
         self.commitment = commitment
         self.rate_ppm = rate_ppm
-        self.committed_in = committed_in
+        self.round = round_number
         self.block = block
         self.committed_at_s = -1
         self.beacon: Digest | None = None

@@ -193,7 +193,8 @@ class JobAuditor:
         self._found: dict[Digest, Found] = {}
         self._judged: dict[tuple[Digest, int], Judged] = {}
         self._gateways: dict[Address, None] = {}
-        self._rounds = 0
+        self._recorded: set[int] = set()
+        """rounds of the beacon that the chain has told of"""
         self._weight: int | None = None
         self._approved: set[str] = set()
         self._is_live = False
@@ -274,8 +275,8 @@ class JobAuditor:
                 if lease in self._found or any(judged == lease for judged, _ in self._judged):
                     self._save(Finished(lease))
                 self._asking.forget(lease.hex())
-            case events.BeaconRecorded():
-                self._rounds += 1
+            case events.BeaconRecorded(round_number):
+                self._recorded.add(round_number)
             case events.Enlisted(_, auditor, weight) if auditor == self.settings.me:
                 self._weight = weight
             case _:
@@ -333,7 +334,7 @@ class JobAuditor:
         if not case.drawn:
             if case.round < 0:
                 return
-            if self._rounds <= case.round:
+            if case.round not in self._recorded:
                 # Where nothing else happens nobody records a beacon; in the epoch of the commitment this does nothing.
                 if self._my_turn(case, "tick"):
                     self._submit_as("job-tick", calls.Tick())

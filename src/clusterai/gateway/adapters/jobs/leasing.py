@@ -80,7 +80,7 @@ class Leasing:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
         self.chain: dict[Digest, list[Happened]] = {}
-        self.beacons: list[Digest] = []
+        self.beacons: dict[int, Digest] = {}
         self.rates: dict[Digest, int] = {}
         self._providers: dict[Digest, Address] = {}
         self._audited: set[Digest] = set()
@@ -157,8 +157,8 @@ class Leasing:
     def _chain(self, event: Any) -> None:
         lease = getattr(event, "lease", None)
         match event:
-            case events.BeaconRecorded(_, beacon):
-                self.beacons.append(beacon)
+            case events.BeaconRecorded(round_number, beacon):
+                self.beacons[round_number] = beacon
             case events.LeaseOpened(lease_id, _, provider):
                 self._providers[lease_id] = provider
             case events.LeaseCommitted(lease_id):
@@ -256,4 +256,4 @@ class Leasing:
         self.driver.handle(jobstate.Cancel(job))
 
     def beacon(self, round_number: int) -> Digest:
-        return self.beacons[round_number] if 0 <= round_number < len(self.beacons) else ZERO_DIGEST
+        return self.beacons.get(round_number, ZERO_DIGEST)

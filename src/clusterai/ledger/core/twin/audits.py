@@ -15,7 +15,7 @@ from clusterai.ledger.core.events import (
     TrapSprung,
     WithheldReported,
 )
-from clusterai.ledger.core.twin.court import Court
+from clusterai.ledger.core.twin.beacon import ChainBeacon
 from clusterai.ledger.core.twin.leases import Lease, Leases
 from clusterai.ledger.core.twin.panel import Panel
 from clusterai.ledger.core.twin.registry import Registry
@@ -81,12 +81,18 @@ _replace = msgspec.structs.replace
 
 class Audits:
     def __init__(
-        self, world: World, token: Token, registry: Registry, court: Court, panel: Panel, leases: Leases
+        self,
+        world: World,
+        token: Token,
+        registry: Registry,
+        beacon: ChainBeacon,
+        panel: Panel,
+        leases: Leases,
     ) -> None:
         self._store = world.store
         self._token = token
         self._registry = registry
-        self._court = court
+        self._beacon = beacon
         self._panel = panel
         self._leases = leases
         self._here = world.addresses.audits
@@ -100,8 +106,7 @@ class Audits:
         if determinism == 0:
             self._put(lease_id, Audit(state=RESOLVED))
             return 0
-        self._court.tick(tx)
-        number = self._court.rounds()
+        number = self._beacon.next(tx)
         rate_ppm = self.rate_of(provider, compensation)
         self._put(lease_id, Audit(state=ENTERED, round=number, rate_ppm=rate_ppm))
         return number
@@ -127,9 +132,8 @@ class Audits:
 
     def draw_lease(self, tx: Transaction, lease_id: Digest) -> None:
         audit = self._in(lease_id, ENTERED)
-        require(audit.round < self._court.rounds(), "BeaconPending")
         lease = self._leases.lease(lease_id)
-        seed = Digest(keccak(self._court.beacon(audit.round) + lease.spec + lease.root + lease_id))
+        seed = Digest(keccak(self._beacon.beacon(audit.round) + lease.spec + lease.root + lease_id))
         audited = int.from_bytes(seed) * _MILLION >> 256 < audit.rate_ppm
         segment = 1 + int.from_bytes(keccak(seed + b"\x01")) % lease.segments
         audit = _replace(audit, seed=seed, segment=segment)

@@ -6,6 +6,7 @@ from clusterai.ledger.core import calls
 from clusterai.ledger.core.deploy import LOCAL, Addresses, Rules
 from clusterai.ledger.core.events import Event
 from clusterai.ledger.core.twin.audits import Audits
+from clusterai.ledger.core.twin.beacon import ChainBeacon
 from clusterai.ledger.core.twin.channels import Channels
 from clusterai.ledger.core.twin.court import Court
 from clusterai.ledger.core.twin.credit import Credit
@@ -64,12 +65,13 @@ class TwinChain:
         self.token = Token(self.world, chain_id)
         self.registry = Registry(self.world, self.token)
         self.channels = Channels(self.world, self.token, self.registry)
-        self.court = Court(self.world, self.token, self.registry, self.channels)
+        self.beacon = ChainBeacon(self.world)
+        self.court = Court(self.world, self.token, self.registry, self.channels, self.beacon)
         self.credit = Credit(self.world, self.token, self.registry)
         self.panel = Panel(self.world, self.registry)
         self.registry.panel = self.panel
         self.leases = Leases(self.world, chain_id, self.token, self.registry, self.court)
-        self.audits = Audits(self.world, self.token, self.registry, self.court, self.panel, self.leases)
+        self.audits = Audits(self.world, self.token, self.registry, self.beacon, self.panel, self.leases)
         self.leases.audits = self.audits
         self.deliveries = Deliveries(self.world, self.token, self.registry, self.panel, self.leases)
         self.leases.deliveries = self.deliveries
@@ -137,6 +139,8 @@ class TwinChain:
                 self.registry.unbond(tx, amount)
             case calls.Withdraw():
                 self.registry.withdraw(tx)
+            case calls.Tick():
+                self.beacon.tick(tx)
             case calls.Fund(gateway, account, amount):
                 self.credit.fund(tx, gateway, account, amount)
             case (
@@ -282,8 +286,6 @@ class TwinChain:
         match call:
             case calls.CommitEpoch(epoch, root, count, total):
                 self.court.commit_epoch(tx, epoch, root, count, total)
-            case calls.Tick():
-                self.court.tick(tx)
             case calls.Vote(verdict, proof, signature):
                 self.court.vote(tx, verdict, proof, signature)
             case calls.Clear(clearance, signature):

@@ -1,11 +1,10 @@
-"""Court.sol: commitments, the beacon, the draw, challenges, verdicts."""
+"""Court.sol: commitments, the draw, challenges, verdicts."""
 
 import msgspec
 
 from clusterai.ledger.core.calls import Parameters
 from clusterai.ledger.core.events import (
     AnswerPart,
-    BeaconRecorded,
     ChallengeAnswered,
     Challenged,
     Convicted,
@@ -15,9 +14,10 @@ from clusterai.ledger.core.events import (
     ParametersSet,
     Voted,
 )
+from clusterai.ledger.core.twin.beacon import ChainBeacon
 from clusterai.ledger.core.twin.channels import Channels
 from clusterai.ledger.core.twin.registry import PROVIDER, VALIDATOR, Registry
-from clusterai.ledger.core.twin.state import Revert, Transaction, World, checked, require
+from clusterai.ledger.core.twin.state import Transaction, World, checked, require
 from clusterai.ledger.core.twin.token import Token
 from clusterai.protocol import merkle
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
@@ -79,13 +79,16 @@ def is_drawn(beacon: Digest, provider: Address, epoch: int, root: Digest, index:
 
 
 class Court:
-    def __init__(self, world: World, token: Token, registry: Registry, channels: Channels) -> None:
+    def __init__(
+        self, world: World, token: Token, registry: Registry, channels: Channels, beacon: ChainBeacon
+    ) -> None:
         self._world = world
         self._store = world.store
         self._rules = world.rules
         self._token = token
         self._registry = registry
         self._channels = channels
+        self._beacon = beacon
         self._here = world.addresses.court
 
     # --- public: governance ---
@@ -114,13 +117,13 @@ class Court:
         require(epoch >= self.committed_until(provider), "EpochBefore")
         require(count != 0, "EmptyEpoch")
         require(count <= MAX_RECEIPTS, "TooManyReceipts")
-        self._tick(tx, current)
+        number = self._beacon.next(tx)
         self._store.put(("committed_until", provider), epoch + 1)
         self._store.put(("committed_total", provider), checked(self.committed_total(provider) + total))
         rate_ppm = self.parameters().audit_rate_ppm
-        commitment = Commitment(root, total, count, tx.now_s, self.rounds(), rate_ppm)
+        commitment = Commitment(root, total, count, tx.now_s, number, rate_ppm)
         self._store.put(("commitment", provider, epoch), commitment)
-        tx.emit(EpochCommitted(provider, epoch, root, count, total, current, rate_ppm))
+        tx.emit(EpochCommitted(provider, epoch, root, count, total, number, rate_ppm))
 
     def answer_challenge(
         self, tx: Transaction, provider: Address, epoch: int, index: int, part: int, parts: int, sealed: bytes
@@ -156,9 +159,6 @@ class Court:
 
     # --- public: anyone ---
 
-    def tick(self, tx: Transaction) -> None:
-        self._tick(tx, self.epoch(tx.now_s))
-
     def vote(self, tx: Transaction, verdict: Verdict, proof: tuple[Digest, ...], signature: bytes) -> None:
         provider = Address(verdict.provider)
         commitment = self._judgeable(tx, provider, verdict.epoch)
@@ -184,7 +184,7 @@ class Court:
         provider = Address(clearance.provider)
         commitment = self._judgeable(tx, provider, clearance.epoch)
         require(clearance.root == commitment.root, "WrongRoot")
-        require(commitment.round < self.rounds(), "BeaconPending")
+        self._beacon.beacon(commitment.round)
         require(not self.cleared(provider, clearance.epoch), "AlreadyCleared")
         digest = signing_digest(clearance, self._world.court_domain)
         validator, stake = self._voter(provider, digest, signature)
@@ -269,9 +269,6 @@ class Court:
     def epoch(self, now_s: int) -> int:
         return now_s // self._rules.epoch_s
 
-    def rounds(self) -> int:
-        return self._store.get(("rounds",), 0)
-
     def commitment(self, provider: Address, epoch: int) -> Commitment:
         return self._store.get(("commitment", provider, epoch), _UNCOMMITTED)
 
@@ -299,9 +296,9 @@ class Court:
     def beacon_of(self, provider: Address, epoch: int) -> Digest | None:
         """The beacon that draws from a commitment; None until it is recorded."""
         commitment = self.commitment(provider, epoch)
-        if commitment.at_s == 0 or commitment.round >= self.rounds():
+        if commitment.at_s == 0 or not self._beacon.is_recorded(commitment.round):
             return None
-        return self.beacon(commitment.round)
+        return self._beacon.beacon(commitment.round)
 
     def drawn(self, provider: Address, epoch: int, index: int) -> bool | None:
         """Whether a receipt is audited; None while the beacon is pending."""
@@ -372,8 +369,7 @@ class Court:
 
     def _require_drawn(self, commitment: Commitment, provider: Address, epoch: int, index: int) -> None:
         require(index < commitment.count, "NotInCommitment")
-        require(commitment.round < self.rounds(), "BeaconPending")
-        beacon = self.beacon(commitment.round)
+        beacon = self._beacon.beacon(commitment.round)
         require(is_drawn(beacon, provider, epoch, commitment.root, index, commitment.rate_ppm), "NotDrawn")
 
     def _require_unanswered(self, tx: Transaction, verdict: Verdict) -> None:
@@ -381,20 +377,3 @@ class Court:
         require(challenge.closes_s != 0, "NotChallenged")
         require(not challenge.answered, "AlreadyAnswered")
         require(tx.now_s > challenge.closes_s, "AnswerPending")
-
-    def _tick(self, tx: Transaction, epoch: int) -> None:
-        ticked_until: int = self._store.get(("ticked_until",), 0)
-        if epoch < ticked_until:
-            return
-        self._store.put(("ticked_until",), epoch + 1)
-        beacon = Digest(keccak(tx.block.prevrandao + epoch.to_bytes(8)))
-        rounds = self.rounds()
-        self._store.put(("beacon", rounds), beacon)
-        self._store.put(("rounds",), rounds + 1)
-        tx.emit(BeaconRecorded(epoch, beacon))
-
-    def beacon(self, number: int) -> Digest:
-        beacon: Digest | None = self._store.get(("beacon", number), None)
-        if beacon is None:
-            raise Revert("BeaconPending")
-        return beacon
