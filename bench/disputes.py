@@ -42,7 +42,7 @@ def dispute(steps: int, seats: int, late: bool, determinism: int = 1) -> tuple[d
             pair.expect(call, who)
     pair.advance(1)
     one = job(pair, cheats=True, metered=steps, segments=1, determinism=determinism)
-    accuser, _ = pair.contested(one, one.honest.states[1])
+    accuser, _ = pair.contested(one, one.honest.result(1))
     truth, claimed, parts = traces(pair, one)
     cheat = wrong_from(truth, 1 + 2 * parts // 3, claimed, parts)
     gas: dict[str, list[int]] = defaultdict(list)

@@ -65,7 +65,7 @@ def audit(book: Ledger, one: Job) -> None:
     pair = book.pair
     name = pair.auditor(one)
     segment = one.segment(pair)
-    result = one.honest.states[segment]
+    result = one.honest.result(segment)
     shown = pair.twin.audits.audit(one.lease).shown
     book.do("auditors", sealed(one, name, result), HOTS[name])
     if not shown:

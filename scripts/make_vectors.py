@@ -212,6 +212,7 @@ TERMS = Terms(
     expected=bytes(32),
     determinism=1,
     segments=4,
+    units=4_000_000,
     compensation_wei=2_800,
     audit_fee_wei=100,
     start_by_s=1_700_000_060,
@@ -307,6 +308,7 @@ def segments() -> dict[str, Any]:
         *(spec, resources, given, expected),
         determinism=1,
         segments=8,
+        units=2**62 + 100,
         compensation_wei=1_000_000,
         audit_fee_wei=50_000,
         start_by_s=1_700_000_060,
@@ -315,7 +317,7 @@ def segments() -> dict[str, Any]:
     )
     lease = terms.lease_id(domain)
     states = [canonical.content_digest(b"state" + bytes([n])) for n in range(6)]
-    commitment = Commitment(states, (10, 2**63, 0, 7, 1))
+    commitment = Commitment(states, (10, 2**62, 0, 7, 1))
     drawn_ = draw(beacon, spec, commitment.root, lease, 5, 1_000_000)
     lots = [auditor_lot(drawn_.seed, attempt) for attempt in range(4)]
     seats = [Seat(Address(bytes([n]) * 20), weight) for n, weight in ((1, 50), (2, 0), (3, 30), (4, 20))]
@@ -334,7 +336,8 @@ def segments() -> dict[str, Any]:
         },
         "lease": hex0x(lease),
         "states": [hex0x(one) for one in states],
-        "units": commitment.units,
+        "meters": commitment.meters,
+        "results": [hex0x(commitment.result(index)) for index in range(6)],
         "root": hex0x(commitment.root),
         "proofs": [[hex0x(one) for one in commitment.open(index).proof] for index in range(6)],
         "beacon": hex0x(beacon),
@@ -343,7 +346,11 @@ def segments() -> dict[str, Any]:
         "lots": [hex(one) for one in lots],
         "seats": [[hex0x(one.owner), one.weight] for one in seats],
         "picked_without_the_last": [hex0x(one) if one else None for one in picked],
-        "sealed": hex0x(sealed_result(states[1], VALIDATOR.address, lease, salt)),
+        "sealed": {
+            "auditor": hex0x(VALIDATOR.address),
+            "salt": hex0x(salt),
+            "digest": hex0x(sealed_result(commitment.result(1), VALIDATOR.address, lease, salt)),
+        },
         "trap": {
             "secret": hex0x(secret),
             "digests": [hex0x(trap_digest(secret, index)) for index in range(3)],

@@ -27,7 +27,8 @@ contract Audits is IAudits, IAccusations, Ownable {
     using SafeERC20 for IERC20;
 
     /// @dev `by` is when the clock of the present state runs out; in RESOLVED the end of the rest, in which a trap can
-    /// be sprung. `round` and `ratePpm` are fixed with the commitment. `second` tells whose turn it is.
+    /// be sprung. `round` and `ratePpm` are fixed with the commitment. `second` tells whose turn it is. `units` are those of
+    /// the drawn segment, `meter` all up to its end; `claimed` is keccak(state ‖ uint64 meter) there, as results are.
     struct Audit {
         uint8 state;
         uint8 attempt;
@@ -39,6 +40,7 @@ contract Audits is IAudits, IAccusations, Ownable {
         uint40 by;
         uint64 units;
         address auditor;
+        uint64 meter;
         address reporter;
         bytes32 seed;
         bytes32 sealed_;
@@ -76,7 +78,13 @@ contract Audits is IAudits, IAccusations, Ownable {
     );
     event AuditCommitted(bytes32 indexed id, address indexed auditor, bytes32 sealed_, uint40 openBy);
     event SegmentShown(
-        bytes32 indexed id, uint32 segment, bytes32 before, bytes32 after_, uint64 units, uint40 revealBy
+        bytes32 indexed id,
+        uint32 segment,
+        bytes32 before,
+        bytes32 after_,
+        uint64 unitsBefore,
+        uint64 unitsAfter,
+        uint40 revealBy
     );
     event AuditRevealed(bytes32 indexed id, address indexed auditor, bytes32 result, bool matches);
     event AuditMatched(bytes32 indexed id, address indexed auditor);
@@ -275,7 +283,7 @@ contract Audits is IAudits, IAccusations, Ownable {
         uint32 segment = audit.segment;
         _requireCommitted(id, segment - 1, keccak256(abi.encodePacked(segment - 1, before, unitsBefore)), proofBefore);
         _requireCommitted(id, segment, keccak256(abi.encodePacked(segment, after_, unitsAfter)), proofAfter);
-        _show(id, audit, before, after_, unitsAfter);
+        _show(id, audit, before, after_, unitsBefore, unitsAfter);
     }
 
     /// @notice Reveal what was committed to. Called by the auditor. If it is what the provider claimed, that was the audit;
@@ -365,7 +373,7 @@ contract Audits is IAudits, IAccusations, Ownable {
         Audit storage audit = _audits[id];
         require(audit.state != _DISPUTED && audit.state != _FINISHED, WrongAuditState(id, audit.state));
         Opinion[2] storage opinions = _opinions[id];
-        bytes32 bait = keccak256(abi.encodePacked(_TRAP, secret, audit.segment));
+        bytes32 bait = _resultOf(keccak256(abi.encodePacked(_TRAP, secret, audit.segment)), audit.meter);
         require(opinions[0].revealed && audit.claimed == bait, NotTrap(id));
         address payer = leases.leaseOf(id).payer;
         address lazy = address(0);
@@ -497,14 +505,27 @@ contract Audits is IAudits, IAccusations, Ownable {
         require(held, NotInCommitment(index));
     }
 
-    function _show(bytes32 id, Audit storage audit, bytes32 before, bytes32 after_, uint64 units) internal {
+    function _show(
+        bytes32 id,
+        Audit storage audit,
+        bytes32 before,
+        bytes32 after_,
+        uint64 unitsBefore,
+        uint64 unitsAfter
+    ) internal {
         audit.start = before;
-        audit.claimed = after_;
-        audit.units = units;
+        audit.claimed = _resultOf(after_, unitsAfter);
+        audit.units = unitsAfter > unitsBefore ? unitsAfter - unitsBefore : 0;
+        audit.meter = unitsAfter;
         audit.shown = true;
         audit.state = _AWAITS_REVEAL;
         audit.by = _clock(parameters.revealS);
-        emit SegmentShown(id, audit.segment, before, after_, units, audit.by);
+        emit SegmentShown(id, audit.segment, before, after_, unitsBefore, unitsAfter, audit.by);
+    }
+
+    /// @dev What a segment comes to: the state behind it and what was metered up to there.
+    function _resultOf(bytes32 state, uint64 meter) internal pure returns (bytes32) {
+        return keccak256(abi.encodePacked(state, meter));
     }
 
     function _contest(bytes32 id, Audit storage audit) internal {

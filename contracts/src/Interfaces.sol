@@ -48,7 +48,8 @@ interface IConvictions {
 /// @notice What the Registry and Audits ask of Leases.
 interface ILeases {
     /// @dev Parties are owners; `payer` put the money in and gets back what is left. States: 1 open, 2 accepted,
-    /// 3 committed, 4 closed.
+    /// 3 committed, 4 closed. `segments` and `units` are the most that there may be, and, once it is committed, what
+    /// there is; `cap` is the most units of one segment.
     struct Lease {
         address requester;
         uint40 startBy;
@@ -63,6 +64,8 @@ interface ILeases {
         uint128 compensation;
         uint128 auditFee;
         uint128 amount;
+        uint64 units;
+        uint64 cap;
         bytes32 spec;
         bytes32 expected;
         bytes32 root;
@@ -122,7 +125,8 @@ interface IPanel {
 
 /// @notice What Disputes asks of Audits.
 interface IAccusations {
-    /// @dev The drawn segment: `units` steps lead from `start` to the provider's `claimed`, or the accuser's `result`.
+    /// @dev The drawn segment: `units` steps lead from the state `start` to the provider's `claimed` or the accuser's
+    /// `result`, each keccak(state ‖ uint64 units up to there).
     struct Accusation {
         address provider;
         address accuser;

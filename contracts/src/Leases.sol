@@ -6,6 +6,7 @@ import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {IAudits, IConvictions, IDeliveries, ILeases, IRegistry, PROVIDER} from "./Interfaces.sol";
+import {Merkle} from "./Merkle.sol";
 
 /// @title Work paid from escrow: agreed, accepted, committed, audited, closed.
 ///
@@ -31,6 +32,7 @@ contract Leases is ILeases, EIP712 {
         bytes32 expected;
         uint8 class;
         uint32 segments;
+        uint64 units;
         uint128 compensation;
         uint128 auditFee;
         uint40 startBy;
@@ -55,7 +57,8 @@ contract Leases is ILeases, EIP712 {
         bytes32 output,
         uint64 units,
         uint128 amount,
-        uint32 round
+        uint32 round,
+        bytes32 last
     );
     event LeaseClosed(bytes32 indexed id, uint8 reason, uint128 paid, uint128 refunded);
     event PayVested(address indexed provider, bytes32 indexed id, uint128 amount);
@@ -78,13 +81,16 @@ contract Leases is ILeases, EIP712 {
     error ProviderBarred(address provider);
     error ExceedsCompensation(uint256 amount, uint256 compensation);
     error SegmentsOutOfRange(uint256 segments, uint256 most);
+    error UnitsOutOfRange(uint256 units, uint256 most);
+    /// @dev The proof doesn't show `last` and `units` at the end of `root`.
+    error NotInCommitment(bytes32 root);
     error NothingVested(address provider);
     error InsufficientStake(uint256 wanted, uint256 stake);
 
     // --- constants ---
 
     bytes32 public constant TERMS_TYPEHASH = keccak256(
-        "Terms(address requester,address provider,bytes32 spec,bytes32 resources,bytes32 input,bytes32 expected,uint8 class,uint32 segments,uint128 compensation,uint128 auditFee,uint40 startBy,uint40 deadline,bytes32 nonce)"
+        "Terms(address requester,address provider,bytes32 spec,bytes32 resources,bytes32 input,bytes32 expected,uint8 class,uint32 segments,uint64 units,uint128 compensation,uint128 auditFee,uint40 startBy,uint40 deadline,bytes32 nonce)"
     );
 
     uint8 private constant _OPEN = 1;
@@ -104,6 +110,9 @@ contract Leases is ILeases, EIP712 {
     uint8 private constant _PROVIDER_CONVICTED = 10;
 
     uint32 public constant MAX_SEGMENTS = 1 << 20;
+    /// @notice What a commitment may cost however few its units, in ten-thousandths: a machine was set aside. The rest goes
+    /// by the units, so that claiming more than was done never gains more than that rest.
+    uint16 public constant BASE_BPS = 3_000;
     /// @notice What a cancellation costs at once, in ten-thousandths; the rest falls due evenly until the deadline.
     uint16 public constant CANCEL_BPS = 1_000;
     /// @notice Share of a newcomer's pay that vests.
@@ -159,6 +168,7 @@ contract Leases is ILeases, EIP712 {
         require(
             terms.segments != 0 && terms.segments <= MAX_SEGMENTS, TermsOutOfRange("segments", terms.segments)
         );
+        require(terms.units != 0, TermsOutOfRange("units", 0));
         require(terms.compensation != 0, TermsOutOfRange("compensation", 0));
         require(terms.startBy >= block.timestamp, TermsOutOfRange("startBy", terms.startBy));
         require(terms.deadline > terms.startBy, TermsOutOfRange("deadline", terms.deadline));
@@ -175,6 +185,8 @@ contract Leases is ILeases, EIP712 {
         lease.payer = msg.sender;
         lease.compensation = terms.compensation;
         lease.auditFee = terms.auditFee;
+        lease.units = terms.units;
+        lease.cap = uint64(Math.ceilDiv(terms.units, terms.segments));
         lease.spec = terms.spec;
         if (terms.expected != 0) lease.expected = terms.expected;
         emit LeaseOpened(id, terms.requester, terms.provider, terms);
@@ -212,32 +224,42 @@ contract Leases is ILeases, EIP712 {
         emit LeaseAccepted(id);
     }
 
-    /// @notice Commit to the work: the root of its states, before anyone knows whether and where it will be audited.
-    /// Called by the provider or its hot keys, until the deadline. An output that differs from the expected one closes.
+    /// @notice Commit to the work: the root of its states, before anyone knows whether and where it will be audited. The
+    /// proof shows the last state and all units in it, by which the work is paid. Called by the provider or its hot keys,
+    /// until the deadline. An output that differs from the expected one closes.
     /// @dev Abuse: one segment that holds everything, or a million empty ones to hide the work among; `segments` is at
-    /// most what was agreed. Stake bonded for this moment only: it must stay while the lease is open (holdsStake).
-    function commitLease(bytes32 id, bytes32 root, uint32 segments, bytes32 output, uint64 units, uint128 amount)
-        external
-    {
+    /// most what was agreed, and so are the units, of the whole and of each segment. Units that nobody did are found as a
+    /// wrong state is. Stake bonded for this moment only: it must stay while the lease is open (holdsStake).
+    function commitLease(
+        bytes32 id,
+        bytes32 root,
+        uint32 segments,
+        bytes32 output,
+        uint64 units,
+        uint128 amount,
+        bytes32 last,
+        bytes32[] calldata proof
+    ) external {
         Lease storage lease = _provided(id);
         require(lease.state == _ACCEPTED, WrongState(id, lease.state));
         require(block.timestamp <= lease.deadline, AfterDeadline(lease.deadline));
-        require(segments != 0 && segments <= lease.segments, SegmentsOutOfRange(segments, lease.segments));
-        uint256 earned = Math.ceilDiv(uint256(lease.compensation) * segments, lease.segments);
-        require(amount <= earned, ExceedsCompensation(amount, earned));
-        address provider = lease.provider;
-        if (lease.expected != 0 && output != lease.expected) {
-            emit LeaseCommitted(id, root, segments, output, units, amount, 0);
-            return _close(id, _OUTPUT_DIFFERS, 0);
+        _requireEarned(lease, segments, units, amount);
+        bytes32 value = keccak256(abi.encodePacked(segments, last, units));
+        require(Merkle.holds(root, uint256(segments) + 1, value, segments, proof), NotInCommitment(root));
+        uint32 round = 0;
+        bool refused = lease.expected != 0 && output != lease.expected;
+        if (!refused) {
+            lease.state = _COMMITTED;
+            lease.committedAt = uint40(block.timestamp);
+            lease.root = root;
+            lease.segments = segments;
+            lease.units = units;
+            lease.amount = amount;
+            ++committed[lease.provider];
+            round = audits.enter(id, lease.provider, lease.compensation, lease.class);
         }
-        lease.state = _COMMITTED;
-        lease.committedAt = uint40(block.timestamp);
-        lease.root = root;
-        lease.segments = segments;
-        lease.amount = amount;
-        ++committed[provider];
-        uint32 round = audits.enter(id, provider, lease.compensation, lease.class);
-        emit LeaseCommitted(id, root, segments, output, units, amount, round);
+        emit LeaseCommitted(id, root, segments, output, units, amount, round, last);
+        if (refused) _close(id, _OUTPUT_DIFFERS, 0);
     }
 
     /// @notice Give a lease back that isn't committed. Called by the provider or its hot keys. Nothing is paid.
@@ -323,6 +345,17 @@ contract Leases is ILeases, EIP712 {
     }
 
     // --- internal ---
+
+    /// @dev What is claimed lies within what was agreed. Nothing done is nothing to audit: only unverified work may be that.
+    function _requireEarned(Lease storage lease, uint256 segments, uint256 units, uint256 amount) internal view {
+        require(segments != 0 && segments <= lease.segments, SegmentsOutOfRange(segments, lease.segments));
+        uint256 all = lease.units;
+        uint256 most = Math.min(all, segments * lease.cap);
+        require(units <= most && (units != 0 || lease.class == 0), UnitsOutOfRange(units, most));
+        uint256 parts = BASE_BPS * all + (10_000 - BASE_BPS) * units;
+        uint256 earned = Math.ceilDiv(lease.compensation * parts, 10_000 * all);
+        require(amount <= earned, ExceedsCompensation(amount, earned));
+    }
 
     /// @dev The only way out, for the lease and its money: each of it is paid, kept as vesting, or refunded, once.
     function _close(bytes32 id, uint8 reason, uint128 paid) internal {

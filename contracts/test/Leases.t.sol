@@ -159,6 +159,7 @@ contract LeaseHandler {
             expected: stop % 16 == 7 ? bytes32("other") : bytes32(0),
             class: class % 3,
             segments: 1,
+            units: _units(),
             compensation: 1 + price % 1e5,
             auditFee: fee % 1e3,
             startBy: uint40(now_ + 20),
@@ -293,8 +294,10 @@ contract LeaseHandler {
             abi.encodePacked(uint8(1), _leaf(_value(0, _state(id, 0))), _leaf(_value(1, _state(id, 1))))
         );
         Leases.Terms memory terms = _terms[id];
+        bytes32[] memory proof = new bytes32[](1);
+        proof[0] = _leaf(_value(0, _state(id, 0)));
         VM.prank(terms.provider);
-        leases.commitLease(id, root, 1, 0, 1, terms.compensation);
+        leases.commitLease(id, root, 1, 0, _units(), terms.compensation, _state(id, 1), proof);
         committedAt[id] = now_;
         _noteEnd(id);
     }
@@ -345,7 +348,8 @@ contract LeaseHandler {
     }
 
     function _result(bytes32 id, bool lazy) internal view returns (bytes32) {
-        return lazy ? _state(id, 1) : keccak256(abi.encode(id, uint256(1), false));
+        bytes32 state = lazy ? _state(id, 1) : keccak256(abi.encode(id, uint256(1), false));
+        return keccak256(abi.encodePacked(state, _units()));
     }
 
     function _value(uint32 index, bytes32 state) internal pure returns (bytes32) {

@@ -160,7 +160,7 @@ class DisputePair(LeasePair):
 
 
 def true_states(start: Digest, end: Digest, steps: int) -> Trace:
-    """What an honest run of the segment goes through."""
+    """What an honest run of the segment goes through, and what it comes to."""
 
     def at(step: int) -> Digest:
         if step in (0, steps):
@@ -184,6 +184,7 @@ def wrong_from(true: Trace, first: int, end: Digest, steps: int) -> Trace:
 def traces(pair: DisputePair, one: Job) -> tuple[Trace, Digest, int]:
     """The truth about the drawn segment; what the provider claims its end is; its steps."""
     segment = one.segment(pair)
-    steps = one.work.open(segment).units if one.terms.determinism == 1 else 1
+    meters = one.work.meters
+    steps = meters[segment] - meters[segment - 1] if one.terms.determinism == 1 else 1
     start = one.work.states[segment - 1]
-    return true_states(start, one.honest.states[segment], steps), one.work.states[segment], steps
+    return true_states(start, one.right(pair), steps), one.claimed(pair), steps

@@ -46,6 +46,14 @@ class Job(msgspec.Struct, frozen=True):
     def segment(self, pair: "LeasePair") -> int:
         return pair.twin.audits.audit(self.lease).segment
 
+    def right(self, pair: "LeasePair") -> Digest:
+        """What whoever ran the drawn segment comes to."""
+        return self.honest.result(self.segment(pair))
+
+    def claimed(self, pair: "LeasePair") -> Digest:
+        """What its provider says that it comes to."""
+        return self.work.result(self.segment(pair))
+
 
 def job(
     pair: "LeasePair",
@@ -66,7 +74,7 @@ def job(
         states = [digest(f"{name} wrong {index}") for index in range(segments + 1)]
     if trap:
         states = [right[0], *(trap_digest(secret, index) for index in range(1, segments + 1))]
-    units = (metered,) * segments if metered else tuple(range(1, segments + 1))
+    units = (metered or 7,) * segments
     fields: dict[str, Any] = {
         "requester": OWNERS[requester].address if requester in OWNERS else EVERYONE[requester].address,
         "provider": OWNERS[provider].address,
@@ -76,6 +84,7 @@ def job(
         "expected": ZERO_DIGEST,
         "determinism": 1,
         "segments": segments,
+        "units": sum(units),
         "compensation_wei": 1_000,
         "audit_fee_wei": 101,
         "start_by_s": pair.now_s + 20,
@@ -143,7 +152,7 @@ class LeasePair(Pair):
     def answered(self, one: Job, result: Digest | None = None) -> str:
         """The auditor whose turn it is commits and reveals; the provider opens if it didn't."""
         name = self.auditor(one)
-        found = one.honest.states[one.segment(self)] if result is None else result
+        found = one.right(self) if result is None else result
         shown = self.twin.audits.audit(one.lease).shown
         self.expect(sealed(one, name, found), hot(name))
         if not shown:
@@ -219,8 +228,11 @@ class LeasePair(Pair):
 
 
 def commit(one: Job, amount: int = 900, output: Digest = ZERO_DIGEST) -> calls.CommitLease:
-    units = sum(one.work.units)
-    return calls.CommitLease(one.lease, one.work.root, one.work.segments, output, units, amount)
+    work = one.work
+    last = work.open(work.segments)
+    return calls.CommitLease(
+        one.lease, work.root, work.segments, output, last.units, amount, last.state, last.proof
+    )
 
 
 def opening(one: Job, segment: int) -> calls.OpenSegment:

@@ -166,8 +166,8 @@ def test_cheat_is_contested_disputed_and_loses_everything(pair: LeasePair) -> No
     accusation = pair.begin_dispute(one.lease, OWNERS[first].address)
     assert not isinstance(accusation, Refused)
     segment = one.segment(pair)
-    assert (accusation.start, accusation.claimed) == (one.work.states[segment - 1], one.work.states[segment])
-    assert (accusation.result, accusation.units) == (one.honest.states[segment], segment)
+    assert (accusation.start, accusation.claimed) == (one.work.states[segment - 1], one.claimed(pair))
+    assert (accusation.result, accusation.units) == (one.right(pair), 7)
     events = pair.end_dispute(one.lease, guilty=True)
     assert only(events, Slashed).amount == 10_000
     assert only(events, Convicted).evidence == one.lease
@@ -238,7 +238,7 @@ def test_colluding_second_auditor_does_not_save_a_cheat(pair: LeasePair) -> None
     """One honest auditor suffices: it disputes, wins, and gets the colluder's bond."""
     one = job(pair, cheats=True)
     first = pair.audited(one)
-    second = pair.answered(one, result=one.work.states[one.segment(pair)])
+    second = pair.answered(one, result=one.claimed(pair))
     funds, theirs = money(pair, first), money(pair, second)
     assert not isinstance(pair.begin_dispute(one.lease, OWNERS[first].address), Refused)
     bounty = only(pair.end_dispute(one.lease, guilty=True), Slashed).bounty
@@ -391,7 +391,7 @@ def test_without_second_auditor_the_first_may_dispute_at_once() -> None:
     one = job(pair, cheats=True)
     pair.committed(one)
     pair.drawn(one)
-    found = one.honest.states[one.segment(pair)]
+    found = one.right(pair)
     pair.expect(sealed(one, "val", found), HOTS["val"])
     pair.expect(opening(one, one.segment(pair)), HOTS["ann"])
     events = pair.expect(calls.RevealAudit(one.lease, found, SALT), HOTS["val"])
@@ -423,7 +423,7 @@ def test_lazy_auditor_falls_into_the_trap(pair: LeasePair) -> None:
     before = money(pair, "gate")
     pair.committed(one)
     pair.drawn(one)
-    lazy = pair.answered(one, result=one.work.states[one.segment(pair)])
+    lazy = pair.answered(one, result=one.claimed(pair))
     assert pair.refused(calls.SpringTrap(one.terms, ZERO_DIGEST), HOTS["gate"]) == "NotTrap"
     events = pair.expect(calls.SpringTrap(one.terms, one.secret), HOTS["gate"])
     assert only(events, TrapSprung).lazy == OWNERS[lazy].address
@@ -458,7 +458,7 @@ def test_trap_is_sprung_before_the_lease_can_be_closed(pair: LeasePair) -> None:
     one = pair.committed(job(pair, trap=True))
     pair.advance(RULES.window_s)
     pair.drawn(one)
-    pair.answered(one, result=one.work.states[one.segment(pair)])
+    pair.answered(one, result=one.claimed(pair))
     assert pair.refused(calls.CloseLease(one.lease), STRANGER) == "AuditPending"
     pair.advance(RULES.audits.reveal_s + 1)
     pair.expect(calls.CloseLease(one.lease), hot("val"))

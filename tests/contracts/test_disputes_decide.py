@@ -54,15 +54,13 @@ def accused(
 ) -> tuple[Job, Key, Trace, Digest]:
     """A lease whose audit is contested and disputed: it, the accuser, the truth, and what the provider claims."""
     one = job(pair, cheats=cheats, metered=metered, determinism=determinism)
-    right, wrong = one.honest.states, one.work.states
     pair.committed(one)
     pair.drawn(one)
-    segment = one.segment(pair)
-    first = pair.says(one, right[segment] if cheats else WRONG)
-    pair.says(one, right[segment])
+    right = one.right(pair)
+    first = pair.says(one, right if cheats else WRONG)
+    pair.says(one, right)
     pair.expect(calls.StartDispute(one.lease), first)
     truth, claimed, _ = traces(pair, one)
-    assert claimed == wrong[segment]
     return one, first, truth, claimed
 
 
@@ -185,7 +183,7 @@ def test_referees_who_disagree_are_followed_by_more(pair: DisputePair) -> None:
     assert money(pair, accuser) == funds + BOND
     pair.advance(RULES.window_s)
     assert only(pair.expect(calls.CloseLease(one.lease), STRANGER), LeaseClosed).paid == 900
-    assert claimed == one.work.states[one.segment(pair)]
+    assert claimed == one.claimed(pair)
     pair.check([one])
 
 
@@ -250,7 +248,7 @@ def test_colluder_can_not_start_in_the_first_accusers_place(pair: DisputePair) -
     one = job(pair, cheats=True, metered=100)
     pair.committed(one)
     pair.drawn(one)
-    first = pair.says(one, one.honest.states[one.segment(pair)])
+    first = pair.says(one, one.right(pair))
     second = pair.says(one, WRONG)
     assert pair.refused(calls.StartDispute(one.lease), second) == "FirstAccuserFirst"
     pair.advance(RULES.audits.dispute_s // 2)
@@ -263,7 +261,7 @@ def test_colluder_can_not_start_in_the_first_accusers_place(pair: DisputePair) -
 def test_second_accuser_may_start_where_the_first_does_not(pair: DisputePair) -> None:
     """In the other half of the time."""
     one = job(pair, cheats=True, metered=100)
-    _, second = pair.contested(one, one.honest.states[1], WRONG)
+    _, second = pair.contested(one, one.honest.result(1), WRONG)
     pair.advance(RULES.audits.dispute_s // 2 + 1)
     opened = only(pair.expect(calls.StartDispute(one.lease), second), DisputeOpened)
     assert (opened.steps, opened.denied) == (100, WRONG)
@@ -294,7 +292,7 @@ def contested_soon(
     pair.committed(two)
     pair.step(one, accuser, wrong_from(truth, 5, claimed, 100), truth)
     pair.drawn(two)
-    right = two.honest.states[two.segment(pair)]
+    right = two.right(pair)
     return pair.says(two, right), pair.says(two, right)
 
 

@@ -109,7 +109,7 @@ def test_whoever_ran_it_rightly_wins(data: st.DataObject) -> None:
     steps = data.draw(st.integers(1, 10**9))
     cheats = data.draw(st.booleans())
     one = job(pair, cheats=cheats, metered=steps, segments=1)
-    accuser, _ = pair.contested(one, one.honest.states[1] if cheats else WRONG)
+    accuser, _ = pair.contested(one, one.honest.result(1) if cheats else WRONG)
     pair.expect(calls.StartDispute(one.lease), accuser)
     truth, _, _ = traces(pair, one)
     while pair.dispute(one).stage in (ASSERTING, SELECTING):

@@ -191,7 +191,9 @@ class LeaseHistories(RuleBasedStateMachine):
         """The drawn auditor is honest, or lazy (what the provider showed), or wrong; so it is not the name that decides."""
         lease, audit = one.lease, self.pair.twin.audits.audit(one.lease)
         name = name_of(audit.auditor)
-        results = (one.honest.states, one.work.states)
+        results = [
+            [work.result(index) for index in range(work.segments + 1)] for work in (one.honest, one.work)
+        ]
         result = WRONG if twist in (4, 7) else results[twist in (3, 5)][audit.segment]
         if audit.state == AWAITS_COMMIT:
             if twist in (2, 9):

@@ -3,8 +3,9 @@
 import msgspec
 import pytest
 
+from clusterai.audit.core.segments import Commitment
 from clusterai.ledger.core import calls
-from clusterai.ledger.core.events import Event, LeaseClosed, PayVested, VestedReleased
+from clusterai.ledger.core.events import Event, LeaseClosed, LeaseCommitted, PayVested, VestedReleased
 from clusterai.protocol.ids import ZERO_DIGEST
 from clusterai.protocol.leases import CloseReason
 from tests.contracts.cast import AT, DEPLOYER, HOTS, OWNERS, PAYER, RULES, STRANGER
@@ -39,6 +40,7 @@ def test_only_the_requesters_keys_open_in_its_name(pair: LeasePair) -> None:
         {"determinism": 3},
         {"segments": 0},
         {"segments": 2**20 + 1},
+        {"units": 0},
         {"compensation_wei": 0},
         {"start_by_s": 1_699_999_999},
         {"deadline_s": 1_700_000_001},
@@ -146,13 +148,46 @@ def test_unverified_lease_is_paid_by_time_alone(pair: LeasePair) -> None:
     assert closed(pair.expect(calls.CloseLease(one.lease), STRANGER)) == (CloseReason.COMPLETED, 900, 201)
 
 
-def test_fewer_segments_cost_no_more_than_their_share(pair: LeasePair) -> None:
-    """Of a lease over six segments four are committed to: 667 of 1,000, rounded up, and not one more."""
-    one = job(pair)
+def test_fewer_units_cost_the_base_and_their_share(pair: LeasePair) -> None:
+    """Of a lease over 42 units 28 are committed to: 300 of 1,000 for the machine and 467 for them, rounded up, and no more."""
+    one = job(pair, segments=4, units=42)
     longer = msgspec.structs.replace(one, terms=msgspec.structs.replace(one.terms, segments=6))
     pair.accepted(longer)
-    assert pair.refused(commit(longer, amount=668), HOTS["ann"]) == "ExceedsCompensation"
-    pair.expect(commit(longer, amount=667), HOTS["ann"])
+    assert pair.refused(commit(longer, amount=768), HOTS["ann"]) == "ExceedsCompensation"
+    events = pair.expect(commit(longer, amount=767), HOTS["ann"])
+    (made,) = [event for event in events if isinstance(event, LeaseCommitted)]
+    assert (made.units, made.last) == (28, one.work.states[-1])
+
+
+def test_units_are_those_of_the_committed_tree(pair: LeasePair) -> None:
+    """The proof holds one meter and one state; nor can there be more units than agreed, in all or for so many segments."""
+    one = pair.accepted(job(pair))
+    for changes in (
+        {"units": 27},
+        {"last": one.work.states[3]},
+        {"proof": ()},
+        {"root": digest("another")},
+        {"segments": 3, "units": 21},
+    ):
+        assert (
+            pair.refused(msgspec.structs.replace(commit(one, 300), **changes), HOTS["ann"])
+            == "NotInCommitment"
+        )
+    for changes in ({"units": 29}, {"units": 0}, {"segments": 3}):
+        assert (
+            pair.refused(msgspec.structs.replace(commit(one, 300), **changes), HOTS["ann"])
+            == "UnitsOutOfRange"
+        )
+    pair.expect(commit(one), HOTS["ann"])
+
+
+def test_unverified_work_may_be_nothing_and_costs_the_base(pair: LeasePair) -> None:
+    """Nobody can say what was done: the machine was set aside, and that is paid."""
+    nothing = Commitment([digest("before"), digest("after")], (0,))
+    one = msgspec.structs.replace(job(pair, determinism=0), work=nothing)
+    pair.accepted(one)
+    assert pair.refused(commit(one, amount=301), HOTS["ann"]) == "ExceedsCompensation"
+    pair.expect(commit(one, amount=300), HOTS["ann"])
 
 
 def test_lease_that_nobody_drew_is_not_paid(pair: LeasePair) -> None:

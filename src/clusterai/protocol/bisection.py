@@ -125,14 +125,15 @@ def selected(game: Dispute, part: int, denied: Digest) -> Dispute:
 # --- how to play them ---
 
 
-def metered(start: Digest, parts: Sequence[tuple[int, Digest]], steps: int) -> Trace:
+def metered(start: Digest, parts: Sequence[tuple[int, Digest]], steps: int, end: Digest) -> Trace:
     """A run whose parts cost several units each, as a trace by units: `parts` are (units, state behind it).
 
-    At p units it is the state behind the last part that had ended by then; at `steps`, whatever the parts add up to, the end.
+    At p units it is the state behind the last part that had ended by then; at `steps`, whatever the parts add up to, `end`:
+    the result of the whole, which covers the meter (`protocol.leases.segment_result`).
     """
     ends = list(accumulate(units for units, _ in parts))
     states = (start, *(state for _, state in parts))
-    return lambda point: states[-1] if point >= steps else states[bisect_right(ends, point)]
+    return lambda point: end if point >= steps else states[bisect_right(ends, point)]
 
 
 def assertion(game: Dispute, trace: Trace) -> tuple[Digest, ...]:

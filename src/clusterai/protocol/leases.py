@@ -8,7 +8,8 @@ the EIP-712 digest of its terms, so that two machines that were shown the same t
 on chain, and terms of one network can't be opened on another.
 
 Why a digest of state has to cover what the meter counted: an audit compares states. A kind whose meter could run
-ahead of its state (fuel that the state doesn't hold) could be overcharged without a mismatch.
+ahead of its state (fuel that the state doesn't hold) could be overcharged without a mismatch. And a result is state and
+meter together (`segment_result`), because pay follows the meter.
 """
 
 from enum import IntEnum
@@ -24,6 +25,9 @@ from clusterai.protocol.statements import AddressBytes, DigestBytes, Wei
 
 MAX_SEGMENTS = 2**20
 """Most segments of a lease: an opening's proof stays at 20 digests."""
+
+BASE_BPS = 3_000
+"""Of the compensation in ten-thousandths, whatever the meter shows: see `earned_wei`."""
 
 _TRAP = b"clusterai trap"
 
@@ -88,6 +92,7 @@ class Terms(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         expected: digest that the output must have; zero where nobody knows it beforehand.
         determinism: a `DeterminismClass`.
         segments: most segments that the provider may cut the work into.
+        units: what the meter shows if all of the work was done; the pay goes by it (`earned_wei`).
         compensation_wei: the most that the work may cost.
         audit_fee_wei: for the auditor, if there is one; else it comes back.
         start_by_s: accepted until then, or not at all.
@@ -103,6 +108,7 @@ class Terms(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     expected: DigestBytes
     determinism: Annotated[int, Meta(ge=0, le=2)]
     segments: Annotated[int, Meta(ge=1, le=MAX_SEGMENTS)]
+    units: Annotated[int, Meta(ge=1, le=2**63 - 1)]
     compensation_wei: Wei
     audit_fee_wei: Wei
     start_by_s: Annotated[int, Meta(ge=0, le=2**40 - 1)]
@@ -111,8 +117,8 @@ class Terms(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
     TYPE = type_hash(
         "Terms(address requester,address provider,bytes32 spec,bytes32 resources,bytes32 input,bytes32 expected,"
-        "uint8 class,uint32 segments,uint128 compensation,uint128 auditFee,uint40 startBy,uint40 deadline,"
-        "bytes32 nonce)"
+        "uint8 class,uint32 segments,uint64 units,uint128 compensation,uint128 auditFee,uint40 startBy,"
+        "uint40 deadline,bytes32 nonce)"
     )
 
     def struct(self) -> Digest:
@@ -122,13 +128,26 @@ class Terms(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         return typed_digest(leases.separator(), self.struct())
 
 
-def earned_wei(compensation_wei: int, segments: int, of: int) -> int:
-    """The most that so many of the agreed segments may cost: their share, rounded up."""
-    return -(-compensation_wei * segments // of)
+def earned_wei(compensation_wei: int, units: int, of: int) -> int:
+    """The most that so many of the agreed units may cost, rounded up: three tenths for the machine that was set aside,
+    and their share of the rest."""
+    parts = BASE_BPS * of + (10_000 - BASE_BPS) * units
+    return -(-compensation_wei * parts // (10_000 * of))
+
+
+def unit_cap(units: int, segments: int) -> int:
+    """The most units of one segment, of a lease over so many units and segments."""
+    return -(-units // segments)
 
 
 def leases_domain(chain_id: int, leases: Address) -> Domain:
     return Domain("ClusterAI Leases", "1", chain_id, leases)
+
+
+def segment_result(state: Digest, units: int) -> Digest:
+    """What a segment comes to, as the provider claims it and auditors and referees say it: the state behind it, and all
+    units that were metered up to there. A sum beyond the meter's 64 bits is nobody's: it wraps, below what was before."""
+    return Digest(keccak(state + (units % 2**64).to_bytes(8)))
 
 
 def sealed_result(result: Digest, auditor: Address, lease: Digest, salt: Digest) -> Digest:
@@ -143,5 +162,5 @@ def trap_nonce(secret: Digest) -> Digest:
 
 def trap_digest(secret: Digest, index: int) -> Digest:
     """What a planted lease shows as the state after segment `index`. No run of anything digests to it, so an auditor
-    who reveals it copied instead of working, and a planter can't make an honest auditor look lazy."""
+    who reveals a result of it copied instead of working, and a planter can't make an honest auditor look lazy."""
     return Digest(keccak(_TRAP + secret + index.to_bytes(4)))

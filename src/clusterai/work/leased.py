@@ -14,7 +14,7 @@ class LeasedKind(msgspec.Struct, frozen=True):
     Attributes:
         name: what `StartLease.kind` carries.
         decode: canonical bytes to spec; raises `canonical.Malformed` for a stranger's nonsense.
-        differs: (spec, terms) to why these terms aren't of that spec: its digests, class, segments. None where they are.
+        differs: (spec, terms) to why these terms aren't of that spec: its digests, class, segments, units. None where they are.
         billable_wei: (spec, compensation, units) to what may be asked for so many units.
     """
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ from clusterai.protocol.leases import Terms, leases_domain, sealed_result, trap_
 VECTOR: dict[str, Any] = json.loads((Path(__file__).parents[2] / "vectors" / "segments.json").read_text())
 FIELDS = (
     "address requester,address provider,bytes32 spec,bytes32 resources,bytes32 input,bytes32 expected,"
-    "uint8 class,uint32 segments,uint128 compensation,uint128 auditFee,uint40 startBy,uint40 deadline,"
-    "bytes32 nonce"
+    "uint8 class,uint32 segments,uint64 units,uint128 compensation,uint128 auditFee,uint40 startBy,"
+    "uint40 deadline,bytes32 nonce"
 )
 RULES = RateRules(700_000, 990_000, 200_000, 200_000)
 ANN, BOB, CYD = (Address(bytes([n]) * 20) for n in (1, 2, 3))
@@ -48,7 +49,7 @@ def raw(text: str) -> bytes:
 @given(st.integers(1, 40), st.data())
 def test_every_state_opens_and_fits_one_place_only(segments: int, data: st.DataObject) -> None:
     """Any digest opens at its own index with its own meter, and at no other."""
-    meters = data.draw(st.lists(st.integers(0, 2**64 - 1), min_size=segments, max_size=segments))
+    meters = data.draw(st.lists(st.integers(0, 2**58), min_size=segments, max_size=segments))
     commitment = Commitment(states(segments + 1), meters)
     index = data.draw(st.integers(0, segments))
     opening = commitment.open(index)
@@ -116,13 +117,19 @@ def test_vectors_hold() -> None:
     terms = Terms(*plain)
     lease = terms.lease_id(domain)
     assert lease == raw(VECTOR["lease"])
-    commitment = Commitment([digest(one) for one in VECTOR["states"]], VECTOR["units"][1:])
+    meters = VECTOR["meters"]
+    units = [after - before for before, after in pairwise(meters)]
+    commitment = Commitment([digest(one) for one in VECTOR["states"]], units)
     assert commitment.root == raw(VECTOR["root"])
     for index, proof in enumerate(VECTOR["proofs"]):
-        opening = Opening(
-            index, digest(VECTOR["states"][index]), VECTOR["units"][index], tuple(map(digest, proof))
-        )
+        opening = Opening(index, digest(VECTOR["states"][index]), meters[index], tuple(map(digest, proof)))
         assert is_opened(commitment.root, 5, opening)
+    results = [commitment.result(index) for index in range(6)]
+    assert results == [raw(one) for one in VECTOR["results"]]
+    sealed = VECTOR["sealed"]
+    assert sealed_result(results[1], Address(raw(sealed["auditor"])), lease, digest(sealed["salt"])) == raw(
+        sealed["digest"]
+    )
     drawn = draw(digest(VECTOR["beacon"]), Digest(terms.spec), commitment.root, lease, 5, 1_000_000)
     assert (drawn.seed, drawn.segment) == (raw(VECTOR["seed"]), VECTOR["segment"])
     lots = [auditor_lot(drawn.seed, attempt) for attempt in range(4)]

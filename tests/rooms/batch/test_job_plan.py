@@ -65,15 +65,15 @@ def test_an_hour_of_a_core():
 
 
 def test_a_module_costs_its_fuel():
-    """By 10^9 units, and by what it used of them."""
+    """By 10^9 units: three tenths whatever it used, and the rest by that."""
     assert total_wei(TARIFF, MODULE) == 7000
-    assert billable_wei(MODULE, 7000, 5 * 10**11) == 3500
+    assert billable_wei(MODULE, 7000, 5 * 10**11) == 4550
     assert billable_wei(MODULE, 7000, 10**15) == 7000
 
 
-def test_only_finished_segments_are_paid():
-    """Half of the segments is half of the price; none is nothing."""
-    assert [billable_wei(PINNED, 123, units) for units in (0, 10, 20, -3, 10**9)] == [0, 62, 123, 0, 123]
+def test_finished_segments_are_paid_and_the_machine():
+    """Three tenths for what was set aside; half of the segments is half of the rest."""
+    assert [billable_wei(PINNED, 123, units) for units in (0, 10, 20, -3, 10**9)] == [37, 80, 123, 37, 123]
 
 
 def test_the_auditor_gets_more_than_a_segment_costs():

@@ -30,7 +30,20 @@ def lease(
 ) -> None:
     name = Digest(bytes(32))
     terms = Terms(
-        someone(9), provider, name, name, name, name, 1, 4, worth, 0, start_by_s=1, deadline_s=2, nonce=name
+        someone(9),
+        provider,
+        name,
+        name,
+        name,
+        name,
+        1,
+        4,
+        4,
+        worth,
+        0,
+        start_by_s=1,
+        deadline_s=2,
+        nonce=name,
     )
     reputation.apply(events.LeaseOpened(name, someone(9), provider, terms), now_s)
     paid = worth if reason is CloseReason.COMPLETED else 0

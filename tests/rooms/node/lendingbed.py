@@ -119,6 +119,7 @@ class Bed:
             expected=ZERO_DIGEST,
             determinism=DETERMINISM[spec.check],
             segments=spec.segments,
+            units=spec.units(),
             compensation_wei=10**15,
             audit_fee_wei=0,
             start_by_s=NOW_S + 60,

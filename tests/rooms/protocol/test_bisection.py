@@ -132,8 +132,9 @@ def test_moves_out_of_turn_or_of_form_are_refused() -> None:
 def test_trace_by_units_is_the_part_that_had_ended(costs: list[int], steps: int) -> None:
     """Between two ends of parts nothing changes; the last point is the end, whatever a meter claims the parts cost."""
     parts = [(cost, Digest(keccak(b"part" + bytes([at])))) for at, cost in enumerate(costs)]
-    trace = bisection.metered(honest(0), parts, steps)
+    end = Digest(keccak(b"end"))
+    trace = bisection.metered(honest(0), parts, steps, end)
     for point in range(steps):
         done = [sum(costs[: at + 1]) <= point for at in range(len(costs))].count(True)
         assert trace(point) == (parts[done - 1][1] if done else honest(0))
-    assert trace(steps) == parts[-1][1]
+    assert trace(steps) == end

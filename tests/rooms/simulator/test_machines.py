@@ -8,7 +8,7 @@ from clusterai.simulator.core.players import Auditor, Customer, Node
 MARKET = """
 name = "machines"
 [market]
-leases = 2
+leases = {leases}
 history = 0
 steps = 4096
 validators = 20
@@ -24,10 +24,10 @@ operators = 3
 class Told(Market):
     """A market that keeps what the chain said."""
 
-    def __init__(self, strategy: str) -> None:
+    def __init__(self, strategy: str, leases: int = 2) -> None:
         self.told: list[events.Event] = []
         self.followers: list[int] = []
-        super().__init__(decode_scenario(MARKET.format(strategy=strategy)), 0)
+        super().__init__(decode_scenario(MARKET.format(strategy=strategy, leases=leases)), 0)
 
     def _watch(self, event: events.Event) -> None:
         self.told.append(event)
@@ -65,7 +65,7 @@ def test_a_lie_that_is_not_defended_ends_on_the_clock() -> None:
 
 def test_an_accuser_that_lies_through_the_whole_bisection_pays_its_bond() -> None:
     """The provider answers every round, and referees say what is right."""
-    market = Told("false-accuser")
+    market = Told("false-accuser", leases=8)
     outcome = market.run()
     assert outcome.accusations > 0
     assert market.disputes() == {(256, 16, 1)}

@@ -29,7 +29,7 @@ from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
 from clusterai.protocol.jobs import LeaseRefused, Lends, Segment, SegmentServed, StartLease
 from clusterai.protocol.keccak import keccak
-from clusterai.protocol.leases import CloseReason, Terms, leases_domain
+from clusterai.protocol.leases import CloseReason, Terms, earned_wei, leases_domain, segment_result
 from clusterai.protocol.messages import Relay
 from clusterai.protocol.signing import Key, recover
 from clusterai.protocol.statements import network_domain
@@ -93,7 +93,7 @@ KIND = LeasedKind(
     name="hashes",
     decode=lambda raw: raw,
     differs=lambda spec, terms: None if terms.spec == keccak(spec) else "another spec",
-    billable_wei=lambda spec, compensation, units: compensation * units // (SEGMENTS * UNITS),
+    billable_wei=lambda spec, compensation, units: earned_wei(compensation, units, SEGMENTS * UNITS),
 )
 
 
@@ -320,12 +320,7 @@ class World:
                 found = tuple(inside(start, end, point) for point in points)
                 self._later.append((process, jobdefence.Retraced(lease, points, found)))
             case Retrace(wanted, _, points):
-                start, end = (
-                    canonical.decode(wanted.sealed, Segment).state,
-                    self._rerun(process, wanted).result,
-                )
-                found = None if end is None else tuple(inside(start, end, point) for point in points)
-                self._later.append((process, Retraced(wanted.lease, points, found, "")))
+                self._later.append((process, self._retrace(process, wanted, points)))
             case Rerun():
                 self._later.append((process, self._rerun(process, effect)))
             case OpenTab() | ChargeTab() | CloseTab():
@@ -360,17 +355,31 @@ class World:
 
     def _rerun(self, process: Process, wanted: Rerun) -> Reran:
         served = canonical.decode(wanted.sealed, Segment)
+        end, why = self._ends(process, wanted)
+        each = UNITS if wanted.lease in self.specs else 1
+        result = None if end is None else segment_result(end, served.units + each)
+        return Reran(wanted.lease, wanted.segment, result, why)
+
+    def _retrace(self, process: Process, wanted: Rerun, points: tuple[int, ...]) -> Retraced:
+        start = canonical.decode(wanted.sealed, Segment).state
+        (end, why), result = self._ends(process, wanted), self._rerun(process, wanted).result
+        if end is None or result is None:
+            return Retraced(wanted.lease, points, None, why)
+        found = tuple(result if point == UNITS else inside(start, end, point) for point in points)
+        return Retraced(wanted.lease, points, found, "")
+
+    def _ends(self, process: Process, wanted: Rerun) -> tuple[Digest | None, str]:
+        """The state behind the segment, as this auditor has it."""
+        served = canonical.decode(wanted.sealed, Segment)
         opening = Opening(
             wanted.segment - 1, Digest(served.state), served.units, tuple(Digest(it) for it in served.proof)
         )
         if not is_opened(wanted.root, wanted.segments, opening):
-            return Reran(wanted.lease, wanted.segment, None, "not the committed state")
+            return None, "not the committed state"
         # A hash chain: from a made-up state one comes to a state that nobody else comes to either.
         if served.state == state(served.spec, wanted.segment - 1):
-            result = self._computes(process.name, served.spec, wanted.segment)
-        else:
-            result = Digest(keccak(b"from nowhere" + served.state))
-        return Reran(wanted.lease, wanted.segment, result, "")
+            return self._computes(process.name, served.spec, wanted.segment), ""
+        return Digest(keccak(b"from nowhere" + served.state)), ""
 
     # --- time ---
 
@@ -386,6 +395,7 @@ class World:
             expected=ZERO_DIGEST,
             determinism=1,
             segments=SEGMENTS,
+            units=SEGMENTS * UNITS,
             compensation_wei=2_800,
             audit_fee_wei=100,
             start_by_s=int(self.now_s) + 30,

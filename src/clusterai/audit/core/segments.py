@@ -1,13 +1,13 @@
 """What a lease's provider commits to, whether it is audited, at which segment, and by whom: pure arithmetic.
 
     h_0 ... h_T    digests of the state before the first segment and after each
-    m_1 ... m_T    units that each segment metered; m_0 = 0
-    value_i = keccak(uint32 i || h_i || uint64 m_i)
+    M_0 ... M_T    units that were metered up to there; M_0 = 0
+    value_i = keccak(uint32 i || h_i || uint64 M_i)
     C       = root of the Merkle tree over value_0 ... value_T          (`protocol/merkle.py`, the receipts' tree)
 
     u = keccak(beacon || J || C || lease)
     audited   iff u < rate * 2^256 / 10^6
-    segment   = 1 + keccak(u || 0x01) mod T            run again from h_{j-1} to h_j
+    segment   = 1 + keccak(u || 0x01) mod T            run again from h_{j-1}, M_{j-1} to keccak(h_j || uint64 M_j)
     attempt k : lot = keccak(u || 0x02 || uint8 k), and the seat at lot mod (sum of weights)
 
 The commitment stands before anyone knows the beacon, so neither side picks what is looked at. `Audits.sol` computes
@@ -15,13 +15,14 @@ the same; tests/vectors/segments.json holds both to it.
 """
 
 from collections.abc import Collection, Sequence
+from itertools import accumulate
 
 import msgspec
 
 from clusterai.protocol import merkle
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.keccak import keccak
-from clusterai.protocol.leases import MAX_SEGMENTS
+from clusterai.protocol.leases import MAX_SEGMENTS, segment_result
 
 MILLION = 1_000_000
 VETERAN_AT = 10
@@ -29,7 +30,7 @@ VETERAN_AT = 10
 
 
 class Opening(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One digest of the commitment with its meter and its proof."""
+    """One digest of the commitment with its meter, which counts from the beginning, and its proof."""
 
     index: int
     state: Digest
@@ -42,16 +43,16 @@ class Commitment:
 
     Args:
         states: h_0 ... h_T.
-        units: m_1 ... m_T.
+        units: what each segment metered.
     """
 
     def __init__(self, states: Sequence[Digest], units: Sequence[int]) -> None:
         assert len(states) == len(units) + 1, "a state before the first segment and one after each"
         assert 1 <= len(units) <= MAX_SEGMENTS, "the number of segments is bounded"
         self.states = tuple(states)
-        self.units = (0, *units)
+        self.meters = tuple(accumulate(units, initial=0))
         self._tree = merkle.levels(
-            [value(i, h, m) for i, (h, m) in enumerate(zip(states, self.units, strict=True))]
+            [value(i, h, m) for i, (h, m) in enumerate(zip(states, self.meters, strict=True))]
         )
 
     @property
@@ -63,8 +64,12 @@ class Commitment:
         return len(self.states) - 1
 
     def open(self, index: int) -> Opening:
-        """h_index with its proof; `openSegment` takes those of j - 1 and j."""
-        return Opening(index, self.states[index], self.units[index], merkle.path(self._tree, index))
+        """h_index with its proof; `commitLease` takes that of T, `openSegment` those of j - 1 and j."""
+        return Opening(index, self.states[index], self.meters[index], merkle.path(self._tree, index))
+
+    def result(self, index: int) -> Digest:
+        """What is claimed of the segment that ends there."""
+        return segment_result(self.states[index], self.meters[index])
 
 
 class Draw(msgspec.Struct, frozen=True):

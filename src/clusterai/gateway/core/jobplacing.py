@@ -125,6 +125,7 @@ class Placing:
             expected=spec.expected or ZERO_DIGEST,
             determinism=DETERMINISM[spec.check],
             segments=spec.segments,
+            units=spec.units(),
             compensation_wei=one.total_wei,
             audit_fee_wei=audit_fee_wei(spec, one.total_wei),
             start_by_s=now + START_BY_S,

@@ -23,7 +23,8 @@ class AcceptLease(_Call, frozen=True):
 
 
 class CommitLease(_Call, frozen=True):
-    """Leases: by the provider, at the deadline at the latest. `segments` may be fewer than agreed, `amount` less."""
+    """Leases: by the provider, at the deadline at the latest. `segments` and `units` may be fewer than agreed, `amount` less
+    than `protocol.leases.earned_wei`; `proof` shows `last`, the last state, with `units` at index `segments` of `root`."""
 
     lease: Digest
     root: Digest
@@ -31,6 +32,8 @@ class CommitLease(_Call, frozen=True):
     output: Digest
     units: int
     amount: int
+    last: Digest
+    proof: tuple[Digest, ...]
 
 
 class CancelLease(_Call, frozen=True):

@@ -22,7 +22,7 @@ class LeaseAccepted(_Event, frozen=True):
 
 
 class LeaseCommitted(_Event, frozen=True):
-    """The beacon numbered `round` draws; it is not recorded yet."""
+    """The beacon numbered `round` draws; it is not recorded yet. `last` is the state behind the last segment."""
 
     lease: Digest
     root: Digest
@@ -31,6 +31,7 @@ class LeaseCommitted(_Event, frozen=True):
     units: int
     amount: int
     round: int
+    last: Digest
 
 
 class LeaseClosed(_Event, frozen=True):
@@ -91,13 +92,14 @@ class AuditCommitted(_Event, frozen=True):
 
 
 class SegmentShown(_Event, frozen=True):
-    """Next: the auditor reveals by `reveal_by_s`."""
+    """Next: the auditor reveals by `reveal_by_s`. Meters count from the job's beginning."""
 
     lease: Digest
     segment: int
     before: Digest
     after: Digest
-    units: int
+    units_before: int
+    units_after: int
     reveal_by_s: int
 
 

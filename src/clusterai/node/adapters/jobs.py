@@ -341,7 +341,8 @@ class Jobs:
             log.error("job_not_traced", lease=hex0x(effect.lease), why=str(error))
             self._hear(Retraced(effect.lease, effect.points, None))
             return
-        at = metered(effect.start, [(it.units, it.state) for it in parts], effect.steps)
+        # Asserted are inner points only: what the end comes to was claimed before.
+        at = metered(effect.start, [(it.units, it.state) for it in parts], effect.steps, parts[-1].state)
         self._hear(Retraced(effect.lease, effect.points, tuple(map(at, effect.points))))
 
     # --- what auditors ask ---

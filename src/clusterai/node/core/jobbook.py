@@ -141,7 +141,7 @@ class Progressed(msgspec.Struct, frozen=True):
 
 
 class Performed(msgspec.Struct, frozen=True, array_like=True):
-    """All segments are done. `states` are h_0 ... h_T and `units` m_1 ... m_T."""
+    """All segments are done. `states` are h_0 ... h_T, and `units` what each segment metered."""
 
     lease: Digest
     states: tuple[bytes, ...]
@@ -483,10 +483,19 @@ class JobBook:
             self._submit(lease, "close", CloseLease(lease.id))
 
     def _commitment(self, lease: Lease, done: Performed) -> CommitLease:
-        units = sum(done.units)
+        commitment = committed(done)
+        last = commitment.open(commitment.segments)
         amount = self._amount(lease, done)
-        root = committed(done).root
-        return CommitLease(lease.id, root, len(done.units), Digest(done.output), units, amount)
+        return CommitLease(
+            lease.id,
+            commitment.root,
+            commitment.segments,
+            Digest(done.output),
+            last.units,
+            amount,
+            last.state,
+            last.proof,
+        )
 
     def _defend(self, lease: Lease, done: Performed, move: Accused | AssertTrace) -> None:
         """Answer in a dispute, once the disputed segment was run again."""
@@ -502,10 +511,10 @@ class JobBook:
         )
 
     def _amount(self, lease: Lease, done: Performed) -> int:
-        """What the units cost, and no more than the share of the segments: the chain pays no more for them."""
-        compensation_wei = lease.terms.compensation_wei
-        billable = self._kinds[lease.kind].billable_wei(lease.spec, compensation_wei, sum(done.units))
-        return min(billable, earned_wei(compensation_wei, len(done.units), lease.terms.segments))
+        """What the units cost; the chain pays no more for them."""
+        terms, units = lease.terms, sum(done.units)
+        billable = self._kinds[lease.kind].billable_wei(lease.spec, terms.compensation_wei, units)
+        return min(billable, earned_wei(terms.compensation_wei, units, terms.units))
 
     @staticmethod
     def _opening(done: Performed, lease_id: Digest, segment: int) -> OpenSegment:

@@ -381,6 +381,7 @@ class Market:
             expected=ZERO_DIGEST,
             determinism=DETERMINISM[spec.check],
             segments=spec.segments,
+            units=spec.units(),
             compensation_wei=self._price,
             audit_fee_wei=audit_fee_wei(spec, self._price),
             start_by_s=now_s + START_BY_S,

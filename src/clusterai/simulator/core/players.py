@@ -22,6 +22,7 @@ from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 from clusterai.protocol.jobs import Lends, Segment, SegmentServed
 from clusterai.protocol.keccak import keccak
+from clusterai.protocol.leases import segment_result
 from clusterai.protocol.messages import Relay
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started
 from clusterai.simulator.core import work
@@ -206,16 +207,25 @@ class Auditor(Player):
                 record = self.net.leases[effect.lease]
                 found = self.operator.strategy.finds(self._case(record, effect.segment, start))
                 if found is not None:
-                    self._later(Reran(effect.lease, effect.segment, found, ""))
+                    result = self._result(effect.segment, found)
+                    self._later(Reran(effect.lease, effect.segment, result, ""))
             case Retrace(wanted, _, points):
                 start = self._opened(wanted)
                 case = self._case(self.net.leases[wanted.lease], wanted.segment, start)
-                found = self.operator.strategy.traces(case, points)
+                states = zip(points, self.operator.strategy.traces(case, points), strict=True)
+                found = tuple(
+                    self._result(wanted.segment, state) if point >= case.steps else state
+                    for point, state in states
+                )
                 self._later(Retraced(wanted.lease, points, found, ""))
             case jobauditor.Told():
                 pass
             case _:
                 super()._perform(effect)
+
+    def _result(self, segment: int, state: Digest) -> Digest:
+        """Strategies tell states; nobody here lies about a meter alone."""
+        return segment_result(state, segment * self.market.steps)
 
     def _later(self, done: Reran | Retraced) -> None:
         self.net.at(self.net.now_s + self.market.segment_s, self.hear, done)

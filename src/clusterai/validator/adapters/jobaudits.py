@@ -23,6 +23,7 @@ from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest, hex0x
 from clusterai.protocol.jobs import AskSealed, NotServed, SealedPart, Segment
 from clusterai.protocol.keccak import keccak
+from clusterai.protocol.leases import segment_result
 from clusterai.protocol.messages import Relay
 from clusterai.runtime.adapters.driver import Driver
 from clusterai.runtime.adapters.journal import SqliteJournal
@@ -234,7 +235,8 @@ class JobAudits:
         await self._exchange.fetch_all([(Digest(it), size) for it, size in shown.contents], ask)
 
     async def _again(self, spec: JobSpec, wanted: Rerun, shown: Segment) -> Digest:
-        """The state after the segment, from the state before it; something that nothing gives, where it is another job's.
+        """What the segment comes to from the state before it, its meter going on from what was committed to; something that
+        nothing gives, where it is another job's.
 
         Raises:
             Stopped, CannotSandbox: this machine can't.
@@ -243,9 +245,10 @@ class JobAudits:
         if await self._performer.start(spec) != shown.start:
             return nothing
         try:
-            return (await self._performer.rerun(spec, Digest(shown.state))).state
+            again = await self._performer.rerun(spec, Digest(shown.state))
         except Foreign:
             return nothing
+        return segment_result(again.state, shown.units + again.units)
 
     async def _traced(self, spec: JobSpec, wanted: Retrace, shown: Segment) -> tuple[Digest, ...]:
         """As `_again`, at several units of the segment.
@@ -261,7 +264,8 @@ class JobAudits:
             parts = await self._performer.trace(spec, start, spec.steps if spec.check == "wasm" else 1)
         except Foreign:
             return (nothing,) * len(wanted.points)
-        at = metered(start, [(it.units, it.state) for it in parts], wanted.steps)
+        end = segment_result(parts[-1].state, shown.units + sum(it.units for it in parts))
+        at = metered(start, [(it.units, it.state) for it in parts], wanted.steps, end)
         return tuple(map(at, wanted.points))
 
 

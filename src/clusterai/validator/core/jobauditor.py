@@ -88,7 +88,7 @@ class Rerun(msgspec.Struct, frozen=True):
 
 
 class Reran(msgspec.Struct, frozen=True):
-    """`result`: the digest of the state after the segment; None where what was served can't be run, and `why`: it is not the
+    """`result`: what the segment comes to (`protocol.leases.segment_result`); None where what was served can't be run, and `why`: it is not the
     committed state, or its contents never came. `unable`: it is this machine that can't, which says nothing of the provider."""
 
     lease: Digest
@@ -160,7 +160,7 @@ class Case(msgspec.Struct):
     mine: bool = False
     """I am the auditor whose turn it is"""
     committed: bool = False
-    shown: Digest | None = None
+    shown: bool = False
     revealed: bool = False
     by_s: int = 0
     """when the clock of the present state runs out; 0 while there is none"""
@@ -289,7 +289,7 @@ class JobAuditor:
     def _follow(self, case: Case, event: Any) -> None:
         me = self.settings.me
         match event:
-            case events.LeaseCommitted(_, root, segments, _, _, _, round_number):
+            case events.LeaseCommitted(_, root, segments, _, _, _, round_number, _):
                 case.root, case.segments, case.round = root, segments, round_number
             case events.LeaseDrawn(_, _, _, segment):
                 case.drawn, case.segment = True, segment
@@ -300,9 +300,9 @@ class JobAuditor:
             case events.AuditCommitted(_, auditor, _, by_s):
                 case.committed = True
                 case.by_s = by_s
-            case events.SegmentShown(_, _, _, after, _, reveal_by_s):
-                case.shown = after
-                case.by_s = reveal_by_s
+            case events.SegmentShown():
+                case.shown = True
+                case.by_s = event.reveal_by_s
             case events.AuditRevealed(_, auditor, _, matches):
                 case.revealed = True
                 case.accuses = case.accuses or (auditor == me and not matches)
@@ -383,7 +383,7 @@ class JobAuditor:
             self._submit(case, f"withheld-{case.by_s}", ReportWithheld(case.lease))
 
     def _reveal(self, case: Case) -> None:
-        if case.shown is not None and not case.revealed and case.result is not None:
+        if case.shown and not case.revealed and case.result is not None:
             self._submit(case, f"reveal-{case.by_s}", RevealAudit(case.lease, case.result, self._salt(case)))
 
     def _ask(self, case: Case) -> None:

@@ -21,6 +21,8 @@ def differs(spec: JobSpec, terms: Terms) -> str | None:
         return f"the lease is of class {terms.determinism}, and the job is {spec.check}"
     if terms.segments != spec.segments:
         return f"the lease has {terms.segments} segments, and the job {spec.segments}"
+    if terms.units != spec.units():
+        return f"the lease is over {terms.units} units, and the job has {spec.units()}"
     return None
 
 

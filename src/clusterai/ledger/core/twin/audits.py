@@ -24,7 +24,14 @@ from clusterai.ledger.core.twin.token import Token
 from clusterai.protocol import merkle
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
 from clusterai.protocol.keccak import keccak
-from clusterai.protocol.leases import CloseReason, Terms, sealed_result, trap_digest, trap_nonce
+from clusterai.protocol.leases import (
+    CloseReason,
+    Terms,
+    sealed_result,
+    segment_result,
+    trap_digest,
+    trap_nonce,
+)
 
 ENTERED, AWAITS_COMMIT, AWAITS_OPENING, AWAITS_REVEAL, CONTESTED, DISPUTED, RESOLVED, FINISHED = range(1, 9)
 MAX_ATTEMPTS = 8
@@ -43,6 +50,7 @@ class Audit(msgspec.Struct, frozen=True):
     by_s: int = 0
     units: int = 0
     auditor: Address = ZERO_ADDRESS
+    meter: int = 0
     reporter: Address = ZERO_ADDRESS
     seed: Digest = ZERO_DIGEST
     sealed: Digest = ZERO_DIGEST
@@ -184,14 +192,15 @@ class Audits:
             _replace(
                 audit,
                 start=before,
-                claimed=after,
-                units=units_after,
+                claimed=segment_result(after, units_after),
+                units=max(0, units_after - units_before),
+                meter=units_after,
                 shown=True,
                 state=AWAITS_REVEAL,
                 by_s=by_s,
             ),
         )
-        tx.emit(SegmentShown(lease_id, audit.segment, before, after, units_after, by_s))
+        tx.emit(SegmentShown(lease_id, audit.segment, before, after, units_before, units_after, by_s))
 
     def reveal_audit(self, tx: Transaction, lease_id: Digest, result: Digest, salt: Digest) -> None:
         audit = self._mine(tx, lease_id, AWAITS_REVEAL)
@@ -257,7 +266,7 @@ class Audits:
         lease_id = terms.lease_id(self._leases.domain)
         audit = self.audit(lease_id)
         require(audit.state not in (DISPUTED, FINISHED), "WrongAuditState")
-        bait = trap_digest(secret, audit.segment)
+        bait = segment_result(trap_digest(secret, audit.segment), audit.meter)
         require(self.opinion(lease_id, 0).revealed and audit.claimed == bait, "NotTrap")
         payer, lazy = self._leases.lease(lease_id).payer, ZERO_ADDRESS
         for turn in (0, 1):

@@ -214,8 +214,8 @@ class TwinChain:
                 self.leases.open_lease(tx, terms)
             case calls.AcceptLease(lease):
                 self.leases.accept_lease(tx, lease)
-            case calls.CommitLease(lease, root, segments, output, units, amount):
-                self.leases.commit_lease(tx, lease, root, segments, output, units, amount)
+            case calls.CommitLease(lease, root, segments, output, units, amount, last, proof):
+                self.leases.commit_lease(tx, lease, root, segments, output, units, amount, last, proof)
             case calls.CancelLease(lease):
                 self.leases.cancel_lease(tx, lease)
             case calls.GiveUpLease(lease):

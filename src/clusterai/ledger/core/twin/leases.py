@@ -16,8 +16,10 @@ from clusterai.ledger.core.twin.court import Court
 from clusterai.ledger.core.twin.registry import PROVIDER, Registry
 from clusterai.ledger.core.twin.state import Transaction, World, require
 from clusterai.ledger.core.twin.token import Token
+from clusterai.protocol import merkle
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
-from clusterai.protocol.leases import MAX_SEGMENTS, CloseReason, Terms, earned_wei, leases_domain
+from clusterai.protocol.keccak import keccak
+from clusterai.protocol.leases import MAX_SEGMENTS, CloseReason, Terms, earned_wei, leases_domain, unit_cap
 from clusterai.protocol.statements import Outcome
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class Lease(msgspec.Struct, frozen=True):
     compensation: int = 0
     audit_fee: int = 0
     amount: int = 0
+    units: int = 0
+    cap: int = 0
     spec: Digest = ZERO_DIGEST
     expected: Digest = ZERO_DIGEST
     root: Digest = ZERO_DIGEST
@@ -81,6 +85,7 @@ class Leases:
         require(self._is_party(tx, requester), "NotRequester")
         require(terms.determinism <= 2, "TermsOutOfRange")
         require(0 < terms.segments <= MAX_SEGMENTS, "TermsOutOfRange")
+        require(terms.units != 0, "TermsOutOfRange")
         require(terms.compensation_wei != 0, "TermsOutOfRange")
         require(terms.start_by_s >= tx.now_s, "TermsOutOfRange")
         require(terms.deadline_s > terms.start_by_s, "TermsOutOfRange")
@@ -97,6 +102,8 @@ class Leases:
             payer=tx.sender,
             compensation=terms.compensation_wei,
             audit_fee=terms.audit_fee_wei,
+            units=terms.units,
+            cap=unit_cap(terms.units, terms.segments),
             spec=Digest(terms.spec),
             expected=Digest(terms.expected),
         )
@@ -135,22 +142,34 @@ class Leases:
         output: Digest,
         units: int,
         amount: int,
+        last: Digest,
+        proof: tuple[Digest, ...],
     ) -> None:
         lease = self._provided(tx, lease_id)
         require(lease.state == ACCEPTED, "WrongState")
         require(tx.now_s <= lease.deadline_s, "AfterDeadline")
         require(0 < segments <= lease.segments, "SegmentsOutOfRange")
-        require(amount <= earned_wei(lease.compensation, segments, lease.segments), "ExceedsCompensation")
+        some = units != 0 or lease.determinism == 0
+        require(units <= min(lease.units, segments * lease.cap) and some, "UnitsOutOfRange")
+        require(amount <= earned_wei(lease.compensation, units, lease.units), "ExceedsCompensation")
+        value = Digest(keccak(segments.to_bytes(4) + last + units.to_bytes(8)))
+        require(merkle.verify(root, value, segments, segments + 1, proof), "NotInCommitment")
         if lease.expected not in (ZERO_DIGEST, output):
-            tx.emit(LeaseCommitted(lease_id, root, segments, output, units, amount, 0))
+            tx.emit(LeaseCommitted(lease_id, root, segments, output, units, amount, 0, last))
             return self._close(tx, lease_id, CloseReason.OUTPUT_DIFFERS, 0)
         made = _replace(
-            lease, state=COMMITTED, committed_s=tx.now_s, root=root, segments=segments, amount=amount
+            lease,
+            state=COMMITTED,
+            committed_s=tx.now_s,
+            root=root,
+            segments=segments,
+            units=units,
+            amount=amount,
         )
         self._put(lease_id, made)
         self._store.put(("leases_committed", lease.provider), self.committed(lease.provider) + 1)
         number = self.audits.enter(tx, lease_id, lease.provider, lease.compensation, lease.determinism)
-        tx.emit(LeaseCommitted(lease_id, root, segments, output, units, amount, number))
+        tx.emit(LeaseCommitted(lease_id, root, segments, output, units, amount, number, last))
         return None
 
     def give_up_lease(self, tx: Transaction, lease_id: Digest) -> None:

@@ -161,9 +161,10 @@ class Performer:
             return Checked("unable", why=str(error))
         if again.state != after.state:
             return Checked("differs", again.state, again.units)
-        if again.units != after.units:
+        claimed = after.units - before.units
+        if again.units != claimed:
             return Checked(
-                "units", again.state, again.units, f"{after.units} units were claimed, {again.units} used"
+                "units", again.state, again.units, f"{claimed} units were claimed, {again.units} used"
             )
         return Checked("matched", again.state, again.units)
 

@@ -43,7 +43,7 @@ class Performed(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         states: h_0 … h_T. Each is the content address of its own preimage in the store.
-        units: m_1 … m_T.
+        units: what each segment metered.
         output: the listing of the outputs; it, and all content that it names, is in the store.
         steps: of a WASM module, how many it took; 0 for others.
     """
@@ -69,7 +69,7 @@ class Performed(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_payable(self) -> bool:
         """Whether there is something to commit to."""
-        return bool(self.units) and self.ended in (
+        return sum(self.units) > 0 and self.ended in (
             Ended.FINISHED,
             Ended.FAILED,
             Ended.OUTPUTS_MISSING,

@@ -1,14 +1,16 @@
 """What a job costs.
 
-A WASM job is paid by the fuel that it used, which an audit counts again. Other jobs have a fixed price for the whole: nobody
-can prove how long a stranger's processor worked, and a provider that is paid by its own clock has a reason to be slow.
-What is promised (cores, memory, disk, GPUs, for `time_s`) makes the price; a segment that wasn't finished isn't paid.
+A WASM job is paid by the fuel that it used, which an audit counts again, other jobs by the segments that were done: nobody can
+prove how long a stranger's processor worked, and a provider that is paid by its own clock has a reason to be slow.
+What is promised (cores, memory, disk, GPUs, for `time_s`) makes the price. Three tenths of it are paid for a machine that was
+set aside, however little there was to do, and the rest by the share that was done.
 
 All divisions round up: where something is used, something is paid.
 """
 
 import msgspec
 
+from clusterai.protocol.leases import earned_wei
 from clusterai.work.batch.spec import GIB, JobSpec
 from clusterai.work.request import within
 
@@ -66,7 +68,7 @@ def total_wei(tariff: Tariff, spec: JobSpec) -> int:
 
 def billable_wei(spec: JobSpec, compensation_wei: int, units: int) -> int:
     """What a provider may ask for the units that it committed to; all of them cost the compensation."""
-    return min(compensation_wei, _ceil(compensation_wei * max(0, units), spec.units()))
+    return earned_wei(compensation_wei, min(max(0, units), spec.units()), spec.units())
 
 
 def audit_fee_wei(spec: JobSpec, compensation_wei: int) -> int:
