@@ -5,10 +5,15 @@
     request.py      what a renter asks                                 roundtrips.py   what was measured between nodes
     shortlist.py    the 200 that matter                                problem.py      the choice as numbers
     choose.py       the group                                          place.py        all of it in a row
+    explain.py      why not, and what each wish costs                  book.py         held before it is shown
+    auction.py      one price for a group                              population.py   a made-up world
 
 Nothing in here talks to anyone or knows the time; a plan is a value. It refuses to trust a machine's word about itself.
 """
 
+from clusterai.market.core.placement.auction import Bid, Sale, TooFew, sell
+from clusterai.market.core.placement.book import Book, Confirm, Hold, Release, seats_of
+from clusterai.market.core.placement.explain import Toll, WhyNot, tolls, why_not
 from clusterai.market.core.placement.index import Index
 from clusterai.market.core.placement.offers import Coordinate, Field, Measurement, Offer, Source
 from clusterai.market.core.placement.place import NoPlan, Plan, place
@@ -16,8 +21,12 @@ from clusterai.market.core.placement.request import Need, Part, Request, single
 from clusterai.market.core.placement.roundtrips import RoundTrips
 
 __all__ = [
+    "Bid",
+    "Book",
+    "Confirm",
     "Coordinate",
     "Field",
+    "Hold",
     "Index",
     "Measurement",
     "Need",
@@ -25,9 +34,18 @@ __all__ = [
     "Offer",
     "Part",
     "Plan",
+    "Release",
     "Request",
     "RoundTrips",
+    "Sale",
     "Source",
+    "Toll",
+    "TooFew",
+    "WhyNot",
     "place",
+    "seats_of",
+    "sell",
     "single",
+    "tolls",
+    "why_not",
 ]

@@ -1,0 +1,133 @@
+"""A request that can't be placed is told what fails and what would help; a plan is told what each wish costs."""
+
+from typing import Any
+
+from clusterai.market.core.placement.explain import Relaxation, WhyNot, tolls, why_not
+from clusterai.market.core.placement.index import Index
+from clusterai.market.core.placement.offers import Coordinate, Field
+from clusterai.market.core.placement.place import NoPlan, Plan, place
+from clusterai.market.core.placement.request import Need, Request, single
+from tests.rooms.market.machines import CITY_US, NOW, TOKEN, index_of, machine, name
+
+
+def two_cities() -> Index:
+    """Three dear machines here, five cheap ones 100 ms away."""
+    dear = [machine(number, at_us=number * 1_000, price=2.0, region="eu") for number in range(1, 4)]
+    cheap = [
+        machine(number, at_us=CITY_US + number * 1_000, price=1.0, region="us") for number in range(5, 10)
+    ]
+    return index_of(*dear, *cheap)
+
+
+def ask(index: Index, nodes: int, need: Need | None = None, **wishes: Any) -> WhyNot:
+    request = Request(parts=single(nodes, need), **wishes)
+    assert isinstance(place(index, request, None, NOW), NoPlan)
+    return why_not(index, request, None, NOW)
+
+
+def by(reasons: WhyNot, constraint: str) -> Relaxation:
+    return next(it for it in reasons.relaxations if it.constraints == (constraint,))
+
+
+def test_too_close() -> None:
+    """Four machines within 2 ms: 1 ms more gives a plan, and so do three machines."""
+    reasons = ask(two_cities(), 4, most_rtt_us=2_000)
+    assert reasons.failing == ("round trip",)
+    assert by(reasons, "round trip").text == "1.0 ms more round trip: 4 machines of 4 operators"
+    assert by(reasons, "round trip").plan.diameter_us == 3_000
+    assert by(reasons, "nodes").text == "3 machines instead of 4"
+
+
+def test_too_dear() -> None:
+    """The least that has to be paid more is said, in tokens."""
+    reasons = ask(two_cities(), 3, regions=("eu",), most_price_wei=5 * TOKEN)
+    assert reasons.failing == ("region", "price")
+    assert by(reasons, "price").text == "1 CLAI more an hour: 3 machines of 3 operators"
+    assert by(reasons, "region").text == "machines in us"
+    assert reasons.relaxations[0].constraints == ("region",)
+
+
+def test_the_cheapest_relaxation_comes_first() -> None:
+    """By the renter's own measure: whoever pays much for closeness is shown the dear city first."""
+    dear = [machine(number, at_us=number * 1_000, price=2.0) for number in range(1, 4)]
+    wide = [machine(number, at_us=CITY_US + number * 10_000, price=1.0) for number in range(5, 8)]
+    wishes: dict[str, Any] = {"near": Coordinate(0, 0, 0, 0), "near_us": 10_000, "most_price_wei": 5 * TOKEN}
+    for us_wei, first in ((0, "near"), (10**6, "price")):
+        reasons = ask(index_of(*dear, *wide), 3, us_wei=us_wei, **wishes)
+        assert set(reasons.failing) == {"near", "price"}
+        assert reasons.relaxations[0].constraints == (first,)
+
+
+def test_how_much_further() -> None:
+    """The least distance at which enough machines stand, to within a millisecond or so."""
+    reasons = ask(two_cities(), 4, near=Coordinate(0, 0, 0, 0), near_us=10_000, us_wei=0)
+    text = by(reasons, "near").text
+    assert text.startswith(("95.", "96.")), text
+
+
+def test_too_few_operators() -> None:
+    """The least number of machines of one operator that gives a plan."""
+    index = index_of(*(machine(number, operator=name(1_000 + number % 2)) for number in range(1, 7)))
+    reasons = ask(index, 4, most_per_operator=1)
+    assert by(reasons, "per operator").text == "2 machines of one operator instead of 1"
+
+
+def test_thresholds_give_way_no_further_than_needed() -> None:
+    """Of 4, 8 and 16 processors where 32 are asked, 16 are offered."""
+    index = index_of(
+        *(machine(number, cpu_milli=cpu * 1_000) for number, cpu in enumerate((4, 8, 16, 16), 1))
+    )
+    assert by(ask(index, 2, Need(cpu_milli=32_000)), "cpu").text == "16 processors instead of 32"
+    assert by(ask(index, 3, Need(cpu_milli=32_000)), "cpu").text == "8 processors instead of 32"
+
+
+def test_other_kinds_and_claims() -> None:
+    """What else there is is named: another GPU, another class, machines that nobody measured."""
+    index = index_of(
+        machine(1, gpu="l4", gpus=1, hardware="arm64"),
+        machine(2, gpu="h100", gpus=1, hardware="arm64", measurements=()),
+    )
+    assert by(ask(index, 1, Need(gpu="a100")), "gpu").text == "GPU l4"
+    assert by(ask(index, 1, Need(hardware="x86-64-v4")), "hardware").text == "hardware arm64"
+    claimed = ask(index, 1, Need(gpu="h100", measured=int(Field.GPU)))
+    assert by(claimed, "measured").plan.nodes == (name(2),)
+
+
+def test_where_no_single_constraint_is_enough_two_are_named() -> None:
+    """Region and price both fail: neither alone helps."""
+    index = index_of(machine(1, price=3.0, region="us"))
+    reasons = ask(index, 1, regions=("eu",), most_price_wei=TOKEN)
+    assert reasons.failing == ()
+    assert reasons.relaxations[0].constraints == ("region", "price")
+
+
+def test_how_many_satisfy_each_thing_alone_is_said() -> None:
+    """A person sees where the offers went."""
+    index = two_cities()
+    index.take((name(1),))
+    reasons = ask(index, 3, Need(cpu_milli=8_000), regions=("eu",))
+    counts = {it.constraint: it.offers for it in reasons.narrowings}
+    assert counts == {"standing": 8, "free": 7, "cpu": 8, "region": 3, "placed": 8}
+    assert reasons.suitable == 2
+
+
+def test_each_relaxation_was_tried() -> None:
+    """Every plan that is named keeps to all the rest that was asked."""
+    reasons = ask(two_cities(), 4, most_rtt_us=2_000, most_price_wei=6 * TOKEN, most_per_operator=1)
+    for it in reasons.relaxations:
+        if it.constraints != ("round trip",):
+            assert it.plan.diameter_us <= 2_000
+        if it.constraints != ("price",):
+            assert it.plan.price_wei <= 6 * TOKEN
+
+
+def test_what_each_wish_costs() -> None:
+    """The region costs 3 tokens an hour, the spread nothing."""
+    index = two_cities()
+    request = Request(parts=single(3), regions=("eu",), most_per_operator=1, us_wei=1_000)
+    plan = place(index, request, None, NOW)
+    assert isinstance(plan, Plan)
+    region, spread = tolls(index, request, plan, None, NOW)
+    assert (region.constraint, region.price_wei, region.price_without_wei) == ("region", 6 * TOKEN, 3 * TOKEN)
+    assert region.saved_wei == 3 * TOKEN
+    assert (spread.constraint, spread.saved_wei) == ("per operator", 0)
