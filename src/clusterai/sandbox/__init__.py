@@ -11,7 +11,7 @@ from clusterai.sandbox.adapters.native import CannotSandbox, NativeRunner, host_
 from clusterai.sandbox.adapters.runner import Leash, Log, Runner
 from clusterai.sandbox.adapters.store import BlobStore, Damaged, NoSuchBlob, Quota, StoreFull
 from clusterai.sandbox.adapters.volume import LeaseStore, Volumes
-from clusterai.sandbox.adapters.wasmbox import Proof, Rerun, WasmRunner
+from clusterai.sandbox.adapters.wasmbox import OnPart, Proof, Rerun, WasmRunner
 from clusterai.sandbox.core.bubble import Bind, Root
 from clusterai.sandbox.core.spec import (
     Container,
@@ -40,6 +40,7 @@ __all__ = [
     "Log",
     "NativeRunner",
     "NoSuchBlob",
+    "OnPart",
     "Outcome",
     "Output",
     "Proof",

@@ -12,7 +12,8 @@ from clusterai.sandbox import BlobStore, Leash, Log
 from clusterai.work.batch.adapters import trees
 from clusterai.work.batch.adapters.base import host_base, inside
 from clusterai.work.batch.adapters.journal import SegmentLog
-from clusterai.work.batch.adapters.perform import OnSegment, Performer
+from clusterai.work.batch.adapters.native import OnSegment
+from clusterai.work.batch.adapters.perform import Performer
 from clusterai.work.batch.core import pinned
 from clusterai.work.batch.core.outcome import Ended, Performed, Segment
 from clusterai.work.batch.core.tree import Tree

@@ -70,6 +70,16 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     result: Result
 
 
+class Part(msgspec.Struct, frozen=True):
+    """Some segments in a row: the states (h_0 too, where it begins), the fuel of each, and how the job ended, if it did."""
+
+    digests: tuple[Digest, ...]
+    fuel: tuple[int, ...]
+    burnt: int
+    """Since the job's beginning."""
+    result: Result | None
+
+
 class _Over(BaseException):
     """It printed more than it may."""
 
@@ -271,17 +281,42 @@ class Segmented:
         Args:
             keep: called with each state's digest and preimage, should somebody ask for it later.
         """
+        whole = self.part(steps, keep)
+        assert whole.result is not None
+        return Trace(digests=whole.digests, fuel=whole.fuel, result=whole.result)
+
+    def part(
+        self,
+        steps: int,
+        keep: Callable[[Digest, bytes], None] | None = None,
+        preimage: bytes | None = None,
+        enough: Callable[[int], bool] = lambda _: False,
+    ) -> Part:
+        """The same from any state on, until `enough` says so of a number of segments.
+
+        Args:
+            preimage: of the state to go on from; without it from the beginning, with h_0.
+
+        Raises:
+            canonical.Malformed: the preimage is not a state of this task, or of its end.
+        """
         assert steps > 0
         with _one_at_a_time:
-            live = self._begin()
-            state = self._snapshot(live)
-            digests, log = [self._kept(state, keep)], list[int]()
-            while live.ended is None:
+            digests, log = list[Digest](), list[int]()
+            if preimage is None:
+                live = self._begin()
+                digests.append(self._kept(self._snapshot(live), keep))
+            else:
+                live = self._restore(decode_state(preimage))
+                if live.ended is not None:
+                    raise canonical.Malformed("nothing follows the end")
+            while live.ended is None and not enough(len(log)):
                 before = live.fuel
                 self._advance(live, steps)
                 digests.append(self._kept(self._snapshot(live), keep))
                 log.append(live.fuel - before)
-            return Trace(digests=tuple(digests), fuel=tuple(log), result=self._result(live))
+            result = None if live.ended is None else self._result(live)
+            return Part(tuple(digests), tuple(log), live.fuel, result)
 
     def execute(self) -> Result:
         """Run to the end without a digest."""

@@ -8,7 +8,7 @@ while the module still compiles, and holds whoever breaks out of the first.
 
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -40,6 +40,8 @@ from clusterai.sandbox.core.verdict import explain
 ENGINE_BYTES = 256 * MiB
 """Python, wasmtime and what it compiles."""
 MAX_INPUTS = 4000
+PART_S = 30.0
+"""A process that runs a module starts in 0.6 s (docs/explanation/sandbox.md): a fiftieth of that."""
 _START = """
 import sys, types
 sys.path[:0] = {paths!r}
@@ -59,6 +61,12 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """h_0 … h_T; each also names its preimage in the store, if it was asked to be kept."""
     meter: tuple[int, ...] = ()
     """Fuel of each segment."""
+    unfinished: bool = False
+    """It was stopped behind the most segments that it might take."""
+
+
+OnPart = Callable[[Sequence[Digest], Sequence[int]], None]
+"""Called with some more states, whose preimages are in the store, and the fuel of the segments that led to them."""
 
 
 class Rerun(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +151,62 @@ class WasmRunner:
         outcome, report = await self._ask(Ask(task=task, steps=steps, keep=keep), (), leash, on_log, store)
         return Proof(outcome=outcome, digests=report.digests, meter=report.meter)
 
+    async def prove_in_parts(
+        self,
+        task: Task,
+        steps: int,
+        on_part: OnPart,
+        *,
+        after: Digest | None = None,
+        most: int = 0,
+        part_s: float = PART_S,
+        leash: Leash | None = None,
+        on_log: Log | None = None,
+        store: BlobStore | None = None,
+    ) -> Proof:
+        """The same in one process after another, each from the state that the one before left, so that whoever dies in the middle goes on
+        from the last that `on_part` was told. All preimages are kept.
+
+        Args:
+            after: the state to go on from; its proof isn't told again.
+            most: of segments, in all parts together.
+            part_s: so long a part lasts, and then to the end of its segment.
+        """
+        digests: list[Digest] = []
+        meter: list[int] = []
+        wall_ms = cpu_ms = 0
+        limits = task.limits
+        while True:
+            ask = Ask(
+                task=task,
+                steps=steps,
+                keep=True,
+                for_ms=max(1, int(part_s * 1000)),
+                kept_bytes=limits.memory_bytes + limits.disk_bytes,
+                most=most - len(meter) if most else 0,
+            )
+            more = () if after is None else ((PREIMAGE, after),)
+            left_s = limits.wall_s - wall_ms // 1000
+            if left_s <= 0:
+                outcome = Outcome(
+                    reason=Reason.OUT_OF_TIME, why=explain(Reason.OUT_OF_TIME, limits, 0), runner=self.name
+                )
+                return Proof(outcome=outcome, digests=tuple(digests), meter=tuple(meter))
+            outcome, report = await self._ask(ask, more, leash, on_log, store, left_s)
+            wall_ms, cpu_ms = wall_ms + outcome.usage.wall_ms, cpu_ms + outcome.usage.cpu_ms
+            usage = msgspec.structs.replace(outcome.usage, wall_ms=wall_ms, cpu_ms=cpu_ms)
+            outcome = msgspec.structs.replace(outcome, usage=usage)
+            if report.digests:
+                on_part(report.digests, report.meter)
+                digests += report.digests
+                meter += report.meter
+                after = report.digests[-1]
+            over = bool(most) and len(meter) >= most
+            if not report.unfinished or not report.digests or over:
+                return Proof(
+                    outcome=outcome, digests=tuple(digests), meter=tuple(meter), unfinished=report.unfinished
+                )
+
     async def start(self, task: Task, *, leash: Leash | None = None, store: BlobStore | None = None) -> Rerun:
         """h_0 alone, its preimage kept: what every proof of this task has to begin with."""
         outcome, report = await self._ask(Ask(task=task, keep=True, begin=True), (), leash, None, store)
@@ -170,6 +234,7 @@ class WasmRunner:
         leash: Leash | None,
         on_log: Log | None,
         store: BlobStore | None,
+        wall_s: int | None = None,
     ) -> tuple[Outcome, Report]:
         task = ask.task
         nothing = Report(reason=Reason.REFUSED)
@@ -184,8 +249,11 @@ class WasmRunner:
         inputs = {MODULE: task.image.module, TASK: own, **dict(more)}
         inputs |= {f"i{place}": task.inputs[name] for place, name in enumerate(sorted(task.inputs))}
         try:
+            limits = self._limits(ask)
+            if wall_s is not None:
+                limits = msgspec.structs.replace(limits, wall_s=wall_s)
             wrapped = Task(
-                image=RootFs("wasm"), argv=self._argv, inputs=inputs, limits=self._limits(ask), seed=task.seed
+                image=RootFs("wasm"), argv=self._argv, inputs=inputs, limits=limits, seed=task.seed
             )
             outcome = await self._native.run(wrapped, leash=leash, on_log=on_log, store=store)
         finally:
@@ -199,6 +267,9 @@ class WasmRunner:
             ENGINE_BYTES + (4 if ask.steps or ask.begin else 1) * limits.memory_bytes + 2 * limits.disk_bytes
         )
         disk = 2 * MiB + limits.disk_bytes + (16 * limits.memory_bytes if ask.keep else 0)
+        if ask.kept_bytes:
+            # A part ends when it has kept so much, so the last state lies beyond it.
+            disk = 4 * MiB + limits.disk_bytes + 2 * ask.kept_bytes
         return msgspec.structs.replace(
             limits,
             memory_bytes=min(memory, 4 * TiB),

@@ -6,6 +6,7 @@ cell as any other tenant's program: no network, no keys, no other job.
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +35,11 @@ def main() -> None:
     inputs = {name: (came / f"i{place}").read_bytes() for place, name in enumerate(sorted(ask.task.inputs))}
     try:
         job = Segmented((came / MODULE).read_bytes(), ask.task, inputs, _print)
-        report = _again(job, came, ask) if (came / PREIMAGE).exists() else _run(job, out, ask)
+        preimage = (came / PREIMAGE).read_bytes() if (came / PREIMAGE).exists() else None
+        if preimage is not None and not ask.keep:
+            report = _again(job, preimage, ask)
+        else:
+            report = _run(job, preimage, out, ask)
     except (BadModule, canonical.Malformed) as error:
         report = Report(reason=Reason.REFUSED, why=f"the module can't be run: {error}"[:1000])
     (out / REPORT).write_bytes(canonical.encode(report))
@@ -46,11 +51,22 @@ def _print(stream: Literal["stdout", "stderr"], data: bytes) -> None:
     file.flush()
 
 
-def _run(job: Segmented, out: Path, ask: Ask) -> Report:
+def _run(job: Segmented, before: bytes | None, out: Path, ask: Ask) -> Report:
     states = out / STATES
+    until_s = time.monotonic() + ask.for_ms / 1000
+    kept = 0
 
     def keep(digest: Digest, preimage: bytes) -> None:
+        nonlocal kept
+        kept += len(preimage)
         (states / digest.hex()).write_bytes(preimage)
+
+    def enough(segments: int) -> bool:
+        if segments and ask.for_ms and time.monotonic() >= until_s:
+            return True
+        return bool(segments and ask.kept_bytes <= kept and ask.kept_bytes) or bool(
+            ask.most and segments >= ask.most
+        )
 
     if ask.keep:
         states.mkdir()
@@ -62,8 +78,13 @@ def _run(job: Segmented, out: Path, ask: Ask) -> Report:
             keep(digest, preimage)
         return Report(reason=Reason.FINISHED, digests=(digest,))
     if ask.steps:
-        trace = job.run(ask.steps, keep if ask.keep else None)
-        result, digests, meter = trace.result, trace.digests, trace.fuel
+        part = job.part(ask.steps, keep if ask.keep else None, before, enough)
+        digests, meter = part.digests, part.fuel
+        if part.result is None:
+            return Report(
+                reason=Reason.FINISHED, digests=digests, meter=meter, fuel=part.burnt, unfinished=True
+            )
+        result = part.result
     else:
         result = job.execute()
     (out / FILES).mkdir()
@@ -82,10 +103,10 @@ def _run(job: Segmented, out: Path, ask: Ask) -> Report:
     )
 
 
-def _again(job: Segmented, came: Path, ask: Ask) -> Report:
+def _again(job: Segmented, preimage: bytes, ask: Ask) -> Report:
     if ask.steps // max(1, ask.every) > MAX_SEGMENTS:
         raise canonical.Malformed(f"more than {MAX_SEGMENTS} digests at once")
-    segments = job.trace((came / PREIMAGE).read_bytes(), ask.steps, ask.every or ask.steps)
+    segments = job.trace(preimage, ask.steps, ask.every or ask.steps)
     return Report(
         reason=Reason.FINISHED,
         digests=tuple(segment.digest for segment in segments),

@@ -26,6 +26,12 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """Leave the preimage of every digest."""
     begin: bool = False
     """Only the state before the first step."""
+    for_ms: Annotated[int, Meta(ge=0)] = 0
+    """End behind the segment in which so much time is over; it goes on from its state. 0: with the job."""
+    kept_bytes: Annotated[int, Meta(ge=0)] = 0
+    """The same when the kept preimages are so many bytes; 0: however many."""
+    most: Annotated[int, Meta(ge=0)] = 0
+    """The same behind so many segments; 0: however many."""
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -40,3 +46,5 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     meter: tuple[int, ...] = ()
     ended: Reason | None = None
     """Of a re-run: how the job ended in it, if it did."""
+    unfinished: bool = False
+    """The job goes on from the last of the digests."""

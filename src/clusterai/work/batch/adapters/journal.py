@@ -9,12 +9,18 @@ from clusterai.work.batch.core.outcome import Segment
 
 
 class Line(msgspec.Struct, array_like=True, frozen=True):
-    """A segment, and how much of the job's log and of its `stdout` was kept when it was done."""
+    """A segment, and how many records of the job's `stdout` and log were kept when it was done.
+
+    Attributes:
+        is_mark: the job can go on from here. Of a module's segments that were run in one part only the last can be: what the others
+            printed isn't told apart.
+    """
 
     state: bytes
     units: int
-    logged: int = 0
-    printed: int = 0
+    printed: int
+    logged: int
+    is_mark: bool
 
     @property
     def segment(self) -> Segment:
@@ -46,12 +52,17 @@ class SegmentLog:
         """Start over."""
         self._list.cut(0)
 
-    def add(self, segment: Segment, logged: int = 0, printed: int = 0) -> None:
-        """Durable when it returns.
+    def cut(self, count: int) -> None:
+        """Only the first so many are done."""
+        self._list.cut(count)
+
+    def add(self, segment: Segment, printed: int = 0, logged: int = 0, is_mark: bool = True) -> None:
+        """A mark, and all before it, is durable when this returns.
 
         Raises: StoreFull.
         """
-        self._list.append(msgspec.json.encode(Line(segment.state, segment.units, logged, printed)))
+        line = Line(segment.state, segment.units, printed, logged, is_mark)
+        self._list.append(msgspec.json.encode(line), durable=is_mark)
 
     def forget(self) -> None:
         self._list.cut(0)

@@ -1,5 +1,6 @@
 """WASM jobs: the engine cuts them at their steps, and keeps the preimage of every state."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -19,17 +20,20 @@ from clusterai.sandbox import (
     Wasm,
 )
 from clusterai.sandbox.adapters.front import Sandbox
-from clusterai.sandbox.adapters.wasmbox import WasmRunner
+from clusterai.sandbox.adapters.growing import Appended
+from clusterai.sandbox.adapters.wasmbox import PART_S, WasmRunner
 from clusterai.sandbox.core.spec import is_file_name
-from clusterai.sandbox.core.state import MAX_STATE_BYTES, decode_state
+from clusterai.sandbox.core.state import MAX_STATE_BYTES, State, decode_state
 from clusterai.work.batch.adapters import trees
-from clusterai.work.batch.adapters.native import Foreign, Stopped
+from clusterai.work.batch.adapters.journal import SegmentLog
+from clusterai.work.batch.adapters.native import Foreign, OnSegment, Stopped
 from clusterai.work.batch.core.outcome import Segment
 from clusterai.work.batch.core.pinned import MOST_FILES, MOST_OUTPUT_BYTES, STDOUT
 from clusterai.work.batch.core.tree import Entry, Tree, checked_path, listing, outputs, overlay
 from clusterai.work.batch.spec import MIB, JobSpec
 
 _OUT = "out/"
+_RECORD_BYTES = 1 << 20
 AGREED = frozenset(
     (Reason.FINISHED, Reason.FAILED, Reason.TRAPPED, Reason.OUT_OF_FUEL, Reason.TOO_MUCH_OUTPUT)
 )
@@ -48,14 +52,21 @@ class Whole(msgspec.Struct, frozen=True):
     segments: list[Segment]
     output: Tree
     outcome: Outcome
+    resumed: int
+    """how many segments were done by an earlier process"""
 
 
 class Modules:
     """Jobs of the class `wasm`. State i's preimage is the engine's own, and in the store."""
 
-    def __init__(self, store: BlobStore, box: Sandbox) -> None:
+    def __init__(self, store: BlobStore, box: Sandbox, part_s: float = PART_S) -> None:
+        """
+        Args:
+            part_s: what a crash may cost: states are durable at the end of each part that lasts so long.
+        """
         self._store = store
         self._box = box
+        self._part_s = part_s
 
     @property
     def _runner(self) -> WasmRunner:
@@ -102,13 +113,32 @@ class Modules:
             raise Stopped(found.outcome.reason, found.outcome.why)
         return found.digests[0]
 
-    async def run(self, spec: JobSpec, leash: Leash | None = None, on_log: Log | None = None) -> Whole:
-        """To the end.
+    async def run(
+        self,
+        spec: JobSpec,
+        log: SegmentLog,
+        leash: Leash | None = None,
+        on_log: Log | None = None,
+        on_segment: OnSegment | None = None,
+    ) -> Whole:
+        """To the end, from the last state in `log`, which an earlier process left.
 
         Raises:
             Stopped: a limit was met that differs between machines, it was cancelled or refused.
             NoSuchBlob, Damaged, canonical.Malformed: of an input.
+            StoreFull.
         """
+        lines = log.read()
+        if lines and self._state(spec, Digest(lines[-1].state)).ended is not None:
+            # How it ended is told by who runs into the end: that part is done again.
+            lines.pop()
+        while lines and not lines[-1].is_mark:
+            lines.pop()
+        log.cut(len(lines))
+        segments = [line.segment for line in lines]
+        resumed = max(0, len(segments) - 1)
+        before = self._printed(spec)
+        before.cut(lines[-1].printed if lines else 0)
         printed = bytearray()
 
         def both(stream: Literal["stdout", "stderr"], data: bytes) -> None:
@@ -117,17 +147,50 @@ class Modules:
             if on_log is not None:
                 on_log(stream, data)
 
-        proof = await self._runner.prove(
-            self.task(spec), spec.steps, keep=True, leash=leash, on_log=both, store=self._store
+        def on_part(digests: Sequence[Digest], meter: Sequence[int]) -> None:
+            for at in range(0, len(printed), _RECORD_BYTES):
+                before.append(bytes(printed[at : at + _RECORD_BYTES]))
+            printed.clear()
+            units = [0] * (len(digests) - len(meter)) + [*meter]
+            for at, (state, fuel) in enumerate(zip(digests, units, strict=True), 1):
+                segments.append(Segment(state, fuel))
+                log.add(segments[-1], len(before), is_mark=at == len(digests))
+                if on_segment is not None and len(segments) > 1:
+                    on_segment(len(segments) - 1, segments[-1])
+
+        proof = await self._runner.prove_in_parts(
+            self.task(spec),
+            spec.steps,
+            on_part,
+            after=segments[-1].state if segments else None,
+            most=spec.segments + 1 - resumed,
+            part_s=self._part_s,
+            leash=leash,
+            on_log=both,
+            store=self._store,
         )
-        if proof.outcome.reason not in AGREED or not proof.digests:
+        if proof.outcome.reason not in AGREED or not segments:
             raise Stopped(proof.outcome.reason, proof.outcome.why)
-        units = (0, *proof.meter)
-        segments = [Segment(state, fuel) for state, fuel in zip(proof.digests, units, strict=True)]
+        text = b"".join(before.records())
         found = [Entry(it.name, "file", it.digest, it.size) for it in proof.outcome.outputs]
         if spec.stdout and all(entry.path != STDOUT for entry in found):
-            found.append(Entry(STDOUT, "file", self._store.put(bytes(printed)), len(printed)))
-        return Whole(segments, outputs(Tree(), listing(found), spec.outputs), proof.outcome)
+            found.append(Entry(STDOUT, "file", self._store.put(text), len(text)))
+        return Whole(segments, outputs(Tree(), listing(found), spec.outputs), proof.outcome, resumed)
+
+    def forget(self, spec: JobSpec) -> None:
+        """Nothing of it will be resumed."""
+        self._printed(spec).cut(0)
+
+    def _printed(self, spec: JobSpec) -> Appended:
+        """What it printed until its last mark, for `stdout`: a state has only a hash of it."""
+        return Appended(self._store, f"printed {spec.digest().hex()}")
+
+    def _state(self, spec: JobSpec, digest: Digest) -> State:
+        """
+        Raises:
+            NoSuchBlob, Damaged, canonical.Malformed.
+        """
+        return decode_state(self._store.read(digest, most_state_bytes(spec)))
 
     async def again(
         self, spec: JobSpec, start: Digest, every: int | None = None, leash: Leash | None = None
@@ -141,7 +204,7 @@ class Modules:
         """
         task = self.task(spec)
         try:
-            state = decode_state(self._store.read(start, most_state_bytes(spec)))
+            state = self._state(spec, start)
         except Damaged:
             raise
         except ValueError as error:
@@ -163,7 +226,7 @@ class Modules:
             Foreign: it is no state of this job.
             NoSuchBlob, Damaged, canonical.Malformed.
         """
-        state = decode_state(self._store.read(end, most_state_bytes(spec)))
+        state = self._state(spec, end)
         if state.task != canonical.digest(self.task(spec)):
             raise Foreign("a state of another job")
         if state.ended not in (Reason.FINISHED, Reason.FAILED, Reason.TRAPPED):

@@ -197,3 +197,4 @@ def _tee(on_log: Log | None, kept: bytearray | None) -> Log | None:
 
 
 OnSegment = Callable[[int, Segment], None]
+"""Called when segment i (from 1) is done and its state durable."""

@@ -10,7 +10,6 @@ commits (`self_checks`): a requester whose program isn't must not be able to bri
 """
 
 import secrets
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -20,17 +19,22 @@ from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest
 from clusterai.sandbox import BlobStore, CannotSandbox, Damaged, Leash, Log, NoSuchBlob, Reason, StoreFull
 from clusterai.sandbox.adapters.front import Sandbox
+from clusterai.sandbox.adapters.wasmbox import PART_S
 from clusterai.work.batch.adapters import trees
 from clusterai.work.batch.adapters.journal import SegmentLog
 from clusterai.work.batch.adapters.modules import Modules, most_state_bytes
-from clusterai.work.batch.adapters.native import MOST_CHECKPOINT_BYTES, Foreign, Native, Stopped, Tally
+from clusterai.work.batch.adapters.native import (
+    MOST_CHECKPOINT_BYTES,
+    Foreign,
+    Native,
+    OnSegment,
+    Stopped,
+    Tally,
+)
 from clusterai.work.batch.core.outcome import Ended, Performed, Segment
 from clusterai.work.batch.core.pinned import Checkpoint
 from clusterai.work.batch.core.tree import EMPTY, Tree, missing
 from clusterai.work.batch.spec import JobSpec
-
-OnSegment = Callable[[int, Segment], None]
-"""Called when segment i (from 1) is done and its state durable."""
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -57,13 +61,16 @@ class Performer:
         store: where inputs, states and outputs lie.
         folder: for running tasks.
         box: the sandboxes; made here where none are handed in. What can't be run is refused, with what is missing.
+        part_s: so much of a module's run a crash may cost.
     """
 
-    def __init__(self, store: BlobStore, folder: Path, box: Sandbox | None = None) -> None:
+    def __init__(
+        self, store: BlobStore, folder: Path, box: Sandbox | None = None, part_s: float = PART_S
+    ) -> None:
         self.store = store
         self.box = box or Sandbox(store, folder)
         self._native = Native(store, self.box)
-        self._modules = Modules(store, self.box)
+        self._modules = Modules(store, self.box, part_s)
 
     async def perform(
         self,
@@ -196,6 +203,7 @@ class Performer:
     def forget(self, spec: JobSpec) -> None:
         """The job is settled: nothing of it will be resumed."""
         SegmentLog(self.store, spec.digest()).forget()
+        self._modules.forget(spec)
 
     # --- inside ---
 
@@ -245,7 +253,8 @@ class Performer:
         self, spec: JobSpec, leash: Leash | None, on_log: Log | None, on_segment: OnSegment | None
     ) -> Performed:
         try:
-            whole = await self._modules.run(spec, leash, on_log)
+            log = SegmentLog(self.store, spec.digest())
+            whole = await self._modules.run(spec, log, leash, on_log, on_segment)
         except Stopped as error:
             return _nothing(_stopped(error.reason), error.why)
         outcome = whole.outcome
@@ -254,9 +263,6 @@ class Performer:
         if ended is Ended.FINISHED:
             ended, why = _outputs_end(spec, output)
         trees.keep(output, self.store)
-        if on_segment is not None:
-            for at, segment in enumerate(segments[1:], 1):
-                on_segment(at, segment)
         return Performed(
             ended=ended,
             states=tuple(it.state for it in segments),
@@ -268,6 +274,7 @@ class Performer:
             cpu_ms=outcome.usage.cpu_ms,
             steps=(len(whole.segments) - 1) * spec.steps,
             lost=outcome.skipped,
+            resumed_at=whole.resumed,
         )
 
     async def _self_checked(
@@ -336,8 +343,8 @@ def _module_end(
     share = -(-spec.fuel // spec.segments)
     for at, segment in enumerate(segments[1:], 1):
         if at > spec.segments:
-            more = f"it took {len(segments) - 1} segments of {spec.steps} steps, and may take {spec.segments}"
-            return segments[:at], Ended.NOT_DONE, f"{more}: raise `segments` or `steps`"
+            undone = f"it wasn't done after {spec.segments} segments of {spec.steps} steps"
+            return segments[:at], Ended.NOT_DONE, f"{undone}: raise `segments` or `steps`"
         if segment.units > share:
             most = f"segment {at} used {segment.units} fuel, and may use fuel / segments = {share}"
             return segments[:at], Ended.LIMIT, f"{most}: raise `fuel`, or lower `steps`"
