@@ -14,10 +14,18 @@ interface IRegistry {
     /// @notice The owner that `key` ever acted for (a revoked key keeps its owner), and that owner's roles.
     function standing(address key) external view returns (address owner, uint8 roles);
 
-    /// @notice Stake of `owner` that counts in a vote: zero unless it is a validator in good standing.
+    /// @notice Stake of `owner` that counts in a vote: its own and, up to DELEGATED_PER_OWN times that, what others put
+    /// behind it; zero unless it is a validator in good standing.
     function validatorStake(address owner) external view returns (uint128);
 
     function totalValidatorStake() external view returns (uint128);
+
+    function DELEGATED_PER_OWN() external view returns (uint128);
+
+    function delegations() external view returns (IDelegations);
+
+    /// @notice Others have `amount` behind `owner` now. By Delegations only.
+    function setDelegated(address owner, uint128 amount) external;
 
     function unbondDelayS() external view returns (uint32);
 
@@ -28,6 +36,19 @@ interface IRegistry {
 
     /// @notice Take all stake of `owner`; a finder of zero gets nothing. See Registry.
     function slash(address owner, address finder, uint16 bountyBps) external returns (uint128 amount);
+}
+
+/// @notice What Registry and Leases ask of Delegations.
+interface IDelegations {
+    /// @notice Pay `validator` and those who are behind it; the caller approved this contract. To an owner that nobody is
+    /// behind it is a transfer.
+    function payReward(address validator, uint128 amount) external;
+
+    /// @notice Burn all that is behind `validator`, and what is being taken back. By the Registry only.
+    function slashDelegated(address validator) external returns (uint128 amount);
+
+    /// @notice `validator` itself has `stake` now. By the Registry only.
+    function noteOwn(address validator, uint128 stake) external;
 }
 
 /// @notice Random words that nobody knew when what they draw from was committed. Rounds have numbers.

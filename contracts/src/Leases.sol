@@ -5,7 +5,15 @@ import {ERC20Burnable} from "@openzeppelin/contracts/token/ERC20/extensions/ERC2
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
-import {IAudits, IConvictions, IDeliveries, ILeases, IRegistry, PROVIDER} from "./Interfaces.sol";
+import {
+    IAudits,
+    IConvictions,
+    IDelegations,
+    IDeliveries,
+    ILeases,
+    IRegistry,
+    PROVIDER
+} from "./Interfaces.sol";
 import {Merkle} from "./Merkle.sol";
 
 /// @title Work paid from escrow: agreed, accepted, committed, audited, closed.
@@ -127,6 +135,7 @@ contract Leases is ILeases, EIP712 {
     IConvictions public immutable court;
     IAudits public immutable audits;
     IDeliveries public immutable deliveries;
+    IDelegations public immutable delegations;
     /// @inheritdoc ILeases
     /// @dev The Court's window.
     uint32 public immutable windowS;
@@ -153,7 +162,9 @@ contract Leases is ILeases, EIP712 {
         court = court_;
         audits = audits_;
         deliveries = deliveries_;
+        delegations = registry_.delegations();
         windowS = windowS_;
+        token_.forceApprove(address(delegations), type(uint256).max);
     }
 
     // --- public: requesters ---
@@ -372,8 +383,8 @@ contract Leases is ILeases, EIP712 {
         emit LeaseClosed(id, reason, paid, refunded);
         if (fee != 0) {
             uint128 half = second == address(0) ? 0 : fee / 2;
-            token.safeTransfer(first, fee - half);
-            if (half != 0) token.safeTransfer(second, half);
+            delegations.payReward(first, fee - half);
+            if (half != 0) delegations.payReward(second, half);
         }
         if (paid != kept) token.safeTransfer(lease.provider, paid - kept);
         if (refunded != 0) token.safeTransfer(lease.payer, refunded);

@@ -5,7 +5,7 @@ import {ERC20Burnable} from "@openzeppelin/contracts/token/ERC20/extensions/ERC2
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {ILeases, IPanel, IRegistry, PROVIDER, GATEWAY, VALIDATOR} from "./Interfaces.sol";
+import {IDelegations, ILeases, IPanel, IRegistry, PROVIDER, GATEWAY, VALIDATOR} from "./Interfaces.sol";
 
 /// @title Who takes part, in which role, with what at stake, and which key acts for whom.
 ///
@@ -64,12 +64,16 @@ contract Registry is IRegistry, EIP712 {
     /// @dev A committed lease of the owner can still be audited; close it first.
     error LeaseOpen(address owner);
     error OnlyCourt(address caller);
+    error OnlyDelegations(address caller);
     error BountyTooLarge(uint256 bountyBps);
 
     // --- constants ---
 
     /// @notice More than half would let a cheat report itself and come out ahead of being caught by another.
     uint16 public constant MAX_BOUNTY_BPS = 5_000;
+    /// @notice What others put behind a validator counts up to so many times its own stake: of what it votes with, it
+    /// loses a quarter itself at least.
+    uint128 public constant DELEGATED_PER_OWN = 3;
 
     bytes32 public constant DELEGATION_TYPEHASH = keccak256("Delegation(address owner,address hot)");
 
@@ -79,24 +83,34 @@ contract Registry is IRegistry, EIP712 {
     address public immutable court;
     ILeases public immutable leases;
     IPanel public immutable panel;
+    IDelegations public immutable delegations;
     /// @notice Longer than the time in which a verdict can still be reached on work done before `unbond`.
     uint32 public immutable unbondDelayS;
 
     mapping(address owner => Participant) public participants;
     mapping(address key => Binding) private _bindings;
+    /// @notice What others have behind an owner, whether it counts or not; kept by Delegations.
+    mapping(address owner => uint128) public delegated;
     uint128 public totalValidatorStake;
 
     // --- constructor ---
 
-    constructor(ERC20Burnable token_, address court_, ILeases leases_, IPanel panel_, uint32 unbondDelayS_)
-        EIP712("ClusterAI", "1")
-    {
+    constructor(
+        ERC20Burnable token_,
+        address court_,
+        ILeases leases_,
+        IPanel panel_,
+        IDelegations delegations_,
+        uint32 unbondDelayS_
+    ) EIP712("ClusterAI", "1") {
         require(address(token_) != address(0) && court_ != address(0), NotRegistered(address(0)));
         token = token_;
         court = court_;
         leases = leases_;
         panel = panel_;
+        delegations = delegations_;
         unbondDelayS = unbondDelayS_;
+        token_.forceApprove(address(delegations_), type(uint256).max);
     }
 
     // --- public ---
@@ -155,8 +169,7 @@ contract Registry is IRegistry, EIP712 {
         require(amount != 0, ZeroAmount());
         uint128 added = uint128(amount);
         require(added == amount, InsufficientStake(amount, type(uint128).max));
-        participant.stake += added;
-        if (participant.roles & VALIDATOR != 0) totalValidatorStake += added;
+        _setStake(msg.sender, participant.stake + added);
         emit Bonded(msg.sender, added, participant.stake);
         token.safeTransferFrom(msg.sender, address(this), amount);
         _weigh(msg.sender, participant.roles);
@@ -170,10 +183,9 @@ contract Registry is IRegistry, EIP712 {
         require(amount <= participant.stake, InsufficientStake(amount, participant.stake));
         uint128 removed = uint128(amount);
         uint40 readyAt = uint40(block.timestamp + unbondDelayS);
-        participant.stake -= removed;
+        _setStake(msg.sender, participant.stake - removed);
         participant.unbonding += removed;
         participant.readyAt = readyAt;
-        if (participant.roles & VALIDATOR != 0) totalValidatorStake -= removed;
         emit Unbonding(msg.sender, removed, readyAt);
         _weigh(msg.sender, participant.roles);
     }
@@ -193,17 +205,18 @@ contract Registry is IRegistry, EIP712 {
     }
 
     /// @notice Take all that `owner` has at stake, pay `bountyBps` of it to the finder's owner, burn the rest and
-    /// bar the owner for good. Called by the Court only, which answers for the evidence.
+    /// bar the owner for good. All that others put behind it is burned. Called by the Court only, which answers for the
+    /// evidence.
     /// @dev Abuse: reporting oneself through a friend to save half: it still loses the other half, which is why
-    /// the bounty is capped. Paid at once rather than pulled: the token has no hooks and can't refuse.
+    /// the bounty is capped, and why it counts the own stake only. Paid at once rather than pulled: the token has no hooks
+    /// and can't refuse.
     function slash(address owner, address finder, uint16 bountyBps) external returns (uint128 amount) {
         require(msg.sender == court, OnlyCourt(msg.sender));
         require(bountyBps <= MAX_BOUNTY_BPS, BountyTooLarge(bountyBps));
         Participant storage participant = participants[owner];
-        uint128 stake = participant.stake;
-        amount = stake + participant.unbonding;
-        if (participant.roles & VALIDATOR != 0) totalValidatorStake -= stake;
-        participant.stake = 0;
+        amount = participant.stake + participant.unbonding;
+        _setStake(owner, 0);
+        delegated[owner] = 0;
         participant.unbonding = 0;
         participant.barred = true;
 
@@ -211,9 +224,20 @@ contract Registry is IRegistry, EIP712 {
         address payee = _bindings[finder].owner;
         if (payee == address(0)) payee = finder;
         emit Slashed(owner, amount, bounty, amount - bounty, payee);
-        if (bounty != 0) token.safeTransfer(payee, bounty);
         if (amount != bounty) token.burn(amount - bounty);
+        if (participant.roles & VALIDATOR != 0) delegations.slashDelegated(owner);
+        if (bounty != 0) delegations.payReward(payee, bounty);
         _weigh(owner, participant.roles);
+    }
+
+    /// @inheritdoc IRegistry
+    /// @dev Abuse: none for others than Delegations, which holds the tokens.
+    function setDelegated(address owner, uint128 amount) external {
+        require(msg.sender == address(delegations), OnlyDelegations(msg.sender));
+        uint128 votes = validatorStake(owner);
+        delegated[owner] = amount;
+        totalValidatorStake = totalValidatorStake - votes + validatorStake(owner);
+        panel.weigh(owner);
     }
 
     // --- views ---
@@ -228,16 +252,29 @@ contract Registry is IRegistry, EIP712 {
         roles = participants[owner].roles;
     }
 
-    function validatorStake(address owner) external view returns (uint128) {
+    function validatorStake(address owner) public view returns (uint128) {
         Participant storage participant = participants[owner];
-        return participant.roles & VALIDATOR != 0 ? participant.stake : 0;
+        if (participant.roles & VALIDATOR == 0) return 0;
+        uint128 own = participant.stake;
+        uint128 others = delegated[owner];
+        uint128 most = DELEGATED_PER_OWN * own;
+        return own + (others < most ? others : most);
     }
 
     // --- internal ---
 
-    /// @dev A seat on the panel weighs what its owner can lose, from the next second on.
+    /// @dev The only place where an owner's stake changes, and with it the sum of all votes.
+    function _setStake(address owner, uint128 stake) internal {
+        uint128 votes = validatorStake(owner);
+        participants[owner].stake = stake;
+        totalValidatorStake = totalValidatorStake - votes + validatorStake(owner);
+    }
+
+    /// @dev A seat on the panel weighs what can be lost by it, from the next second on.
     function _weigh(address owner, uint8 roles) internal {
-        if (roles & VALIDATOR != 0) panel.weigh(owner);
+        if (roles & VALIDATOR == 0) return;
+        delegations.noteOwn(owner, participants[owner].stake);
+        panel.weigh(owner);
     }
 
     function _active(address owner) internal view returns (Participant storage participant) {

@@ -5,6 +5,7 @@ import {Audits} from "../src/Audits.sol";
 import {ChainBeacon} from "../src/ChainBeacon.sol";
 import {Court} from "../src/Court.sol";
 import {Channels} from "../src/Channels.sol";
+import {Delegations} from "../src/Delegations.sol";
 import {Deliveries} from "../src/Deliveries.sol";
 import {Leases} from "../src/Leases.sol";
 import {Panel} from "../src/Panel.sol";
@@ -14,6 +15,7 @@ import {
     IAudits,
     IChannels,
     IConvictions,
+    IDelegations,
     IDeliveries,
     ILeases,
     IPanel,
@@ -36,6 +38,7 @@ contract LeaseHandler {
     Panel public panel;
     Leases public leases;
     Audits public audits;
+    Delegations public delegations;
     Deliveries public deliveries;
 
     address public constant REQUESTER = address(0xCAFE);
@@ -65,7 +68,14 @@ contract LeaseHandler {
         address leases_ = VM.computeCreateAddress(address(this), nonce + 5);
         address audits_ = VM.computeCreateAddress(address(this), nonce + 6);
         token = new Token(address(this), 1e18);
-        registry = new Registry(ERC20Burnable(address(token)), court_, ILeases(leases_), IPanel(panel_), 121);
+        registry = new Registry(
+            ERC20Burnable(address(token)),
+            court_,
+            ILeases(leases_),
+            IPanel(panel_),
+            IDelegations(VM.computeCreateAddress(address(this), nonce + 7)),
+            121
+        );
         channels = new Channels(IRegistry(registry_), court_, WINDOW_S);
         court = new Court(
             IERC20(address(token)),
@@ -84,7 +94,7 @@ contract LeaseHandler {
             IRegistry(registry_),
             IConvictions(court_),
             IAudits(audits_),
-            IDeliveries(VM.computeCreateAddress(address(this), nonce + 7)),
+            IDeliveries(VM.computeCreateAddress(address(this), nonce + 8)),
             WINDOW_S
         );
         audits = new Audits(
@@ -93,10 +103,11 @@ contract LeaseHandler {
             beacon,
             IPanel(address(panel)),
             leases,
-            _disputesAt(nonce + 8),
+            _disputesAt(nonce + 9),
             Audits.Parameters(700_000, 990_000, 200_000, 200_000, 30, 10, 10, 20, 500),
             address(this)
         );
+        delegations = new Delegations(ERC20Burnable(address(token)), IRegistry(registry_));
         deliveries = new Deliveries(
             IERC20(address(token)),
             IRegistry(registry_),

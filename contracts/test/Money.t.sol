@@ -4,10 +4,11 @@ pragma solidity 0.8.37;
 import {ChainBeacon} from "../src/ChainBeacon.sol";
 import {Channels} from "../src/Channels.sol";
 import {Court} from "../src/Court.sol";
+import {Delegations} from "../src/Delegations.sol";
 import {Panel} from "../src/Panel.sol";
 import {Registry} from "../src/Registry.sol";
 import {Token} from "../src/Token.sol";
-import {IChannels, ILeases, IPanel, IRegistry, PROVIDER, VALIDATOR} from "../src/Interfaces.sol";
+import {IChannels, IDelegations, ILeases, IPanel, IRegistry, PROVIDER, VALIDATOR} from "../src/Interfaces.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {ERC20Burnable} from "@openzeppelin/contracts/token/ERC20/extensions/ERC20Burnable.sol";
 
@@ -55,7 +56,10 @@ contract Handler {
         address court_ = VM.computeCreateAddress(address(this), nonce + 3);
         token = new Token(address(this), 1e18);
         address panel_ = VM.computeCreateAddress(address(this), nonce + 4);
-        registry = new Registry(ERC20Burnable(address(token)), court_, ILeases(address(0)), IPanel(panel_), 121);
+        IDelegations delegations_ = IDelegations(VM.computeCreateAddress(address(this), nonce + 5));
+        registry = new Registry(
+            ERC20Burnable(address(token)), court_, ILeases(address(0)), IPanel(panel_), delegations_, 121
+        );
         channels = new Channels(IRegistry(address(registry)), court_, WINDOW_S);
         court = new Court(
             IERC20(address(token)),
@@ -69,6 +73,7 @@ contract Handler {
             address(this)
         );
         new Panel(IRegistry(address(registry)));
+        new Delegations(ERC20Burnable(address(token)), IRegistry(address(registry)));
         for (uint256 i = 0; i < 2; ++i) _join(VM.addr(providers[i]), PROVIDER);
         _join(VM.addr(validator), VALIDATOR);
         token.transfer(VM.addr(payer), 1e15);

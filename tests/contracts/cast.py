@@ -159,7 +159,7 @@ class Pair:
         for who in EVERYONE.values():
             if who is not DEPLOYER:
                 self.expect(calls.Transfer(who.address, 1_000_000), DEPLOYER)
-            for spender in (AT.registry, AT.channels, AT.court, AT.credit):
+            for spender in (AT.registry, AT.channels, AT.court, AT.credit, AT.delegations):
                 self.expect(calls.Approve(spender, UINT256_MAX), who)
         for name, roles in (("ann", PROVIDER), ("bob", PROVIDER), ("gate", GATEWAY)):
             self.expect(calls.Register(roles, ZERO_DIGEST), OWNERS[name])
@@ -176,7 +176,7 @@ class Pair:
         """Every view of the bytecode equals the twin's."""
         read, twin = self.bytecode.read, self.twin
         assert read("Token", "totalSupply") == twin.token.supply()
-        for address in (*KEYS, AT.registry, AT.channels, AT.court, AT.credit):
+        for address in (*KEYS, AT.registry, AT.channels, AT.court, AT.credit, AT.delegations):
             assert read("Token", "balanceOf", address) == twin.token.balance(address)
         assert read("Registry", "totalValidatorStake") == twin.registry.total_validator_stake()
         for address in KEYS:

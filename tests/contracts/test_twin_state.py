@@ -59,6 +59,7 @@ def test_every_call_and_event_has_its_place_in_the_abi() -> None:
             "Court",
             "Credit",
             "Panel",
+            "Delegations",
             "Leases",
             "Audits",
             "Deliveries",

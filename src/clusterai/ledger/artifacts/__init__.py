@@ -17,6 +17,7 @@ Name = Literal[
     "Court",
     "Credit",
     "Panel",
+    "Delegations",
     "Leases",
     "Audits",
     "Deliveries",

@@ -41,6 +41,15 @@ from clusterai.ledger.core.lease_calls import (
     StartDispute,
     Weigh,
 )
+from clusterai.ledger.core.stake_calls import (
+    AnnounceCommission,
+    ClaimReward,
+    DelegateStake,
+    DelegationsCall,
+    PayReward,
+    UndelegateStake,
+    WithdrawStake,
+)
 from clusterai.protocol.eip712 import Domain, struct_hash, type_hash, typed_digest
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.statements import ChannelConfig, Clearance, Delegation, Verdict, signing_digest
@@ -261,6 +270,7 @@ Call = (
     | Tick
     | Fund
     | PanelCall
+    | DelegationsCall
     | LeasesCall
     | AuditsCall
     | DeliveriesCall
@@ -277,6 +287,10 @@ CONTRACT: dict[type, str] = {
     Tick: "ChainBeacon",
     Fund: "Credit",
     **dict.fromkeys((Enlist, Weigh), "Panel"),
+    **dict.fromkeys(
+        (DelegateStake, UndelegateStake, WithdrawStake, ClaimReward, AnnounceCommission, PayReward),
+        "Delegations",
+    ),
     **dict.fromkeys(
         (OpenLease, AcceptLease, CommitLease, CancelLease, GiveUpLease, CloseLease, ReleaseVested), "Leases"
     ),

@@ -6,8 +6,9 @@ x402's clients expect them. **Creations** are transactions of the deployer, in o
 addresses follow from the deployer and the nonce, so contracts that need each other name each other in advance.
 
     Token(0) <- Registry(1) -> Court(2) <-> Channels (placed)      Credit(3) -> Token, Registry
-    Panel(4) -> Registry        Leases(5) -> Court, Audits(6)      Audits -> Panel, Leases, Disputes(9) -> Leases, Audits
-    Leases -> Deliveries(7) -> Panel, Leases      ChainBeacon(8) <- Court, Audits
+    Panel(4) -> Registry        Delegations(5) <-> Registry
+    Leases(6) -> Court, Audits(7), Delegations, Deliveries(8)      Deliveries -> Panel, Leases
+    Audits -> Panel, Leases, Disputes(10) -> Leases, Audits        ChainBeacon(9) <- Court, Audits
 
 On a chain where nothing can be placed, Channels and the collector are created as well, and their addresses are what
 the manifest says instead of x402's.
@@ -154,6 +155,7 @@ class Addresses(msgspec.Struct, frozen=True):
     court: Address
     credit: Address
     panel: Address
+    delegations: Address
     leases: Address
     audits: Address
     deliveries: Address
@@ -186,8 +188,8 @@ def local_plan(
 
     The deployer holds the whole supply and governs the Court afterwards.
     """
-    token, registry, court, credit, panel, leases, audits, deliveries, beacon, disputes = (
-        created_address(deployer, first_nonce + i) for i in range(10)
+    token, registry, court, credit, panel, delegations, leases, audits, deliveries, beacon, disputes = (
+        created_address(deployer, first_nonce + i) for i in range(11)
     )
     addresses = Addresses(
         token=token,
@@ -197,6 +199,7 @@ def local_plan(
         court=court,
         credit=credit,
         panel=panel,
+        delegations=delegations,
         leases=leases,
         audits=audits,
         deliveries=deliveries,
@@ -220,6 +223,7 @@ def local_plan(
         _court(load, addresses, deployer, rules),
         _credit(load, addresses),
         _creation(load, "Panel", panel, registry),
+        _creation(load, "Delegations", delegations, token, registry),
         _leases(load, addresses, rules),
         _audits(load, addresses, deployer, rules),
         _deliveries(load, addresses, rules),
@@ -241,12 +245,13 @@ def foreign_plan(
         court,
         credit,
         panel,
+        delegations,
         leases,
         audits,
         deliveries,
         beacon,
         disputes,
-    ) = (created_address(deployer, first_nonce + i) for i in range(12))
+    ) = (created_address(deployer, first_nonce + i) for i in range(13))
     addresses = Addresses(
         token=token,
         registry=registry,
@@ -255,6 +260,7 @@ def foreign_plan(
         court=court,
         credit=credit,
         panel=panel,
+        delegations=delegations,
         leases=leases,
         audits=audits,
         deliveries=deliveries,
@@ -270,6 +276,7 @@ def foreign_plan(
         _court(load, addresses, deployer, rules),
         _credit(load, addresses),
         _creation(load, "Panel", panel, registry),
+        _creation(load, "Delegations", delegations, token, registry),
         _leases(load, addresses, rules),
         _audits(load, addresses, deployer, rules),
         _deliveries(load, addresses, rules),
@@ -314,6 +321,7 @@ def _registry(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rul
         addresses.court,
         addresses.leases,
         addresses.panel,
+        addresses.delegations,
         rules.unbond_delay_s,
     )
 

@@ -37,6 +37,15 @@ from clusterai.ledger.core.lease_events import (
     VestedReleased,
     WithheldReported,
 )
+from clusterai.ledger.core.stake_events import (
+    CommissionAnnounced,
+    DelegatedSlashed,
+    RewardClaimed,
+    RewardShared,
+    StakeDelegated,
+    StakeUndelegated,
+    StakeWithdrawn,
+)
 from clusterai.protocol.ids import Address, Digest
 
 
@@ -292,6 +301,13 @@ Event = (
     | PayVested
     | VestedReleased
     | Enlisted
+    | StakeDelegated
+    | StakeUndelegated
+    | StakeWithdrawn
+    | DelegatedSlashed
+    | RewardShared
+    | RewardClaimed
+    | CommissionAnnounced
     | LeaseDrawn
     | AuditorDrawn
     | AuditCommitted

@@ -10,12 +10,14 @@ from clusterai.ledger.core.twin.beacon import ChainBeacon
 from clusterai.ledger.core.twin.channels import Channels
 from clusterai.ledger.core.twin.court import Court
 from clusterai.ledger.core.twin.credit import Credit
+from clusterai.ledger.core.twin.delegations import Delegations
 from clusterai.ledger.core.twin.deliveries import Deliveries
 from clusterai.ledger.core.twin.disputes import Disputes
 from clusterai.ledger.core.twin.leases import Leases
 from clusterai.ledger.core.twin.panel import Panel
 from clusterai.ledger.core.twin.registry import Registry
 from clusterai.ledger.core.twin.state import (
+    UINT256_MAX,
     BlockContext,
     Recover,
     Refused,
@@ -48,6 +50,8 @@ class TwinChain:
         self._wire(chain_id, addresses, deployer, rules, recover, Store())
         genesis = Transaction(deployer, BlockContext(0, 0, bytes(32)))
         self.token.mint(genesis, deployer, rules.supply_wei)
+        for payer in (addresses.registry, addresses.leases):
+            self.token.approve(Transaction(payer, genesis.block), addresses.delegations, UINT256_MAX)
         self._store.forget()
 
     def _wire(
@@ -70,6 +74,8 @@ class TwinChain:
         self.credit = Credit(self.world, self.token, self.registry)
         self.panel = Panel(self.world, self.registry)
         self.registry.panel = self.panel
+        self.delegations = Delegations(self.world, self.token, self.registry)
+        self.registry.delegations = self.delegations
         self.leases = Leases(self.world, chain_id, self.token, self.registry, self.court)
         self.audits = Audits(self.world, self.token, self.registry, self.beacon, self.panel, self.leases)
         self.leases.audits = self.audits
@@ -154,6 +160,15 @@ class TwinChain:
             ):
                 self._dispatch_channels(tx, call)
             case (
+                calls.DelegateStake()
+                | calls.UndelegateStake()
+                | calls.WithdrawStake()
+                | calls.ClaimReward()
+                | calls.AnnounceCommission()
+                | calls.PayReward()
+            ):
+                self._dispatch_delegations(tx, call)
+            case (
                 calls.OpenLease()
                 | calls.AcceptLease()
                 | calls.CommitLease()
@@ -205,6 +220,23 @@ class TwinChain:
                 self.channels.finalize_withdraw(tx, config)
             case calls.Refund(config, amount):
                 self.channels.refund(tx, config, amount)
+            case _:
+                assert_never(call)
+
+    def _dispatch_delegations(self, tx: Transaction, call: calls.DelegationsCall) -> None:
+        match call:
+            case calls.DelegateStake(validator, amount):
+                self.delegations.delegate_stake(tx, validator, amount)
+            case calls.UndelegateStake(validator, amount):
+                self.delegations.undelegate_stake(tx, validator, amount)
+            case calls.WithdrawStake(validator):
+                self.delegations.withdraw_stake(tx, validator)
+            case calls.ClaimReward(validator):
+                self.delegations.claim_reward(tx, validator)
+            case calls.AnnounceCommission(bps):
+                self.delegations.announce_commission(tx, bps)
+            case calls.PayReward(validator, amount):
+                self.delegations.pay_reward(tx, tx.sender, validator, amount)
             case _:
                 assert_never(call)
 

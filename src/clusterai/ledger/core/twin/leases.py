@@ -247,9 +247,9 @@ class Leases:
         tx.emit(LeaseClosed(lease_id, int(reason), paid, refunded))
         if fee:
             half = fee // 2 if len(earners) == 2 else 0
-            self._token.move(tx, self._here, earners[0], fee - half)
+            self._registry.delegations.pay_reward(tx, self._here, earners[0], fee - half)
             if half:
-                self._token.move(tx, self._here, earners[1], half)
+                self._registry.delegations.pay_reward(tx, self._here, earners[1], half)
         if paid != kept:
             self._token.move(tx, self._here, lease.provider, paid - kept)
         if refunded:

@@ -21,10 +21,12 @@ from clusterai.protocol.signing import BadSignature
 from clusterai.protocol.statements import Delegation, signing_digest
 
 if TYPE_CHECKING:
+    from clusterai.ledger.core.twin.delegations import Delegations
     from clusterai.ledger.core.twin.panel import Panel
 
 PROVIDER, GATEWAY, VALIDATOR = 1, 2, 4
 MAX_BOUNTY_BPS = 5_000
+DELEGATED_PER_OWN = 3
 
 
 class Participant(msgspec.Struct, frozen=True):
@@ -47,9 +49,10 @@ _replace = msgspec.structs.replace
 
 
 class Registry:
-    """`panel` is set right behind the construction: the two name each other."""
+    """`panel` and `delegations` are set right behind the construction: each names the Registry, too."""
 
     panel: "Panel"
+    delegations: "Delegations"
 
     def __init__(self, world: World, token: Token) -> None:
         self._world = world
@@ -93,9 +96,7 @@ class Registry:
         require(amount != 0, "ZeroAmount")
         require(amount < 2**128, "InsufficientStake")
         stake = checked(participant.stake + amount)
-        self._store.put(("participant", tx.sender), _replace(participant, stake=stake))
-        if participant.roles & VALIDATOR:
-            self._store.put(("validator_stake",), checked(self.total_validator_stake() + amount))
+        self._set_stake(tx.sender, stake)
         tx.emit(Bonded(tx.sender, amount, stake))
         self._token.pull(tx, self._here, tx.sender, self._here, amount)
         self._weigh(tx, tx.sender)
@@ -105,17 +106,11 @@ class Registry:
         require(amount != 0, "ZeroAmount")
         require(amount <= participant.stake, "InsufficientStake")
         ready_s = tx.now_s + self._unbond_delay_s
-        self._store.put(
-            ("participant", tx.sender),
-            _replace(
-                participant,
-                stake=participant.stake - amount,
-                unbonding=checked(participant.unbonding + amount),
-                ready_s=ready_s,
-            ),
+        self._set_stake(tx.sender, participant.stake - amount)
+        changed = _replace(
+            self.participant(tx.sender), unbonding=checked(participant.unbonding + amount), ready_s=ready_s
         )
-        if participant.roles & VALIDATOR:
-            self._store.put(("validator_stake",), self.total_validator_stake() - amount)
+        self._store.put(("participant", tx.sender), changed)
         tx.emit(Unbonding(tx.sender, amount, ready_s))
         self._weigh(tx, tx.sender)
 
@@ -135,20 +130,30 @@ class Registry:
     def slash(self, tx: Transaction, owner: Address, finder: Address, bounty_bps: int) -> int:
         participant = self.participant(owner)
         amount = checked(participant.stake + participant.unbonding)
-        if participant.roles & VALIDATOR:
-            self._store.put(("validator_stake",), self.total_validator_stake() - participant.stake)
+        self._set_stake(owner, 0)
+        self._store.put(("delegated", owner), 0)
         self._store.put(("participant", owner), _replace(participant, stake=0, unbonding=0, barred=True))
         bounty = 0 if finder == ZERO_ADDRESS else amount * bounty_bps // 10_000
         payee = self.binding(finder).owner
         if payee == ZERO_ADDRESS:
             payee = finder
         tx.emit(Slashed(owner, amount, bounty, amount - bounty, payee))
-        if bounty:
-            self._token.move(tx, self._here, payee, bounty)
         if amount != bounty:
             self._token.destroy(tx, self._here, amount - bounty)
+        if participant.roles & VALIDATOR:
+            self.delegations.slash_delegated(tx, owner)
+        if bounty:
+            self.delegations.pay_reward(tx, self._here, payee, bounty)
         self._weigh(tx, owner)
         return amount
+
+    # --- for Delegations ---
+
+    def set_delegated(self, tx: Transaction, owner: Address, amount: int) -> None:
+        votes = self.validator_stake(owner)
+        self._store.put(("delegated", owner), amount)
+        self._recount(owner, votes)
+        self.panel.weigh(tx, owner)
 
     # --- views ---
 
@@ -169,13 +174,32 @@ class Registry:
 
     def validator_stake(self, owner: Address) -> int:
         participant = self.participant(owner)
-        return participant.stake if participant.roles & VALIDATOR else 0
+        if not participant.roles & VALIDATOR:
+            return 0
+        most = checked(participant.stake * DELEGATED_PER_OWN)
+        return checked(participant.stake + min(self.delegated(owner), most))
+
+    def delegated(self, owner: Address) -> int:
+        """What others have behind an owner, whether it counts or not."""
+        return self._store.get(("delegated", owner), 0)
 
     def total_validator_stake(self) -> int:
         return self._store.get(("validator_stake",), 0)
 
+    def _set_stake(self, owner: Address, stake: int) -> None:
+        votes = self.validator_stake(owner)
+        self._store.put(("participant", owner), _replace(self.participant(owner), stake=stake))
+        self._recount(owner, votes)
+
+    def _recount(self, owner: Address, votes: int) -> None:
+        """`owner` had so many votes; the sum of all follows."""
+        total = self.total_validator_stake() - votes
+        self._store.put(("validator_stake",), checked(total + self.validator_stake(owner)))
+
     def _weigh(self, tx: Transaction, owner: Address) -> None:
-        if self.participant(owner).roles & VALIDATOR:
+        participant = self.participant(owner)
+        if participant.roles & VALIDATOR:
+            self.delegations.note_own(tx, owner, participant.stake)
             self.panel.weigh(tx, owner)
 
     def _signer(self, delegation: Delegation, consent: bytes) -> Address | None:
