@@ -269,4 +269,4 @@ job.checkpoint()
 
 def test_the_output_follows_from_the_last_state(performer: Performer, spec: JobSpec, honest: Performed):
     """So a gateway needs no audit to see that what it was given is what was committed to."""
-    assert performer.outputs(spec, honest.states[-1]) == honest.output != Tree()
+    assert performer.ends.outputs(spec, honest.states[-1]) == honest.output != Tree()

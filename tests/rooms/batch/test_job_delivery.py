@@ -12,6 +12,7 @@ from clusterai.sandbox import BlobStore
 from clusterai.sandbox.adapters.wasm import sample
 from clusterai.work.batch.adapters import delivery, exchange, trees
 from clusterai.work.batch.adapters.delivery import Differs, TooLarge
+from clusterai.work.batch.adapters.ends import Ends
 from clusterai.work.batch.adapters.exchange import Exchange, NotHad, part
 from clusterai.work.batch.adapters.perform import Performer
 from clusterai.work.batch.core.outcome import Performed
@@ -63,7 +64,7 @@ class Requester:
     def __init__(self, folder: Path, there: BlobStore) -> None:
         self.there = there
         self.store = BlobStore(folder / "here")
-        self.performer = Performer(self.store, folder / "running")
+        self.ends = Ends(self.store)
         self.exchange = Exchange(self.store)
         self.hidden: set[Digest] = set()
         self.asked: set[Digest] = set()
@@ -77,7 +78,7 @@ class Requester:
             self.exchange.take(content, offset, *found)
 
     def fetch(self, spec: JobSpec, last: Digest, output: Digest, most_bytes: int = 1 << 30) -> Tree:
-        one = delivery.fetch(self.performer, self.exchange, spec, last, output, self.ask, most_bytes)
+        one = delivery.fetch(self.ends, self.exchange, spec, last, output, self.ask, most_bytes)
         return asyncio.run(one)
 
 
@@ -92,7 +93,7 @@ def test_what_the_last_state_gives_comes_whole(requester: Requester, work: Work)
     tree = requester.fetch(spec, done.states[-1], done.output.digest())
     assert tree == done.output
     assert all(requester.store.read(digest) for digest, _ in tree.contents())
-    named = delivery.kept(requester.performer, spec, done.states[-1], done.output.digest())
+    named = delivery.kept(requester.ends, spec, done.states[-1], done.output.digest())
     assert requester.asked <= {digest for digest, _ in named}
 
 
@@ -183,7 +184,7 @@ def test_silence_is_not_delivery(requester: Requester, native: Work, monkeypatch
     monkeypatch.setattr(exchange, "PATIENCE_S", 0.01)
     spec, done = native
     quiet = delivery.fetch(
-        requester.performer,
+        requester.ends,
         requester.exchange,
         spec,
         done.states[-1],

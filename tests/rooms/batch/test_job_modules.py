@@ -61,7 +61,7 @@ def test_a_module_is_run_in_segments(performer: Performer, store: BlobStore, sie
     assert (done.ended, done.exit_code, len(done.units), done.steps) == (Ended.FINISHED, 0, 9, 9)
     assert min(done.units) > 0
     assert contents(store, done.output) == {"primes.txt": "43390", "stdout": "43390"}
-    assert contents(store, performer.outputs(sieve, done.states[-1])) == {"primes.txt": "43390"}
+    assert contents(store, performer.ends.outputs(sieve, done.states[-1])) == {"primes.txt": "43390"}
     assert 300 < billable_wei(sieve, 1000, sum(done.units)) < 350
     assert run(performer, sieve, stdout=True).states == done.states
 

@@ -62,7 +62,9 @@ def test_inputs_lie_in_the_folder(performer: Performer, store: BlobStore, base: 
     assert done.ok, done.why
     assert text(store, done.output, "c.txt") == "23"
     assert [it.path for it in done.output.entries] == ["c.txt"]
-    assert performer.outputs(job(base, script, inputs=inputs, segments=2), done.states[-1]) == done.output
+    assert (
+        performer.ends.outputs(job(base, script, inputs=inputs, segments=2), done.states[-1]) == done.output
+    )
 
 
 def test_setup_runs_once(performer: Performer, store: BlobStore, base: Image):

@@ -23,7 +23,7 @@ from clusterai.ledger.core.calls import Mined, Reverted, Submit
 from clusterai.ledger.core.deploy import LOCAL, AuditRules, DisputeRules, Rules, local_plan
 from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
 from clusterai.market.core.directory import Directory
-from clusterai.node.core import jobbook, jobdefence
+from clusterai.node.core import jobbook, jobdefence, jobshowing
 from clusterai.node.core.jobbook import JobBook, JobTerms, Performed
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
@@ -313,7 +313,7 @@ class World:
                 each = UNITS if isinstance(spec, bytes) else 1
                 done = Performed(lease, tuple(states), (each,) * SEGMENTS, states[-1], 0, "")
                 self._later.append((process, done))
-            case jobbook.Serve(_, ask, units, proof):
+            case jobshowing.Serve(_, ask, units, proof):
                 self._serve(process, ask, units, proof)
             case jobdefence.Retrace(lease, _, raw, segment, start, _, points):
                 end = self._performs[process.name](raw)[segment]

@@ -21,13 +21,13 @@ from clusterai.node.core.jobbook import (
     Failed,
     Halt,
     JobBook,
+    Lease,
     Perform,
     Progressed,
-    Serve,
-    ServePart,
     committed,
 )
 from clusterai.node.core.jobdefence import Retrace, Retraced
+from clusterai.node.core.jobshowing import Serve, ServePart
 from clusterai.protocol import canonical
 from clusterai.protocol.bisection import metered
 from clusterai.protocol.canonical import Malformed
@@ -59,7 +59,7 @@ from clusterai.sandbox import (
     Volumes,
 )
 from clusterai.sandbox.adapters.front import Sandbox
-from clusterai.work.batch.adapters import trees
+from clusterai.work.batch.adapters import delivery, trees
 from clusterai.work.batch.adapters.base import host_base
 from clusterai.work.batch.adapters.exchange import Exchange, NotHad, part
 from clusterai.work.batch.adapters.native import Foreign, Stopped
@@ -299,7 +299,7 @@ class Jobs:
                 found = None
                 if held is not None and held.gateway == gateway and held.done is not None:
                     store = self._bench(held.id).store
-                    if Digest(content) in _outputs(store, Digest(held.done.output)):
+                    if Digest(content) in self._owed(held):
                         found = part(store, Digest(content), offset)
                 reply = (
                     ContentMissing(lease, content)
@@ -310,6 +310,14 @@ class Jobs:
             case _:
                 return False
         return True
+
+    def _owed(self, lease: Lease) -> set[Digest]:
+        """What the requester may ask for: the outputs, and what shows that they are those of the last state."""
+        assert lease.done is not None, "nothing is owed before it is done"
+        try:
+            return {digest for digest, _ in self._named(lease, len(lease.done.units) + 1)}
+        except (NoSuchBlob, Damaged, Malformed):
+            return set()
 
     def _exchanges(self, lease: Digest, gateway: Address, book: JobBook) -> tuple[Exchange, ...]:
         """Who may wait for a content of a lease of that gateway's."""
@@ -348,13 +356,13 @@ class Jobs:
     # --- what auditors ask ---
 
     def serve(self, effect: Serve, book: JobBook) -> None:
-        """The state before the drawn segment, sealed to the auditor."""
+        """The state before a segment, sealed to the auditor."""
         ask = effect.ask
         lease = book.leases[Digest(ask.lease)]
         assert lease.done is not None, "the book serves what was done"
         state = Digest(lease.done.states[ask.segment - 1])
         try:
-            contents = tuple(self._needed(self._bench(lease.id), lease.spec, state))
+            contents = tuple(self._named(lease, ask.segment))
         except (NoSuchBlob, Damaged, Malformed) as error:
             log.error("state_lost", lease=hex0x(lease.id), why=str(error))
             self._relay(effect.gateway, Address(ask.validator), NotServed(ask.lease, "missing"))
@@ -369,11 +377,10 @@ class Jobs:
         ask = effect.ask
         lease = book.leases[Digest(ask.lease)]
         assert lease.done is not None, "the book serves what was done"
-        state = Digest(lease.done.states[effect.segment - 1])
         content = Digest(ask.content)
         bench = self._bench(lease.id)
         try:
-            named = any(content == digest for digest, _ in self._needed(bench, lease.spec, state))
+            named = any(content in dict(self._named(lease, segment)) for segment in effect.segments)
         except (NoSuchBlob, Damaged, Malformed):
             named = False
         store = bench.store if content in bench.store else self.images
@@ -384,6 +391,14 @@ class Jobs:
         total, data = found
         answer = SealedPart(ask.lease, ask.content, ask.offset, total, seal(data, ask.seal_to))
         self._relay(effect.gateway, Address(ask.validator), answer)
+
+    def _named(self, lease: Lease, segment: int) -> Iterable[tuple[Digest, int]]:
+        """What is shown to who may see how a segment begins; behind the last one, what is delivered."""
+        assert lease.done is not None, "the book serves what was done"
+        bench, state = self._bench(lease.id), Digest(lease.done.states[segment - 1])
+        if segment <= len(lease.done.units):
+            return self._needed(bench, lease.spec, state)
+        return delivery.kept(bench.performer.ends, lease.spec, state, Digest(lease.done.output))
 
     def _needed(self, bench: Bench, spec: JobSpec, state: Digest) -> Iterable[tuple[Digest, int]]:
         """All that somebody needs who has nothing: the state, what it names, the inputs and the image."""
@@ -400,10 +415,3 @@ class Jobs:
 
     def _relay(self, gateway: Address, to: Address, frame: Any) -> None:
         self._send(gateway, Relay(ZERO_ADDRESS, to, canonical.encode(frame)))
-
-
-def _outputs(store: BlobStore, output: Digest) -> set[Digest]:
-    try:
-        return {output, *(digest for digest, _ in trees.load(output, store).contents())}
-    except (NoSuchBlob, Damaged, Malformed):
-        return set()

@@ -15,6 +15,7 @@ from clusterai.node.adapters.jobs import Jobs
 from clusterai.node.config import JobsConfig
 from clusterai.node.core import jobbook, jobdefence
 from clusterai.node.core.jobbook import JobBook, JobTerms
+from clusterai.node.core.jobshowing import Serve, ServePart
 from clusterai.node.core.leases import Drain
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address
@@ -117,11 +118,11 @@ class Lending:
                 self.jobs.halt(effect)
             case jobbook.Discard():
                 self.jobs.discard(effect, self.book)
-            case jobbook.Serve():
+            case Serve():
                 self.jobs.serve(effect, self.book)
             case jobdefence.Retrace():
                 self.jobs.retrace(effect)
-            case jobbook.ServePart():
+            case ServePart():
                 self.jobs.serve_part(effect, self.book)
             case _:
                 raise AssertionError(f"nobody performs {effect!r}")

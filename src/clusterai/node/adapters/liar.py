@@ -48,7 +48,9 @@ class Liar(Performer):
         self._lies.mkdir(parents=True, exist_ok=True, mode=0o700)
         for start, end in pairwise(states):
             (self._lies / start.hex()).write_bytes(end)
-        return msgspec.structs.replace(done, states=states, output=self.outputs(spec, Digest(states[-1])))
+        return msgspec.structs.replace(
+            done, states=states, output=self.ends.outputs(spec, Digest(states[-1]))
+        )
 
     async def trace(
         self, spec: JobSpec, start: Digest, points: int, leash: Leash | None = None

@@ -15,11 +15,11 @@ nobody can ask for them: then its volume's key is destroyed (`Discard`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
-from clusterai.audit.core.segments import Commitment
+from clusterai.audit.core.segments import Commitment, Opening
 from clusterai.ledger.core import events
 from clusterai.ledger.core.calls import Mined, Reverted, Submit
 from clusterai.ledger.core.lease_calls import (
@@ -27,28 +27,25 @@ from clusterai.ledger.core.lease_calls import (
     AssertTrace,
     CloseLease,
     CommitLease,
+    ExpireDemand,
     GiveUpLease,
     OpenSegment,
 )
 from clusterai.market.core.directory import Directory
 from clusterai.node.core.jobdefence import Accused, Defence, Retrace, Retraced
-from clusterai.protocol import canonical
+from clusterai.node.core.jobshowing import Showing
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
-from clusterai.protocol.ids import Address, Digest, Role
+from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.jobs import (
-    AskSealed,
-    AskSegment,
     Broken,
     Done,
     LeaseRefused,
-    NotServed,
     Progress,
     StartLease,
 )
 from clusterai.protocol.leases import Terms, earned_wei
 from clusterai.protocol.messages import Relay
-from clusterai.protocol.signing import BadSignature
 from clusterai.runtime.core.asking import Asking
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
 from clusterai.work.leased import LeasedKind
@@ -59,9 +56,6 @@ KEEP_S = 60
 """So long after a lease's end its gateway may still fetch what it hasn't yet."""
 DISPUTED_S = 86_400
 """So long at most a dispute keeps the states of a lease that is closed: nobody's money hangs on it any more."""
-
-
-_ASKS = cast("type[AskSegment | AskSealed]", AskSegment | AskSealed)
 
 
 class JobTerms(msgspec.Struct, frozen=True):
@@ -112,23 +106,6 @@ class Discard(msgspec.Struct, frozen=True):
 
     lease: Digest
     spec: Any
-
-
-class Serve(msgspec.Struct, frozen=True):
-    """Seal to `ask.validator` the state before the drawn segment and send it through `gateway`."""
-
-    gateway: Address
-    ask: AskSegment
-    units: int
-    proof: tuple[Digest, ...]
-
-
-class ServePart(msgspec.Struct, frozen=True):
-    """Seal a part of a content of that state, if it names it."""
-
-    gateway: Address
-    ask: AskSealed
-    segment: int
 
 
 # --- events ---
@@ -228,7 +205,7 @@ class JobBook:
         self._accepted: set[Digest] = set()
         self._shown: set[Digest] = set()
         self._commits: dict[Digest, int] = {}
-        self._drawn: dict[Digest, int] = {}
+        self._showing = Showing(terms.me, terms.network, terms.recover, directory)
         self._rests: dict[Digest, int] = {}
         self._defence = Defence()
         self._asking = Asking()
@@ -261,7 +238,9 @@ class JobBook:
             case Received(sender, StartLease() as frame):
                 self._start(sender, frame)
             case Received(gateway, Relay(sender, _, body)):
-                self._asked_by(gateway, Address(sender), body)
+                self._effects += self._showing.asked(
+                    gateway, Address(sender), body, self._shown_of, self._opened_at
+                )
             case Progressed(lease_id, segment, units):
                 self._progressed(lease_id, segment, units)
             case Performed(lease_id):
@@ -372,12 +351,14 @@ class JobBook:
                 self._accepted.add(lease_id)
             case events.LeaseCommitted(lease_id) if lease_id in self._opened:
                 self._commits[lease_id] = self.chain_s
-            case events.LeaseDrawn(lease_id, _, audited, segment) if audited and lease_id in self._opened:
-                self._drawn[lease_id] = segment
+            case (
+                events.LeaseDrawn(lease_id) | events.DeliveryDemanded(lease_id) | events.DemandEnded(lease_id)
+            ) if lease_id in self._opened:
+                self._showing.follow(event)
             case events.AuditCommitted(lease_id):
                 # What was shown to the first auditor stands for the second.
                 if lease_id not in self._shown and (lease := self.leases.get(lease_id)) is not None:
-                    lease.to_show = self._drawn.get(lease_id, 0)
+                    lease.to_show = self._showing.drawn.get(lease_id, 0)
             case events.SegmentShown(lease_id) if lease_id in self._opened:
                 self._shown.add(lease_id)
                 if (lease := self.leases.get(lease_id)) is not None:
@@ -436,8 +417,9 @@ class JobBook:
         """Nothing that the chain showed of it matters any more."""
         for known in (self._opened, self._accepted, self._shown):
             known.discard(lease_id)
-        for table in (self._commits, self._drawn, self._rests):
+        for table in (self._commits, self._rests):
             table.pop(lease_id, None)
+        self._showing.forget(lease_id)
         self._defence.forget(lease_id)
 
     # --- doing it ---
@@ -477,6 +459,10 @@ class JobBook:
             self._submit(lease, "show", self._opening(lease.done, lease.id, lease.to_show))
         elif (move := self._defence.move(lease.id, self.chain_s)) is not None:
             self._defend(lease, lease.done, move)
+        elif (by_s := self._showing.demands.get(lease.id)) is not None:
+            # The lease isn't closed before the demand has ended, and the bond is ours then.
+            if self.chain_s > by_s:
+                self._submit(lease, "expire-demand", ExpireDemand(lease.id))
         elif lease.id in self._rests and self.chain_s > max(
             self._rests[lease.id], lease.committed_s + self.terms.window_s
         ):
@@ -504,7 +490,7 @@ class JobBook:
             self._submit(lease, f"assert-{low}-{high}", move)
             return
         move.running = True
-        segment = self._drawn[lease.id]
+        segment = self._showing.drawn[lease.id]
         start = Digest(done.states[segment - 1])
         self._effects.append(
             Retrace(lease.id, lease.kind, lease.spec, segment, start, move.steps, move.points)
@@ -553,38 +539,17 @@ class JobBook:
         self._save(Ended(lease.id))
         self._effects.append(Discard(lease.id, lease.spec))
 
-    # --- showing ---
+    def _shown_of(self, lease_id: Digest) -> tuple[Address, int] | None:
+        """Whom a lease is of, and in how many segments it was done; 0 where it isn't."""
+        lease = self.leases.get(lease_id)
+        if lease is None:
+            return None
+        return Address(lease.terms.requester), 0 if lease.done is None else len(lease.done.units)
 
-    def _asked_by(self, gateway: Address, validator: Address, body: bytes) -> None:
-        """An auditor wants the state before the drawn segment; nobody gets any other, or it wouldn't be blind."""
-        try:
-            ask = canonical.decode(body, _ASKS)
-        except Malformed:
-            return
-        lease = self.leases.get(Digest(ask.lease))
-        if ask.provider != self.terms.me or ask.validator != validator:
-            return
-        segment = 0 if lease is None else self._drawn.get(lease.id, 0)
-        if lease is None or lease.done is None or not segment or not self._may_audit(ask, lease):
-            code = "unknown_lease" if lease is None else "not_drawn"
-            body = canonical.encode(NotServed(ask.lease, code))
-            self._effects.append(Send(gateway, Relay(self.terms.me, validator, body)))
-        elif isinstance(ask, AskSealed):
-            self._effects.append(ServePart(gateway, ask, segment))
-        elif ask.segment == segment:
-            before = committed(lease.done).open(segment - 1)
-            self._effects.append(Serve(gateway, ask, before.units, before.proof))
-
-    def _may_audit(self, ask: AskSegment | AskSealed, lease: Lease) -> bool:
-        """Any validator in good standing may: the drawn one, and those who have to see whether anything is withheld."""
-        validator = Address(ask.validator)
-        if validator in (self.terms.me, lease.terms.requester) or not self.directory.stake(validator):
-            return False
-        try:
-            signer = self.terms.recover(ask.signing_digest(self.terms.network), ask.signature)
-        except BadSignature:
-            return False
-        return self.directory.acts_for(signer, validator, Role.VALIDATOR)
+    def _opened_at(self, lease_id: Digest, index: int) -> Opening:
+        done = self.leases[lease_id].done
+        assert done is not None, "only what is done is shown"
+        return committed(done).open(index)
 
     # --- telling ---
 

@@ -16,7 +16,7 @@ from clusterai.gateway.core.jobdesk import JobDesk
 from clusterai.gateway.core.jobstate import DeskTerms
 from clusterai.gateway.core.tabs import ChargeTab, CloseTab, ItemPaid, OpenTab, TabIs
 from clusterai.ledger.core.calls import Mined, Submit
-from clusterai.node.core import jobbook, jobdefence
+from clusterai.node.core import jobbook, jobdefence, jobshowing
 from clusterai.node.core.jobbook import JobBook, JobTerms
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
@@ -150,7 +150,7 @@ class Node(Player):
         match effect:
             case jobbook.Perform(lease):
                 self.market.work_on(self, self.net.leases[lease], self.machine.leases[lease].raw)
-            case jobbook.Serve(_, ask, units, proof):
+            case jobshowing.Serve(_, ask, units, proof):
                 lease = self.net.leases.get(Digest(ask.lease))
                 if lease is not None and self.operator.strategy.lets(effect, lease.is_wrong):
                     self._serve(ask, units, proof)

@@ -21,7 +21,7 @@ from clusterai.ledger.core.lease_calls import (
     RevealAudit,
     StartDispute,
 )
-from clusterai.node.core.jobbook import Serve
+from clusterai.node.core.jobshowing import Serve
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.keccak import keccak
 from clusterai.simulator.core import work

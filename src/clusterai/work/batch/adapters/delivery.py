@@ -11,9 +11,9 @@ from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import Digest
 from clusterai.sandbox import Damaged
 from clusterai.work.batch.adapters import trees
+from clusterai.work.batch.adapters.ends import Ends
 from clusterai.work.batch.adapters.exchange import Exchange
 from clusterai.work.batch.adapters.native import Foreign
-from clusterai.work.batch.adapters.perform import Performer
 from clusterai.work.batch.core.delivery import is_owed, most_output_bytes
 from clusterai.work.batch.core.tree import MOST_TREE_BYTES, Tree
 from clusterai.work.batch.spec import JobSpec
@@ -32,7 +32,7 @@ class TooLarge(ValueError):
 
 
 async def fetch(
-    performer: Performer,
+    ends: Ends,
     exchange: Exchange,
     spec: JobSpec,
     last: Digest,
@@ -43,7 +43,7 @@ async def fetch(
     """The listing of the outputs; it and all that it names are in the store then.
 
     Args:
-        exchange: into the performer's store.
+        ends: of the store into which `exchange` puts.
         last, output: h_T and the committed listing's digest, as the chain has them.
         ask: for the part of a content that begins at an offset.
         most_bytes: of all outputs.
@@ -53,13 +53,13 @@ async def fetch(
         Differs: what the last state gives isn't what was committed to; nobody else could hand over anything better.
         TooLarge, StoreFull: it isn't taken, which says nothing of the provider.
     """
-    await exchange.fetch_all([(last, performer.most_state_bytes(spec))], ask)
+    await exchange.fetch_all([(last, ends.most_state_bytes(spec))], ask)
     for root in spec.inputs:
         await exchange.fetch_all([(Digest(root.digest), MOST_TREE_BYTES)], ask)
-    store = performer.store
+    store = ends.store
     try:
-        await exchange.fetch_all(performer.shown_by(spec, last), ask)
-        given = performer.outputs(spec, last)
+        await exchange.fetch_all(ends.shown_by(spec, last), ask)
+        given = ends.outputs(spec, last)
     except Damaged:
         raise
     except ValueError as error:
@@ -84,14 +84,14 @@ async def fetch(
     return listed
 
 
-def kept(performer: Performer, spec: JobSpec, last: Digest, output: Digest) -> list[tuple[Digest, int]]:
+def kept(ends: Ends, spec: JobSpec, last: Digest, output: Digest) -> list[tuple[Digest, int]]:
     """All content that `fetch` asks for, with sizes, as a provider has it in its store.
 
     Raises:
         NoSuchBlob, Damaged, canonical.Malformed, Foreign.
     """
-    store = performer.store
+    store = ends.store
     found = [last, *(Digest(it.digest) for it in spec.inputs), output]
-    found += [digest for digest, _ in performer.shown_by(spec, last)]
+    found += [digest for digest, _ in ends.shown_by(spec, last)]
     sizes = {digest: store.size(digest) for digest in found}
     return [*(sizes | dict(trees.load(output, store).contents())).items()]

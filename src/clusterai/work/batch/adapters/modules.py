@@ -22,17 +22,15 @@ from clusterai.sandbox import (
 from clusterai.sandbox.adapters.front import Sandbox
 from clusterai.sandbox.adapters.growing import Appended
 from clusterai.sandbox.adapters.wasmbox import PART_S, WasmRunner
-from clusterai.sandbox.core.spec import is_file_name
 from clusterai.sandbox.core.state import MAX_STATE_BYTES, State, decode_state
 from clusterai.work.batch.adapters import trees
 from clusterai.work.batch.adapters.journal import SegmentLog
 from clusterai.work.batch.adapters.native import Foreign, OnSegment, Stopped
 from clusterai.work.batch.core.outcome import Segment
 from clusterai.work.batch.core.pinned import MOST_FILES, MOST_OUTPUT_BYTES, STDOUT
-from clusterai.work.batch.core.tree import Entry, Tree, checked_path, listing, outputs, overlay
+from clusterai.work.batch.core.tree import Entry, Tree, listing, outputs, overlay
 from clusterai.work.batch.spec import MIB, JobSpec
 
-_OUT = "out/"
 _RECORD_BYTES = 1 << 20
 AGREED = frozenset(
     (Reason.FINISHED, Reason.FAILED, Reason.TRAPPED, Reason.OUT_OF_FUEL, Reason.TOO_MUCH_OUTPUT)
@@ -44,6 +42,31 @@ def most_state_bytes(spec: JobSpec) -> int:
     """What a state can take: all memory, all files, and some for their names. A stranger's longer one isn't read."""
     wants = spec.resources
     return min(MAX_STATE_BYTES, wants.memory_bytes + wants.disk_bytes + wants.memory_bytes // 64 + 16 * MIB)
+
+
+def module_task(spec: JobSpec, store: BlobStore) -> Task:
+    """What the engine runs, with the inputs' listings from the store."""
+    tree = overlay([trees.load(root.digest, store) for root in spec.inputs])
+    wants = spec.resources
+    return Task(
+        image=Wasm(Digest(spec.image.digest)),
+        argv=(spec.name, *spec.argv),
+        env=dict(spec.env),
+        inputs={entry.path: Digest(entry.digest) for entry in tree.entries},
+        limits=Limits(
+            memory_bytes=wants.memory_bytes,
+            cpu_milli=wants.cpu_milli,
+            processes=wants.processes,
+            disk_bytes=wants.disk_bytes,
+            files=MOST_FILES,
+            wall_s=wants.time_s,
+            cpu_s=max(1, -(-wants.time_s * wants.cpu_milli // 1000)),
+            output_bytes=MOST_OUTPUT_BYTES,
+            fuel=spec.fuel,
+        ),
+        seed=spec.seed,
+        clock_s=spec.clock_s,
+    )
 
 
 class Whole(msgspec.Struct, frozen=True):
@@ -80,27 +103,7 @@ class Modules:
         return runner
 
     def task(self, spec: JobSpec) -> Task:
-        tree = overlay([trees.load(root.digest, self._store) for root in spec.inputs])
-        wants = spec.resources
-        return Task(
-            image=Wasm(Digest(spec.image.digest)),
-            argv=(spec.name, *spec.argv),
-            env=dict(spec.env),
-            inputs={entry.path: Digest(entry.digest) for entry in tree.entries},
-            limits=Limits(
-                memory_bytes=wants.memory_bytes,
-                cpu_milli=wants.cpu_milli,
-                processes=wants.processes,
-                disk_bytes=wants.disk_bytes,
-                files=MOST_FILES,
-                wall_s=wants.time_s,
-                cpu_s=max(1, -(-wants.time_s * wants.cpu_milli // 1000)),
-                output_bytes=MOST_OUTPUT_BYTES,
-                fuel=spec.fuel,
-            ),
-            seed=spec.seed,
-            clock_s=spec.clock_s,
-        )
+        return module_task(spec, self._store)
 
     async def start(self, spec: JobSpec, leash: Leash | None = None) -> Digest:
         """h_0: memory as the module lays it out, before its first step.
@@ -217,26 +220,6 @@ class Modules:
         if not found.outcome.ok or not found.digests:
             raise Stopped(found.outcome.reason, found.outcome.why)
         return [Segment(state, fuel) for state, fuel in zip(found.digests, found.meter, strict=True)]
-
-    def outputs(self, spec: JobSpec, end: Digest) -> Tree:
-        """The files that the last state holds, none where it isn't an end. What a module printed isn't among them: a state has a chain
-        of hashes over it.
-
-        Raises:
-            Foreign: it is no state of this job.
-            NoSuchBlob, Damaged, canonical.Malformed.
-        """
-        state = self._state(spec, end)
-        if state.task != canonical.digest(self.task(spec)):
-            raise Foreign("a state of another job")
-        if state.ended not in (Reason.FINISHED, Reason.FAILED, Reason.TRAPPED):
-            return Tree()
-        found: list[Entry] = []
-        for path, content in state.system.files.items():
-            name = path.removeprefix(_OUT)
-            if path.startswith(_OUT) and is_file_name(name):
-                found.append(Entry(checked_path(name), "file", self._store.put(content), len(content)))
-        return outputs(Tree(), listing(found), spec.outputs)
 
     def needs(self, state: Digest) -> list[tuple[Digest, int]]:
         return [(state, self._store.size(state))]

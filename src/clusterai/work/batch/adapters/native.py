@@ -10,7 +10,7 @@ from clusterai.work.batch.adapters.base import inside
 from clusterai.work.batch.core import pinned
 from clusterai.work.batch.core.outcome import Segment
 from clusterai.work.batch.core.pinned import Checkpoint, decode_checkpoint
-from clusterai.work.batch.core.tree import EMPTY, MOST_TREE_BYTES, Tree, outputs
+from clusterai.work.batch.core.tree import Tree
 from clusterai.work.batch.spec import JobSpec, OutOfRange
 
 MOST_CHECKPOINT_BYTES = 4096
@@ -146,31 +146,6 @@ class Native:
         except StoreFull as error:
             raise Stopped(Reason.OUT_OF_DISK, str(error)) from None
         return outcome, kept
-
-    def outputs(self, spec: JobSpec, end: Digest) -> Tree:
-        """The result, from the last state alone.
-
-        Raises:
-            Foreign: it is no state of this job.
-            NoSuchBlob, Damaged, canonical.Malformed.
-        """
-        last = self._own(spec, end)
-        if not last.has_ended:
-            return EMPTY
-        tree = trees.load(last.tree, self._store)
-        _, start = pinned.begin(spec, [trees.load(root.digest, self._store) for root in spec.inputs])
-        return outputs(start, tree, spec.outputs)
-
-    def shown_by(self, spec: JobSpec, end: Digest) -> list[tuple[Digest, int]]:
-        """What besides the state and the inputs' listings `outputs` reads, with the most bytes that it may have."""
-        last = self._own(spec, end)
-        return [(Digest(last.tree), MOST_TREE_BYTES)] if last.has_ended else []
-
-    def _own(self, spec: JobSpec, state: Digest) -> Checkpoint:
-        found = self.state(state)
-        if found.job != spec.digest():
-            raise Foreign("a state of another job")
-        return found
 
     def needs(self, state: Digest) -> list[tuple[Digest, int]]:
         """All content that another machine needs to go on from a state, besides the inputs and the image: digests and sizes."""

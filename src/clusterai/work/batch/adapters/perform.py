@@ -21,10 +21,10 @@ from clusterai.sandbox import BlobStore, CannotSandbox, Damaged, Leash, Log, NoS
 from clusterai.sandbox.adapters.front import Sandbox
 from clusterai.sandbox.adapters.wasmbox import PART_S
 from clusterai.work.batch.adapters import trees
+from clusterai.work.batch.adapters.ends import Ends
 from clusterai.work.batch.adapters.journal import SegmentLog
-from clusterai.work.batch.adapters.modules import Modules, most_state_bytes
+from clusterai.work.batch.adapters.modules import Modules
 from clusterai.work.batch.adapters.native import (
-    MOST_CHECKPOINT_BYTES,
     Foreign,
     Native,
     OnSegment,
@@ -69,6 +69,7 @@ class Performer:
     ) -> None:
         self.store = store
         self.box = box or Sandbox(store, folder)
+        self.ends = Ends(store)
         self._native = Native(store, self.box)
         self._modules = Modules(store, self.box, part_s)
 
@@ -175,27 +176,6 @@ class Performer:
             )
         return Checked("matched", again.state, again.units)
 
-    def outputs(self, spec: JobSpec, end: Digest) -> Tree:
-        """The result as the last state has it, nothing where that isn't an end: what a provider has to commit to and to hand over.
-
-        Raises:
-            Foreign: what lies there is no state of this job.
-            NoSuchBlob, Damaged, canonical.Malformed.
-        """
-        return self._modules.outputs(spec, end) if spec.check == "wasm" else self._native.outputs(spec, end)
-
-    def shown_by(self, spec: JobSpec, end: Digest) -> list[tuple[Digest, int]]:
-        """What besides the state itself and the inputs' listings `outputs` reads, with the most bytes that each may have.
-
-        Raises:
-            As `outputs`.
-        """
-        return [] if spec.check == "wasm" else self._native.shown_by(spec, end)
-
-    def most_state_bytes(self, spec: JobSpec) -> int:
-        """The longest preimage that a state can have."""
-        return most_state_bytes(spec) if spec.check == "wasm" else MOST_CHECKPOINT_BYTES
-
     def needs(self, spec: JobSpec, state: Digest) -> list[tuple[Digest, int]]:
         """What another machine needs to go on from a state, besides inputs and image: digests and sizes, each in the store."""
         return self._modules.needs(state) if spec.check == "wasm" else self._native.needs(state)
@@ -233,7 +213,7 @@ class Performer:
             if on_segment is not None:
                 on_segment(len(done) - 1, segment)
         last = self._native.state(done[-1].state)
-        output = self._native.outputs(spec, done[-1].state) if last.has_ended else EMPTY
+        output = self.ends.outputs(spec, done[-1].state) if last.has_ended else EMPTY
         ended, why = _native_end(spec, last, output, stopped)
         trees.keep(output, self.store)
         return Performed(
