@@ -1,99 +1,96 @@
-"""The simulator: machine steps a second and seeds a minute, `python bench/simulator.py [--seeds 30] [--profile]`.
+"""A day of a large network: `python bench/simulator.py [--nodes 100000] [--leases 2] [--strategies]`.
 
-1. Toys: two machines that do next to nothing, so that what remains is the simulator itself: heap, links, codec, journal,
-   digest.
-2. A quiet network of a gateway, two providers, three validators and three clients over the twin chain, with all
-   checkers; and the same under all faults.
-3. With `--profile`, where the time of 2. goes, by room.
+All machines are the shipped ones over the contracts' twins (`clusterai.simulator`). The load is honest unless asked otherwise: every
+provider does so many jobs of an hour within the day, at a moment of its own; 64 validators sit on the panel, the rules are the
+default ones. How much is audited follows from them: S = 10 R and 200 audits behind everyone make 9.6 % of the leases, one of 20 segments
+each. With `--strategies` one node in twenty plays one of the provider's strategies instead.
 
-Beside the clock stands processor time, which other work on the machine changes less. The peer is our own first prototype:
-23,000 steps/s, without checkers.
+Prints leases, steps of machines and calls of the chain a second, wall and processor time, and memory. The exit code is 1 if a
+lease of an honest node ended otherwise than paid, or an honest node was slashed.
 """
 
-# ruff: noqa: E402 - the tests' own worlds are run here too, from the repository's root
 import argparse
-import cProfile
-import os
-import platform
-import pstats
+import gc
+import resource
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
+from clusterai.simulator import Market, decode_scenario
 
-from clusterai.runtime.simulator import Faults, Simulation
-from tests.rooms.runtime.simulator.toys import TELLER, VAULT, Teller, Toys, Vault
-from tests.simulation.play import play
-from tests.simulation.scenarios.catalogue import SCENARIOS
-
-PEER_STEPS_S = 23_000
-
-
-def toys() -> int:
-    """Steps of a teller that pays notes for 300 virtual seconds."""
-    simulation = Simulation(1, Faults(), frames=Toys)
-    teller = simulation.spawn("teller", TELLER, lambda: Teller(10**9))
-    vault = simulation.spawn("vault", VAULT, Vault)
-    simulation.network.dial(teller, vault)
-    simulation.begin()
-    simulation.run(300)
-    return simulation.steps
-
-
-def network(name: str, seeds: int) -> int:
-    return sum(play(name, SCENARIOS[name], seed)[0].simulation.steps for seed in range(seeds))
-
-
-def measured(what: str, seeds: int, run: Callable[[], int]) -> None:
-    clock, processor = time.perf_counter(), time.process_time()
-    steps = run()
-    clock_s, processor_s = time.perf_counter() - clock, time.process_time() - processor
-    print(
-        f"{what:<28} {steps:>9,} steps  {steps / clock_s:>8,.0f}/s  {steps / processor_s:>8,.0f} per processor second "
-        f"= {steps / processor_s / PEER_STEPS_S:.1f} x the prototype"
-        + (f"  {60 * seeds / clock_s:,.0f} seeds/min ({60 * seeds / processor_s:,.0f})" if seeds else "")
-    )
+DAY_S = 86_400
+WORK_S = 3_600
+SETTLING_S = 1_200
+SCENARIO = """
+name = "a day"
+[market]
+leases = {leases}
+history = 200
+validators = 64
+work_s = {work_s}
+pause_s = 60
+spread_s = {spread_s}
+[[groups]]
+strategy = "honest"
+operators = {honest}
+"""
+PLAYED = (
+    "full-skip",
+    "partial-skip",
+    "sleeper",
+    "sabotage",
+    "stubborn",
+    "hasty",
+    "withhold",
+    "hide",
+    "bribe-beacon",
+    "self-deal",
+)
+GROUP = """
+[[groups]]
+strategy = "{strategy}"
+operators = {operators}
+honest_first = 1
+"""
 
 
-def by_room(run: Callable[[], int]) -> None:
-    """Own time of all functions, summed by the folder that they stand in."""
-    profile = cProfile.Profile()
-    profile.runcall(run)
-    rooms: dict[str, float] = defaultdict(float)
-    own: dict[tuple[str, int, str], tuple[int, int, float, float, Any]] = vars(pstats.Stats(profile))["stats"]
-    for (path, _, _), (_, _, own_s, _, _) in own.items():
-        inside = next((part for part in ("clusterai/", "tests/simulation/") if part in path), None)
-        at = "built-in and libraries"
-        if inside is not None:
-            at = "/".join((inside + path.split(inside, 1)[1]).split("/")[:3]).removesuffix(".py")
-        rooms[at] += own_s
-    total_s = sum(rooms.values())
-    for room, own_s in sorted(rooms.items(), key=lambda it: -it[1]):
-        print(f"    {own_s / total_s:6.1%}  {room}")
-
-
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=30)
-    parser.add_argument("--profile", action="store_true")
-    chosen = parser.parse_args()
-    load = ", ".join(f"{it:.1f}" for it in os.getloadavg())
-    print(
-        f"{platform.machine()}, {os.cpu_count()} processors (one used), Python {platform.python_version()}, load {load}"
+    parser.add_argument("--nodes", type=int, default=100_000)
+    parser.add_argument("--leases", type=int, default=2, help="of each node within the day")
+    parser.add_argument("--strategies", action="store_true", help="one node in twenty cheats")
+    arguments = parser.parse_args()
+    each = arguments.nodes // 20 // len(PLAYED) if arguments.strategies else 0
+    spread_s = DAY_S - arguments.leases * (WORK_S + 60) - SETTLING_S
+    text = SCENARIO.format(
+        leases=arguments.leases,
+        work_s=WORK_S,
+        spread_s=max(1, spread_s),
+        honest=arguments.nodes - each * len(PLAYED),
     )
-    network("happy", 1)
-    measured("toys", 0, toys)
-    measured("network, no faults", chosen.seeds, lambda: network("happy", chosen.seeds))
-    measured("network, all faults", chosen.seeds, lambda: network("all-faults", chosen.seeds))
-    if chosen.profile:
-        by_room(lambda: network("all-faults", max(1, chosen.seeds // 10)))
+    text += "".join(GROUP.format(strategy=it, operators=each) for it in PLAYED if each)
+    wall_s, processor_s = time.perf_counter(), time.process_time()
+    market = Market(decode_scenario(text), 0)
+    # Machines come and go by reference counts; looking for cycles among millions of them is a third of all time.
+    gc.freeze()
+    gc.disable()
+    began_s = market.network.now_s
+    outcome = market.run()
+    wall_s, processor_s = time.perf_counter() - wall_s, time.process_time() - processor_s
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(
+        f"{arguments.nodes} nodes, {outcome.leases} leases in {(market.network.now_s - began_s) / 3600:.1f} h of network time: "
+        f"{outcome.reasons}, {outcome.false_slashes} honest slashed, {outcome.rerun / outcome.worked:.2%} of the work repeated"
+    )
+    for group, slashed, profits in zip(("honest", *PLAYED), outcome.slashed, outcome.profits, strict=False):
+        print(f"  {group}: {slashed} slashed, profit {sum(profits) / len(profits) / 1e10:+.3f} R a node")
+    print(
+        f"{wall_s:.0f} s of wall time, {processor_s:.0f} s of processor time: {outcome.leases / processor_s:.0f} leases/s, "
+        f"{outcome.steps / processor_s:.0f} steps/s, {outcome.calls / processor_s:.0f} calls/s; at most {peak:.2f} GB"
+    )
+    return 0 if outcome.false_slashes == 0 and (each or set(outcome.reasons) == {"COMPLETED"}) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -78,13 +78,15 @@ _FOR_REQUESTERS = frozenset(
         events.LeaseClosed,
     )
 )
-_OF_PARTICIPANTS = (
-    events.Registered,
-    events.Bonded,
-    events.Unbonding,
-    events.Withdrawn,
-    events.Slashed,
-    events.Barred,
+_OF_PARTICIPANTS = frozenset(
+    (
+        events.Registered,
+        events.Bonded,
+        events.Unbonding,
+        events.Withdrawn,
+        events.Slashed,
+        events.Barred,
+    )
 )
 
 
@@ -186,7 +188,7 @@ class Network:
         assert not isinstance(found, Refused), f"{call}: {found.reason}"
         self.books.book(found)
         for event in found:
-            if isinstance(event, _OF_PARTICIPANTS):
+            if type(event) in _OF_PARTICIPANTS:
                 self.directory.learn(event)
         self.calls += 1
         return found
@@ -218,7 +220,7 @@ class Network:
         self.chain.finalize()
         changed = False
         for event in told:
-            if isinstance(event, _OF_PARTICIPANTS):
+            if type(event) in _OF_PARTICIPANTS:
                 self.directory.learn(event)
                 changed = True
         if changed:
@@ -301,9 +303,9 @@ class Network:
         """Machines look at the clock at every tick; here they are ticked when a clock says something new."""
         match event:
             case events.LeaseOpened(_, _, _, terms):
-                self.at(terms.start_by_s + 1, self._overdue, lease)
+                self.at(terms.start_by_s + 1, self._late, lease, lease.past[-1])
             case events.LeaseAccepted():
-                self.at(lease.terms.deadline_s + 1, self._overdue, lease)
+                self.at(lease.terms.deadline_s + 1, self._late, lease, lease.past[-1])
             case events.LeaseCommitted():
                 next_s = (self.now_s // self._epoch_s + 1) * self._epoch_s
                 self.at(next_s, self._expired, lease, lease.version)
@@ -328,6 +330,11 @@ class Network:
             for auditor in lease.auditors:
                 self.wake(auditor, self.now_s + 1)
             self.at(self.now_s + AGAIN_S, self._expired, lease, version)
+
+    def _late(self, lease: Lease, last: events.Event) -> None:
+        """It should have been accepted, or committed, by now."""
+        if lease.past[-1] is last:
+            self._overdue(lease)
 
     def _overdue(self, lease: Lease) -> None:
         """A party may close it, or go on."""
