@@ -1,7 +1,7 @@
-"""A day of a large network: `python bench/simulator.py [--nodes 100000] [--leases 2] [--strategies]`.
+"""A day of a large network: `python bench/simulator.py [--nodes 100000] [--leases 1] [--strategies]`.
 
 All machines are the shipped ones over the contracts' twins (`clusterai.simulator`). The load is honest unless asked otherwise: every
-provider does so many jobs of an hour within the day, at a moment of its own; 64 validators sit on the panel, the rules are the
+provider does one job of an hour (or more) within the day, at a moment of its own; 64 validators sit on the panel, the rules are the
 default ones. How much is audited follows from them: S = 10 R and 200 audits behind everyone make 9.6 % of the leases, one of 20 segments
 each. With `--strategies` one node in twenty plays one of the provider's strategies instead.
 
@@ -58,7 +58,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--nodes", type=int, default=100_000)
-    parser.add_argument("--leases", type=int, default=2, help="of each node within the day")
+    parser.add_argument("--leases", type=int, default=1, help="of each node within the day")
     parser.add_argument("--strategies", action="store_true", help="one node in twenty cheats")
     arguments = parser.parse_args()
     each = arguments.nodes // 20 // len(PLAYED) if arguments.strategies else 0

@@ -10,6 +10,7 @@ seeds = 3
 [market]
 leases = {leases}
 history = {history}
+used = {used}
 stake = {stake}
 validators = 20
 [rules]
@@ -28,11 +29,11 @@ def play(
     stake: float = 10.0,
     head: str = "",
     leases: int = 12,
+    used: float = 1.0,
 ) -> Report:
     """A short history, so that a third is audited and few leases tell: at p* it takes the benchmark's numbers."""
-    text = MARKET.format(
-        strategy=strategy, group=group, rules=rules, history=history, stake=stake, leases=leases
-    )
+    terms = {"strategy": strategy, "group": group, "rules": rules, "history": history}
+    text = MARKET.format(stake=stake, leases=leases, used=used, **terms)
     return simulate(decode_scenario(head + text))
 
 
@@ -80,6 +81,14 @@ def test_who_copies_results_wins_unless_traps_are_planted(traps: float, wins: bo
     honest = '\n[[groups]]\nstrategy = "honest"\noperators = 10'
     report = play("copying-auditor", "operators = 4" + honest, head=f"traps = {traps}\n", history=0, leases=6)
     assert (report.rows[0].extra > 0) == wins
+
+
+def test_who_claims_units_that_it_did_not_use_is_convicted_of_fraud() -> None:
+    """A result covers the meter, so that a wrong meter is wrong work, even where all the work was done."""
+    report = play("overclaim", "operators = 6\nshare = 1.0", used=0.5)
+    assert row(report).deterred
+    assert row(report).caught > 0.5
+    assert report.false_slashes == 0
 
 
 def test_with_audits_switched_off_the_cheat_is_seen_to_win() -> None:

@@ -8,6 +8,7 @@ something is ordered, and what everybody has in the end.
 
 import random
 from collections.abc import Collection
+from itertools import accumulate
 
 import msgspec
 
@@ -88,6 +89,7 @@ class Market:
         self.dice = random.Random(seed)  # noqa: S311 - a seeded generator is the point of it
         self._seed = keccak(b"market" + seed.to_bytes(8))
         self.steps = terms.steps
+        self.used = max(1, round(terms.steps * terms.used))
         self.segment_s = max(1, terms.work_s // terms.segments)
         self._price = round(terms.price_tokens * WEI_PER_TOKEN)
         self._treasury, self.relay = named("treasury"), named("relay")
@@ -286,9 +288,11 @@ class Market:
         else:
             made_up = operator.strategy.skips(lease.nth, segments, self.dice)
             lease.states = work.skipped(raw, segments, made_up) if made_up else work.done(raw, segments)
-        if made_up:
-            lease.is_wrong = True
-        done = Performed(lease.id, lease.states, (self.steps,) * segments, lease.states[-1], 0, "")
+        used = (self.used,) * segments
+        units = used if lease.secret is not None else operator.strategy.meters(used, self.steps)
+        lease.meters = tuple(accumulate(units, initial=0))
+        lease.is_wrong = bool(made_up) or units != used
+        done = Performed(lease.id, lease.states, units, lease.states[-1], 0, "")
         takes_s = 1 if operator.strategy.hurries() else self._terms.work_s
         cost = lease.cost * (segments - len(made_up)) // segments if lease.secret is None else 0
         self.network.at(self.network.now_s + takes_s, self._performed, node, lease, done, cost)
@@ -347,7 +351,7 @@ class Market:
             event.terms,
             operator,
             nth,
-            round(event.terms.compensation_wei * self._terms.cost),
+            round(event.terms.compensation_wei * self._terms.cost * self.used / self.steps),
             node,
             customer if isinstance(customer, Customer) else None,
         )

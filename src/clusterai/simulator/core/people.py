@@ -62,7 +62,7 @@ class Lease(msgspec.Struct, eq=False):
         auditors: who follows it: one that looks after it, and all whom the chain has named.
         past: what the chain said of it, for auditors that are named later.
         version: grows with every event: a clock that was set for an older one has run out.
-        states: that its provider committed to.
+        states, meters: that its provider committed to.
         wrong_nth: which of its operator's wrong leases it is, from 1.
         done_s: seconds of work before a griefer cancelled it; 0 if nobody does.
     """
@@ -78,6 +78,7 @@ class Lease(msgspec.Struct, eq=False):
     past: list[Event] = []
     version: int = 0
     states: tuple[Digest, ...] = ()
+    meters: tuple[int, ...] = ()
     secret: Digest | None = None
     wrong_nth: int = 0
     is_wrong: bool = False

@@ -100,19 +100,24 @@ class Player:
     def _perform(self, effect: Any) -> None:
         raise AssertionError(f"nobody performs {effect!r}")
 
-    def _case(self, lease: Lease, segment: int, start: bytes) -> Case:
-        """The disputed or audited segment, whose run this player pays."""
-        market, steps = self.market, self.market.steps
+    def _case(self, lease: Lease, segment: int, start: bytes, steps: int) -> Case:
+        """The disputed or audited segment, whose run this player pays; a dispute about it is one about so many steps."""
+        market = self.market
+        meter = lease.meters[segment - 1]
 
         def rerun(points: Sequence[int]) -> tuple[Digest, ...]:
             cost = lease.cost // lease.terms.segments
             self.operator.spent += cost
             market.rerun += cost
-            return work.inside(start, segment, steps, points)
+            states = work.inside(start, segment, market.used, points)
+            return tuple(
+                segment_result(state, meter + market.used) if point >= steps else state
+                for point, state in zip(points, states, strict=True)
+            )
 
         return Case(
             rerun=rerun,
-            leaked=lease.states[segment],
+            leaked=segment_result(lease.states[segment], lease.meters[segment]),
             steps=steps,
             accomplice=market.are_friends(self.operator, lease.operator),
             ally=market.is_ally(self.operator, lease),
@@ -157,9 +162,9 @@ class Node(Player):
                 lease = self.net.leases.get(Digest(ask.lease))
                 if lease is not None and self.operator.strategy.lets(effect, lease.is_wrong):
                     self._serve(ask, units, proof)
-            case jobdefence.Retrace(lease, _, _, segment, start, _, points):
+            case jobdefence.Retrace(lease, _, _, segment, start, steps, points):
                 record = self.net.leases[lease]
-                case = self._case(record, segment, start)
+                case = self._case(record, segment, start, steps)
                 found = self.operator.strategy.defends(case, points, record.is_wrong)
                 if found is not None:
                     done = jobdefence.Retraced(lease, points, found)
@@ -208,27 +213,19 @@ class Auditor(Player):
             case Rerun():
                 start = self._opened(effect)
                 record = self.net.leases[effect.lease]
-                found = self.operator.strategy.finds(self._case(record, effect.segment, start))
+                case = self._case(record, effect.segment, start, self.market.steps)
+                found = self.operator.strategy.finds(case)
                 if found is not None:
-                    result = self._result(effect.segment, found)
-                    self._later(Reran(effect.lease, effect.segment, result, ""))
-            case Retrace(wanted, _, points):
+                    self._later(Reran(effect.lease, effect.segment, found, ""))
+            case Retrace(wanted, steps, points):
                 start = self._opened(wanted)
-                case = self._case(self.net.leases[wanted.lease], wanted.segment, start)
-                states = zip(points, self.operator.strategy.traces(case, points), strict=True)
-                found = tuple(
-                    self._result(wanted.segment, state) if point >= case.steps else state
-                    for point, state in states
-                )
+                case = self._case(self.net.leases[wanted.lease], wanted.segment, start, steps)
+                found = self.operator.strategy.traces(case, points)
                 self._later(Retraced(wanted.lease, points, found, ""))
             case jobauditor.Told():
                 pass
             case _:
                 super()._perform(effect)
-
-    def _result(self, segment: int, state: Digest) -> Digest:
-        """Strategies tell states; nobody here lies about a meter alone."""
-        return segment_result(state, segment * self.market.steps)
 
     def _later(self, done: Reran | Retraced) -> None:
         self.net.at(self.net.now_s + self.market.segment_s, self.hear, done)

@@ -31,7 +31,8 @@ class MarketTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         price_tokens: compensation of a lease (R).
         cost: what honest work costs, in prices; all of it is saved by doing nothing (s/R).
         segments: into how many segments work is cut (T). The auditor's fee follows from it, as the desk sets it.
-        steps: units in a segment, through which a dispute goes.
+        steps: units that the terms allow for in a segment, through which a dispute goes.
+        used: share of them that the work needs; a provider's cost goes by it, and of its pay seven tenths.
         work_s: how long a lease takes when it is worked on.
         spread_s: within which all begin; as long as a lease if 0.
         pause_s: from a commitment to the next lease of the same operator.
@@ -47,6 +48,7 @@ class MarketTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     cost: _Share = 0.7
     segments: Annotated[int, Meta(ge=1, le=1024)] = 20
     steps: Annotated[int, Meta(ge=1, le=2**30)] = 65_536
+    used: Annotated[float, Meta(gt=0, le=1)] = 1.0
     work_s: Annotated[int, Meta(ge=2, le=86_400)] = 600
     spread_s: Annotated[int, Meta(ge=0, le=86_400)] = 0
     pause_s: Annotated[int, Meta(ge=0, le=86_400)] = 30

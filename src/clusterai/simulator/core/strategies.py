@@ -34,7 +34,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """How a strategy is set.
 
     Attributes:
-        share: of the segments that a partial skipper skips.
+        share: of the segments that a partial skipper skips, or an over-claimer claims too much of.
         honest_first: leases before a sleeper wakes, or that a self-dealer deals to itself.
         identities: among which a splitter splits its stake.
         after: share of the work's time after which a griefer cancels.
@@ -52,8 +52,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """A drawn segment, as the performer of an auditor, a referee or an accused provider has it before it.
 
     Attributes:
-        rerun: runs it, at its cost, and tells the states at some of its units.
-        leaked: what the provider claims of its end. The worst case: all providers tell it before they must, whoever asks.
+        rerun: runs it, at its cost, and tells the states at some of its units; at its last, what it comes to.
+        leaked: what the provider claims that it comes to. The worst case: all providers tell it before they must, whoever asks.
         accomplice: the provider is of the same ring.
         ally: who accuses is.
         random: this market's dice.
@@ -71,7 +71,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         return self.rerun((self.steps,))[0]
 
     def claimed(self, points: Sequence[int]) -> tuple[Digest, ...]:
-        """The provider's own story."""
+        """The story of a provider that made its claim up."""
         return work.invented(self.leaked, self.steps, points)
 
     def denied(self, points: Sequence[int]) -> tuple[Digest, ...]:
@@ -105,6 +105,10 @@ class Honest:
     def skips(self, nth: int, segments: int, dice: random.Random) -> frozenset[int]:
         """The segments (from 1) of lease number `nth` whose states it makes up."""
         return NONE
+
+    def meters(self, units: tuple[int, ...], cap: int) -> tuple[int, ...]:
+        """What it claims that the segments metered; the terms allow for `cap` in each."""
+        return units
 
     def hurries(self) -> bool:
         """Whether it commits at once, and not when the work would be done."""
@@ -182,6 +186,10 @@ class Stubborn(FullSkip):
 class Hasty(FullSkip):
     summary = "skips, and commits at once, so that auditors have little time"
 
+    def meters(self, units: tuple[int, ...], cap: int) -> tuple[int, ...]:
+        """What it claims that the segments metered; the terms allow for `cap` in each."""
+        return units
+
     def hurries(self) -> bool:
         return True
 
@@ -217,6 +225,23 @@ class Colluding(Stubborn):
 
     def traces(self, case: Case, points: Sequence[int]) -> tuple[Digest, ...]:
         return case.claimed(points) if case.accomplice else case.rerun(points)
+
+
+class OverClaimer(Honest):
+    """It does the work; what it claims to have used of it is the most that the terms allow, in a share of the segments."""
+
+    summary = "works, and claims more units than it used"
+
+    def meters(self, units: tuple[int, ...], cap: int) -> tuple[int, ...]:
+        count = round(self.options.share * len(units))
+        return tuple(cap if n < count else one for n, one in enumerate(units))
+
+
+class LumpClaimer(Honest):
+    summary = "works, and claims all unused units in one segment"
+
+    def meters(self, units: tuple[int, ...], cap: int) -> tuple[int, ...]:
+        return (units[0] + cap * len(units) - sum(units), *units[1:])
 
 
 class BeaconBriber(FullSkip):
@@ -302,6 +327,8 @@ STRATEGIES: dict[str, type[Honest]] = {
     "self-deal": SelfDealer,
     "collude": Colluding,
     "bribe-beacon": BeaconBriber,
+    "overclaim": OverClaimer,
+    "overclaim-lump": LumpClaimer,
     "lazy-auditor": LazyAuditor,
     "silent-auditor": SilentAuditor,
     "copying-auditor": CopyingAuditor,

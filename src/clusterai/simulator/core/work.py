@@ -18,19 +18,20 @@ def run(before: bytes, segment: int) -> Digest:
     return Digest(keccak(before + segment.to_bytes(4)))
 
 
-def inside(start: bytes, segment: int, steps: int, points: Sequence[int]) -> tuple[Digest, ...]:
-    """The right states so many units into a segment."""
+def inside(start: bytes, segment: int, used: int, points: Sequence[int]) -> tuple[Digest, ...]:
+    """The right states so many units into a segment that uses up so many."""
     end = run(start, segment)
     return tuple(
-        end if point >= steps else Digest(keccak(b"inside" + start + point.to_bytes(8)) if point else start)
+        end if point >= used else Digest(keccak(b"inside" + start + point.to_bytes(8)) if point else start)
         for point in points
     )
 
 
-def invented(end: Digest, steps: int, points: Sequence[int]) -> tuple[Digest, ...]:
+def invented(result: Digest, steps: int, points: Sequence[int]) -> tuple[Digest, ...]:
     """States that lead nowhere but have the wanted end: who made that up makes these up too, the same each time."""
     return tuple(
-        end if point >= steps else Digest(keccak(b"invented" + end + point.to_bytes(8))) for point in points
+        result if point >= steps else Digest(keccak(b"invented" + result + point.to_bytes(8)))
+        for point in points
     )
 
 
