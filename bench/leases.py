@@ -69,7 +69,7 @@ def audit(book: Ledger, one: Job) -> None:
     shown = pair.twin.audits.audit(one.lease).shown
     book.do("auditors", sealed(one, name, result), HOTS[name])
     if not shown:
-        book.do("provider", opening(one, segment), hot(one.provider))
+        book.do("provider", opening(pair, one, segment), hot(one.provider))
     book.do("auditors", calls.RevealAudit(one.lease, result, SALT), HOTS[name])
 
 

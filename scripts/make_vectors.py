@@ -17,7 +17,16 @@ import msgspec
 from clusterai.audit.core.draw import drawn, lot
 from clusterai.audit.core.evidence import ClearedCase, ListCase, case_of
 from clusterai.audit.core.opening import open_receipt
-from clusterai.audit.core.segments import Commitment, RateRules, Seat, auditor_lot, draw, pick, rate_ppm
+from clusterai.audit.core.segments import (
+    Commitment,
+    RateRules,
+    Seat,
+    auditor_lot,
+    draw,
+    drawn_unit,
+    pick,
+    rate_ppm,
+)
 from clusterai.protocol import canonical, jobs, merkle
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest, address, hex0x
@@ -343,6 +352,8 @@ def segments() -> dict[str, Any]:
         "beacon": hex0x(beacon),
         "seed": hex0x(drawn_.seed),
         "segment": drawn_.segment,
+        "unit": hex(drawn_unit(drawn_.seed, commitment.meters[-1])),
+        "other": commitment.show(drawn_.segment, drawn_.seed)[1],
         "lots": [hex(one) for one in lots],
         "seats": [[hex0x(one.owner), one.weight] for one in seats],
         "picked_without_the_last": [hex0x(one) if one else None for one in picked],

@@ -58,6 +58,13 @@ contract Audits is IAudits, IAccusations, Ownable {
         bytes32 result;
     }
 
+    /// @dev A state of the commitment and the units up to there, with their proof.
+    struct Opening {
+        bytes32 state;
+        uint64 units;
+        bytes32[] proof;
+    }
+
     struct Parameters {
         uint24 savingPpm;
         uint24 sensitivityPpm;
@@ -106,7 +113,7 @@ contract Audits is IAudits, IAccusations, Ownable {
     error NotYourAudit(address caller);
     error TooLate(uint256 by);
     error NotExpired(uint256 by);
-    /// @dev The proofs don't place these states and meters around the drawn segment of the committed root.
+    /// @dev The proofs don't place these states and meters around the drawn segments of the committed root.
     error NotInCommitment(uint256 segment);
     /// @dev keccak(result ‖ auditor ‖ id ‖ salt) isn't what was committed.
     error NotSealed(bytes32 id);
@@ -266,24 +273,27 @@ contract Audits is IAudits, IAccusations, Ownable {
         if (bond != 0) token.safeTransferFrom(msg.sender, address(this), bond);
     }
 
-    /// @notice Show what was committed at both ends of the drawn segment. Called by the provider or its hot keys.
+    /// @notice Show what was committed at both ends of the drawn segment, and of the segment `other`, in which the point
+    /// that is drawn among all units lies, if that is another one. Called by the provider or its hot keys.
     /// @dev Abuse: showing other states than those committed; the proofs fit one place of one tree. Not showing is
-    /// withholding.
-    function openSegment(
-        bytes32 id,
-        bytes32 before,
-        uint64 unitsBefore,
-        bytes32 after_,
-        uint64 unitsAfter,
-        bytes32[] calldata proofBefore,
-        bytes32[] calldata proofAfter
-    ) external {
+    /// withholding. Units that nobody did: many in one segment are drawn in proportion to what they cost, and convict here,
+    /// for no segment has more than `cap`; no more than that in each are found by running it again.
+    function openSegment(bytes32 id, Opening[] calldata shown, uint32 other) external {
         Audit storage audit = _in(id, _AWAITS_OPENING);
         require(block.timestamp <= audit.by, TooLate(audit.by));
+        ILeases.Lease memory lease = leases.leaseOf(id);
+        require(registry.ownerOf(msg.sender) == lease.provider, NotYourAudit(msg.sender));
         uint32 segment = audit.segment;
-        _requireCommitted(id, segment - 1, keccak256(abi.encodePacked(segment - 1, before, unitsBefore)), proofBefore);
-        _requireCommitted(id, segment, keccak256(abi.encodePacked(segment, after_, unitsAfter)), proofAfter);
-        _show(id, audit, before, after_, unitsBefore, unitsAfter);
+        bool same = other == segment;
+        require(shown.length == (same ? 2 : 4), NotInCommitment(other));
+        bool sound = _isSound(lease, segment, shown[0], shown[1]);
+        sound = (same || _isSound(lease, other, shown[2], shown[3])) && sound;
+        uint256 point = uint256(keccak256(abi.encodePacked(audit.seed, uint8(4)))) % lease.units;
+        uint256 last = shown.length - 1;
+        require(shown[last - 1].units <= point && point < shown[last].units, NotInCommitment(other));
+        if (sound) return _show(id, audit, shown[0], shown[1]);
+        _opinions[id][audit.second ? 1 : 0].earns = true;
+        leases.convict(id, audit.auditor, _FRAUD);
     }
 
     /// @notice Reveal what was committed to. Called by the auditor. If it is what the provider claimed, that was the audit;
@@ -497,30 +507,33 @@ contract Audits is IAudits, IAccusations, Ownable {
         emit AuditorDrawn(id, audit.attempt, auditor, audit.by, uint40(audit.by + rest));
     }
 
-    /// @dev The caller is the provider, and `value` stands at `index` of what it committed to.
-    function _requireCommitted(bytes32 id, uint32 index, bytes32 value, bytes32[] calldata proof) internal view {
-        ILeases.Lease memory lease = leases.leaseOf(id);
-        require(registry.ownerOf(msg.sender) == lease.provider, NotYourAudit(msg.sender));
-        bool held = Merkle.holds(lease.root, uint256(lease.segments) + 1, value, index, proof);
+    /// @dev Both ends of `segment` are what was committed to; whether its meter can be right.
+    function _isSound(ILeases.Lease memory lease, uint32 segment, Opening calldata before, Opening calldata after_)
+        internal
+        pure
+        returns (bool)
+    {
+        require(segment != 0, NotInCommitment(0));
+        _requireCommitted(lease, segment - 1, before);
+        _requireCommitted(lease, segment, after_);
+        return after_.units >= before.units && after_.units - before.units <= lease.cap;
+    }
+
+    function _requireCommitted(ILeases.Lease memory lease, uint32 index, Opening calldata shown) internal pure {
+        bytes32 value = keccak256(abi.encodePacked(index, shown.state, shown.units));
+        bool held = Merkle.holds(lease.root, uint256(lease.segments) + 1, value, index, shown.proof);
         require(held, NotInCommitment(index));
     }
 
-    function _show(
-        bytes32 id,
-        Audit storage audit,
-        bytes32 before,
-        bytes32 after_,
-        uint64 unitsBefore,
-        uint64 unitsAfter
-    ) internal {
-        audit.start = before;
-        audit.claimed = _resultOf(after_, unitsAfter);
-        audit.units = unitsAfter > unitsBefore ? unitsAfter - unitsBefore : 0;
-        audit.meter = unitsAfter;
+    function _show(bytes32 id, Audit storage audit, Opening calldata before, Opening calldata after_) internal {
+        audit.start = before.state;
+        audit.claimed = _resultOf(after_.state, after_.units);
+        audit.units = after_.units - before.units;
+        audit.meter = after_.units;
         audit.shown = true;
         audit.state = _AWAITS_REVEAL;
         audit.by = _clock(parameters.revealS);
-        emit SegmentShown(id, audit.segment, before, after_, unitsBefore, unitsAfter, audit.by);
+        emit SegmentShown(id, audit.segment, before.state, after_.state, before.units, after_.units, audit.by);
     }
 
     /// @dev What a segment comes to: the state behind it and what was metered up to there.

@@ -288,8 +288,11 @@ contract LeaseHandler {
         } else if (audit.state == 3) {
             (bytes32[] memory left, bytes32[] memory right) = (new bytes32[](1), new bytes32[](1));
             (left[0], right[0]) = (_leaf(_value(1, _state(id, 1))), _leaf(_value(0, _state(id, 0))));
+            Audits.Opening[] memory shown = new Audits.Opening[](2);
+            shown[0] = Audits.Opening(_state(id, 0), 0, left);
+            shown[1] = Audits.Opening(_state(id, 1), _units(), right);
             VM.prank(_terms[id].provider);
-            audits.openSegment(id, _state(id, 0), 0, _state(id, 1), _units(), left, right);
+            audits.openSegment(id, shown, 1);
         } else if (audit.state == 4) {
             VM.prank(audit.auditor);
             audits.revealAudit(id, _result(id, lazy), SALT);

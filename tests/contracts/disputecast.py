@@ -55,7 +55,7 @@ class DisputePair(LeasePair):
         sealed = sealed_result(result, audit.auditor, one.lease, SALT)
         self.expect(calls.CommitAudit(one.lease, sealed), who)
         if not audit.shown:
-            self.expect(opening(one, audit.segment), hot(one.provider))
+            self.expect(opening(self, one, audit.segment), hot(one.provider))
         self.expect(calls.RevealAudit(one.lease, result, SALT), who)
         return who
 

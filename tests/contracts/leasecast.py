@@ -8,11 +8,19 @@ from eth_hash.auto import keccak
 from clusterai.audit.core.segments import Commitment
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.events import AuditorDrawn, Event, LeaseOpened
+from clusterai.ledger.core.lease_calls import Shown
 from clusterai.ledger.core.twin import Refused
 from clusterai.ledger.core.twin.audits import AWAITS_COMMIT, Accusation
 from clusterai.ledger.core.twin.state import UINT256_MAX, Revert, Transaction
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
-from clusterai.protocol.leases import Terms, leases_domain, sealed_result, trap_digest, trap_nonce
+from clusterai.protocol.leases import (
+    Terms,
+    leases_domain,
+    sealed_result,
+    segment_result,
+    trap_digest,
+    trap_nonce,
+)
 from clusterai.protocol.signing import Key
 from tests.contracts.bytecode import CHAIN_ID, BytecodeChain
 from tests.contracts.cast import AT, DEPLOYER, EVERYONE, HOTS, KEYS, OWNERS, PLAN, RULES, Differ, Pair
@@ -47,8 +55,10 @@ class Job(msgspec.Struct, frozen=True):
         return pair.twin.audits.audit(self.lease).segment
 
     def right(self, pair: "LeasePair") -> Digest:
-        """What whoever ran the drawn segment comes to."""
-        return self.honest.result(self.segment(pair))
+        """What whoever ran the drawn segment comes to, from what is committed to before it."""
+        segment, meters = self.segment(pair), self.honest.meters
+        units = meters[segment] - meters[segment - 1]
+        return segment_result(self.honest.states[segment], self.work.meters[segment - 1] + units)
 
     def claimed(self, pair: "LeasePair") -> Digest:
         """What its provider says that it comes to."""
@@ -156,7 +166,7 @@ class LeasePair(Pair):
         shown = self.twin.audits.audit(one.lease).shown
         self.expect(sealed(one, name, found), hot(name))
         if not shown:
-            self.expect(opening(one, one.segment(self)), hot(one.provider))
+            self.expect(opening(self, one), hot(one.provider))
         self.expect(calls.RevealAudit(one.lease, found, SALT), hot(name))
         return name
 
@@ -235,12 +245,11 @@ def commit(one: Job, amount: int = 900, output: Digest = ZERO_DIGEST) -> calls.C
     )
 
 
-def opening(one: Job, segment: int) -> calls.OpenSegment:
-    """What the provider shows of `segment`."""
-    before, after = one.work.open(segment - 1), one.work.open(segment)
-    return calls.OpenSegment(
-        one.lease, before.state, before.units, after.state, after.units, before.proof, after.proof
-    )
+def opening(pair: "LeasePair", one: Job, segment: int = 0) -> calls.OpenSegment:
+    """What the provider shows of the drawn segment, or of another."""
+    audit = pair.twin.audits.audit(one.lease)
+    shown, other = one.work.show(segment or audit.segment, audit.seed)
+    return calls.OpenSegment(one.lease, tuple(Shown(it.state, it.units, it.proof) for it in shown), other)
 
 
 def sealed(one: Job, auditor: str, result: Digest) -> calls.CommitAudit:

@@ -325,19 +325,23 @@ def test_segment_that_is_not_opened_is_withheld(pair: LeasePair) -> None:
     pair.drawn(one)
     name = pair.auditor(one)
     funds, segment = money(pair, name), one.segment(pair)
-    assert pair.refused(opening(one, segment), HOTS["ann"]) == "WrongAuditState"
+    assert pair.refused(opening(pair, one, segment), HOTS["ann"]) == "WrongAuditState"
     pair.expect(sealed(one, name, WRONG), HOTS[name])
-    assert pair.refused(opening(one, segment), HOTS["bob"]) == "NotYourAudit"
-    assert pair.refused(opening(one, 1 + segment % 4), HOTS["ann"]) == "NotInCommitment"
-    lying = opening(one, segment)
-    for wrong in (
-        {"after": WRONG},
-        {"before": WRONG},
-        {"units_after": 99},
-        {"proof_after": lying.proof_before},
-        {"proof_before": (*lying.proof_before, ZERO_DIGEST)},
-    ):
-        assert pair.refused(msgspec.structs.replace(lying, **wrong), HOTS["ann"]) == "NotInCommitment"
+    assert pair.refused(opening(pair, one, segment), HOTS["bob"]) == "NotYourAudit"
+    assert pair.refused(opening(pair, one, 1 + segment % 4), HOTS["ann"]) == "NotInCommitment"
+    lying = opening(pair, one, segment)
+    change = msgspec.structs.replace
+    for at, shown in enumerate(lying.shown):
+        for wrong in (
+            change(shown, state=WRONG),
+            change(shown, units=99),
+            change(shown, proof=lying.shown[at ^ 1].proof),
+            change(shown, proof=(*shown.proof, ZERO_DIGEST)),
+        ):
+            several = (*lying.shown[:at], wrong, *lying.shown[at + 1 :])
+            assert pair.refused(change(lying, shown=several), HOTS["ann"]) == "NotInCommitment"
+    for other in (0, lying.other % 4 + 1, 5):
+        assert pair.refused(change(lying, other=other), HOTS["ann"]) == "NotInCommitment"
     pair.advance(RULES.audits.open_s + 1)
     assert pair.refused(lying, HOTS["ann"]) == "TooLate"
     events = pair.expect(calls.ExpireAudit(one.lease), STRANGER)
@@ -351,7 +355,7 @@ def test_auditor_who_commits_and_falls_silent_pays_the_provider(pair: LeasePair)
     pair.drawn(one)
     name = pair.auditor(one)
     pair.expect(sealed(one, name, WRONG), HOTS[name])
-    pair.expect(opening(one, one.segment(pair)), HOTS["ann"])
+    pair.expect(opening(pair, one, one.segment(pair)), HOTS["ann"])
     assert pair.refused(calls.RevealAudit(one.lease, WRONG, ZERO_DIGEST), HOTS[name]) == "NotSealed"
     assert pair.refused(calls.RevealAudit(one.lease, WRONG, SALT), HOTS["ann"]) == "NotYourAudit"
     pair.advance(RULES.audits.reveal_s + 1)
@@ -393,7 +397,7 @@ def test_without_second_auditor_the_first_may_dispute_at_once() -> None:
     pair.drawn(one)
     found = one.right(pair)
     pair.expect(sealed(one, "val", found), HOTS["val"])
-    pair.expect(opening(one, one.segment(pair)), HOTS["ann"])
+    pair.expect(opening(pair, one, one.segment(pair)), HOTS["ann"])
     events = pair.expect(calls.RevealAudit(one.lease, found, SALT), HOTS["val"])
     assert only(events, AuditContested).accuser == OWNERS["val"].address
     assert not isinstance(pair.begin_dispute(one.lease, OWNERS["val"].address), Refused)

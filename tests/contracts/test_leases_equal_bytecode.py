@@ -1,9 +1,11 @@
 """Long random histories of leases on the bytecode and on the twins: equal outcomes and state, money conserved, and each
 payment at its time."""
 
+import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from clusterai.audit.core.segments import Commitment
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.events import Event, LeaseAccepted, LeaseClosed, LeaseCommitted, LeaseDrawn
 from clusterai.ledger.core.twin import Refused
@@ -103,7 +105,7 @@ class LeaseHistories(RuleBasedStateMachine):
         requester=requesters,
         provider=providers,
         segments=st.integers(1, 5),
-        kind=st.sampled_from(("honest", "honest", "honest", "cheats", "trap", "trap")),
+        kind=st.sampled_from(("honest", "honest", "honest", "cheats", "trap", "trap", "lump")),
         determinism=st.sampled_from((1, 2, 1, 2, 1, 0, 3)),
         compensation=st.sampled_from((1, 7, 199, 200, 1_000, 1_000, 0)),
         fee=st.sampled_from((0, 1, 101)),
@@ -138,6 +140,9 @@ class LeaseHistories(RuleBasedStateMachine):
             audit_fee_wei=fee,
             expected=digest("expected") if expected == 0 else ZERO_DIGEST,
         )
+        if kind == "lump":
+            lump = (0,) * (segments - 1) + (7 * segments,)
+            one = msgspec.structs.replace(one, work=Commitment(one.honest.states, lump))
         self.do(calls.OpenLease(one.terms), EVERYONE["stranger"] if sender == 9 else hot(requester))
         self.jobs.append(one)
         for twist, who in turns:
@@ -211,7 +216,7 @@ class LeaseHistories(RuleBasedStateMachine):
                 self.do(calls.ExpireAudit(lease), DEPLOYER)
                 return
             segment = 1 + audit.segment % one.work.segments if twist == 9 else audit.segment
-            self.do(opening(one, segment), somebody or hot(one.provider))
+            self.do(opening(self.pair, one, segment), somebody or hot(one.provider))
         else:
             if twist == 8:
                 self.pair.advance(11)
@@ -259,7 +264,7 @@ class LeaseHistories(RuleBasedStateMachine):
             calls.ExpireAudit(lease),
             calls.SpringTrap(one.terms, one.secret if right else ZERO_DIGEST),
             calls.OpenLease(one.terms),
-            opening(one, max(1, audit.segment)),
+            opening(self.pair, one, max(1, audit.segment)),
         )
         self.do(any_of[kind], rightful.get(kind, sender) if right else sender)
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from eth_account.messages import encode_typed_data
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from clusterai.audit.core.segments import (
@@ -19,6 +19,7 @@ from clusterai.audit.core.segments import (
     Seat,
     auditor_lot,
     draw,
+    drawn_unit,
     is_opened,
     least_rate_ppm,
     pick,
@@ -62,6 +63,41 @@ def test_every_state_opens_and_fits_one_place_only(segments: int, data: st.DataO
     assert not is_opened(
         commitment.root, segments, replace(opening, proof=(*opening.proof, Digest(bytes(32))))
     )
+
+
+@given(st.lists(st.integers(-60, 60), min_size=1, max_size=30), st.binary(min_size=32, max_size=32))
+def test_a_drawn_unit_lies_in_some_segment_of_any_meter(units: list[int], seed: bytes) -> None:
+    """Wherever a cheat's meter goes up and down, both ends around the drawn unit can be shown, and they are."""
+    meters = [0]
+    for one in units:
+        meters.append(max(0, meters[-1] + one))
+    assume(meters[-1] > 0)
+    commitment = Commitment(states(len(meters)), [after - before for before, after in pairwise(meters)])
+    shown, other = commitment.show(1, Digest(seed))
+    unit = drawn_unit(Digest(seed), meters[-1])
+    assert shown[-2].units <= unit < shown[-1].units
+    assert (shown[-2].index, shown[-1].index) == (other - 1, other)
+    assert len(shown) == (2 if other == 1 else 4)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=20), st.data())
+def test_units_that_are_not_found_by_arithmetic_are_bounded(honest: list[int], data: st.DataObject) -> None:
+    """Whatever meters a cheat claims: of its surplus, all is drawn in proportion, but for one cap per segment that differs."""
+    cap = max(*honest, 1)
+    length = len(honest)
+    claimed = data.draw(st.lists(st.integers(0, 200), min_size=length, max_size=length))
+    meters = [0, *claimed]
+    assume(meters[-1] > 0)
+    steps = [after - before for before, after in pairwise(meters)]
+    safe = {
+        unit
+        for unit in range(meters[-1])
+        for low, high in pairwise(meters)
+        if low <= unit < high and high - low <= cap
+    }
+    differing = sum(step != right for step, right in zip(steps, honest, strict=True))
+    surplus = meters[-1] - sum(honest)
+    assert surplus <= (meters[-1] - len(safe)) + cap * differing
 
 
 def test_state_of_another_length_opens_nothing() -> None:
@@ -132,6 +168,9 @@ def test_vectors_hold() -> None:
     )
     drawn = draw(digest(VECTOR["beacon"]), Digest(terms.spec), commitment.root, lease, 5, 1_000_000)
     assert (drawn.seed, drawn.segment) == (raw(VECTOR["seed"]), VECTOR["segment"])
+    shown, other = commitment.show(drawn.segment, drawn.seed)
+    assert (hex(drawn_unit(drawn.seed, meters[-1])), other) == (VECTOR["unit"], VECTOR["other"])
+    assert [one.index for one in shown[-2:]] == [other - 1, other]
     lots = [auditor_lot(drawn.seed, attempt) for attempt in range(4)]
     assert [hex(one) for one in lots] == VECTOR["lots"]
     seats = [Seat(Address(raw(owner)), weight) for owner, weight in VECTOR["seats"]]

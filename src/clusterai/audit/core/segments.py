@@ -8,12 +8,14 @@
     u = keccak(beacon || J || C || lease)
     audited   iff u < rate * 2^256 / 10^6
     segment   = 1 + keccak(u || 0x01) mod T            run again from h_{j-1}, M_{j-1} to keccak(h_j || uint64 M_j)
+    other     = k, M_{k-1} <= keccak(u || 0x04) mod M_T < M_k           its meter is looked at too
     attempt k : lot = keccak(u || 0x02 || uint8 k), and the seat at lot mod (sum of weights)
 
 The commitment stands before anyone knows the beacon, so neither side picks what is looked at. `Audits.sol` computes
 the same; tests/vectors/segments.json holds both to it.
 """
 
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from itertools import accumulate
 
@@ -64,8 +66,15 @@ class Commitment:
         return len(self.states) - 1
 
     def open(self, index: int) -> Opening:
-        """h_index with its proof; `commitLease` takes that of T, `openSegment` those of j - 1 and j."""
+        """h_index with its proof; `commitLease` takes that of T."""
         return Opening(index, self.states[index], self.meters[index], merkle.path(self._tree, index))
+
+    def show(self, segment: int, seed: Digest) -> tuple[tuple[Opening, ...], int]:
+        """What `openSegment` takes: both ends of the drawn segment, and of the one in which the drawn unit lies, if that is
+        another; and which one that is."""
+        other = bisect_right(self.meters, drawn_unit(seed, self.meters[-1]))
+        wanted = (segment - 1, segment) if other == segment else (segment - 1, segment, other - 1, other)
+        return tuple(map(self.open, wanted)), other
 
     def result(self, index: int) -> Digest:
         """What is claimed of the segment that ends there."""
@@ -114,6 +123,12 @@ def draw(beacon: Digest, spec: Digest, root: Digest, lease: Digest, segments: in
     seed = Digest(keccak(beacon + spec + root + lease))
     audited = int.from_bytes(seed) * MILLION >> 256 < rate_ppm
     return Draw(seed, audited, 1 + int.from_bytes(keccak(seed + b"\x01")) % segments)
+
+
+def drawn_unit(seed: Digest, units: int) -> int:
+    """A unit of all that were claimed, each with the same chance: where more were claimed than anybody can do in a segment,
+    it is found in proportion to what they would have earned."""
+    return int.from_bytes(keccak(seed + b"\x04")) % units
 
 
 def auditor_lot(seed: Digest, attempt: int) -> int:

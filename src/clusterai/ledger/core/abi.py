@@ -181,6 +181,8 @@ def _arguments(call: calls.Call) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_plain, cast("tuple[Any, ...]", value)))
     return msgspec.structs.astuple(value) if isinstance(value, msgspec.Struct) else value
 
 

@@ -83,16 +83,21 @@ class CommitAudit(_Call, frozen=True):
     sealed: Digest
 
 
+class Shown(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A state of a commitment with the units up to there."""
+
+    state: Digest
+    units: int
+    proof: tuple[Digest, ...]
+
+
 class OpenSegment(_Call, frozen=True):
-    """Audits: by the provider, once an auditor committed: the drawn segment's states and meters, with their proofs."""
+    """Audits: by the provider, once an auditor committed: both ends of the drawn segment, and of `other`, in which the
+    point lies that is drawn among the units, unless it is the same."""
 
     lease: Digest
-    before: Digest
-    units_before: int
-    after: Digest
-    units_after: int
-    proof_before: tuple[Digest, ...]
-    proof_after: tuple[Digest, ...]
+    shown: tuple[Shown, ...]
+    other: int
 
 
 class RevealAudit(_Call, frozen=True):

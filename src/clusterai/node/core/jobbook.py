@@ -30,6 +30,7 @@ from clusterai.ledger.core.lease_calls import (
     ExpireDemand,
     GiveUpLease,
     OpenSegment,
+    Shown,
 )
 from clusterai.market.core.directory import Directory
 from clusterai.node.core.jobdefence import Accused, Defence, Retrace, Retraced
@@ -456,7 +457,7 @@ class JobBook:
         if lease.committed_s is None:
             self._submit(lease, "commit", self._commitment(lease, lease.done))
         elif lease.to_show:
-            self._submit(lease, "show", self._opening(lease.done, lease.id, lease.to_show))
+            self._submit(lease, "show", self._opening(lease, lease.done))
         elif (move := self._defence.move(lease.id, self.chain_s)) is not None:
             self._defend(lease, lease.done, move)
         elif (by_s := self._showing.demands.get(lease.id)) is not None:
@@ -502,13 +503,9 @@ class JobBook:
         billable = self._kinds[lease.kind].billable_wei(lease.spec, terms.compensation_wei, units)
         return min(billable, earned_wei(terms.compensation_wei, units, terms.units))
 
-    @staticmethod
-    def _opening(done: Performed, lease_id: Digest, segment: int) -> OpenSegment:
-        commitment = committed(done)
-        before, after = commitment.open(segment - 1), commitment.open(segment)
-        return OpenSegment(
-            lease_id, before.state, before.units, after.state, after.units, before.proof, after.proof
-        )
+    def _opening(self, lease: Lease, done: Performed) -> OpenSegment:
+        shown, other = committed(done).show(lease.to_show, self._showing.seeds[lease.id])
+        return OpenSegment(lease.id, tuple(Shown(it.state, it.units, it.proof) for it in shown), other)
 
     def _progressed(self, lease_id: Digest, segment: int, units: int) -> None:
         lease = self.leases.get(lease_id)

@@ -47,7 +47,7 @@ class ServePart(msgspec.Struct, frozen=True):
 
 
 class Showing:
-    """One provider's. `drawn` is a lease's drawn segment, `demands` until when its outputs are demanded; both from the chain."""
+    """One provider's. `drawn` is a lease's drawn segment and `seeds` what drew it, `demands` until when its outputs are demanded; both from the chain."""
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Showing:
         directory: Directory,
     ) -> None:
         self.drawn: dict[Digest, int] = {}
+        self.seeds: dict[Digest, Digest] = {}
         self.demands: dict[Digest, int] = {}
         self._me = me
         self._network = network
@@ -65,9 +66,10 @@ class Showing:
 
     def follow(self, event: events.LeaseDrawn | events.DeliveryDemanded | events.DemandEnded) -> None:
         match event:
-            case events.LeaseDrawn(lease, _, audited, segment):
+            case events.LeaseDrawn(lease, seed, audited, segment):
                 if audited:
                     self.drawn[lease] = segment
+                    self.seeds[lease] = seed
             case events.DeliveryDemanded(lease):
                 self.demands[lease] = event.report_by_s
             case events.DemandEnded(lease):
@@ -75,6 +77,7 @@ class Showing:
 
     def forget(self, lease: Digest) -> None:
         self.drawn.pop(lease, None)
+        self.seeds.pop(lease, None)
         self.demands.pop(lease, None)
 
     def asked(

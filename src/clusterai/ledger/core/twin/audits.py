@@ -15,6 +15,7 @@ from clusterai.ledger.core.events import (
     TrapSprung,
     WithheldReported,
 )
+from clusterai.ledger.core.lease_calls import Shown
 from clusterai.ledger.core.twin.beacon import ChainBeacon
 from clusterai.ledger.core.twin.leases import Lease, Leases
 from clusterai.ledger.core.twin.panel import Panel
@@ -163,44 +164,40 @@ class Audits:
         if bond:
             self._token.pull(tx, self._here, tx.sender, self._here, bond)
 
-    def open_segment(
-        self,
-        tx: Transaction,
-        lease_id: Digest,
-        before: Digest,
-        units_before: int,
-        after: Digest,
-        units_after: int,
-        proof_before: tuple[Digest, ...],
-        proof_after: tuple[Digest, ...],
-    ) -> None:
+    def open_segment(self, tx: Transaction, lease_id: Digest, shown: tuple[Shown, ...], other: int) -> None:
         audit = self._in(lease_id, AWAITS_OPENING)
         require(tx.now_s <= audit.by_s, "TooLate")
         lease = self._leases.lease(lease_id)
         require(self._registry.owner_of(tx.sender) == lease.provider, "NotYourAudit")
-        shown = (
-            (audit.segment - 1, before, units_before, proof_before),
-            (audit.segment, after, units_after, proof_after),
-        )
-        for index, state, units, proof in shown:
-            value = Digest(keccak(index.to_bytes(4) + state + units.to_bytes(8)))
-            held = merkle.verify(lease.root, value, index, lease.segments + 1, proof)
-            require(held, "NotInCommitment")
+        same = other == audit.segment
+        require(len(shown) == (2 if same else 4), "NotInCommitment")
+        before, after = shown[0], shown[1]
+        sound = _is_sound(lease, audit.segment, before, after)
+        sound = (same or _is_sound(lease, other, shown[2], shown[3])) and sound
+        point = int.from_bytes(keccak(audit.seed + b"\x04")) % lease.units
+        require(shown[-2].units <= point < shown[-1].units, "NotInCommitment")
+        if not sound:
+            turn = int(audit.second)
+            self._put_opinion(lease_id, turn, _replace(self.opinion(lease_id, turn), earns=True))
+            self._leases.convict(tx, lease_id, audit.auditor, CloseReason.FRAUD)
+            return
         by_s = tx.now_s + self._rules.reveal_s
         self._put(
             lease_id,
             _replace(
                 audit,
-                start=before,
-                claimed=segment_result(after, units_after),
-                units=max(0, units_after - units_before),
-                meter=units_after,
+                start=before.state,
+                claimed=segment_result(after.state, after.units),
+                units=after.units - before.units,
+                meter=after.units,
                 shown=True,
                 state=AWAITS_REVEAL,
                 by_s=by_s,
             ),
         )
-        tx.emit(SegmentShown(lease_id, audit.segment, before, after, units_before, units_after, by_s))
+        tx.emit(
+            SegmentShown(lease_id, audit.segment, before.state, after.state, before.units, after.units, by_s)
+        )
 
     def reveal_audit(self, tx: Transaction, lease_id: Digest, result: Digest, salt: Digest) -> None:
         audit = self._mine(tx, lease_id, AWAITS_REVEAL)
@@ -413,3 +410,13 @@ class Audits:
         require(tx.now_s <= audit.by_s, "TooLate")
         require(self._registry.owner_of(tx.sender) == audit.auditor, "NotYourAudit")
         return audit
+
+
+def _is_sound(lease: Lease, segment: int, before: Shown, after: Shown) -> bool:
+    """Whether its meter can be right; both ends have to be what was committed to."""
+    require(segment != 0, "NotInCommitment")
+    for index, shown in ((segment - 1, before), (segment, after)):
+        value = Digest(keccak(index.to_bytes(4) + shown.state + shown.units.to_bytes(8)))
+        held = merkle.verify(lease.root, value, index, lease.segments + 1, shown.proof)
+        require(held, "NotInCommitment")
+    return 0 <= after.units - before.units <= lease.cap

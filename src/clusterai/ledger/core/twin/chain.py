@@ -269,12 +269,8 @@ class TwinChain:
                 self.audits.draw_lease(tx, lease)
             case calls.CommitAudit(lease, sealed):
                 self.audits.commit_audit(tx, lease, sealed)
-            case calls.OpenSegment(
-                lease, before, units_before, after, units_after, proof_before, proof_after
-            ):
-                self.audits.open_segment(
-                    tx, lease, before, units_before, after, units_after, proof_before, proof_after
-                )
+            case calls.OpenSegment(lease, shown, other):
+                self.audits.open_segment(tx, lease, shown, other)
             case calls.RevealAudit(lease, result, salt):
                 self.audits.reveal_audit(tx, lease, result, salt)
             case calls.ReportWithheld(lease):
