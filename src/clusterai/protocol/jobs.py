@@ -8,6 +8,7 @@
        |--- AskContent --------->|  inputs                             |
        |<-- ContentPart* --------|                                     |
        |--- Progress*, Logged* ->|                                     |
+       |<-- AskLog --------------|  what a link that was down lost     |
        |--- Done --------------->|                                     |
     CommitLease on chain         |                                     |
        |<-- AskContent ----------|  outputs                            |
@@ -79,12 +80,21 @@ class Progress(_Frame, frozen=True):
 
 
 class Logged(_Frame, frozen=True):
-    """Provider: what the program printed, from byte `start` of its stream on. Nobody vouches for a log."""
+    """Provider: what the program printed, from byte `start` of its stream on, of `total` so far. Nobody vouches for a log."""
 
     lease: DigestBytes
     start: U63
     is_error: bool
+    total: U63
     data: Annotated[bytes, Meta(max_length=MOST_LOG_BYTES)]
+
+
+class AskLog(_Frame, frozen=True):
+    """Gateway: I have the stream up to byte `start`, and you have more of it: one `Logged` comes back, empty at its end."""
+
+    lease: DigestBytes
+    is_error: bool
+    start: U63
 
 
 class Done(_Frame, frozen=True):
@@ -213,6 +223,7 @@ JobFrame = (
     | LeaseRefused
     | Progress
     | Logged
+    | AskLog
     | Done
     | Broken
     | AskContent

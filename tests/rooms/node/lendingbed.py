@@ -129,10 +129,15 @@ class Bed:
         lease = terms.lease_id(DOMAINS[0])
         self.chain()
         self.say(StartLease("batch", terms, spec.canonical()))
+        self.shown(terms)
+        return lease
+
+    def shown(self, terms: Terms) -> None:
+        """The chain shows it opened and accepted; a node that was started again goes on with it."""
+        lease = terms.lease_id(DOMAINS[0])
         self.lending.driver.start()
         self.chain(events.LeaseOpened(lease, GATEWAY, ME, terms))
         self.chain(events.LeaseAccepted(lease))
-        return lease
 
     async def done(self) -> Done:
         """When the gateway hears that it is."""

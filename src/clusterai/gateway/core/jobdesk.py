@@ -202,6 +202,17 @@ class JobDesk:
 
     # --- what is asked ---
 
+    def under_way(self, provider: Address) -> list[Digest]:
+        """Leases of a provider's that were accepted and aren't over."""
+        return [
+            lease
+            for lease, (_, slot) in self._by_lease.items()
+            if slot.accepted
+            and slot.closed is None
+            and slot.terms is not None
+            and slot.terms.provider == provider
+        ]
+
     def slot_of(self, lease: Digest) -> tuple[Job, Slot] | None:
         """The job and the slot that a lease is for, also one that was replaced."""
         return self._by_lease.get(lease)
@@ -381,10 +392,20 @@ class JobDesk:
                 if segment > slot.segment and segment <= slot.terms.segments:
                     slot.segment, slot.units = segment, units
                     self._note(job, slot, None, kind="progress", segments=segments)
-            case Logged(_, start, is_error, data):
+            case Logged(lease, start, is_error, total, data):
                 stream = "stderr" if is_error else "stdout"
                 self._effects.append(
-                    Note(job.id, "log", slot.task, slot.replica, stream=stream, data=data, start=start)
+                    Note(
+                        job.id,
+                        "log",
+                        slot.task,
+                        slot.replica,
+                        stream=stream,
+                        data=data,
+                        start=start,
+                        total=total,
+                        lease=Digest(lease),
+                    )
                 )
             case Done(lease, output, _, _, exit_code, detail):
                 if slot.came is None:

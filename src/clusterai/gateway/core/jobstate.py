@@ -9,7 +9,7 @@ import msgspec
 
 from clusterai.audit.core.segments import RateRules
 from clusterai.protocol.eip712 import Domain
-from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 from clusterai.protocol.leases import CloseReason, Terms
 from clusterai.sdk.jobshapes import Plan, TaskState
 from clusterai.work.batch.core.plan import RULES
@@ -94,6 +94,9 @@ class Note(msgspec.Struct, frozen=True):
     stream: Literal["stdout", "stderr", ""] = ""
     data: bytes = b""
     start: int = 0
+    total: int = 0
+    lease: Digest = ZERO_DIGEST
+    """of a log: its stream begins anew with another lease"""
 
 
 # --- records ---

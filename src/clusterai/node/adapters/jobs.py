@@ -35,6 +35,7 @@ from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, hex0x
 from clusterai.protocol.jobs import (
     MOST_LOG_BYTES,
     AskContent,
+    AskLog,
     ContentMissing,
     ContentPart,
     Lends,
@@ -62,6 +63,7 @@ from clusterai.sandbox.adapters.front import Sandbox
 from clusterai.work.batch.adapters import delivery, trees
 from clusterai.work.batch.adapters.base import host_base
 from clusterai.work.batch.adapters.exchange import Exchange, NotHad, part
+from clusterai.work.batch.adapters.logbook import Logbook, Stream
 from clusterai.work.batch.adapters.native import Foreign, Stopped
 from clusterai.work.batch.adapters.perform import Performer
 from clusterai.work.batch.core.plan import Offer
@@ -85,6 +87,7 @@ class Bench:
         self.store = store
         self.performer = performs(store, running, box)
         self.exchange = Exchange(store)
+        self.log = Logbook(store)
 
 
 class Jobs:
@@ -239,13 +242,14 @@ class Jobs:
     async def _performed(self, effect: Perform, leash: Leash) -> None:
         lease, spec, bench = effect.lease, effect.spec, self._bench(effect.lease)
         log.info("job_begins", lease=hex0x(lease), name=spec.name, check=spec.check)
-        written = {"stdout": 0, "stderr": 0}
 
-        def on_log(stream: str, data: bytes) -> None:
-            for at in range(0, len(data), MOST_LOG_BYTES):
-                piece = data[at : at + MOST_LOG_BYTES]
-                self._send(effect.gateway, Logged(lease, written[stream], stream == "stderr", piece))
-                written[stream] += len(piece)
+        def on_log(stream: Stream, data: bytes) -> None:
+            for kept, start, printed in bench.log.write(stream, data):
+                total = start + len(printed)
+                for at in range(0, len(printed), MOST_LOG_BYTES):
+                    piece = printed[at : at + MOST_LOG_BYTES]
+                    # What is lost on the way its gateway asks for.
+                    self._send(effect.gateway, Logged(lease, start + at, kept == "stderr", total, piece))
 
         try:
             await self._inputs(effect.gateway, lease, spec, bench)
@@ -254,7 +258,9 @@ class Jobs:
                 leash=leash,
                 on_log=on_log,
                 on_segment=lambda at, segment: self._hear(Progressed(lease, at, segment.units)),
+                logbook=bench.log,
             )
+            bench.log.flush()
         except (NotHad, StoreFull, NoSuchBlob, Damaged, Malformed) as error:
             self._hear(Failed(lease, "inputs", str(error)))
             return
@@ -294,6 +300,12 @@ class Jobs:
             case ContentMissing(lease, content):
                 for exchange in self._exchanges(Digest(lease), gateway, book):
                     exchange.miss(Digest(content))
+            case AskLog(lease, is_error, start):
+                held = book.leases.get(Digest(lease))
+                if held is not None and held.gateway == gateway:
+                    log, stream = self._bench(held.id).log, "stderr" if is_error else "stdout"
+                    piece = log.read(stream, start)
+                    self._send(gateway, Logged(lease, start, is_error, log.size(stream), piece))
             case AskContent(lease, content, offset):
                 held = book.leases.get(Digest(lease))
                 found = None

@@ -17,6 +17,7 @@ from clusterai.sandbox import BlobStore, Leash, Log
 from clusterai.sandbox.adapters.front import Sandbox
 from clusterai.sandbox.core.module import PAGE
 from clusterai.sandbox.core.state import MAX_STATE_BYTES, ZEROS, State, decode_state
+from clusterai.work.batch.adapters.logbook import Logbook
 from clusterai.work.batch.adapters.perform import OnSegment, Performer
 from clusterai.work.batch.core.outcome import Performed, Segment
 from clusterai.work.batch.spec import JobSpec
@@ -38,9 +39,15 @@ class Liar(Performer):
         leash: Leash | None = None,
         on_log: Log | None = None,
         on_segment: OnSegment | None = None,
+        logbook: Logbook | None = None,
     ) -> Performed:
         done = await super().perform(
-            spec, self_checks=self_checks, leash=leash, on_log=on_log, on_segment=on_segment
+            spec,
+            self_checks=self_checks,
+            leash=leash,
+            on_log=on_log,
+            on_segment=on_segment,
+            logbook=logbook,
         )
         if spec.check != "wasm" or not done.is_payable or not done.units:
             return done

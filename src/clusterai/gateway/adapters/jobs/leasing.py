@@ -27,7 +27,15 @@ from clusterai.ledger.core.calls import Mined, Reverted, Submit
 from clusterai.market.core.directory import Directory
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
-from clusterai.protocol.jobs import AskContent, ContentMissing, ContentPart, JobFrame
+from clusterai.protocol.jobs import (
+    AskContent,
+    AskLog,
+    Broken,
+    ContentMissing,
+    ContentPart,
+    Done,
+    JobFrame,
+)
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import CloseReason
 from clusterai.runtime.adapters.driver import Driver
@@ -43,6 +51,8 @@ from clusterai.work.batch.spec import JobSpec
 OWN_KEYS = "lease-"
 MOST_OUTPUT_BYTES = 16 * 1024**3
 MOST_STEPS = 200
+LOG_AGAIN_S = 5.0
+"""The same piece of a log isn't asked for sooner again, unless its link came up."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("jobs")
 
@@ -79,6 +89,7 @@ class Leasing:
         self.driver = Driver(self.desk, self._journal, self._perform)
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
+        self._asked_logs: dict[tuple[Digest, str], tuple[int, asyncio.TimerHandle]] = {}
         self.chain: dict[Digest, list[Happened]] = {}
         self.beacons: dict[int, Digest] = {}
         self.rates: dict[Digest, int] = {}
@@ -87,6 +98,8 @@ class Leasing:
         self._convicted: dict[Address, Digest] = {}
 
     def close(self) -> None:
+        for key in [*self._asked_logs]:
+            self._asked(*key)
         for task in self._tasks:
             task.cancel()
         self._journal.close()
@@ -112,6 +125,9 @@ class Leasing:
                 return True
             case Linked() | Unlinked():
                 self.driver.handle(event)
+                if isinstance(event, Linked):
+                    for lease in self.desk.under_way(event.peer):
+                        self._ask_logs(lease)
                 return False
             case _:
                 self._chain(event)
@@ -133,6 +149,36 @@ class Leasing:
                     self._send(peer, ContentPart(lease, content, offset, *found))
             case _:
                 self.driver.handle(Received(peer, frame))
+                if isinstance(frame, Done | Broken) and self._is_of(peer, Digest(frame.lease)):
+                    # Its last words may have been lost.
+                    self._ask_logs(Digest(frame.lease))
+
+    def _ask_logs(self, lease: Digest) -> None:
+        """What of both streams hasn't come."""
+        for stream in ("stdout", "stderr"):
+            self._ask_log(lease, stream, self.story.logged(lease, stream), again=True)
+
+    def _ask_log(self, lease: Digest, stream: str, start: int, again: bool = False) -> None:
+        """For one piece; the answer to it asks for the next. Where none comes it is asked for again, as long as the lease is open."""
+        asked = self._asked_logs.get((lease, stream))
+        if asked is not None and asked[0] == start and not again:
+            return
+        self._asked(lease, stream)
+        found = self._slot(lease)
+        if found is None or found[1].terms is None or found[1].closed is not None:
+            return
+        timer = asyncio.get_running_loop().call_later(LOG_AGAIN_S, self._ask_log, lease, stream, start, True)
+        self._asked_logs[lease, stream] = (start, timer)
+        self._send(Address(found[1].terms.provider), AskLog(lease, stream == "stderr", start))
+
+    def _asked(self, lease: Digest, stream: str) -> None:
+        """Nothing of that stream is waited for."""
+        if (asked := self._asked_logs.pop((lease, stream), None)) is not None:
+            asked[1].cancel()
+
+    def _is_of(self, peer: Address, lease: Digest) -> bool:
+        found = self._slot(lease)
+        return found is not None and found[1].terms is not None and found[1].terms.provider == peer
 
     def _may_have(self, peer: Address, lease: Digest, content: Digest) -> bool:
         """A provider gets the inputs of its own lease, and nothing else that lies here."""
@@ -206,7 +252,11 @@ class Leasing:
             case OpenTab() | ChargeTab() | CloseTab():
                 self._till(effect)
             case Note():
-                self.story.tell(effect)
+                lacks = self.story.tell(effect)
+                if lacks is not None:
+                    self._ask_log(effect.lease, effect.stream, lacks)
+                elif effect.kind == "log":
+                    self._asked(effect.lease, effect.stream)
             case Answer(name):
                 if (waiting := self._waiting.pop(name, None)) is not None and not waiting.done():
                     waiting.set_result(effect)

@@ -18,11 +18,11 @@ from clusterai.sdk.jobshapes import JobEvent
 MOST_EVENTS = 100_000
 """Of a job; a program that prints more than that is cut off here, not stopped."""
 MOST_LOG_BYTES = 64 * 1024 * 1024
+"""Of a stream of a lease. A provider of ours keeps half of that."""
 
 _SCHEMA = """
 create table if not exists event (job blob, seq integer, body blob, primary key (job, seq)) without rowid;
-create table if not exists printed (job blob, stream text, task integer, replica integer, bytes integer,
-                                    primary key (job, stream, task, replica)) without rowid;
+create table if not exists logged (lease blob, stream text, bytes integer, primary key (lease, stream)) without rowid;
 create table if not exists content (account blob, digest blob, primary key (account, digest)) without rowid;
 """
 
@@ -43,14 +43,22 @@ class Story:
 
     # --- events ---
 
-    def tell(self, note: Note) -> None:
-        """Append, and wake who follows. Log that was told before (a link came back) isn't told again."""
+    def tell(self, note: Note) -> int | None:
+        """Append, and wake who follows. Log that was told before isn't told again, nor is any behind a gap.
+
+        Returns:
+            Where to ask for more of the log, if its writer has more.
+        """
         seq = self.last(note.job) + 1
         if note.kind != "end" and seq > MOST_EVENTS:
-            return
-        data = self._fresh(note)
-        if note.kind == "log" and not data:
-            return
+            return None
+        data = b""
+        lacks = None
+        if note.kind == "log":
+            data, known = self._fresh(note)
+            lacks = known if known < min(note.total, MOST_LOG_BYTES) else None
+            if not data:
+                return lacks
         event = JobEvent(
             seq=seq,
             at_s=int(time.time()),
@@ -68,22 +76,25 @@ class Story:
         self._last[note.job] = seq
         self._news[note.job].set()
         del self._news[note.job]
+        return lacks
 
-    def _fresh(self, note: Note) -> bytes:
-        """What of a piece of log hasn't been told yet."""
-        if note.kind != "log":
-            return b""
-        key = (note.job, note.stream, note.task, note.replica)
+    def _fresh(self, note: Note) -> tuple[bytes, int]:
+        """What of a piece of log hasn't been told yet, and up to where it has been then."""
+        known = self.logged(note.lease, note.stream)
+        data = note.data[known - note.start :] if note.start <= known < MOST_LOG_BYTES else b""
+        if data:
+            known += len(data)
+            self._db.execute(
+                "insert or replace into logged values (?, ?, ?)", (note.lease, note.stream, known)
+            )
+        return data, known
+
+    def logged(self, lease: Digest, stream: str) -> int:
+        """How much of a stream has been told."""
         row = self._db.execute(
-            "select bytes from printed where job = ? and stream = ? and task = ? and replica = ?", key
+            "select bytes from logged where lease = ? and stream = ?", (lease, stream)
         ).fetchone()
-        known = row[0] if row else 0
-        data = note.data[max(0, known - note.start) :] if note.start <= known else note.data
-        if known >= MOST_LOG_BYTES:
-            return b""
-        until = max(known, note.start + len(note.data))
-        self._db.execute("insert or replace into printed values (?, ?, ?, ?, ?)", (*key, until))
-        return data
+        return row[0] if row else 0
 
     def last(self, job: Digest) -> int:
         if job not in self._last:

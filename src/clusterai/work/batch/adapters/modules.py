@@ -137,7 +137,7 @@ class Modules:
             lines.pop()
         while lines and not lines[-1].is_mark:
             lines.pop()
-        log.cut(len(lines))
+        log.resume(lines)
         segments = [line.segment for line in lines]
         resumed = max(0, len(segments) - 1)
         before = self._printed(spec)

@@ -23,6 +23,7 @@ from clusterai.sandbox.adapters.wasmbox import PART_S
 from clusterai.work.batch.adapters import trees
 from clusterai.work.batch.adapters.ends import Ends
 from clusterai.work.batch.adapters.journal import SegmentLog
+from clusterai.work.batch.adapters.logbook import Logbook
 from clusterai.work.batch.adapters.modules import Modules
 from clusterai.work.batch.adapters.native import (
     Foreign,
@@ -81,17 +82,20 @@ class Performer:
         leash: Leash | None = None,
         on_log: Log | None = None,
         on_segment: OnSegment | None = None,
+        logbook: Logbook | None = None,
     ) -> Performed:
         """To the end, from the last checkpoint that an earlier process left.
 
         Args:
             self_checks: how many segments of a verifiable job are run a second time before anything is claimed.
+            logbook: where `on_log` writes: it is rewound to where the job goes on.
         """
+        log = SegmentLog(self.store, spec.digest(), logbook)
         try:
             if spec.check == "wasm":
-                done = await self._perform_module(spec, leash, on_log, on_segment)
+                done = await self._perform_module(spec, log, leash, on_log, on_segment)
             else:
-                done = await self._perform_native(spec, leash, on_log, on_segment)
+                done = await self._perform_native(spec, log, leash, on_log, on_segment)
         except (NoSuchBlob, Damaged, canonical.Malformed, CannotSandbox) as error:
             return _nothing(Ended.REFUSED, str(error))
         if spec.check != "unverified" and done.is_payable:
@@ -188,13 +192,21 @@ class Performer:
     # --- inside ---
 
     async def _perform_native(
-        self, spec: JobSpec, leash: Leash | None, on_log: Log | None, on_segment: OnSegment | None
+        self,
+        spec: JobSpec,
+        log: SegmentLog,
+        leash: Leash | None,
+        on_log: Log | None,
+        on_segment: OnSegment | None,
     ) -> Performed:
-        log = SegmentLog(self.store, spec.digest())
-        done = [it.segment for it in log.read() if spec.check != "unverified"]
+        lines = log.read() if spec.check != "unverified" else []
+        if lines or spec.check != "unverified":
+            log.resume(lines)
+        else:
+            log.restart()
+        done = [line.segment for line in lines]
         resumed = max(0, len(done) - 1)
         if not done:
-            log.begin()
             done = [self._native.begin(spec)]
             log.add(done[0])
         tally = Tally()
@@ -230,10 +242,14 @@ class Performer:
         )
 
     async def _perform_module(
-        self, spec: JobSpec, leash: Leash | None, on_log: Log | None, on_segment: OnSegment | None
+        self,
+        spec: JobSpec,
+        log: SegmentLog,
+        leash: Leash | None,
+        on_log: Log | None,
+        on_segment: OnSegment | None,
     ) -> Performed:
         try:
-            log = SegmentLog(self.store, spec.digest())
             whole = await self._modules.run(spec, log, leash, on_log, on_segment)
         except Stopped as error:
             return _nothing(_stopped(error.reason), error.why)
