@@ -16,18 +16,19 @@ ADMIN_KEY = "admin.key"
 
 
 @contextmanager
-def gateway(data: Path | None, *, admin: bool = False) -> "Generator[Client]":
+def gateway(data: Path | None, *, admin: bool = False, url: str | None = None) -> "Generator[Client]":
     """A client whose errors are told as failures of a command.
 
     Args:
         admin: with the gateway's admin key, which lies in the data folder.
+        url: this gateway, without a key.
 
     Raises:
         Failure: there is no gateway, or it refuses.
     """
     from clusterai.sdk import ApiError, Client, Unreachable
 
-    url, key = _find(data, admin)
+    url, key = (url, "") if url is not None else _find(data, admin)
     try:
         with Client(url, key) as client:
             yield client

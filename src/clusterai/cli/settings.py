@@ -33,6 +33,13 @@ def default_data() -> Path:
     return user_data_path("clusterai") / "local"
 
 
+def default_node() -> Path:
+    """Where this machine's node lives when nothing says otherwise."""
+    from platformdirs import user_data_path
+
+    return user_data_path("clusterai") / "node"
+
+
 def command(words: str, data: Path) -> str:
     """A command line that works if it is pasted where this program was started."""
     import shutil

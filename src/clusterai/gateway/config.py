@@ -15,6 +15,7 @@ class Config(Daemon, frozen=True, kw_only=True):
         serve: names of the models that clients may ask for.
         host, port: where HTTP is served; with `tls_certificate` and `tls_key` (PEM files) as HTTPS.
         link_host, link_port: where providers and validators dial in.
+        link_url: the same as they reach it, `wss://HOST:PORT`, told to whoever wants to join; empty for the host they asked at.
         least_provider_stake_wei, least_validator_stake_wei: who has less is refused.
         grace_s: how long answers may go on after SIGTERM.
         patience_s: how long a request may wait for a free provider.
@@ -33,6 +34,7 @@ class Config(Daemon, frozen=True, kw_only=True):
     port: Port = 8080
     link_host: str = "127.0.0.1"
     link_port: Port = 8081
+    link_url: str = ""
     tls_certificate: str = ""
     tls_key: str = ""
     least_provider_stake_wei: Wei = 1

@@ -33,7 +33,7 @@ from clusterai.gateway.adapters.jobs import JobPages, Leasing
 from clusterai.gateway.adapters.journal import FlushedJournal
 from clusterai.gateway.adapters.keys import KeyRing
 from clusterai.gateway.adapters.meters import Meters
-from clusterai.gateway.adapters.pages import Pages
+from clusterai.gateway.adapters.pages import Invitation, Pages
 from clusterai.gateway.adapters.quote import Quotes
 from clusterai.gateway.adapters.replies import Replies
 from clusterai.gateway.adapters.secrets import made_secret
@@ -48,7 +48,7 @@ from clusterai.gateway.core.payouts import PREFIX
 from clusterai.gateway.core.tabs import ItemPaid, TabIs
 from clusterai.ledger.adapters.client import ChainClient
 from clusterai.ledger.adapters.follower import Cursor, LogFollower
-from clusterai.ledger.adapters.network import Network, load_key, load_network
+from clusterai.ledger.adapters.network import Network, load_key, load_network, manifest_of
 from clusterai.ledger.adapters.outbox import Outbox
 from clusterai.ledger.core import events
 from clusterai.ledger.core.calls import Submit
@@ -194,6 +194,7 @@ class Gateway:
             Withdrawals(self.meter, self.doors, self.driver.handle),
             self.job_pages,
             self.reputation,
+            Invitation(self.owner, config.link_url, config.link_port, manifest_of(network)),
         )
         self._pages = self.pages.app()
         self._journal = journal

@@ -80,6 +80,9 @@ class Client:
     def status(self) -> shapes.Status:
         return self._get("status", shapes.Status)
 
+    def network(self) -> shapes.Invitation:
+        return self._get("network", shapes.Invitation)
+
     def nodes(self) -> list[shapes.Node]:
         return self._get("nodes", _Nodes).nodes
 

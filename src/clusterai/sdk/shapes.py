@@ -67,6 +67,14 @@ class Factor(msgspec.Struct, frozen=True, kw_only=True):
     cure: str = ""
 
 
+class Invitation(_Told, frozen=True, kw_only=True):
+    """What a machine must know to join: the gateway's owner, where nodes dial in, and `network.json`."""
+
+    gateway: str
+    link: str
+    manifest: msgspec.Raw
+
+
 class Node(_Told, frozen=True, kw_only=True):
     """`state`: ready, or why it gets no work. `quality`: the product of what is `explained`."""
 

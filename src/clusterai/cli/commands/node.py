@@ -1,4 +1,4 @@
-"""`clusterai node doctor`: can this machine provide, and if not, what to do about it."""
+"""`clusterai node`: can this machine provide, how it joins a network and leaves it, and how nodes stand there."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +11,11 @@ from clusterai.cli.failure import Exit, Failure
 
 def join(app: typer.Typer) -> None:
     group = typer.Typer(
-        help="Provide: check this machine, list and explain the nodes of a network.", no_args_is_help=True
+        help="Provide: check this machine, join a network, list and explain its nodes.", no_args_is_help=True
     )
     group.command()(doctor)
+    group.command(name="join")(join_network)
+    group.command()(drain)
     group.command(name="list")(list_nodes)
     group.command()(explain)
     app.add_typer(group, name="node")
@@ -42,6 +44,113 @@ def doctor(
             if row.cure:
                 say.tell(f"  {'':<22} → {row.cure}")
     return Exit.OK if healthy else Exit.UNTRUE
+
+
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        "--folder",
+        metavar="DIR",
+        help="Where the node lives. Default: clusterai/node in your data folder.",
+        show_default=False,
+    ),
+]
+
+
+def join_network(
+    url: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[URL]",
+            help="A gateway of the network. Without one, that of this machine.",
+            show_default=False,
+        ),
+    ] = None,
+    folder: Folder = None,
+    owner_key: Annotated[
+        Path | None,
+        typer.Option(
+            help="The owner's key file; without it, one is made in the folder. A keystore's password comes from CLUSTERAI_KEY_PASSWORD.",
+            show_default=False,
+        ),
+    ] = None,
+    stake: Annotated[float, typer.Option(help="Tokens at stake, at least.", min=0.0)] = 1000.0,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model to serve; again for another.", show_default=False)
+    ] = None,
+    jobs: Annotated[bool, typer.Option(help="Lend the machine to jobs, too.")] = True,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
+    data: options.Data = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Join a network with this machine. It needs no open port; the node goes on when this command ends."""
+    import asyncio
+    import time
+
+    from clusterai.cli import joining
+    from clusterai.cli.reach import gateway
+    from clusterai.cli.settings import default_node
+    from clusterai.protocol.money import WEI_PER_TOKEN
+
+    begin = time.monotonic()
+    place = joining.NodeFolder(folder or default_node())
+    if (pid := place.running()) is not None:
+        raise Failure(f"a node runs in {place.root} already, process {pid}", next="clusterai node drain")
+    with gateway(data, url=url) as client:
+        told, network = joining.invited(client, place)
+        owner = joining.owner_key(place, owner_key)
+        purse = joining.faucet_of(options.folder(data), network)
+        stake_wei = round(stake * WEI_PER_TOKEN)
+        joiner = asyncio.run(joining.examined(place, network, owner, stake_wei, purse))
+        models = model or list(client.status().models)[:1]
+        if not json:
+            for step in (
+                *joiner.steps,
+                f"serve {', '.join(models)}{' and jobs' if jobs else ''} from {place.root}",
+            ):
+                say.tell(f"  • {step}")
+        elif dry_run:
+            say.emit({"steps": joiner.steps, "models": models, "folder": str(place.root)})
+        if dry_run:
+            return
+        options.confirm("Go on?", yes)
+        asyncio.run(joining.settled(joiner))
+        joining.configured(place, joiner, told, models, jobs)
+        process = joining.started(place)
+        node = joining.listed(client, place, joiner, process)
+    took = time.monotonic() - begin
+    if json:
+        say.emit(
+            {
+                "provider": node.provider,
+                "pid": process.pid,
+                "folder": str(place.root),
+                "listed_after_s": round(took, 1),
+            }
+        )
+        return
+    say.tell(f"[green]listed[/] as {node.provider} after {took:.1f} s; it runs as process {process.pid}")
+    say.tell(f"  its earnings go to that address; what it says: {place.log}")
+    say.tell(f"  → clusterai node explain {node.provider[:10]}     → clusterai node drain")
+
+
+def drain(folder: Folder = None, json: options.Json = False, quiet: options.Quiet = False) -> None:
+    """Stop this machine's node once its running answers have ended. What it is owed stays owed; `join` goes on."""
+    from clusterai.cli import joining
+    from clusterai.cli.settings import default_node
+
+    place = joining.NodeFolder(folder or default_node())
+    ran = joining.stopped(place)
+    if json:
+        say.emit({"stopped": ran, "folder": str(place.root)})
+    elif not ran:
+        say.tell(f"no node runs in {place.root}")
+    else:
+        say.tell(
+            f"stopped; its stake stays bonded, and [bold]clusterai node join[/] goes on from {place.root}"
+        )
 
 
 def list_nodes(data: options.Data = None, json: options.Json = False, quiet: options.Quiet = False) -> None:

@@ -29,7 +29,7 @@ from clusterai.gateway.core.limits import Limits
 from clusterai.gateway.core.meter import Meter
 from clusterai.market.core.reputation import Reputation
 from clusterai.protocol import canonical, ids
-from clusterai.protocol.ids import Digest, hex0x
+from clusterai.protocol.ids import Address, Digest, checksummed, hex0x
 
 OPENAPI = Path(__file__).parent / "openapi.json"
 WEB = Path(__file__).parent.parent / "web"
@@ -64,6 +64,21 @@ class KeyWish(msgspec.Struct, forbid_unknown_fields=True):
     limits: Limits | None = None
 
 
+class Invitation(msgspec.Struct, frozen=True):
+    """What this gateway tells whoever wants to join its network.
+
+    Attributes:
+        gateway: the owner, which a node checks the link's keys against.
+        link: where nodes dial in, as they reach it; empty for the host that they asked at and `link_port`.
+        manifest: `network.json`.
+    """
+
+    gateway: Address
+    link: str
+    link_port: int
+    manifest: bytes
+
+
 class Pages:
     """Handlers of the quiet endpoints.
 
@@ -86,6 +101,7 @@ class Pages:
         withdrawals: Withdrawals,
         jobs: JobPages,
         reputation: Reputation,
+        invitation: Invitation,
     ) -> None:
         self._meter = meter
         self._catalog = catalog
@@ -99,6 +115,7 @@ class Pages:
         self._withdrawals = withdrawals
         self._jobs = jobs
         self._reputation = reputation
+        self._invitation = invitation
         self._since_s = int(time.time())
         self._openapi = OPENAPI.read_bytes()
         self._web = {path: (WEB / name).read_bytes() for path, (name, _) in EXPLORER.items()}
@@ -113,6 +130,7 @@ class Pages:
                 get("/v1/models", self.models),
                 get("/v1/models/{name:path}", self.model),
                 get("/v1/clusterai/status", self.status),
+                get("/v1/clusterai/network", self.network),
                 get("/v1/clusterai/nodes", self.nodes),
                 get("/v1/clusterai/receipts", self.receipts),
                 get("/v1/clusterai/receipts/{id}", self.receipt),
@@ -181,6 +199,13 @@ class Pages:
         }
         about = {"version": self._version, "since_s": self._since_s, "reason": self._healthy()}
         return json_of({**found, **about, "models": serves})
+
+    async def network(self, request: Request) -> Response:
+        """All that a machine must know to join."""
+        shown = self._invitation
+        link = shown.link or f"wss://{request.url.hostname}:{shown.link_port}"
+        found = {"gateway": checksummed(shown.gateway), "link": link, "manifest": msgspec.Raw(shown.manifest)}
+        return json_of(found)
 
     async def nodes(self, request: Request) -> Response:
         return json_of({"nodes": views.nodes(self._meter, self._reputation, time.time())})

@@ -93,8 +93,8 @@ def load_network(path: Path) -> Network:
         ) from error
 
 
-def save_network(path: Path, network: Network) -> None:
-    """Write a manifest; a reader sees the old one or the new one, whole."""
+def manifest_of(network: Network) -> bytes:
+    """The manifest's text: what one gives to somebody who wants to join."""
     contracts = {name: checksummed(getattr(network.contracts, name)) for name in Addresses.__struct_fields__}
     file = _File(
         name=network.name,
@@ -106,7 +106,12 @@ def save_network(path: Path, network: Network) -> None:
         start_block=network.start_block,
         confirmations=network.confirmations,
     )
-    _write(path, msgspec.json.format(msgspec.json.encode(file)) + b"\n", 0o644)
+    return msgspec.json.format(msgspec.json.encode(file)) + b"\n"
+
+
+def save_network(path: Path, network: Network) -> None:
+    """Write a manifest; a reader sees the old one or the new one, whole."""
+    _write(path, manifest_of(network), 0o644)
 
 
 def _addresses(contracts: dict[str, str]) -> Addresses:

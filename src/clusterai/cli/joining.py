@@ -1,0 +1,294 @@
+"""Bringing a machine into a network: keys, registration, stake, configuration, and the daemon itself.
+
+    folder/network.json   the manifest, as the gateway told it when the folder was made
+    folder/owner.key      registers, holds the stake and is paid; better kept elsewhere and named by --owner-key
+    folder/hot.key        signs on this machine
+    folder/node.json      the node's configuration
+    folder/node.pid       of the daemon; folder/node.log, folder/state   its log and journal
+
+Each step is asked for first and done only where it is missing, so that a join that was killed at any moment is finished by the next.
+"""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.local.folder import DataFolder, tail, write_atomically
+from clusterai.cli.local.wallet import send
+from clusterai.ledger.adapters.client import ChainClient, OtherChain
+from clusterai.ledger.adapters.jsonrpc import ChainDown
+from clusterai.ledger.adapters.network import (
+    BadKeyFile,
+    BadNetwork,
+    Network,
+    load_key,
+    load_network,
+    make_key,
+)
+from clusterai.ledger.core import calls
+from clusterai.protocol.ids import ZERO_DIGEST, Role, checksummed, hex0x
+from clusterai.protocol.money import show as money
+from clusterai.protocol.signing import Key
+from clusterai.protocol.statements import network_domain
+from clusterai.sdk import Client, shapes
+
+LISTED_S = 180.0
+ENDS_S = 60.0
+POLL_S = 0.1
+
+
+class Joiner(msgspec.Struct, frozen=True):
+    """A machine that joins, with what it has on chain.
+
+    Attributes:
+        steps: what is missing there, in words.
+        calls: the same, to be sent in order.
+    """
+
+    owner: Key
+    hot: Key
+    network: Network
+    steps: tuple[str, ...]
+    calls: tuple[tuple[Key, calls.Call], ...]
+
+
+class NodeFolder:
+    """Where a node that joined lives."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().resolve()
+        self.manifest = self.root / "network.json"
+        self.owner = self.root / "owner.key"
+        self.hot = self.root / "hot.key"
+        self.config = self.root / "node.json"
+        self.pid = self.root / "node.pid"
+        self.log = self.root / "node.log"
+
+    def running(self) -> int | None:
+        """The daemon's process, if it runs: it holds a lock on its pid file, so an old number says nothing."""
+        try:
+            with self.pid.open("r+") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return int(file.read())
+        except (OSError, ValueError):
+            return None
+        return None
+
+
+def invited(client: Client, folder: NodeFolder) -> tuple[shapes.Invitation, Network]:
+    """What the gateway tells, kept in the folder. A folder of another network is refused.
+
+    Raises:
+        Failure: the manifest is unusable, or the folder belongs elsewhere.
+    """
+    told = client.network()
+    aside = folder.root / ".network.json.told"
+    folder.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomically(aside, bytes(told.manifest))
+    try:
+        network = load_network(aside)
+        held = load_network(folder.manifest) if folder.manifest.exists() else network
+    except BadNetwork as error:
+        raise Failure("the gateway's manifest can't be used", str(error)) from None
+    if (held.chain_id, held.genesis) != (network.chain_id, network.genesis):
+        raise Failure(
+            f"{folder.root} belongs to another network",
+            "its chain is another than this gateway's",
+            "name another --folder",
+        )
+    aside.replace(folder.manifest)
+    return told, network
+
+
+async def examined(
+    folder: NodeFolder, network: Network, owner: Key, stake_wei: int, purse: Key | None
+) -> Joiner:
+    """What stands between this machine and a place among the providers.
+
+    Args:
+        purse: pays what the owner lacks: the faucet of a network on this machine.
+
+    Raises:
+        Failure: the owner is barred, or can't pay.
+    """
+    hot = make_key(folder.hot)
+    try:
+        async with ChainClient(network) as client:
+            await client.check()
+            (stake, roles, barred, *_), bound, balance = await client.read_many(
+                [
+                    ("Registry", "participants", (owner.address,)),
+                    ("Registry", "ownerOf", (hot.address,)),
+                    ("Token", "balanceOf", (owner.address,)),
+                ]
+            )
+            gas_wei = int(await client.rpc.ask("eth_getBalance", hex0x(owner.address), "latest"), 16)
+            free = (await client.fees()).most == 0
+    except (ChainDown, OtherChain) as error:
+        raise Failure("the network's chain can't be reached", str(error), code=Exit.NOT_RUNNING) from None
+    me = checksummed(owner.address)
+    if barred:
+        raise Failure(f"{me} was convicted and is barred for good", next="join with another --owner-key")
+    if roles and not Role(roles) & Role.PROVIDER:
+        raise Failure(f"{me} is registered, and not as a provider", next="join with another --owner-key")
+    lacking = max(0, stake_wei - stake)
+    words: list[str] = []
+    wanted: list[tuple[Key, calls.Call]] = []
+    if lacking > balance:
+        if purse is None:
+            raise Failure(
+                f"{me} holds {money(balance)}, and {money(lacking)} are needed for the stake",
+                next=f"send {money(lacking - balance)} to {me}, then the same command again",
+            )
+        words.append(f"take {money(lacking - balance)} from the local network's faucet")
+        wanted.append((purse, calls.Transfer(owner.address, lacking - balance)))
+    if (not roles or lacking or bound != owner.address) and not free and not gas_wei:
+        raise Failure(
+            f"{me} can't pay for transactions",
+            "it has nothing of the chain's own coin",
+            f"send some of it to {me}",
+        )
+    if not roles:
+        words.append(f"register {me} as a provider")
+        wanted.append((owner, calls.Register(int(Role.PROVIDER), ZERO_DIGEST)))
+    if lacking:
+        words.append(
+            f"put {money(lacking)} at stake, lost if this machine cheats, else yours again after leaving"
+        )
+        wanted.append((owner, calls.Approve(network.contracts.registry, lacking)))
+        wanted.append((owner, calls.Bond(lacking)))
+    if bound != owner.address:
+        words.append(f"let the key of this machine, {checksummed(hot.address)}, act for it")
+        domain = network_domain(network.chain_id, network.contracts.registry)
+        wanted.append((owner, calls.delegate(owner.address, hot.address, hot.sign, domain)))
+    return Joiner(owner, hot, network, tuple(words), tuple(wanted))
+
+
+async def settled(joiner: Joiner) -> None:
+    """Do on chain what was missing."""
+    async with ChainClient(joiner.network) as client:
+        await send(client, joiner.calls)
+
+
+def owner_key(folder: NodeFolder, file: Path | None) -> Key:
+    """The owner's key: the file that was named, or one of the folder's own, made if need be.
+
+    Raises:
+        Failure: it can't be read.
+    """
+    try:
+        if file is not None:
+            return load_key(file, os.environ.get("CLUSTERAI_KEY_PASSWORD"))
+        return make_key(folder.owner)
+    except BadKeyFile as error:
+        raise Failure(
+            "there is no owner key", str(error), "clusterai node join --owner-key FILE", Exit.USAGE
+        ) from None
+
+
+def faucet_of(data: DataFolder, network: Network) -> Key | None:
+    """The purse of a network that runs on this machine, if it is that network."""
+    treasury = data.keys / "treasury.key"
+    if not treasury.exists() or not data.manifest.exists():
+        return None
+    held = load_network(data.manifest)
+    return (
+        load_key(treasury) if (held.chain_id, held.genesis) == (network.chain_id, network.genesis) else None
+    )
+
+
+def configured(
+    folder: NodeFolder, joiner: Joiner, told: shapes.Invitation, models: list[str], jobs: bool
+) -> None:
+    """Write the node's configuration; what a person changed in it beside these stays."""
+    config: dict[str, Any] = msgspec.json.decode(folder.config.read_bytes()) if folder.config.exists() else {}
+    serving = {it["name"]: it for it in config.get("models", [])}
+    config |= {
+        "data": str(folder.root / "state"),
+        "network": str(folder.manifest),
+        "key": str(folder.hot),
+        "owner": hex0x(joiner.owner.address),
+        "gateways": [{"owner": told.gateway, "url": told.link}],
+        "models": [serving.get(name, {"name": name}) for name in models],
+        "jobs": (config.get("jobs") or {}) if jobs else None,
+    }
+    write_atomically(folder.config, msgspec.json.format(msgspec.json.encode(config)) + b"\n")
+
+
+def started(folder: NodeFolder) -> "subprocess.Popen[bytes]":
+    """The daemon, in a session of its own; the lock on its pid file lives as long as it does."""
+    holder = folder.pid.open("a+")
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder.close()
+        raise Failure(
+            f"a node runs in {folder.root} already", next=f"clusterai node stop --folder {folder.root}"
+        ) from None
+    with holder, folder.log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "clusterai.node", "--config", str(folder.config)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=(holder.fileno(),),
+            env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+        )
+        holder.truncate(0)
+        holder.write(str(process.pid))
+        holder.flush()
+    return process
+
+
+def listed(
+    client: Client, folder: NodeFolder, joiner: Joiner, process: "subprocess.Popen[bytes]"
+) -> shapes.Node:
+    """Wait until the gateway gives this node work.
+
+    Raises:
+        Failure: the daemon ended, or it takes too long; with what is known of why.
+    """
+    me = checksummed(joiner.owner.address)
+    ends_s = time.monotonic() + LISTED_S
+    state = "the gateway hasn't heard of it"
+    while time.monotonic() < ends_s:
+        if process.poll() is not None:
+            raise Failure("the node ended", "it said:\n" + tail(folder.log), f"read {folder.log}")
+        for node in client.nodes():
+            if node.provider == me:
+                if node.state == "ready":
+                    return node
+                state = f"the gateway says: {node.state}"
+        time.sleep(POLL_S)
+    raise Failure(f"not listed after {LISTED_S:.0f} s", state, f"read {folder.log}")
+
+
+def stopped(folder: NodeFolder) -> bool:
+    """End the node once its running answers have ended; whether one ran.
+
+    Raises:
+        Failure: it doesn't end.
+    """
+    pid = folder.running()
+    if pid is None:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    ends_s = time.monotonic() + ENDS_S
+    while folder.running() is not None:
+        if time.monotonic() > ends_s:
+            raise Failure(
+                f"process {pid} doesn't end", next=f"kill -9 {pid}; nothing that was acknowledged is lost"
+            )
+        time.sleep(POLL_S)
+    return True

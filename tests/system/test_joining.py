@@ -1,0 +1,97 @@
+"""A machine joins a running network with one command, works there, leaves, and comes back."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clusterai.protocol.ids import checksummed
+from clusterai.protocol.signing import Key
+from tests.system.running import Network
+
+pytestmark = pytest.mark.system
+
+
+def join(
+    network: Network, folder: Path, *more: str, data: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    words = [
+        "node",
+        "join",
+        f"http://127.0.0.1:{network.port}",
+        "--folder",
+        str(folder),
+        "--model",
+        network.model,
+        "--yes",
+        "--json",
+        *more,
+    ]
+    return subprocess.run(
+        [sys.executable, "-m", "clusterai.cli", *words, "--data", str(data or network.data)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def drain(folder: Path) -> bool:
+    done = subprocess.run(
+        [sys.executable, "-m", "clusterai.cli", "node", "drain", "--folder", str(folder), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["stopped"]
+
+
+def test_a_machine_joins_leaves_and_comes_back(network: Network, tmp_path: Path):
+    """Registered, staked, delegated and listed by one command; drained by another; the second join finds all done."""
+    folder = tmp_path / "node"
+    planned = join(network, folder, "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert len(json.loads(planned.stdout)["steps"]) == 4
+    try:
+        first = join(network, folder)
+        assert first.returncode == 0, first.stderr
+        told = json.loads(first.stdout)
+        assert told["provider"] in {
+            it["provider"] for it in network.told("node", "list")["nodes"] if it["state"] == "ready"
+        }
+        twice = join(network, folder)
+        assert twice.returncode != 0
+        assert "runs in" in twice.stderr
+        assert drain(folder)
+        assert not drain(folder)
+        assert json.loads(join(network, folder, "--dry-run").stdout)["steps"] == []
+    finally:
+        drain(folder)
+
+
+def test_an_owner_without_money_is_told_what_to_send(network: Network, tmp_path: Path):
+    """Away from the faucet nothing is sent, and the cure names the sum and the address."""
+    key = Key(b"\x77" * 32)
+    file = tmp_path / "owner.key"
+    file.touch(mode=0o600)
+    file.write_text(key.secret().hex())
+    refused = join(network, tmp_path / "poor", "--owner-key", str(file), data=tmp_path / "elsewhere")
+    assert refused.returncode != 0
+    assert f"send 1000 CLAI to {checksummed(key.address)}" in refused.stderr
+    assert not (tmp_path / "poor" / "node.json").exists()
+
+
+def test_a_folder_belongs_to_one_network(network: Network, tmp_path: Path):
+    """A folder that holds another network's manifest isn't joined to this one."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    manifest = json.loads((network.data / "network.json").read_text())
+    manifest["genesis"] = "0x" + "11" * 32
+    (folder / "network.json").write_text(json.dumps(manifest))
+    refused = join(network, folder)
+    assert refused.returncode != 0
+    assert "belongs to another network" in refused.stderr
