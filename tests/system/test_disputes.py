@@ -6,6 +6,7 @@ soon as a move is seen on chain, within a tenth of a second; at which instructio
 """
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from clusterai.cli.failure import Exit
 from clusterai.cli.local.folder import CHEAT
 from clusterai.ledger.core import events
 from clusterai.protocol.bisection import cut
@@ -28,7 +30,9 @@ from tests.system.running import Network, until
 pytestmark = pytest.mark.system
 
 STAKE_WEI = 1_000 * WEI_PER_TOKEN
-MODULE = Path(__file__).parents[2] / "examples" / "jobs" / "primes.wasm"
+ROOT = Path(__file__).parents[2]
+MODULE = ROOT / "examples" / "jobs" / "primes.wasm"
+TUTORIAL = ROOT / "docs" / "tutorials" / "catch-a-cheat.md"
 ACCUSED = f"""
 name: {NAME}
 wasm: {MODULE}
@@ -91,7 +95,7 @@ def accused(court: Network, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 @pytest.fixture(scope="module")
 def demonstration(court: Network, accused: dict[str, Any]) -> dict[str, Any]:
-    """`clusterai demo cheat --job`."""
+    """`clusterai demo cheat --job`, with whoever isn't needed."""
     return court.told("demo", "cheat", "--job", "--yes", "--node", some_liar(court, accused))
 
 
@@ -105,6 +109,28 @@ def some_liar(court: Network, accused: dict[str, Any]) -> str:
 def verified(court: Network, job: str) -> dict[str, Any]:
     (found,) = court.told("job", "verify", job)["leases"]
     return found
+
+
+def test_the_tutorial_shows_these_commands(
+    court: Network, accused: dict[str, Any], demonstration: dict[str, Any]
+):
+    """What `catch-a-cheat` tells to type is what runs here, and its jobs' stories can be read."""
+    blocks = re.findall(r"```sh\n(.*?)```", TUTORIAL.read_text(), re.DOTALL)
+    typed = [line for block in blocks for line in block.splitlines()]
+    assert typed == [
+        "clusterai up --validators 4",
+        "cd examples/jobs",
+        "clusterai run primes.yaml",
+        "clusterai job verify 0x…",
+        "clusterai demo cheat --job",
+        "clusterai job verify 0x…",
+        "clusterai demo restore",
+    ]
+    shown = court.cli("job", "verify", demonstration["job"])
+    assert shown.returncode == Exit.UNTRUE
+    for word in ("auditor revealed", "disputed", "selected", "referees sealed", "slashed", "FRAUD"):
+        assert word in shown.stdout
+    assert court.cli("job", "verify", accused["id"]).returncode == Exit.OK
 
 
 def test_a_liar_is_led_to_its_lie_and_convicted(
@@ -232,6 +258,14 @@ def test_a_false_accuser_pays_the_provider(
         lost = {who: net for who, net in moved[contract].items() if net}
         assert lost.keys() == {accuser, ended.winner}, "every other deposit is back with its owner"
         assert lost[ended.winner] == -lost[accuser] > 0
+
+
+def test_all_liars_may_start_over(court: Network, demonstration: dict[str, Any]):
+    """`demo restore` gives the convicted nodes new identities, and they serve."""
+    restored = court.told("demo", "restore")["restored"]
+    assert demonstration["plan"]["node"] in restored
+    assert len(restored) == 1 + len(ROUNDS)
+    court.until_serving(NODES)
 
 
 def panel(court: Network) -> list[str]:

@@ -1,6 +1,7 @@
 """Disputes in virtual time: the real machines accuse, defend and judge, with crashes and losses."""
 
 from itertools import combinations
+from random import Random
 
 import pytest
 
@@ -8,7 +9,7 @@ from clusterai.ledger.core import events
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import CloseReason, DisputeReason
-from tests.simulation.leases.world import AT, World, honest, key, skipper, state
+from tests.simulation.leases.world import AT, UNITS, World, honest, key, skipper, state
 
 PANEL = ("val", "vic", "vow", "wim", "wat")
 
@@ -96,3 +97,32 @@ def test_a_provider_that_falls_silent_loses_by_its_clock() -> None:
     world.run()
     assert world.reason(lease) is CloseReason.FRAUD
     assert [one.reason for one in ended(world)] == [DisputeReason.TIMEOUT]
+
+
+def late(start: bytes, end: Digest, point: int) -> Digest:
+    """A liar's trace: as everyone else's up to the last unit."""
+    return end if point == UNITS else Digest(keccak(b"true so far" + start))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_trace_that_is_true_to_the_last_step_costs_no_time(seed: int) -> None:
+    """Assertions that begin with the same states are made one after the other, each in the block after its selection."""
+    world = World(seed, {"ann": skipper}, PANEL, within=late)
+    lease = world.lease("ann")
+    world.run()
+    assert world.reason(lease) is CloseReason.FRAUD
+    moves = [one for one in world.history if isinstance(one, (events.TraceAsserted, events.Block))]
+    asserted = [at for at, one in enumerate(moves) if isinstance(one, events.TraceAsserted)]
+    assert len(asserted) == 3
+    assert asserted[-1] - asserted[0] <= 2 * 5, "blocks, and the assertions among them"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_machine_that_fails_now_and_then_loses_nothing(seed: int) -> None:
+    """A third of all runs for a dispute fail; whoever asked for one tries again within its clock."""
+    chance = Random(seed)
+    world = World(seed, {"ann": skipper}, PANEL, breaks=lambda _: chance.random() < 1 / 3)
+    lease = world.lease("ann")
+    world.run()
+    assert world.reason(lease) is CloseReason.FRAUD
+    assert [one.reason for one in ended(world)] == [DisputeReason.REFEREES]

@@ -157,7 +157,14 @@ class World:
         computes: Callable[[str, bytes, int], Digest] = lambda _, spec, segment: state(spec, segment),
         rules: Rules = RULES,
         desk: bool = False,
+        within: Callable[[bytes, Digest, int], Digest] = inside,
+        breaks: Callable[[str], bool] = lambda _: False,
     ) -> None:
+        """
+        Args:
+            within: the state so many units into a segment, as somebody who came from its start to its end has it.
+            breaks: whether this one's machine fails at running a segment again.
+        """
         self.random = random.Random(seed)
         self.now_s = 1_700_000_010.0
         self.block = 0
@@ -165,6 +172,7 @@ class World:
         self.history: list[Any] = []
         self.crash, self.loss = crash, loss
         self._serves, self._computes, self._performs = serves, computes, providers
+        self._within, self._breaks = within, breaks
         self._calls: deque[tuple[Process | None, str, Any, Address]] = deque()
         self._frames: deque[tuple[Process, Any]] = deque()
         self._later: deque[tuple[Process, Any]] = deque()
@@ -317,7 +325,9 @@ class World:
                 self._serve(process, ask, units, proof)
             case jobdefence.Retrace(lease, _, raw, segment, start, _, points):
                 end = self._performs[process.name](raw)[segment]
-                found = tuple(inside(start, end, point) for point in points)
+                found = tuple(self._within(start, end, point) for point in points)
+                if self._breaks(process.name):
+                    found = None
                 self._later.append((process, jobdefence.Retraced(lease, points, found)))
             case Retrace(wanted, _, points):
                 self._later.append((process, self._retrace(process, wanted, points)))
@@ -363,9 +373,10 @@ class World:
     def _retrace(self, process: Process, wanted: Rerun, points: tuple[int, ...]) -> Retraced:
         start = canonical.decode(wanted.sealed, Segment).state
         (end, why), result = self._ends(process, wanted), self._rerun(process, wanted).result
-        if end is None or result is None:
-            return Retraced(wanted.lease, points, None, why)
-        found = tuple(result if point == UNITS else inside(start, end, point) for point in points)
+        broke = self._breaks(process.name)
+        if end is None or result is None or broke:
+            return Retraced(wanted.lease, points, None, why, broke)
+        found = tuple(result if point == UNITS else self._within(start, end, point) for point in points)
         return Retraced(wanted.lease, points, found, "")
 
     def _ends(self, process: Process, wanted: Rerun) -> tuple[Digest | None, str]:

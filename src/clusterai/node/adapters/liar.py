@@ -1,35 +1,27 @@
 """A provider that cheats at modules, for the network's demonstration and for the tests that must catch it.
 
-It does the work, and claims other states and another result: each state it commits to is the right one but for a byte of memory
-that no honest run touches, so that every segment is wrong, starts from something that can be run, and lies in its store
-to be served. Accused, it defends its lie for as long as it can: the trace that it asserts is true up to the last step.
-What is found is that a state is wrong, whatever making it up has cost; a cheat that saves the work is found the same way.
+It does the work, and claims other states and another result: each state it commits to is the right one but for the last byte of
+memory, so every segment is wrong, and each begins with something that can be run and served. Accused, it defends its lie for as
+long as it can: it runs the segment again as an honest one would, so all it asserts is true, and it parts from the truth in the
+last step, where what it claimed stands. What is found is that a state is wrong, whatever making it up has cost; a cheat that saves
+the work is found the same way.
 """
-
-from itertools import pairwise
-from pathlib import Path
 
 import msgspec
 
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest
-from clusterai.sandbox import BlobStore, Leash, Log
-from clusterai.sandbox.adapters.front import Sandbox
+from clusterai.sandbox import Leash, Log
 from clusterai.sandbox.core.module import PAGE
 from clusterai.sandbox.core.state import MAX_STATE_BYTES, ZEROS, State, decode_state
 from clusterai.work.batch.adapters.logbook import Logbook
 from clusterai.work.batch.adapters.perform import OnSegment, Performer
-from clusterai.work.batch.core.outcome import Performed, Segment
+from clusterai.work.batch.core.outcome import Performed
 from clusterai.work.batch.spec import JobSpec
 
 
 class Liar(Performer):
     """Performs as the base class does, and lies about modules."""
-
-    def __init__(self, store: BlobStore, folder: Path, box: Sandbox | None = None) -> None:
-        super().__init__(store, folder, box)
-        self._lies = folder / "lies"
-        """of each state that it claims, the next one"""
 
     async def perform(
         self,
@@ -52,21 +44,8 @@ class Liar(Performer):
         if spec.check != "wasm" or not done.is_payable or not done.units:
             return done
         states = (done.states[0], *(self._false(state, i) for i, state in enumerate(done.states[1:], 1)))
-        self._lies.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for start, end in pairwise(states):
-            (self._lies / start.hex()).write_bytes(end)
-        return msgspec.structs.replace(
-            done, states=states, output=self.ends.outputs(spec, Digest(states[-1]))
-        )
-
-    async def trace(
-        self, spec: JobSpec, start: Digest, points: int, leash: Leash | None = None
-    ) -> list[Segment]:
-        parts = await super().trace(spec, start, points, leash)
-        lie = self._lies / start.hex()
-        if not lie.exists():
-            return parts
-        return [*parts[:-1], msgspec.structs.replace(parts[-1], state=Digest(lie.read_bytes()))]
+        output = self.ends.outputs(spec, Digest(states[-1]))
+        return msgspec.structs.replace(done, states=states, output=output)
 
     def _false(self, state: Digest, at: int) -> Digest:
         """What it claims in place of the state after segment `at`."""
