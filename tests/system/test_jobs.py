@@ -137,6 +137,13 @@ def test_a_job_survives_what_dies_at_each_of_its_steps(
         assert told.count(once) == 1
 
 
+def test_a_module_is_done_and_audited(network: Network, tmp_path: Path):
+    """A WASM job is paid by its fuel, and a segment of it is run again bit by bit."""
+    told = run(network, tmp_path, EXAMPLES / "primes.yaml")
+    assert (tmp_path / told["outputs"]["0"] / "primes.txt").read_text().strip() == "82025"
+    assert until_audited(network, told["job"]["id"]) == "matched"
+
+
 def test_a_native_job_is_done_audited_and_paid(network: Network, tmp_path: Path):
     """Digits of pi in ten segments: right, one segment run again by the validator, and the provider is paid."""
     before = network.told("account")["credit_wei"]
@@ -152,13 +159,6 @@ def test_a_native_job_is_done_audited_and_paid(network: Network, tmp_path: Path)
     until(
         "what wasn't spent to be credit again", lambda: network.told("account")["credit_wei"] == before - cost
     )
-
-
-def test_a_module_is_done_and_audited(network: Network, tmp_path: Path):
-    """A WASM job is paid by its fuel, and a segment of it is run again bit by bit."""
-    told = run(network, tmp_path, EXAMPLES / "primes.yaml")
-    assert (tmp_path / told["outputs"]["0"] / "primes.txt").read_text().strip() == "82025"
-    assert until_audited(network, told["job"]["id"]) == "matched"
 
 
 def test_nothing_is_lost_or_paid_twice(network: Network, onchain: Onchain):

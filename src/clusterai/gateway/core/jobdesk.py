@@ -451,8 +451,8 @@ class JobDesk:
                 slot.opened = True
             case events.LeaseAccepted():
                 slot.accepted = True
-            case events.LeaseCommitted(_, _, _, output, units):
-                slot.committed, slot.units = True, units
+            case events.LeaseCommitted(_, _, segments, output, units):
+                slot.committed, slot.segment, slot.units = True, segments, units
                 if slot.came is None:
                     self._save(Came(lease, output, 0, ""))
             case events.AuditResolved():
