@@ -38,6 +38,7 @@ def test_a_job_is_done_and_charged() -> None:
     assert slot.closed is not None
     assert CloseReason(slot.closed.reason) is CloseReason.COMPLETED
     assert slot.here
+    assert slot.segment == SEGMENTS
     assert spent(world) > 0
     assert world.credit == CREDIT - spent(world)
     assert not world.till.tabs.open
