@@ -24,7 +24,13 @@ def examine(folder: DataFolder, model: str, config: Path | None = None) -> list[
     if config is not None:
         return _node(config, "")
     if not folder.is_held():
-        rows = [*doctor.machine(folder.root), *_engine(), _accelerator(), _model(model)]
+        rows = [
+            *doctor.machine(folder.root),
+            *doctor.lending(False),
+            *_engine(),
+            _accelerator(),
+            _model(model),
+        ]
         nothing = Row(
             "network", "yellow", f"none runs in {folder.root}", "clusterai up, or --config FILE of a node"
         )

@@ -8,6 +8,7 @@ second link of one owner would replace the first.
 
 import asyncio
 import contextlib
+import functools
 import importlib.util
 import os
 import platform
@@ -20,6 +21,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from clusterai import sandbox
 from clusterai.ledger.adapters.client import ChainClient, OtherChain, Refused
 from clusterai.ledger.adapters.jsonrpc import ChainDown, RpcRefused
 from clusterai.ledger.adapters.network import BadKeyFile, BadNetwork, Network, load_key, load_network
@@ -58,6 +60,7 @@ class Row(msgspec.Struct, frozen=True):
 async def examine(config: Config, password: str | None = None) -> list[Row]:
     """All rows, the machine's first."""
     rows = machine(config.data)
+    rows += await asyncio.to_thread(lending, config.jobs is not None)
     rows += await asyncio.to_thread(lambda: [_model(config, model) for model in config.models])
     key = _loaded(rows, "hot key", lambda: load_key(config.key, password))
     network = _loaded(rows, "manifest", lambda: load_network(config.network))
@@ -74,6 +77,21 @@ async def examine(config: Config, password: str | None = None) -> list[Row]:
 def machine(data: Path) -> list[Row]:
     """What can be said of this machine before there is any configuration."""
     return [_python(), _cpu(), _memory(), _disk(data)]
+
+
+@functools.cache
+def _sandbox() -> list[sandbox.Row]:
+    """Tried once a process: it is the machine's, not a node's."""
+    return sandbox.doctor()
+
+
+def lending(lends: bool) -> list[Row]:
+    """What of the sandbox works here. Red only for who lends to jobs: an answer to a question needs no walls."""
+    rows: list[Row] = []
+    for row in _sandbox():
+        state = row.state if lends or row.state == "green" else "yellow"
+        rows.append(Row(f"jobs: {row.name}", state, row.found, row.cure))
+    return rows
 
 
 def _loaded(rows: list[Row], name: str, load: Callable[[], T]) -> T | None:

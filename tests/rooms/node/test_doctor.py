@@ -7,7 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clusterai.node.config import Config, load_config
+from clusterai import sandbox
+from clusterai.node import doctor
+from clusterai.node.config import Config, JobsConfig, load_config
 from clusterai.node.doctor import Row, examine, running
 from tests.rooms.node.statuses import status
 from tests.rooms.node.stubgateway import Gateway, prepare
@@ -47,6 +49,18 @@ def test_a_gateway_is_dialled_and_greeted(tmp_path: Path) -> None:
         assert rows["gateway"].state == "green", rows["gateway"]
 
     asyncio.run(test())
+
+
+@pytest.mark.parametrize("lends", [True, False])
+def test_who_lends_to_jobs_needs_walls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lends: bool) -> None:
+    """Without them a node that lends is red, with the command that cures it; who only answers is told, and well."""
+    broken = sandbox.Row("walls", "red", "bubblewrap is missing", "apt-get install bubblewrap")
+    monkeypatch.setattr(doctor, "_sandbox", lambda: [broken, sandbox.Row("users", "green", "its own")])
+    config = msgspec.structs.replace(config_in(tmp_path), jobs=JobsConfig() if lends else None)
+    rows = by_name(asyncio.run(examine(config)))
+    row = rows["jobs: walls"]
+    assert (row.state, row.cure) == ("red" if lends else "yellow", "apt-get install bubblewrap")
+    assert rows["jobs: users"].state == "green"
 
 
 @pytest.mark.parametrize("what", ["key", "network"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from clusterai.protocol.ids import Digest
 from clusterai.sandbox import Damaged, LeaseStore, Limits, NoSuchBlob, RootFs, StoreFull, Task, Wasm
 from clusterai.sandbox.adapters.store import CHUNK
-from clusterai.sandbox.adapters.volume import swap_is_encrypted
+from clusterai.sandbox.adapters.volume import memory_bytes, swap_is_encrypted
 from clusterai.sandbox.adapters.wasm import sample
 from clusterai.sandbox.adapters.wasmbox import WasmRunner
 from tests.rooms.sandbox.boxes import native
@@ -141,6 +141,17 @@ def test_a_task_works_on_a_lease_s_own_data(tmp_path: Path) -> None:
     module = Task(image=Wasm(store.put(sample())), argv=("sieve", "1"), limits=Limits(memory_bytes=16 << 20))
     outcome = asyncio.run(runner.run(module, store=store))
     assert store.read(outcome.outputs[0].digest) == b"6542\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "holds"), [("tmpfs", True), ("ramfs", True), ("ext4", False), ("overlay", False)]
+)
+def test_only_a_memory_file_system_is_memory(kind: str, holds: bool, tmp_path: Path) -> None:
+    """A folder on a disk in its place holds nothing that may be laid out there."""
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"proc /proc proc rw 0 0\nwhat {tmp_path} {kind} rw 0 0\n")
+    assert bool(memory_bytes(tmp_path, mounts)) is holds
+    assert memory_bytes(tmp_path / "elsewhere", mounts) == memory_bytes(tmp_path, tmp_path / "none") == 0
 
 
 @pytest.mark.parametrize(

@@ -49,11 +49,12 @@ class ContainerRunner:
         found = podman or shutil.which("podman")
         if found is None:
             raise CannotSandbox(
-                "podman is missing: apt-get install podman; or pack the image as a tar and use RootFs"
+                "podman is missing", "apt-get install podman; or pack the image as a tar and use RootFs"
             )
         if os.geteuid() != 0:
             raise CannotSandbox(
-                "only root may mount images: run the node as root, or pack the image as a tar and use RootFs"
+                "only root may mount images",
+                "run the node as root, or pack the image as a tar and use RootFs",
             )
         self._podman = str(found)
         self._native = NativeRunner(store, folder, {})

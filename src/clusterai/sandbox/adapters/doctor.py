@@ -19,8 +19,11 @@ import msgspec
 from clusterai.sandbox.adapters.front import Kind, Sandbox
 from clusterai.sandbox.adapters.native import NativeRunner, find_bwrap
 from clusterai.sandbox.adapters.store import BlobStore
-from clusterai.sandbox.adapters.volume import swap_is_encrypted
+from clusterai.sandbox.adapters.volume import MEMORY, memory_bytes, swap_is_encrypted
 from clusterai.sandbox.core.spec import Limits, MiB, RootFs, Task
+
+REINSTALL = "apt-get install --reinstall bubblewrap, or pip install 'clusterai[sandbox]'; docs/explanation/sandbox.md says what it needs"
+LEAST_MEMORY_BYTES = 1 << 30
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -53,15 +56,15 @@ def _images(box: Sandbox, kind: Kind, absent: Literal["yellow", "red"]) -> Row:
     runner = box.runners.get(kind)
     if runner is not None:
         return Row(f"{kind} images", "green", runner.name)
-    why, _, cure = box.missing[kind].partition(": ")
-    return Row(f"{kind} images", absent, why, cure or "see docs/explanation/sandbox.md")
+    refusal = box.refusals[kind]
+    return Row(f"{kind} images", absent, refusal.why, refusal.cure or REINSTALL)
 
 
 def _walls(box: Sandbox) -> Row:
     native = box.runners.get("root")
     if native is None:
-        why, _, cure = box.missing["root"].partition(": ")
-        return Row("walls", "red", why, cure or "see docs/explanation/sandbox.md")
+        refusal = box.refusals["root"]
+        return Row("walls", "red", refusal.why, refusal.cure or REINSTALL)
     task = Task(
         image=RootFs("python"),
         argv=("sh", "-c", "test ! -e /etc/shadow && ls /proc/self/fd | wc -l"),
@@ -73,9 +76,7 @@ def _walls(box: Sandbox) -> Row:
         subprocess.run([str(bwrap), "--version"], capture_output=True, check=False).stdout.decode().strip()
     )
     if not outcome.ok:
-        return Row(
-            "walls", "red", f"{version}: {outcome.reason}: {outcome.why}", "see docs/explanation/sandbox.md"
-        )
+        return Row("walls", "red", f"{version}: {outcome.reason}: {outcome.why}", REINSTALL)
     return Row("walls", "green", f"{native.name}, {version}, {platform.machine()}")
 
 
@@ -104,7 +105,15 @@ def _counting(box: Sandbox) -> list[Row]:
     return rows
 
 
-def _volume() -> Row:
+def _volume(memory: Path = MEMORY) -> Row:
+    cure = f"mount -t tmpfs tmpfs {memory} (in a container: --shm-size=2g)"
+    if not memory.is_dir() or not memory_bytes(memory):
+        return Row(
+            "lease volumes", "red", f"{memory} is no memory file system: inputs can't be laid out", cure
+        )
+    if (size := memory_bytes(memory)) < LEAST_MEMORY_BYTES:
+        found = f"inputs of running tasks are laid out in {memory}, which holds {size >> 20} MiB"
+        return Row("lease volumes", "yellow", found, cure)
     encrypted = swap_is_encrypted()
     if encrypted is False:
         return Row(

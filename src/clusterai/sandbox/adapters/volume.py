@@ -184,6 +184,16 @@ class Volumes:
         self._db.close()
 
 
+def memory_bytes(folder: Path, mounts: Path = Path("/proc/mounts")) -> int:
+    """How much the memory file system at a folder holds; 0 where none is mounted there."""
+    try:
+        kinds = {line.split()[1]: line.split()[2] for line in mounts.read_text().splitlines()}
+        space = os.statvfs(folder)
+    except OSError:
+        return 0
+    return space.f_blocks * space.f_frsize if kinds.get(str(folder)) in ("tmpfs", "ramfs") else 0
+
+
 def swap_is_encrypted(swaps: Path = Path("/proc/swaps")) -> bool | None:
     """Whether pages of memory can reach a disk in the clear: None if there is no swap."""
     try:

@@ -113,7 +113,7 @@ class WasmRunner:
 
     def __init__(self, store: BlobStore, folder: Path) -> None:
         if importlib.util.find_spec("wasmtime") is None:
-            raise CannotSandbox("wasmtime is missing: pip install 'clusterai[sandbox]'")
+            raise CannotSandbox("wasmtime is missing", "pip install 'clusterai[sandbox]'")
         self._store = store
         self._native = NativeRunner(store, folder / "wasm", {"wasm": engine_root()})
         paths = [Path(clusterai.__file__).resolve().parents[1], *_libraries()]
