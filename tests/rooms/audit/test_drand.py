@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from py_arkworks_bls12381 import G1Point, Scalar
 
 from clusterai.audit.adapters.drand import NoPulse, fetch
-from clusterai.audit.core.drand import QUICKNET, FalsePulse, Pulse, randomness
+from clusterai.audit.core.drand import FalsePulse, Pulse, call, is_signed, randomness
+from clusterai.ledger.core.deploy import QUICKNET
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -60,17 +61,27 @@ def test_nonsense_is_refused_by_name(round_number: int, signature: bytes) -> Non
         randomness(QUICKNET, Pulse(round_number, signature))
 
 
-@given(st.integers(0, 2**40))
-def test_the_first_round_after_a_moment(after_genesis_s: int) -> None:
-    """A commitment is drawn by a round that was signed later than it, and by no later one than that."""
-    moment_s = QUICKNET.genesis_s + after_genesis_s
-    first = QUICKNET.first_after(moment_s)
-    assert QUICKNET.time_of(first) > moment_s >= QUICKNET.time_of(first - 1)
+@given(st.integers(QUICKNET.genesis_s // 60, 2**33), st.integers(60, 7_200))
+def test_the_first_round_behind_an_epoch(epoch: int, epoch_s: int) -> None:
+    """An epoch is drawn from by a round that was signed later than the margin after its end, and by no later one."""
+    end_s = (epoch + 1) * epoch_s + QUICKNET.margin_s
+    first = QUICKNET.round_of(epoch, epoch_s)
+    assert QUICKNET.time_of(first) > end_s >= QUICKNET.time_of(first - 1)
 
 
 def test_before_the_first_round_the_first_is_meant() -> None:
     """Rounds begin at 1, whatever the clock says."""
-    assert QUICKNET.first_after(0) == 1
+    assert QUICKNET.round_of(0, 15) == 1
+
+
+@pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: str(recorded.round))
+def test_what_is_brought_to_the_chain_is_the_same_point(recorded: Recorded) -> None:
+    """A relay's 48 bytes become the four words that the contract takes, and those verify as well."""
+    point = call(recorded.pulse()).signature
+    words = b"".join(msgspec.structs.astuple(point))
+    assert words[:16] == words[64:80] == bytes(16)
+    assert is_signed(QUICKNET, recorded.round, words[16:64] + words[80:])
+    assert is_signed(QUICKNET, recorded.round, words[16:64] + words[80:-1] + b"\0") is None
 
 
 def answering(bodies: dict[str, tuple[int, bytes]]) -> httpx.AsyncClient:

@@ -7,7 +7,8 @@ import httpx
 import msgspec
 from msgspec import Meta
 
-from clusterai.audit.core.drand import SIGNATURE_BYTES, DrandChain, FalsePulse, Pulse, randomness
+from clusterai.audit.core.drand import SIGNATURE_BYTES, FalsePulse, Pulse, randomness
+from clusterai.ledger.core.deploy import DrandRules
 from clusterai.protocol.ids import Digest
 
 RELAYS = (
@@ -33,7 +34,7 @@ class NoPulse(ConnectionError):
 
 
 async def fetch(
-    client: httpx.AsyncClient, chain: DrandChain, round_number: int, relays: Sequence[str] = RELAYS
+    client: httpx.AsyncClient, drand: DrandRules, round_number: int, relays: Sequence[str] = RELAYS
 ) -> tuple[Pulse, Digest]:
     """A round's pulse and its 32 bytes of randomness, from the first relay whose answer verifies.
 
@@ -43,10 +44,10 @@ async def fetch(
     said: list[str] = []
     for relay in relays:
         try:
-            pulse = await _ask(client, f"{relay}/{chain.hash}/public/{round_number}")
+            pulse = await _ask(client, f"{relay}/{drand.chain}/public/{round_number}")
             if pulse.round != round_number:
                 raise FalsePulse(f"round {pulse.round} instead of {round_number}")
-            return pulse, randomness(chain, pulse)
+            return pulse, randomness(drand, pulse)
         except (httpx.HTTPError, msgspec.DecodeError, FalsePulse) as refusal:
             said.append(f"{relay}: {refusal}")
     raise NoPulse("; ".join(said))

@@ -200,6 +200,7 @@ def _read(network: Network, contract: Name, function: str) -> _Read:
 def _address_of(network: Network, contract: Name) -> Address:
     fields = {
         "ChainBeacon": "beacon",
+        "DrandBeacon": "beacon",
         "ERC3009DepositCollector": "collector",
         "Multicall3": "multicall",
     }

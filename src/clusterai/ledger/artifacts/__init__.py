@@ -23,6 +23,7 @@ Name = Literal[
     "Deliveries",
     "Disputes",
     "ChainBeacon",
+    "DrandBeacon",
     "Multicall3",
 ]
 

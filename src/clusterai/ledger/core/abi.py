@@ -40,6 +40,7 @@ _CONTRACTS: tuple[Name, ...] = (
     "Deliveries",
     "Disputes",
     "ChainBeacon",
+    "DrandBeacon",
     "ERC3009DepositCollector",
     "Multicall3",
 )
@@ -79,6 +80,7 @@ class Codec:
             "Deliveries": addresses.deliveries,
             "Disputes": addresses.disputes,
             "ChainBeacon": addresses.beacon,
+            "DrandBeacon": addresses.beacon,
             "ERC3009DepositCollector": addresses.collector,
             "Multicall3": addresses.multicall,
         }

@@ -187,6 +187,28 @@ class Tick(_Call, frozen=True):
     """ChainBeacon: record this epoch's beacon if nobody has."""
 
 
+class G1Point(msgspec.Struct, frozen=True, array_like=True):
+    """A point of BLS12-381's G1 as EIP-2537 writes it: two coordinates of 64 bytes, each in two words."""
+
+    x_a: Digest
+    x_b: Digest
+    y_a: Digest
+    y_b: Digest
+
+
+class RecordPulse(_Call, frozen=True):
+    """DrandBeacon: a round's signature, from its time on, for an epoch's length."""
+
+    round: int
+    signature: G1Point
+
+
+class RecordLapsed(_Call, frozen=True):
+    """DrandBeacon: the chain's randomness for a round whose pulse nobody brought in time."""
+
+    round: int
+
+
 class Vote(_Call, frozen=True):
     """Court: relay a validator's signed verdict; `proof` shows the leaf in the commitment."""
 
@@ -262,12 +284,13 @@ ChannelsCall = Deposit | Claim | Settle | Reclaim | InitiateWithdraw | FinalizeW
 CourtCall = (
     CommitEpoch | Vote | Clear | Challenge | AnswerChallenge | RecoverBond | Equivocation | SetParameters
 )
+BeaconCall = Tick | RecordPulse | RecordLapsed
 Call = (
     TokenCall
     | RegistryCall
     | ChannelsCall
     | CourtCall
-    | Tick
+    | BeaconCall
     | Fund
     | PanelCall
     | DelegationsCall
@@ -285,6 +308,7 @@ CONTRACT: dict[type, str] = {
     ),
     **dict.fromkeys(CourtCall.__args__, "Court"),
     Tick: "ChainBeacon",
+    **dict.fromkeys((RecordPulse, RecordLapsed), "DrandBeacon"),
     Fund: "Credit",
     **dict.fromkeys((Enlist, Weigh), "Panel"),
     **dict.fromkeys(

@@ -8,15 +8,17 @@ addresses follow from the deployer and the nonce, so contracts that need each ot
     Token(0) <- Registry(1) -> Court(2) <-> Channels (placed)      Credit(3) -> Token, Registry
     Panel(4) -> Registry        Delegations(5) <-> Registry
     Leases(6) -> Court, Audits(7), Delegations, Deliveries(8)      Deliveries -> Panel, Leases
-    Audits -> Panel, Leases, Disputes(10) -> Leases, Audits        ChainBeacon(9) <- Court, Audits
+    Audits -> Panel, Leases, Disputes(10) -> Leases, Audits        ChainBeacon or DrandBeacon(9) <- Court, Audits
 
 On a chain where nothing can be placed, Channels and the collector are created as well, and their addresses are what
 the manifest says instead of x402's.
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from clusterai.ledger.artifacts import Artifact, Name
 from clusterai.protocol.eip712 import word
@@ -86,6 +88,52 @@ class DeliveryRules(msgspec.Struct, frozen=True, kw_only=True):
     bond_wei: int = WEI_PER_TOKEN
 
 
+class DrandRules(msgspec.Struct, frozen=True, kw_only=True):
+    """Which drand network draws, and how late after an epoch. The contract needs a chain with EIP-2537 (Prague).
+
+    Args:
+        chain: hash of the drand network, under which relays serve it.
+        key: its public key, on G2: four coordinates of 48 bytes, x before y, the real part first.
+        genesis_s: when its round 1 is signed.
+        period_s: between two rounds.
+        margin_s: how late a block may be made public, counted from its own timestamp, before its maker could know the
+            pulse that draws from what is in it. On Ethereum a proposer of k slots in a row can hold blocks back for 12 k s.
+    """
+
+    chain: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    key: Annotated[str, Meta(pattern="^[0-9a-f]{384}$")]
+    genesis_s: int
+    period_s: int
+    margin_s: int = 72
+
+    def time_of(self, number: int) -> int:
+        """When a round is signed, in seconds of Unix time; rounds count from 1."""
+        return self.genesis_s + (number - 1) * self.period_s
+
+    def round_of(self, epoch: int, epoch_s: int) -> int:
+        """The round that draws from what was committed in an epoch: the first later than the margin after its end."""
+        end_s = (epoch + 1) * epoch_s + self.margin_s
+        return 1 if end_s < self.genesis_s else (end_s - self.genesis_s) // self.period_s + 2
+
+
+QUICKNET = DrandRules(
+    chain="52db9ba70e0cc0f6eaf7803dd07447a1f5477735fd3f661792ba94600c84e971",
+    key=(
+        "0d1fec758c921cc22b0e17e63aaf4bcb5ed66304de9cf809bd274ca73bab4af5a6e9c76a4bc09e76eae8991ef5ece45a"
+        "03cf0f2896adee7eb8b5f01fcad3912212c437e0073e911fb90022d3e760183c8c4b450b6a0a6c3ac6a5776a2d106451"
+        "0e5db2b6bfbb01c867749cadffca88b36c24f3012ba09fc4d3022c5c37dce0f977d3adb5d183c7477c442b1f04515273"
+        "01a714f2edb74119a2f2b0d5a7c75ba902d163700a61bc224ededd8e63aef7be1aaf8e93d7a9718b047ccddb3eb5d68b"
+    ),
+    genesis_s=1_692_803_367,
+    period_s=3,
+)
+"""The League of Entropy's network without chaining, a round every 3 s."""
+
+
+class BadRules(ValueError):
+    """These rules don't fit together: {why}."""
+
+
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Constructor parameters of the contracts; the contracts refuse what is out of bounds.
 
@@ -102,6 +150,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         audits: how leases are audited.
         disputes: how contested audits are decided.
         deliveries: how a requester gets its outputs or its money.
+        beacon: the drand network that draws; none: the chain's own randomness.
     """
 
     epoch_s: int
@@ -115,6 +164,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     audits: AuditRules = AuditRules()
     disputes: DisputeRules = DisputeRules()
     deliveries: DeliveryRules = DeliveryRules()
+    beacon: DrandRules | None = None
 
 
 LOCAL = Rules(
@@ -227,7 +277,7 @@ def local_plan(
         _leases(load, addresses, rules),
         _audits(load, addresses, deployer, rules),
         _deliveries(load, addresses, rules),
-        _creation(load, "ChainBeacon", beacon, rules.epoch_s),
+        _beacon(load, addresses, rules),
         _disputes(load, addresses, rules),
     )
     return Plan(deployer, first_nonce, placements, creations, addresses)
@@ -280,7 +330,7 @@ def foreign_plan(
         _leases(load, addresses, rules),
         _audits(load, addresses, deployer, rules),
         _deliveries(load, addresses, rules),
-        _creation(load, "ChainBeacon", beacon, rules.epoch_s),
+        _beacon(load, addresses, rules),
         _disputes(load, addresses, rules),
     )
     return Plan(deployer, first_nonce, (), creations, addresses)
@@ -345,6 +395,33 @@ def _court(
         rules.answer_s,
         rules.challenge_bond_wei,
         governor,
+    )
+
+
+def _beacon(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules) -> Creation:
+    """
+    Raises:
+        BadRules: a draw by drand could come too late for a challenge within the window.
+    """
+    given = rules.beacon
+    if given is None:
+        return _creation(load, "ChainBeacon", addresses.beacon, rules.epoch_s)
+    # Committed at T, drawn by T + 2 epochs + margin + period where drand is down; challenged until T + window - 3 answer_s;
+    # an epoch between the two, in which to find out what to challenge.
+    least_s = 3 * rules.epoch_s + given.margin_s + given.period_s + 3 * rules.answer_s
+    if rules.window_s < least_s:
+        raise BadRules(f"with this beacon window_s must be {least_s} at least, and is {rules.window_s}")
+    key = bytes.fromhex(given.key)
+    words = [part for at in range(0, len(key), 48) for part in (key[at : at + 16], key[at + 16 : at + 48])]
+    return _creation(
+        load,
+        "DrandBeacon",
+        addresses.beacon,
+        given.genesis_s,
+        given.period_s,
+        rules.epoch_s,
+        given.margin_s,
+        *(int.from_bytes(one) for one in words),
     )
 
 

@@ -46,8 +46,17 @@ class BrokenGenesis(ValueError):
 
 
 def genesis_of(plan: Plan, allocations: tuple[Allocation, ...] = ()) -> Genesis:
-    """The network's contracts as `plan` lays them out, and `allocations` besides."""
+    """The network's contracts as `plan` lays them out, and `allocations` besides.
+
+    Raises:
+        BrokenGenesis: the plan has a contract that this chain can't run.
+    """
     assert plan.first_nonce == 0, "in a genesis the deployer's transactions are its first"
+    if any(one.name == "DrandBeacon" for one in plan.creations):
+        raise BrokenGenesis(
+            "the embedded chain can't verify drand's signatures (no EIP-2537): leave `beacon` out of the rules, or deploy to a"
+            " chain with the rules of Prague"
+        )
     placed = tuple(Allocation(one.address, 0, one.code, one.storage) for one in plan.placements)
     created = tuple(FirstTransaction(plan.deployer, None, one.data, one.name) for one in plan.creations)
     return Genesis((*placed, *allocations), created)

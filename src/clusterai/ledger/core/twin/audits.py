@@ -16,7 +16,7 @@ from clusterai.ledger.core.events import (
     WithheldReported,
 )
 from clusterai.ledger.core.lease_calls import Shown
-from clusterai.ledger.core.twin.beacon import ChainBeacon
+from clusterai.ledger.core.twin.beacon import Beacon
 from clusterai.ledger.core.twin.leases import Lease, Leases
 from clusterai.ledger.core.twin.panel import Panel
 from clusterai.ledger.core.twin.registry import Registry
@@ -94,7 +94,7 @@ class Audits:
         world: World,
         token: Token,
         registry: Registry,
-        beacon: ChainBeacon,
+        beacon: Beacon,
         panel: Panel,
         leases: Leases,
     ) -> None:

@@ -3,10 +3,10 @@
 from typing import assert_never
 
 from clusterai.ledger.core import calls
-from clusterai.ledger.core.deploy import LOCAL, Addresses, Rules
+from clusterai.ledger.core.deploy import LOCAL, Addresses, DrandRules, Rules
 from clusterai.ledger.core.events import Event
 from clusterai.ledger.core.twin.audits import Audits
-from clusterai.ledger.core.twin.beacon import ChainBeacon
+from clusterai.ledger.core.twin.beacon import ChainBeacon, DrandBeacon
 from clusterai.ledger.core.twin.channels import Channels
 from clusterai.ledger.core.twin.court import Court
 from clusterai.ledger.core.twin.credit import Credit
@@ -24,11 +24,16 @@ from clusterai.ledger.core.twin.state import (
     Revert,
     Store,
     Transaction,
+    Verify,
     World,
 )
 from clusterai.ledger.core.twin.token import TRANSFER_WITH_AUTHORIZATION, Token
 from clusterai.protocol.ids import Address
 from clusterai.protocol.signing import recover as recover_signature
+
+
+def _unknown(_rules: DrandRules, number: int, _point: bytes) -> bool | None:
+    raise AssertionError(f"nobody here can verify round {number}: hand in `verify`")
 
 
 class TwinChain:
@@ -37,6 +42,7 @@ class TwinChain:
     Args:
         deployer: holds the whole supply at first, and governs.
         recover: who signed a digest; `protocol.signing.recover` unless a simulation has a cheaper one.
+        verify: whether a point is what a drand network signed; only where the rules name one.
     """
 
     def __init__(
@@ -46,8 +52,9 @@ class TwinChain:
         deployer: Address,
         rules: Rules = LOCAL,
         recover: Recover = recover_signature,
+        verify: Verify | None = None,
     ) -> None:
-        self._wire(chain_id, addresses, deployer, rules, recover, Store())
+        self._wire(chain_id, addresses, deployer, rules, recover, Store(), verify or _unknown)
         genesis = Transaction(deployer, BlockContext(0, 0, bytes(32)))
         self.token.mint(genesis, deployer, rules.supply_wei)
         for payer in (addresses.registry, addresses.leases):
@@ -62,14 +69,16 @@ class TwinChain:
         rules: Rules,
         recover: Recover,
         store: Store,
+        verify: Verify,
     ) -> None:
         self.chain_id = chain_id
-        self.world = World(chain_id, addresses, rules, deployer, recover, store)
+        self.world = World(chain_id, addresses, rules, deployer, recover, store, verify)
         self._store = store
         self.token = Token(self.world, chain_id)
         self.registry = Registry(self.world, self.token)
         self.channels = Channels(self.world, self.token, self.registry)
-        self.beacon = ChainBeacon(self.world)
+        drand = rules.beacon
+        self.beacon = ChainBeacon(self.world) if drand is None else DrandBeacon(self.world, drand)
         self.court = Court(self.world, self.token, self.registry, self.channels, self.beacon)
         self.credit = Credit(self.world, self.token, self.registry)
         self.panel = Panel(self.world, self.registry)
@@ -111,7 +120,13 @@ class TwinChain:
         other = object.__new__(TwinChain)
         world = self.world
         other._wire(
-            self.chain_id, world.addresses, world.governor, world.rules, world.recover, self._store.copy()
+            self.chain_id,
+            world.addresses,
+            world.governor,
+            world.rules,
+            world.recover,
+            self._store.copy(),
+            world.verify,
         )
         other.world.ids = world.ids
         return other
@@ -145,8 +160,8 @@ class TwinChain:
                 self.registry.unbond(tx, amount)
             case calls.Withdraw():
                 self.registry.withdraw(tx)
-            case calls.Tick():
-                self.beacon.tick(tx)
+            case calls.Tick() | calls.RecordPulse() | calls.RecordLapsed():
+                self._dispatch_beacon(tx, call)
             case calls.Fund(gateway, account, amount):
                 self.credit.fund(tx, gateway, account, amount)
             case (
@@ -203,6 +218,17 @@ class TwinChain:
                 self._dispatch_disputes(tx, call)
             case _:
                 self._dispatch_court(tx, call)
+
+    def _dispatch_beacon(self, tx: Transaction, call: calls.BeaconCall) -> None:
+        match self.beacon, call:
+            case ChainBeacon(), calls.Tick():
+                self.beacon.tick(tx)
+            case DrandBeacon(), calls.RecordPulse(number, signature):
+                self.beacon.record_pulse(tx, number, signature)
+            case DrandBeacon(), calls.RecordLapsed(number):
+                self.beacon.record_lapsed(tx, number)
+            case _:
+                raise Revert("")  # the other beacon has no such function
 
     def _dispatch_channels(self, tx: Transaction, call: calls.ChannelsCall) -> None:
         match call:

@@ -14,7 +14,7 @@ from clusterai.ledger.core.events import (
     ParametersSet,
     Voted,
 )
-from clusterai.ledger.core.twin.beacon import ChainBeacon
+from clusterai.ledger.core.twin.beacon import Beacon
 from clusterai.ledger.core.twin.channels import Channels
 from clusterai.ledger.core.twin.registry import PROVIDER, VALIDATOR, Registry
 from clusterai.ledger.core.twin.state import Transaction, World, checked, require
@@ -80,7 +80,7 @@ def is_drawn(beacon: Digest, provider: Address, epoch: int, root: Digest, index:
 
 class Court:
     def __init__(
-        self, world: World, token: Token, registry: Registry, channels: Channels, beacon: ChainBeacon
+        self, world: World, token: Token, registry: Registry, channels: Channels, beacon: Beacon
     ) -> None:
         self._world = world
         self._store = world.store

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from clusterai.ledger.core.deploy import Addresses, Rules
+from clusterai.ledger.core.deploy import Addresses, DrandRules, Rules
 from clusterai.ledger.core.events import Event
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.statements import channels_domain, court_domain, network_domain
@@ -18,6 +18,10 @@ T = TypeVar("T")
 Key = tuple[str | bytes | int, ...]
 Recover = Callable[[Digest, bytes], Address]
 """Who signed a digest; raises `signing.BadSignature`. The simulator may hand in a cheaper one."""
+
+Verify = Callable[[DrandRules, int, bytes], bool | None]
+"""Whether 96 bytes, x and y, are a drand network's signature of a round; None: no point of the group. `audit.core.drand`
+has it: this room knows no curves."""
 
 UINT104_MAX = 2**104 - 1
 UINT128_MAX = 2**128 - 1
@@ -115,6 +119,7 @@ class World:
         "recover",
         "rules",
         "store",
+        "verify",
     )
 
     def __init__(
@@ -125,12 +130,14 @@ class World:
         governor: Address,
         recover: Recover,
         store: Store,
+        verify: Verify,
     ) -> None:
         self.addresses = addresses
         self.rules = rules
         self.governor = governor
         self.recover = recover
         self.store = store
+        self.verify = verify
         self.channels_domain = channels_domain(chain_id, addresses.channels)
         self.court_domain = court_domain(chain_id, addresses.court)
         self.network_domain = network_domain(chain_id, addresses.registry)
