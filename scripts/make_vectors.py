@@ -28,6 +28,7 @@ from clusterai.audit.core.segments import (
     rate_ppm,
 )
 from clusterai.protocol import canonical, jobs, merkle
+from clusterai.protocol import offers as offer_protocol
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest, address, hex0x
 from clusterai.protocol.leases import Terms, leases_domain, sealed_result, trap_digest, trap_nonce
@@ -51,6 +52,7 @@ from clusterai.protocol.messages import (
     Unreachable,
     Work,
 )
+from clusterai.protocol.offers import MachineMeasurement, MachineOffer
 from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import (
     EPOCH_LIST,
@@ -375,6 +377,65 @@ def segments() -> dict[str, Any]:
     }
 
 
+def offers() -> dict[str, Any]:
+    machine = MachineOffer(
+        PROVIDER.address,
+        PROVIDER.address,
+        serial=7,
+        hardware="x86-64-v4",
+        cpu_milli=64_000,
+        memory_bytes=2**38,
+        gpu="h100",
+        gpus=8,
+        region="eu-de",
+        bandwidth_kbps=10_000_000,
+        price_wei=2_500_000_000,
+        issued_s=1_790_000_000,
+        expires_s=1_790_000_600,
+    )
+    measurement = MachineMeasurement(
+        PROVIDER.address,
+        VALIDATOR.address,
+        serial=7,
+        fields=int(
+            offer_protocol.Field.GPU | offer_protocol.Field.COORDINATE | offer_protocol.Field.RELIABILITY
+        ),
+        hardware="",
+        cpu_milli=0,
+        memory_bytes=0,
+        gpu="h100",
+        gpus=8,
+        region="",
+        bandwidth_kbps=0,
+        reliability_ppm=998_500,
+        x_us=-12_345,
+        y_us=6_789,
+        z_us=-1,
+        height_us=450,
+        at_s=1_790_000_100,
+    )
+    signed: list[tuple[MachineOffer | MachineMeasurement, Key]] = [
+        (machine, PROVIDER),
+        (measurement, VALIDATOR),
+    ]
+    return {
+        "domain": _domain(DOMAINS["network"]),
+        "statements": [
+            {
+                "type": type(it).__name__,
+                "value": jsonable(it),
+                "bytes": hex0x(canonical.encode(it)),
+                "struct_hash": hex0x(it.struct()),
+                "signing_digest": hex0x(offer_protocol.signed_digest(it, DOMAINS["network"])),
+                "secret": hex0x(key.secret()),
+                "signer": hex0x(key.address),
+                "signature": hex0x(key.sign(offer_protocol.signed_digest(it, DOMAINS["network"]))),
+            }
+            for it, key in signed
+        ],
+    }
+
+
 def everything() -> Iterator[tuple[Path, str]]:
     """(file, what must stand in it)"""
     kinds = (
@@ -383,6 +444,7 @@ def everything() -> Iterator[tuple[Path, str]]:
         ("merkle", trees),
         ("draw", draws),
         ("segments", segments),
+        ("offers", offers),
     )
     for name, make in kinds:
         yield FOLDER / f"{name}.json", json.dumps(make(), indent=1) + "\n"

@@ -4,9 +4,10 @@ from typing import Any
 
 from clusterai.market.core.placement.explain import Relaxation, WhyNot, tolls, why_not
 from clusterai.market.core.placement.index import Index
-from clusterai.market.core.placement.offers import Coordinate, Field
+from clusterai.market.core.placement.offers import Coordinate
 from clusterai.market.core.placement.place import NoPlan, Plan, place
 from clusterai.market.core.placement.request import Need, Request, single
+from clusterai.protocol.offers import Field
 from tests.rooms.market.machines import CITY_US, NOW, TOKEN, index_of, machine, name
 
 

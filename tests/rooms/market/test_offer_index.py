@@ -11,12 +11,12 @@ from clusterai.market.core.placement.index import FIRST_ROWS, Index
 from clusterai.market.core.placement.offers import (
     MEASUREMENT_LIFE_S,
     NEWCOMER_RELIABILITY_PPM,
-    Field,
     Measurement,
     Offer,
 )
 from clusterai.market.core.placement.request import Need, Request, single
 from clusterai.protocol.ids import Address
+from clusterai.protocol.offers import Field
 from tests.rooms.market.machines import NOW, WITNESS, index_of, machine, name
 
 needs = st.builds(
@@ -168,7 +168,7 @@ def test_nobody_measures_itself_and_measurements_fade() -> None:
         good.source(Field.GPU, NOW), kind="measured", by=WITNESS, at_s=NOW - 20
     )
     assert good.source(Field.GPU, NOW + MEASUREMENT_LIFE_S).kind == "claimed"
-    assert good.source(Field.PRICE, NOW).kind == "offered"
+    assert good.price_source.kind == "offered"
 
 
 @given(st.integers(0, 1_000_000))

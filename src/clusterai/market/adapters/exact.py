@@ -9,6 +9,7 @@ parts, L_i those beside candidate i:
 
     i is out if                      burden_i + L_i > U         no group with it is better
     i and j exclude each other if    rtt_ij x us_wei + L > U    nor one with both
+    i is out if it is with the cheapest k - 1 of those that it doesn't exclude, at the distance of its (k - 1)th neighbour
 
 which leaves a few dozen of a thousand candidates, mostly.
 """
@@ -21,10 +22,12 @@ from types import TracebackType
 import msgspec
 import numpy as np
 
-from clusterai.market.core.placement.problem import Group, Problem
+from clusterai.market.core.placement.problem import FAR_US, Group, Ints, Problem
 
 WORKER = Path(__file__).parent / "cpsat_worker.py"
 MOST_LINE = 64 * 1024 * 1024
+NOBODY = 2**50
+"""Burden of a neighbour who isn't there."""
 
 
 class Proof(msgspec.Struct, frozen=True):
@@ -117,26 +120,38 @@ class Solver:
         return msgspec.json.decode(line, type=_Answer)
 
 
-def _left(problem: Problem, known: Group | None) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _left(problem: Problem, known: Group | None) -> Ints:
     usable = problem.able.any(axis=0)
-    if known is not None:
-        usable &= problem.least_with() <= known.cost
-    return np.flatnonzero(usable)
+    if known is None:
+        return np.flatnonzero(usable)
+    rows = np.flatnonzero(usable & (problem.least_with() <= known.cost))
+    others = problem.nodes - 1
+    reach = _reach(problem, known)
+    while others and len(rows) > problem.nodes:
+        rtt = problem.rtt[np.ix_(rows, rows)].copy()
+        np.fill_diagonal(rtt, NOBODY)
+        cheap = np.where(rtt <= reach, problem.burden[rows][None, :], NOBODY)
+        company = np.partition(cheap, others - 1, axis=1)[:, :others].sum(axis=1)
+        distance = np.partition(rtt, others - 1, axis=1)[:, others - 1]
+        kept = problem.burden[rows] + company + problem.us_wei * np.minimum(distance, FAR_US) <= known.cost
+        if kept.all():
+            break
+        rows = rows[kept]
+    return rows
+
+
+def _reach(problem: Problem, known: Group) -> int:
+    """No two of a better group are further apart."""
+    reach = FAR_US if problem.most_rtt_us is None else problem.most_rtt_us
+    return min(reach, (known.cost - problem.least()) // problem.us_wei) if problem.us_wei else reach
 
 
 def _question(
-    problem: Problem,
-    known: Group | None,
-    rows: np.ndarray[tuple[int], np.dtype[np.int64]],
-    seconds: float,
-    seed: int,
+    problem: Problem, known: Group | None, rows: Ints, seconds: float, seed: int
 ) -> dict[str, object]:
     rtt = problem.rtt[np.ix_(rows, rows)]
     burden = problem.burden[rows]
-    most_rtt = problem.most_rtt_us
-    if known is not None and problem.us_wei:
-        slack = (known.cost - problem.least()) // problem.us_wei
-        most_rtt = slack if most_rtt is None else min(most_rtt, slack)
+    most_rtt = problem.most_rtt_us if known is None else _reach(problem, known)
     at = {int(row): column for column, row in enumerate(rows)}
     hint = [[at[row] for row in part if row in at] for part in known.seats] if known is not None else []
     return {

@@ -1,6 +1,7 @@
 """Which machines a renter gets: of all offers that stand the group that costs least for what it is asked, and why not another.
 
     offers.py       an offer, and of every field who says so           coordinates.py  places from round trips
+    feed.py         signed offers in, hostile ones out
     index.py        100,000 of them as columns                         location.py     what a round trip proves
     request.py      what a renter asks                                 roundtrips.py   what was measured between nodes
     shortlist.py    the 200 that matter                                problem.py      the choice as numbers
@@ -14,11 +15,13 @@ Nothing in here talks to anyone or knows the time; a plan is a value. It refuses
 from clusterai.market.core.placement.auction import Bid, Sale, TooFew, sell
 from clusterai.market.core.placement.book import Book, Confirm, Hold, Release, seats_of
 from clusterai.market.core.placement.explain import Toll, WhyNot, tolls, why_not
+from clusterai.market.core.placement.feed import OfferFeed, Turned
 from clusterai.market.core.placement.index import Index
-from clusterai.market.core.placement.offers import Coordinate, Field, Measurement, Offer, Source
+from clusterai.market.core.placement.offers import Coordinate, Measurement, Offer, Source
 from clusterai.market.core.placement.place import NoPlan, Plan, place
 from clusterai.market.core.placement.request import Need, Part, Request, single
 from clusterai.market.core.placement.roundtrips import RoundTrips
+from clusterai.protocol.offers import Field
 
 __all__ = [
     "Bid",
@@ -32,6 +35,7 @@ __all__ = [
     "Need",
     "NoPlan",
     "Offer",
+    "OfferFeed",
     "Part",
     "Plan",
     "Release",
@@ -41,6 +45,7 @@ __all__ = [
     "Source",
     "Toll",
     "TooFew",
+    "Turned",
     "WhyNot",
     "place",
     "seats_of",

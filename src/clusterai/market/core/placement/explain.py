@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 
 from clusterai.market.core.placement.index import Index
-from clusterai.market.core.placement.offers import MILLION
 from clusterai.market.core.placement.place import Plan, place
 from clusterai.market.core.placement.request import MOST_US_WEI, Part, Request
 from clusterai.market.core.placement.roundtrips import RoundTrips
 from clusterai.protocol.money import show as money
+from clusterai.protocol.offers import MILLION
 
 MOST_TRIES = 8
 """Halvings of one threshold."""

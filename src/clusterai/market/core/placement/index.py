@@ -10,10 +10,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clusterai.market.core.placement.offers import MILLION, NEWCOMER_RELIABILITY_PPM, Field, Offer
+from clusterai.market.core.placement.offers import NEWCOMER_RELIABILITY_PPM, Offer
 from clusterai.market.core.placement.problem import Flags, Ints
-from clusterai.market.core.placement.request import MOST_PRICE_WEI, Need, Request
+from clusterai.market.core.placement.request import Need, Request
 from clusterai.protocol.ids import Address
+from clusterai.protocol.offers import MILLION, MOST_PRICE_WEI, Field
 
 FIRST_ROWS = 1_024
 

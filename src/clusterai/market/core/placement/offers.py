@@ -9,31 +9,16 @@ A machine's word about itself costs nothing, so two fields count in a choice onl
 has to be close takes it). A measurement fades to a claim after `MEASUREMENT_LIFE_S`.
 """
 
-from enum import IntFlag
 from typing import Literal
 
 import msgspec
 
 from clusterai.protocol.ids import Address
+from clusterai.protocol.offers import Field
 
 MEASUREMENT_LIFE_S = 7 * 86_400
 NEWCOMER_RELIABILITY_PPM = 950_000
 """What is assumed of a machine whose reliability nobody measured: it is tried, but loses ties by far."""
-MILLION = 1_000_000
-
-
-class Field(IntFlag):
-    """What of an offer can be measured; bits, so that one measurement may cover several."""
-
-    HARDWARE = 1
-    CPU = 2
-    MEMORY = 4
-    GPU = 8
-    REGION = 16
-    BANDWIDTH = 32
-    RELIABILITY = 64
-    COORDINATE = 128
-    PRICE = 256
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -93,9 +78,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     measurements: tuple[Measurement, ...] = ()
 
     def source(self, field: Field, now_s: float) -> Source:
-        """Who says so: the newest measurement that hasn't faded, else the operator."""
-        if field is Field.PRICE:
-            return Source("offered", self.operator, self.issued_s)
+        """Who says so: the newest measurement that hasn't faded, else the operator. For the price see `price_source`."""
         newest = max(
             (it for it in self.measurements if it.fields & field and _counts(it, self.operator, now_s)),
             key=lambda it: (it.at_s, it.by),
@@ -105,13 +88,17 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
             return Source("claimed", self.operator, self.issued_s)
         return Source("measured", newest.by, newest.at_s)
 
+    @property
+    def price_source(self) -> Source:
+        return Source("offered", self.operator, self.issued_s)
+
     def measured(self, now_s: float) -> int:
         """The fields that somebody else found, as bits of `Field`."""
         fields = 0
         for it in self.measurements:
             if _counts(it, self.operator, now_s):
                 fields |= it.fields
-        return fields & ~Field.PRICE
+        return fields
 
 
 def _counts(measurement: Measurement, operator: Address, now_s: float) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from clusterai.market.core.placement import coordinates
 from clusterai.market.core.placement.coordinates import Floats, Places
-from clusterai.market.core.placement.offers import Coordinate, Field, Measurement, Offer
+from clusterai.market.core.placement.offers import Coordinate, Measurement, Offer
 from clusterai.protocol.ids import Address
 
 CITIES = 60
@@ -25,6 +25,8 @@ VALIDATOR = Address(bytes(19) + b"\x01")
 KM = 6_371.0
 US_PER_KM = 2 * 1.4 / 200 * 1_000
 TOKEN = 10**9
+ALL = 0xFF
+"""Every field is measured."""
 
 
 class World(NamedTuple):
@@ -95,7 +97,7 @@ def settle(it: World, rounds: int, seed: int) -> Places:
 
 
 def offers(it: World, places: Places, now_s: int, life_s: int = 86_400) -> list[Offer]:
-    measured = Measurement(int(~Field.PRICE & 0xFF), VALIDATOR, now_s)
+    measured = Measurement(ALL, VALIDATOR, now_s)
     return [offer(it, places, row, now_s, life_s, measured) for row in range(len(it.city))]
 
 

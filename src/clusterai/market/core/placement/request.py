@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import msgspec
 
 from clusterai.market.core.placement.offers import Coordinate
+from clusterai.protocol.offers import MOST_PRICE_WEI
 
 MOST_NODES = 100
-MOST_PRICE_WEI = 10**15
 MOST_US_WEI = 10**8
 MOST_PPM_WEI = 10**8
 MOST_RTT_US = 2_000_000

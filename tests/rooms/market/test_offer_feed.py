@@ -1,0 +1,266 @@
+"""The feed: honest offers and measurements get in; forged, replayed, stale, own and endless ones don't."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clusterai.ledger.core.events import Barred, Block, Bonded, Delegated, Registered
+from clusterai.market.core.directory import Directory
+from clusterai.market.core.placement.feed import MOST_VALIDATORS, SKEW_S, OfferFeed, Turned
+from clusterai.market.core.placement.index import Index
+from clusterai.market.core.placement.offers import NEWCOMER_RELIABILITY_PPM
+from clusterai.market.core.placement.place import Plan, place
+from clusterai.market.core.placement.request import Request, single
+from clusterai.protocol import canonical
+from clusterai.protocol.ids import ZERO_DIGEST, Role
+from clusterai.protocol.offers import MOST_LIFE_S, Field, MachineMeasurement, MachineOffer, signed_digest
+from clusterai.protocol.signing import Key, recover
+from clusterai.protocol.statements import network_domain
+from tests.rooms.market.machines import name
+
+NOW = 1_000_000
+NETWORK = network_domain(31415, name(1))
+STAKE_PER_NODE = 100
+
+
+def key(number: int) -> Key:
+    return Key(number.to_bytes(32))
+
+
+OPERATOR, STRANGER, VALIDATOR, SECOND = (key(number) for number in (1, 2, 3, 4))
+NODES = [key(100 + number) for number in range(12)]
+EYES = [key(200 + number) for number in range(MOST_VALIDATORS + 2)]
+
+
+def participants() -> Directory:
+    directory = Directory()
+    events: list[Any] = [
+        Registered(OPERATOR.address, int(Role.PROVIDER | Role.VALIDATOR), ZERO_DIGEST),
+        Registered(SECOND.address, int(Role.PROVIDER), ZERO_DIGEST),
+        Registered(VALIDATOR.address, int(Role.VALIDATOR), ZERO_DIGEST),
+        Registered(STRANGER.address, 0, ZERO_DIGEST),
+        Bonded(OPERATOR.address, 10 * STAKE_PER_NODE, 10 * STAKE_PER_NODE),
+        Bonded(SECOND.address, STAKE_PER_NODE, STAKE_PER_NODE),
+        *(Delegated(OPERATOR.address, it.address) for it in NODES),
+        *(Registered(it.address, int(Role.VALIDATOR), ZERO_DIGEST) for it in EYES),
+        Block(1, NOW),
+    ]
+    for event in events:
+        directory.apply(event)
+    return directory
+
+
+def feed() -> OfferFeed:
+    return OfferFeed(Index(), participants(), NETWORK, recover, STAKE_PER_NODE)
+
+
+def offer(machine: Key = NODES[0], **changes: Any) -> MachineOffer:
+    fields: dict[str, Any] = {
+        "node": machine.address,
+        "operator": OPERATOR.address,
+        "serial": 1,
+        "hardware": "x86-64-v3",
+        "cpu_milli": 8_000,
+        "memory_bytes": 2**34,
+        "gpu": "h100",
+        "gpus": 8,
+        "region": "eu",
+        "bandwidth_kbps": 1_000_000,
+        "price_wei": 10**9,
+        "issued_s": NOW,
+        "expires_s": NOW + 600,
+    }
+    return MachineOffer(**(fields | changes))
+
+
+def found(machine: Key = NODES[0], by: Key = VALIDATOR, **changes: Any) -> MachineMeasurement:
+    fields: dict[str, Any] = {
+        "node": machine.address,
+        "validator": by.address,
+        "serial": 1,
+        "fields": int(Field.GPU | Field.COORDINATE | Field.RELIABILITY),
+        "hardware": "",
+        "cpu_milli": 0,
+        "memory_bytes": 0,
+        "gpu": "l4",
+        "gpus": 1,
+        "region": "",
+        "bandwidth_kbps": 0,
+        "reliability_ppm": 999_000,
+        "x_us": -5,
+        "y_us": 0,
+        "z_us": 7,
+        "height_us": 100,
+        "at_s": NOW,
+    }
+    return MachineMeasurement(**(fields | changes))
+
+
+def sign(statement: MachineOffer | MachineMeasurement, by: Key) -> tuple[bytes, bytes]:
+    return canonical.encode(statement), by.sign(signed_digest(statement, NETWORK))
+
+
+def offered(it: OfferFeed, statement: MachineOffer, by: Key = NODES[0], now_s: float = NOW) -> Turned | None:
+    return it.hear_offer(*sign(statement, by), now_s)
+
+
+def measured(
+    it: OfferFeed, statement: MachineMeasurement, by: Key = VALIDATOR, now_s: float = NOW
+) -> Turned | None:
+    return it.hear_measurement(*sign(statement, by), now_s)
+
+
+def reason(turned: Turned | None) -> str:
+    return turned.reason if turned is not None else "taken"
+
+
+def listed(it: OfferFeed, node: Key = NODES[0]) -> Any:
+    row = it.index.row(node.address)
+    return None if row is None else it.index.offer(row)
+
+
+def test_what_was_measured_stands_in_place_of_what_was_claimed() -> None:
+    """Eight H100 are claimed, one L4 is found: it is planned with as one L4, and the card says by whom."""
+    it = feed()
+    assert offered(it, offer()) is None
+    assert (listed(it).gpus, listed(it).source(Field.GPU, NOW).kind) == (8, "claimed")
+    assert listed(it).reliability_ppm == NEWCOMER_RELIABILITY_PPM
+    assert measured(it, found()) is None
+    card = listed(it)
+    assert (card.gpu, card.gpus, card.reliability_ppm) == ("l4", 1, 999_000)
+    assert card.source(Field.GPU, NOW) == msgspec.structs.replace(
+        card.source(Field.GPU, NOW), by=VALIDATOR.address
+    )
+    assert card.source(Field.GPU, NOW).kind == "measured"
+    assert card.source(Field.CPU, NOW).kind == "claimed"
+    assert isinstance(place(it.index, Request(parts=single(1)), None, NOW), Plan)
+
+
+def test_an_offer_that_was_replaced_does_not_come_back() -> None:
+    """Not while the newer stands, and not when that is over or taken out: cheap old offers can't be replayed."""
+    it = feed()
+    old, new = offer(expires_s=NOW + 3_600), offer(serial=2, price_wei=2 * 10**9, expires_s=NOW + 60)
+    assert offered(it, old) is None
+    assert offered(it, new) is None
+    assert reason(offered(it, old)) == "stale"
+    assert it.sweep(NOW + 61) == [NODES[0].address]
+    assert reason(offered(it, old, now_s=NOW + 61)) == "stale"
+    it.sweep(NOW + MOST_LIFE_S + SKEW_S + 1)
+    assert reason(offered(it, old, now_s=NOW + MOST_LIFE_S + SKEW_S + 1)) == "stale"
+
+
+def test_a_machine_is_taken_out_by_its_operator() -> None:
+    """An offer that expires as it is issued leaves nothing."""
+    it = feed()
+    offered(it, offer())
+    assert offered(it, offer(serial=2, expires_s=NOW)) is None
+    assert listed(it) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "signer", "why"),
+    [
+        ({}, STRANGER, "forged"),
+        ({}, OPERATOR, "forged"),
+        ({"operator": SECOND.address}, NODES[0], "unknown"),
+        ({"node": STRANGER.address, "operator": STRANGER.address}, STRANGER, "unknown"),
+        ({"expires_s": NOW + MOST_LIFE_S + 1}, NODES[0], "stale"),
+        ({"issued_s": NOW - 700, "expires_s": NOW}, NODES[0], "stale"),
+        ({"issued_s": NOW + SKEW_S + 1, "expires_s": NOW + 90}, NODES[0], "stale"),
+        ({"region": "E U"}, NODES[0], "malformed"),
+        ({"hardware": "x" * 33}, NODES[0], "malformed"),
+        ({"hardware": "x\n"}, NODES[0], "malformed"),
+        ({"price_wei": 10**15 + 1}, NODES[0], "malformed"),
+        ({"gpus": 256}, NODES[0], "malformed"),
+    ],
+)
+def test_offers_that_are_not_taken(changes: dict[str, Any], signer: Key, why: str) -> None:
+    """Forged, by nobody we know, over, too long, from the future, or out of bounds."""
+    it = feed()
+    statement = offer(**changes)
+    assert (
+        reason(
+            it.hear_offer(canonical.encode(statement), signer.sign(signed_digest(statement, NETWORK)), NOW)
+        )
+        == why
+    )
+    assert len(it.index) == 0
+
+
+def test_an_offer_for_another_network_is_forged() -> None:
+    """The signature names the chain and its registry."""
+    it = feed()
+    elsewhere = network_domain(1, name(1))
+    signature = NODES[0].sign(signed_digest(offer(), elsewhere))
+    assert reason(it.hear_offer(canonical.encode(offer()), signature, NOW)) == "forged"
+
+
+def test_nobody_has_more_machines_than_its_stake_carries() -> None:
+    """Ten machines for ten stakes; the eleventh waits until one is forgotten. Withdrawn ones count until then."""
+    it = feed()
+    for node in NODES[:10]:
+        assert offered(it, offer(node), node) is None
+    assert reason(offered(it, offer(NODES[10]), NODES[10])) == "staked"
+    offered(it, offer(serial=2, expires_s=NOW), NODES[0])
+    assert reason(offered(it, offer(NODES[10]), NODES[10])) == "staked"
+    later = NOW + MOST_LIFE_S + SKEW_S + 1
+    it.sweep(later)
+    assert offered(it, offer(NODES[10], issued_s=later, expires_s=later + 60), NODES[10], later) is None
+
+
+def test_measurements_that_are_not_taken() -> None:
+    """By a stranger, by the operator of the machine itself, forged, old, or of a machine that nobody offers."""
+    it = feed()
+    assert reason(measured(it, found())) == "unknown"
+    offered(it, offer())
+    assert reason(measured(it, found(by=OPERATOR), OPERATOR)) == "own"
+    assert reason(measured(it, found(by=STRANGER), STRANGER)) == "unknown"
+    assert reason(measured(it, found(), STRANGER)) == "forged"
+    assert reason(measured(it, found(at_s=NOW + SKEW_S + 1))) == "stale"
+    assert reason(measured(it, found(at_s=0))) == "stale"
+    assert reason(measured(it, found(fields=0))) == "malformed"
+    assert reason(measured(it, found(x_us=2_000_001))) == "malformed"
+    assert measured(it, found()) is None
+    assert reason(measured(it, found())) == "stale"
+
+
+def test_validators_without_end_fill_no_memory() -> None:
+    """Of one machine the newest few measurements are kept."""
+    it = feed()
+    offered(it, offer())
+    for at, eye in enumerate(EYES):
+        assert measured(it, found(by=eye, at_s=NOW + at), eye) is None
+    assert len(listed(it).measurements) == MOST_VALIDATORS
+    assert {m.by for m in listed(it).measurements} == {eye.address for eye in EYES[2:]}
+
+
+def test_who_is_barred_is_out() -> None:
+    """A convicted operator's machines go at the next sweep, and none is taken any more."""
+    directory = participants()
+    it = OfferFeed(Index(), directory, NETWORK, recover, STAKE_PER_NODE)
+    offered(it, offer())
+    directory.apply(Barred(OPERATOR.address))
+    assert it.sweep(NOW + 1) == [NODES[0].address]
+    assert reason(offered(it, offer(serial=2))) == "unknown"
+
+
+@given(st.binary(max_size=600), st.binary(max_size=70))
+def test_any_bytes_are_refused_without_harm(data: bytes, signature: bytes) -> None:
+    """Strangers' bytes raise nothing and leave nothing."""
+    it = feed()
+    assert isinstance(it.hear_offer(data, signature, NOW), Turned)
+    assert isinstance(it.hear_measurement(data, signature, NOW), Turned)
+    assert len(it.index) == 0
+
+
+@given(st.integers(0, 200), st.integers(1, 255))
+def test_a_changed_byte_is_noticed(at: int, change: int) -> None:
+    """No byte of a signed offer can be changed on the way."""
+    it = feed()
+    data, signature = sign(offer(), NODES[0])
+    at %= len(data)
+    changed = data[:at] + bytes([data[at] ^ change]) + data[at + 1 :]
+    assert isinstance(it.hear_offer(changed, signature, NOW), Turned)
