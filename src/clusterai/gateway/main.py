@@ -173,6 +173,7 @@ class Gateway:
                     rules.audits.corrupt_ppm,
                     rules.audits.margin_ppm,
                 ),
+                contracts.deliveries,
             ),
             synchronous,
             self.links.send,

@@ -20,14 +20,22 @@ from clusterai.gateway.core.tabs import ChargeTab, CloseTab, OpenTab, TabCharged
 from clusterai.ledger.artifacts import load
 from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.calls import Mined, Reverted, Submit
-from clusterai.ledger.core.deploy import LOCAL, AuditRules, DisputeRules, Rules, local_plan
+from clusterai.ledger.core.deploy import LOCAL, AuditRules, DeliveryRules, DisputeRules, Rules, local_plan
 from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
 from clusterai.market.core.directory import Directory
 from clusterai.node.core import jobbook, jobdefence, jobshowing
 from clusterai.node.core.jobbook import JobBook, JobTerms, Performed
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
-from clusterai.protocol.jobs import LeaseRefused, Lends, Segment, SegmentServed, StartLease
+from clusterai.protocol.jobs import (
+    AskContent,
+    ContentMissing,
+    LeaseRefused,
+    Lends,
+    Segment,
+    SegmentServed,
+    StartLease,
+)
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import CloseReason, Terms, earned_wei, leases_domain, segment_result
 from clusterai.protocol.messages import Relay
@@ -36,6 +44,7 @@ from clusterai.protocol.statements import network_domain
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick
 from clusterai.validator.core import jobauditor
 from clusterai.validator.core.jobauditor import AuditSettings, JobAuditor, Reran, Rerun, Retrace, Retraced
+from clusterai.validator.core.jobdelivery import Collect, Collected, Pass
 from clusterai.work.batch.core.plan import Offer
 from clusterai.work.batch.core.prices import billable_wei
 from clusterai.work.batch.core.request import Wishes
@@ -43,7 +52,12 @@ from clusterai.work.batch.spec import JobArray, JobSpec, decode_spec
 from clusterai.work.leased import LeasedKind
 
 CHAIN_ID = 31415
-RULES = msgspec.structs.replace(LOCAL, audits=AuditRules(bond_wei=500), disputes=DisputeRules(bond_wei=700))
+RULES = msgspec.structs.replace(
+    LOCAL,
+    audits=AuditRules(bond_wei=500),
+    disputes=DisputeRules(bond_wei=700),
+    deliveries=DeliveryRules(bond_wei=300),
+)
 PROVIDER, GATEWAY, VALIDATOR = 1, 2, 4
 STAKE = 100_000
 FUNDS = 10_000_000
@@ -154,6 +168,8 @@ class World:
         crash: float = 0.0,
         loss: float = 0.0,
         serves: Callable[[str], bool] = lambda _: True,
+        hands: Callable[[str, str], bool] = lambda provider, to: True,
+        lists: Callable[[list[Digest]], Digest] = lambda states: states[-1],
         computes: Callable[[str, bytes, int], Digest] = lambda _, spec, segment: state(spec, segment),
         rules: Rules = RULES,
         desk: bool = False,
@@ -171,6 +187,8 @@ class World:
         self.chain = TwinChain(CHAIN_ID, AT, DEPLOYER.address, rules)
         self.history: list[Any] = []
         self.crash, self.loss = crash, loss
+        self._hands, self._lists = hands, lists
+        """whether a provider hands its outputs to somebody; what it commits to as their listing: the last state's own is right"""
         self._serves, self._computes, self._performs = serves, computes, providers
         self._within, self._breaks = within, breaks
         self._calls: deque[tuple[Process | None, str, Any, Address]] = deque()
@@ -193,7 +211,9 @@ class World:
         self.books = {name: self._book(name) for name in providers}
         self.auditors = {name: self._auditor(name) for name in validators}
         if desk:
-            terms = DeskTerms(self.gateway.address, LEASES, AT.leases, RULES.window_s)
+            terms = DeskTerms(
+                self.gateway.address, LEASES, AT.leases, RULES.window_s, deliveries=AT.deliveries
+            )
             self.desk = Process(self, "gate", lambda: JobDesk(terms, Directory(), lambda _: 0))
         self._told = len(self.history)
         for process in self.processes:
@@ -212,9 +232,11 @@ class World:
         if process is not self.desk:
             process.hear(Linked(self.gateway.address))
             return
+        for auditor in self.auditors.values():
+            process.hear(Linked(auditor.owner))
         for book in self.books.values():
             process.hear(Linked(book.owner))
-            offer = canonical.encode(Offer(provider=""))
+            offer = canonical.encode(Offer(provider="", bases=(("python", b"\x07" * 32),)))
             process.hear(Received(book.owner, Lends("batch", offer, 0, 0)))
 
     def _book(self, name: str) -> Process:
@@ -310,6 +332,9 @@ class World:
                     for book in self.books.values():
                         if book.owner == to:
                             self._frames.append((book, Received(process.owner, frame)))
+            case Send(_, ContentMissing(lease)):
+                assert self.desk is not None
+                self._later.append((self.desk, jobstate.Fetched(Digest(lease), "missing", "not here")))
             case Send(_, frame):
                 if isinstance(frame, LeaseRefused):
                     self._refused.add(Digest(frame.lease))
@@ -317,9 +342,10 @@ class World:
                     self._frames.append((self.desk, Received(process.owner, frame)))
             case jobbook.Perform(lease, _, _, spec):
                 raw = spec if isinstance(spec, bytes) else spec.canonical()
-                states = self._performs[process.name](raw)
+                count = SEGMENTS if isinstance(spec, bytes) else spec.segments
+                states = self._performs[process.name](raw)[: count + 1]
                 each = UNITS if isinstance(spec, bytes) else 1
-                done = Performed(lease, tuple(states), (each,) * SEGMENTS, states[-1], 0, "")
+                done = Performed(lease, tuple(states), (each,) * count, self._lists(states), 0, "")
                 self._later.append((process, done))
             case jobshowing.Serve(_, ask, units, proof):
                 self._serve(process, ask, units, proof)
@@ -341,8 +367,13 @@ class World:
                     self.charged[Digest(record.tab), Digest(record.item)] = record.cost_wei
                 if answer is not None:
                     self._later.append((process, answer))
-            case jobstate.Fetch(lease):
-                self._later.append((process, jobstate.Fetched(lease, "")))
+            case jobstate.Fetch():
+                self._fetch(process, effect)
+            case Collect():
+                self._later.append((process, self._collect(process, effect)))
+            case Pass(_, ask):
+                assert self.desk is not None
+                self._later.append((self.desk, jobstate.Fetched(Digest(ask.lease))))
             case jobstate.Answer(_, job, refusal):
                 self.answers.append((job, refusal))
             case jobstate.Note(job, kind):
@@ -352,6 +383,30 @@ class World:
                 pass
             case _:
                 raise AssertionError(f"nobody performs {effect!r}")
+
+    def _name(self, owner: bytes) -> str:
+        return next(it.name for it in self.processes if it.owner == owner)
+
+    def _fetch(self, process: Process, wanted: jobstate.Fetch) -> None:
+        """From the provider, or from a member that has it."""
+        lease, source = wanted.lease, self._name(wanted.source)
+        if source in self.auditors:
+            ask = AskContent(lease, wanted.output, 0)
+            self._frames.append((self.auditors[source], Received(self.gateway.address, ask)))
+        elif not self._hands(source, "gate"):
+            self._later.append((process, jobstate.Fetched(lease, "missing", "it isn't there")))
+        elif wanted.output != wanted.last:
+            self._later.append((process, jobstate.Fetched(lease, "differs", "another listing")))
+        else:
+            self._later.append((process, jobstate.Fetched(lease)))
+
+    def _collect(self, process: Process, wanted: Collect) -> Collected:
+        served = canonical.decode(wanted.sealed, Segment)
+        assert served.state == wanted.last
+        if not self._hands(self._name(wanted.provider), process.name):
+            return Collected(wanted.lease, "missing", "it isn't there")
+        verdict = "had" if wanted.output == wanted.last else "differs"
+        return Collected(wanted.lease, verdict, "", served.spec)
 
     def _serve(self, process: Process, ask: Any, units: int, proof: tuple[Digest, ...]) -> None:
         if not self._serves(process.name):

@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from clusterai.gateway.core import jobdelivery
+from clusterai.gateway.core.jobdelivery import Delivering
 from clusterai.gateway.core.jobplacing import KIND, Placing
 from clusterai.gateway.core.jobstate import (
     FAILED,
@@ -75,6 +77,7 @@ class JobDesk:
         self.directory = directory
         self.jobs: dict[Digest, Job] = {}
         self.placing = Placing(terms, directory, rows)
+        self.delivering = Delivering(terms, directory)
         self._by_lease: dict[Digest, tuple[Job, Slot]] = {}
         self._asking = Asking()
         self._approved = False
@@ -109,8 +112,8 @@ class JobDesk:
             case ItemPaid(_, lease):
                 if lease in self._unpaid:
                     self._save(Paid(lease))
-            case Fetched(lease, why):
-                self._fetched(lease, why)
+            case Fetched():
+                self._fetched(event)
             case Received(sender, frame):
                 self._heard(sender, frame)
             case Linked(peer):
@@ -133,6 +136,8 @@ class JobDesk:
         ):
             for lease, charge in self._unpaid.items():
                 self._ask(f"charge:{lease.hex()}", charge)
+            for lease, call in self.delivering.expired():
+                self._submit(f"lease-expire-demand:{lease.hex()}", call)
             for job in list(self.jobs.values()):
                 if not job.ended:
                     self._advance(job)
@@ -297,6 +302,10 @@ class JobDesk:
         assert slot.closed is not None
         reason = CloseReason(slot.closed.reason)
         if reason is CloseReason.COMPLETED:
+            if self.delivering.is_lost(slot):
+                self._save(GaveUp(job.id, number, "it was paid, and its outputs never came"))
+            elif slot.came is not None and not slot.here:
+                self._fetch(slot)
             return
         if job.cancelled or reason is CloseReason.CANCELLED:
             self._save(GaveUp(job.id, number, "cancelled"))
@@ -347,10 +356,22 @@ class JobDesk:
             slot.start_s = self._now_s + START_EVERY_S
             spec = job.array.task(slot.task)
             self._effects.append(Send(Address(terms.provider), StartLease(KIND, terms, spec.canonical())))
-        elif slot.came is not None and slot.came.output and not slot.here and slot.committed:
-            self._ask(f"fetch:{lease.hex()}", Fetch(lease, Address(terms.provider), Digest(slot.came.output)))
+        elif slot.committed and not slot.here:
+            self._fetch(slot)
         if self._is_due(slot, terms):
             self._submit(f"lease-close:{lease.hex()}", CloseLease(lease))
+
+    def _fetch(self, slot: Slot) -> None:
+        assert slot.lease is not None, "what is committed is a lease"
+        name = slot.lease.hex()
+        for wanted in self.delivering.due(slot.lease, slot, self.placing.linked, self._now_s):
+            match wanted:
+                case Fetch():
+                    self._ask(f"fetch:{name}", wanted)
+                case Approve():
+                    self._submit("lease-approve-demand", wanted)
+                case _:
+                    self._submit(f"lease-demand:{name}", wanted)
 
     def _is_due(self, slot: Slot, terms: Terms) -> bool:
         """Whether time has closed it, though nobody has said so on chain yet."""
@@ -358,7 +379,10 @@ class JobDesk:
             return self._chain_s > terms.start_by_s
         if not slot.committed:
             return self._chain_s > terms.deadline_s
-        return slot.verified
+        # What isn't here isn't urgent: a provider that has handed it over closes by itself.
+        patient = slot.here or self._chain_s > slot.committed_s + 2 * self.terms.window_s
+        # Unverified work has no audit to wait for, and is never called verified.
+        return (slot.verified or not terms.determinism) and patient
 
     def _maybe_end(self, job: Job) -> None:
         over = all(
@@ -416,16 +440,18 @@ class JobDesk:
             case _:
                 pass
 
-    def _fetched(self, lease: Digest, why: str) -> None:
-        known = self._by_lease.get(lease)
-        key = f"fetch:{lease.hex()}"
+    def _fetched(self, done: Fetched) -> None:
+        known = self._by_lease.get(done.lease)
         if known is None or known[1].here:
             return
-        if why:
-            self._asking.answered(key, self._now_s)
-        else:
-            self._save(Here(lease))
-            self._note(*known, known[1].state)
+        job, slot = known
+        if done.verdict == "here":
+            self._save(Here(done.lease))
+            self._note(job, slot, slot.state)
+            return
+        self._asking.answered(f"fetch:{done.lease.hex()}", self._now_s)
+        if jobdelivery.heard(slot, done):
+            self._note(job, slot, slot.state, text=done.why)
 
     # --- the chain ---
 
@@ -437,9 +463,13 @@ class JobDesk:
         self._asking.answered(key, self._now_s)
         if key == "lease-approve" and isinstance(event, Mined):
             self._approved = True
+        elif key == "lease-approve-demand" and isinstance(event, Mined):
+            self.delivering.approved()
 
     def _told(self, event: Any) -> None:
         self.directory.apply(event)
+        if isinstance(event, events.DeliveryDemanded | events.DemandEnded):
+            self.delivering.follow(event)
         lease = Digest(getattr(event, "lease", ZERO_DIGEST))
         known = self._by_lease.get(lease)
         if known is None:
@@ -453,11 +483,18 @@ class JobDesk:
                 slot.accepted = True
             case events.LeaseCommitted(_, _, segments, output, units):
                 slot.committed, slot.segment, slot.units = True, segments, units
-                if slot.came is None:
+                slot.output, slot.last, slot.committed_s = output, event.last, self._chain_s
+                if slot.came is None or slot.came.output != output:
+                    # What was committed counts, whatever was said.
                     self._save(Came(lease, output, 0, ""))
+            case events.DeliveryDemanded():
+                slot.demanded = True
+                self._note(job, slot, slot.state, text="the panel is asked for its outputs")
             case events.AuditResolved():
                 slot.verified = True
             case events.LeaseClosed(_, reason, paid, refunded):
+                slot.closed_s = self._chain_s
+                self.delivering.closed(lease)
                 self._lease_closed(job, slot, reason, paid, refunded)
             case _:
                 pass
@@ -480,9 +517,12 @@ class JobDesk:
         state: TaskState | None,
         kind: Literal["state", "progress"] = "state",
         segments: int = 0,
+        text: str = "",
     ) -> None:
         of = segments or (slot.terms.segments if slot.terms is not None else 0)
-        self._effects.append(Note(job.id, kind, slot.task, slot.replica, state, slot.segment, of, slot.units))
+        self._effects.append(
+            Note(job.id, kind, slot.task, slot.replica, state, slot.segment, of, slot.units, text=text)
+        )
 
     def _submit(self, key: str, call: Any) -> None:
         self._ask(key, Submit(key, call))

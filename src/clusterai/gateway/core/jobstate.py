@@ -9,7 +9,7 @@ import msgspec
 
 from clusterai.audit.core.segments import RateRules
 from clusterai.protocol.eip712 import Domain
-from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
+from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
 from clusterai.protocol.leases import CloseReason, Terms
 from clusterai.sdk.jobshapes import Plan, TaskState
 from clusterai.work.batch.core.plan import RULES
@@ -25,6 +25,7 @@ class DeskTerms(msgspec.Struct, frozen=True):
         at: the contract's address, which is allowed to take what leases cost.
         window_s: of the chain; a lease is closed when it is over.
         least_stake_wei: a verified job goes to nobody with less.
+        deliveries: the contract that takes the bond of a demand; without it nothing is demanded.
         rules: by which the chain decides how often to audit.
     """
 
@@ -34,6 +35,10 @@ class DeskTerms(msgspec.Struct, frozen=True):
     window_s: int
     least_stake_wei: int = 0
     rules: RateRules = RULES
+    deliveries: Address = ZERO_ADDRESS
+
+
+Verdict = Literal["here", "missing", "differs", "unable"]
 
 
 # --- events ---
@@ -54,10 +59,15 @@ class Cancel(msgspec.Struct, frozen=True):
 
 
 class Fetched(msgspec.Struct, frozen=True):
-    """The output of a lease lies here, whole and checked; `why` if it can't be had."""
+    """The output of a lease lies here, whole, and is the last state's.
+
+    `verdict`: `here`; `missing`: it can't be had from there; `differs`: the last state doesn't give what was committed to; `unable`:
+    this machine can't take it, which says nothing of the provider. `why`: in words.
+    """
 
     lease: Digest
-    why: str
+    verdict: Verdict = "here"
+    why: str = ""
 
 
 # --- effects ---
@@ -73,11 +83,12 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Fetch(msgspec.Struct, frozen=True):
-    """Get the output from the provider, piece by piece: `Fetched` comes back."""
+    """Get the output from whoever has it, piece by piece, and hold it to the last state: `Fetched` comes back."""
 
     lease: Digest
-    provider: Address
+    source: Address
     output: Digest
+    last: Digest
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -97,6 +108,8 @@ class Note(msgspec.Struct, frozen=True):
     total: int = 0
     lease: Digest = ZERO_DIGEST
     """of a log: its stream begins anew with another lease"""
+    text: str = ""
+    """in words, what is wrong"""
 
 
 # --- records ---
@@ -193,6 +206,16 @@ class Slot(msgspec.Struct):
     over: str | None = None
     """why it gets no further lease; None while it may"""
     start_s: float = 0.0
+    output: Digest = ZERO_DIGEST
+    last: Digest = ZERO_DIGEST
+    """what the chain says was committed to: the outputs' listing, and h_T"""
+    committed_s: int = 0
+    closed_s: int = 0
+    demanded: bool = False
+    fetch_s: float | None = None
+    tries: int = 0
+    verdict: Verdict | None = None
+    """what came of the last fetch"""
 
     @property
     def state(self) -> TaskState:

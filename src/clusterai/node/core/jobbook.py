@@ -464,10 +464,14 @@ class JobBook:
             # The lease isn't closed before the demand has ended, and the bond is ours then.
             if self.chain_s > by_s:
                 self._submit(lease, "expire-demand", ExpireDemand(lease.id))
-        elif lease.id in self._rests and self.chain_s > max(
-            self._rests[lease.id], lease.committed_s + self.terms.window_s
+        elif (rest_s := self._rest_s(lease)) is not None and self.chain_s > max(
+            rest_s, lease.committed_s + self.terms.window_s
         ):
             self._submit(lease, "close", CloseLease(lease.id))
+
+    def _rest_s(self, lease: Lease) -> int | None:
+        """Until when its audit keeps it open; None while that isn't known. Unverified work has none, and no event says so."""
+        return self._rests.get(lease.id, None if lease.terms.determinism else 0)
 
     def _commitment(self, lease: Lease, done: Performed) -> CommitLease:
         commitment = committed(done)

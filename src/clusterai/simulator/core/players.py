@@ -274,7 +274,7 @@ class Customer(Player):
             case ChargeTab(tab, item):
                 self.net.at(now_s + 1, self.hear, ItemPaid(tab, item))
             case jobstate.Fetch(lease):
-                self.net.at(now_s + 1, self.hear, jobstate.Fetched(lease, ""))
+                self.net.at(now_s + 1, self.hear, jobstate.Fetched(lease))
             case jobstate.Answer() | jobstate.Note() | CloseTab():
                 # An order that nobody can take ends the operator's earning: its customer orders nothing more.
                 pass

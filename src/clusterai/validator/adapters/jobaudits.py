@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import msgspec
 import structlog
 
 from clusterai.audit.adapters.sealing import SealKey
@@ -21,7 +22,15 @@ from clusterai.protocol.bisection import metered
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest, hex0x
-from clusterai.protocol.jobs import AskSealed, NotServed, SealedPart, Segment
+from clusterai.protocol.jobs import (
+    AskContent,
+    AskSealed,
+    ContentMissing,
+    ContentPart,
+    NotServed,
+    SealedPart,
+    Segment,
+)
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import segment_result
 from clusterai.protocol.messages import Relay
@@ -38,9 +47,14 @@ from clusterai.validator.core.jobauditor import (
     Retraced,
     Told,
 )
-from clusterai.work.batch.adapters.exchange import Exchange, NotHad
+from clusterai.validator.core.jobdelivery import Collect, Collected, Pass
+from clusterai.work.batch.adapters import delivery
+from clusterai.work.batch.adapters.delivery import Differs, TooLarge
+from clusterai.work.batch.adapters.ends import Ends
+from clusterai.work.batch.adapters.exchange import Exchange, NotHad, part
 from clusterai.work.batch.adapters.native import Foreign, Stopped
 from clusterai.work.batch.adapters.perform import Performer
+from clusterai.work.batch.core.delivery import MOST_DELIVERED_BYTES
 from clusterai.work.batch.spec import JobSpec, decode_spec
 
 OWN_KEYS = ("job-", "enlist")
@@ -116,6 +130,9 @@ class JobAudits:
                 self._part(body)
                 self.driver.handle(event)
                 return False
+            case Received(_, AskContent()):
+                self.driver.handle(event)
+                return True
             case Received():
                 return False
             case Linked() | Unlinked():
@@ -148,6 +165,12 @@ class JobAudits:
                 task = asyncio.get_running_loop().create_task(again)
                 self._tasks.add(task)
                 task.add_done_callback(lambda done: self._over(effect, done))
+            case Collect():
+                task = asyncio.get_running_loop().create_task(self._collect(effect))
+                self._tasks.add(task)
+                task.add_done_callback(lambda done: self._uncollected(effect, done))
+            case Pass():
+                self._pass(effect)
             case Told(what, lease, detail):
                 log.info(what, lease=hex0x(lease), detail=detail)
             case _:
@@ -194,6 +217,66 @@ class JobAudits:
             why, unable = str(error), True
         self.driver.handle(Retraced(wanted.segment.lease, wanted.points, states, why, unable))
 
+    # --- what a requester demands ---
+
+    async def _collect(self, wanted: Collect) -> None:
+        """The outputs as the requester would get them, held to the last state."""
+        verdict, why, raw = "had", "", b""
+        try:
+            raw = self._last(wanted).spec
+            ask = self._asks(wanted.gateway, wanted.provider, wanted.lease)
+            await delivery.fetch(
+                Ends(self.store),
+                self._exchange,
+                decode_spec(raw),
+                wanted.last,
+                wanted.output,
+                ask,
+                MOST_DELIVERED_BYTES,
+            )
+        except (Unproven, NotHad, Malformed) as error:
+            verdict, why = "missing", str(error)
+        except Differs as error:
+            verdict, why = "differs", str(error)
+        except (TooLarge, StoreFull, NoSuchBlob, Damaged) as error:
+            verdict, why = "unable", str(error)
+        self.driver.handle(Collected(wanted.lease, verdict, why, raw))
+
+    def _uncollected(self, wanted: Collect, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("collecting_broke", lease=hex0x(wanted.lease), exc_info=error)
+            self.driver.handle(Collected(wanted.lease, "unable", "a fault of this validator"))
+
+    def _last(self, wanted: Collect) -> Segment:
+        """
+        Raises:
+            Unproven: it isn't what was committed to.
+            Malformed.
+        """
+        plain = self._box.unseal(wanted.sealed)
+        if plain is None:
+            raise Unproven("it isn't sealed to this validator")
+        shown = canonical.decode(plain, Segment)
+        if canonical.content_digest(shown.spec) != wanted.spec:
+            raise Unproven("it is of another job")
+        return shown
+
+    def _pass(self, effect: Pass) -> None:
+        """A part of what was had, to who paid for it."""
+        ask, content = effect.ask, Digest(effect.ask.content)
+        try:
+            given = delivery.kept(Ends(self.store), decode_spec(effect.spec), effect.last, effect.output)
+            found = part(self.store, content, ask.offset) if content in dict(given) else None
+        except (NoSuchBlob, Damaged, Malformed):
+            found = None
+        reply = (
+            ContentMissing(ask.lease, ask.content)
+            if found is None
+            else ContentPart(ask.lease, ask.content, ask.offset, *found)
+        )
+        self._send(effect.gateway, reply)
+
     def _shown(self, wanted: Rerun) -> Segment:
         """
         Raises:
@@ -215,23 +298,18 @@ class JobAudits:
             raise Unproven("it names more than any segment may begin with")
         return shown
 
-    async def _contents(self, wanted: Rerun, shown: Segment) -> None:
-        def ask(content: Digest, offset: int) -> object:
-            asked = AskSealed(
-                self._me, wanted.provider, wanted.lease, content, offset, self._box.public, bytes(65)
-            )
-            signed = AskSealed(
-                self._me,
-                wanted.provider,
-                wanted.lease,
-                content,
-                offset,
-                self._box.public,
-                self._sign(asked.signing_digest(self._network)),
-            )
-            body = canonical.encode(signed)
-            return self._send(wanted.gateway, Relay(self._me, wanted.provider, body))
+    def _asks(self, gateway: Address, provider: Address, lease: Digest) -> Callable[[Digest, int], object]:
+        """Asks a provider, through a gateway, for a part of a content of a lease."""
 
+        def ask(content: Digest, offset: int) -> object:
+            asked = AskSealed(self._me, provider, lease, content, offset, self._box.public, bytes(65))
+            signed = msgspec.structs.replace(asked, signature=self._sign(asked.signing_digest(self._network)))
+            return self._send(gateway, Relay(self._me, provider, canonical.encode(signed)))
+
+        return ask
+
+    async def _contents(self, wanted: Rerun, shown: Segment) -> None:
+        ask = self._asks(wanted.gateway, wanted.provider, wanted.lease)
         await self._exchange.fetch_all([(Digest(it), size) for it, size in shown.contents], ask)
 
     async def _again(self, spec: JobSpec, wanted: Rerun, shown: Segment) -> Digest:

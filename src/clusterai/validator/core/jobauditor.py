@@ -27,6 +27,7 @@ from clusterai.ledger.core.lease_calls import (
     DrawLease,
     Enlist,
     ExpireAudit,
+    ExpireDemand,
     ExpireDispute,
     ReportWithheld,
     RevealAudit,
@@ -38,12 +39,13 @@ from clusterai.market.core.directory import Directory
 from clusterai.protocol import canonical
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest, Role
-from clusterai.protocol.jobs import AskSegment, NotServed, SegmentServed
+from clusterai.protocol.jobs import AskContent, AskSegment, ContentMissing, NotServed, SegmentServed
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import sealed_result
 from clusterai.protocol.messages import Relay
 from clusterai.runtime.core.asking import Asking
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
+from clusterai.validator.core.jobdelivery import Collected, Demand, Looked, Looking
 from clusterai.validator.core.jobdispute import Contest, Judged, opened, salt_name
 
 ASK_EVERY_S = 3.0
@@ -141,7 +143,7 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
     lease: bytes
 
 
-AuditRecord = Found | Finished | Judged
+AuditRecord = Found | Finished | Judged | Looked
 
 
 class Case(msgspec.Struct):
@@ -179,6 +181,8 @@ class Case(msgspec.Struct):
     """I came to another result than the provider, and said so"""
     contested: bool = False
     contest: Contest | None = None
+    last: Digest = ZERO_DIGEST
+    output: Digest = ZERO_DIGEST
 
 
 class JobAuditor:
@@ -192,6 +196,7 @@ class JobAuditor:
         self.cases: dict[Digest, Case] = {}
         self._found: dict[Digest, Found] = {}
         self._judged: dict[tuple[Digest, int], Judged] = {}
+        self._looking = Looking(settings.me)
         self._gateways: dict[Address, None] = {}
         self._recorded: set[int] = set()
         """rounds of the beacon that the chain has told of"""
@@ -210,7 +215,7 @@ class JobAuditor:
             self._apply(record)
 
     def snapshot(self) -> list[msgspec.Struct]:
-        return [*self._found.values(), *self._judged.values()]
+        return [*self._found.values(), *self._judged.values(), *self._looking.snapshot()]
 
     def step(self, event: Any, now_s: float) -> list[Any]:
         self._effects = []
@@ -218,6 +223,13 @@ class JobAuditor:
         match event:
             case Received(gateway, Relay(sender, _, body)):
                 self._heard(gateway, Address(sender), body)
+            case Received(peer, AskContent() as ask):
+                given = self._looking.wanted(peer, ask)
+                self._effects.append(given or Send(peer, ContentMissing(ask.lease, ask.content)))
+            case Collected():
+                if (looked := self._looking.collected(event)) is not None:
+                    self._save(looked)
+                self._effects.append(Told(event.verdict, event.lease, event.why))
             case Reran():
                 self._reran(event)
             case Retraced():
@@ -237,7 +249,9 @@ class JobAuditor:
                 pass
             case _:
                 self._chain(event)
-        if self._is_live and isinstance(event, (Started, Tick, events.Block, Reran, Retraced, Linked)):
+        if self._is_live and isinstance(
+            event, (Started, Tick, events.Block, Reran, Retraced, Collected, Linked)
+        ):
             self._enlist()
             for case in list(self.cases.values()):
                 self._advance(case)
@@ -254,10 +268,13 @@ class JobAuditor:
                 self._found[Digest(lease)] = record
             case Finished(lease):
                 self._found.pop(Digest(lease), None)
+                self._looking.finished(Digest(lease))
                 for level in range(3):
                     self._judged.pop((Digest(lease), level), None)
             case Judged(lease, level):
                 self._judged[Digest(lease), level] = record
+            case Looked():
+                self._looking.apply(record)
 
     @property
     def chain_s(self) -> int:
@@ -272,8 +289,10 @@ class JobAuditor:
                 self.cases[lease] = Case(lease, provider, requester, Digest(terms.spec))
             case events.LeaseClosed(lease):
                 self.cases.pop(lease, None)
-                if lease in self._found or any(judged == lease for judged, _ in self._judged):
+                judged = any(it == lease for it, _ in self._judged)
+                if self._looking.knows(lease) or lease in self._found or judged:
                     self._save(Finished(lease))
+                self._looking.finished(lease)
                 self._asking.forget(lease.hex())
             case events.BeaconRecorded(round_number):
                 self._recorded.add(round_number)
@@ -289,8 +308,25 @@ class JobAuditor:
     def _follow(self, case: Case, event: Any) -> None:
         me = self.settings.me
         match event:
-            case events.LeaseCommitted(_, root, segments, _, _, _, round_number, _):
+            case events.LeaseCommitted(_, root, segments, output, _, _, round_number, last):
                 case.root, case.segments, case.round = root, segments, round_number
+                case.output, case.last = output, last
+            case events.DeliveryDemanded():
+                self._looking.demanded(
+                    Demand(
+                        case.lease,
+                        case.provider,
+                        case.requester,
+                        case.spec,
+                        case.root,
+                        case.segments,
+                        case.last,
+                        case.output,
+                        event.report_by_s,
+                    )
+                )
+            case events.UndeliveredReported() | events.DemandEnded():
+                self._looking.follow(event)
             case events.LeaseDrawn(_, _, _, segment):
                 case.drawn, case.segment = True, segment
             case events.AuditorDrawn(_, _, auditor, commit_by_s):
@@ -327,6 +363,7 @@ class JobAuditor:
     # --- what is to be done ---
 
     def _advance(self, case: Case) -> None:
+        self._look(case)
         found = self._found.get(case.lease)
         if found is not None and found.segment == case.segment:
             case.result = Digest(found.result)
@@ -386,12 +423,28 @@ class JobAuditor:
         if case.shown and not case.revealed and case.result is not None:
             self._submit(case, f"reveal-{case.by_s}", RevealAudit(case.lease, case.result, self._salt(case)))
 
+    def _look(self, case: Case) -> None:
+        """Whether its requester can have what it paid for, where it says that it can't."""
+        due = self._looking.due(case.lease, self.chain_s, self._now_s, self._is_judge(case))
+        for wanted in due:
+            match wanted:
+                case Demand():
+                    self._ask_for(case, case.segments + 1)
+                case ExpireDemand():
+                    if self._my_turn(case, "expire-demand"):
+                        self._submit(case, "expire-demand", wanted)
+                case _:
+                    self._submit(case, "undelivered", wanted)
+
     def _ask(self, case: Case) -> None:
         if case.running or case.unable or self._now_s < case.ask_s:
             return
         case.ask_s = self._now_s + ASK_EVERY_S
+        self._ask_for(case, case.segment)
+
+    def _ask_for(self, case: Case, segment: int) -> None:
         ask = AskSegment(
-            self.settings.me, case.provider, case.lease, case.segment, self.settings.seal_to, bytes(65)
+            self.settings.me, case.provider, case.lease, segment, self.settings.seal_to, bytes(65)
         )
         ask = msgspec.structs.replace(
             ask, signature=self.settings.sign(ask.signing_digest(self.settings.network))
@@ -479,7 +532,14 @@ class JobAuditor:
         except canonical.Malformed:
             return
         case = self.cases.get(Digest(frame.lease))
-        if case is None or sender != case.provider or case.running or case.result is not None:
+        if case is None or sender != case.provider:
+            return
+        if isinstance(frame, SegmentServed) and frame.segment == case.segments + 1:
+            collect = self._looking.served(case.lease, gateway, frame.sealed, self._gateways)
+            if collect is not None:
+                self._effects.append(collect)
+            return
+        if case.running or case.result is not None:
             return
         if isinstance(frame, NotServed):
             case.refused = frame.code

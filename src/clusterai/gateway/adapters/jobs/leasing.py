@@ -42,10 +42,11 @@ from clusterai.runtime.adapters.driver import Driver
 from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.runtime.machine import Linked, Received, Send, Unlinked
 from clusterai.sandbox import BlobStore, Damaged, NoSuchBlob, StoreFull
-from clusterai.work.batch.adapters import trees
+from clusterai.work.batch.adapters import delivery, trees
+from clusterai.work.batch.adapters.delivery import Differs, TooLarge
+from clusterai.work.batch.adapters.ends import Ends
 from clusterai.work.batch.adapters.exchange import Exchange, NotHad, part
 from clusterai.work.batch.core.request import Wishes
-from clusterai.work.batch.core.tree import MOST_TREE_BYTES
 from clusterai.work.batch.spec import JobSpec
 
 OWN_KEYS = "lease-"
@@ -85,6 +86,9 @@ class Leasing:
         self._send, self._submit, self._till = send, submit, till
         self._journal = SqliteJournal(folder / "journal.sqlite", synchronous)
         self._rows: defaultdict[Address, int] = defaultdict(int)
+        self._ends = Ends(self.store)
+        self._sources: dict[Digest, Address] = {}
+        """who was asked last for a lease's outputs; nobody else is heard about them"""
         self.desk = JobDesk(terms, Directory(), lambda provider: self._rows[provider])
         self.driver = Driver(self.desk, self._journal, self._perform)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -135,10 +139,12 @@ class Leasing:
 
     def _frame(self, peer: Address, frame: JobFrame) -> None:
         match frame:
-            case ContentPart(_, content, offset, total, data):
-                self._exchange.take(Digest(content), offset, total, data)
-            case ContentMissing(_, content):
-                self._exchange.miss(Digest(content))
+            case ContentPart(lease, content, offset, total, data):
+                if self._sources.get(Digest(lease)) == peer:
+                    self._exchange.take(Digest(content), offset, total, data)
+            case ContentMissing(lease, content):
+                if self._sources.get(Digest(lease)) == peer:
+                    self._exchange.miss(Digest(content))
             case AskContent(lease, content, offset):
                 found = None
                 if self._may_have(peer, Digest(lease), Digest(content)):
@@ -268,22 +274,31 @@ class Leasing:
                 raise AssertionError(f"nobody performs {effect!r}")
 
     async def _fetch(self, effect: Fetch) -> None:
-        """The output's listing, and all that it names; what has another digest doesn't come in."""
+        """The outputs, from whoever is said to have them: what has another digest doesn't come in."""
+        found = self._slot(effect.lease)
+        assert found is not None, "the desk fetches what it knows"
+        job, slot = found
+        self._sources[effect.lease] = effect.source
 
         def ask(content: Digest, offset: int) -> object:
-            return self._send(effect.provider, AskContent(effect.lease, content, offset))
+            return self._send(effect.source, AskContent(effect.lease, content, offset))
 
-        why = ""
+        spec = job.array.task(slot.task)
+        verdict, why = "here", ""
         try:
-            await self._exchange.fetch_all([(effect.output, MOST_TREE_BYTES)], ask)
-            tree = trees.load(effect.output, self.store)
-            await self._exchange.fetch_all(tree.contents(), ask)
-            if (found := self._slot(effect.lease)) is not None:
-                self.story.own(found[0].account, [effect.output, *(it for it, _ in tree.contents())])
-        except (NotHad, StoreFull, NoSuchBlob, Damaged, Malformed) as error:
-            why = str(error)
-            log.warning("output_missing", lease=effect.lease.hex(), why=why)
-        self.driver.handle(Fetched(effect.lease, why))
+            tree = await delivery.fetch(
+                self._ends, self._exchange, spec, effect.last, effect.output, ask, MOST_OUTPUT_BYTES
+            )
+            self.story.own(job.account, [effect.output, *(it for it, _ in tree.contents())])
+        except NotHad as error:
+            verdict, why = "missing", str(error)
+        except Differs as error:
+            verdict, why = "differs", f"its outputs aren't those of its last state: {error}"
+        except (TooLarge, StoreFull, NoSuchBlob, Damaged, Malformed) as error:
+            verdict, why = "unable", str(error)
+        if why:
+            log.warning("output_" + verdict, lease=effect.lease.hex(), why=why)
+        self.driver.handle(Fetched(effect.lease, verdict, why))
 
     def _slot(self, lease: Digest) -> tuple[Job, Slot] | None:
         return self.desk.slot_of(lease)

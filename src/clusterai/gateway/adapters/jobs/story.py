@@ -70,7 +70,7 @@ class Story:
             segments=note.segments,
             units=note.units,
             stream=note.stream,
-            text=b64encode(data).decode() if note.kind == "log" else "",
+            text=b64encode(data).decode() if note.kind == "log" else note.text,
         )
         self._db.execute("insert into event values (?, ?, ?)", (note.job, seq, msgspec.json.encode(event)))
         self._last[note.job] = seq

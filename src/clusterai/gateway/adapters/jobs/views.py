@@ -7,7 +7,7 @@ from clusterai.gateway.core import jobstate
 from clusterai.gateway.core.jobstate import Slot
 from clusterai.ledger.core import events
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, checksummed, hex0x
-from clusterai.protocol.leases import CloseReason, DisputeReason
+from clusterai.protocol.leases import CloseReason, DemandOutcome, DisputeReason
 from clusterai.sdk.jobshapes import Deed, Job, JobAudit, LeaseAudit, Step, Task, TaskState
 
 _ORDER: tuple[TaskState, ...] = ("waiting", "placed", "running", "committed", "verified", "closed")
@@ -132,6 +132,9 @@ _DEEDS: dict[type, Deed] = {
     events.AuditContested: "mismatched",
     events.AuditorSilent: "auditor_silent",
     events.WithheldReported: "withheld",
+    events.DeliveryDemanded: "demanded",
+    events.UndeliveredReported: "undelivered",
+    events.DemandEnded: "demand_ended",
     events.DisputeOpened: "disputed",
     events.TraceAsserted: "trace",
     events.RangeSelected: "selected",
@@ -157,6 +160,7 @@ def _step(what: Deed, happened: Happened) -> Step:
             "auditor",
             "accuser",
             "referee",
+            "member",
             "winner",
             "provider",
             "requester",
@@ -172,4 +176,6 @@ def _step(what: Deed, happened: Happened) -> Step:
         detail["reason"] = CloseReason(detail["reason"]).name
     elif what == "dispute_ended":
         detail["reason"] = DisputeReason(detail["reason"]).name
+    elif what == "demand_ended":
+        detail["outcome"] = DemandOutcome(detail["outcome"]).name
     return Step(what=what, at_s=happened.at_s, block=happened.block, by=by, detail=detail)
