@@ -19,7 +19,7 @@ import {IDelegations, IRegistry, PROVIDER, VALIDATOR} from "./Interfaces.sol";
 /// which is longer than a commitment's window, before any of it is his. The validator's own stake is treated alike.
 ///
 /// A reward is shared in one step however many delegators there are: `perUnit` is what one unit of stake has earned since
-/// the beginning, in 2^-64, and each position remembers where it stood. What rounding leaves stays in `unclaimed`.
+/// the beginning, in 10^-18, and each position remembers where it stood. What rounding leaves stays in `unclaimed`.
 contract Delegations is IDelegations {
     using SafeERC20 for ERC20Burnable;
 
@@ -100,6 +100,7 @@ contract Delegations is IDelegations {
     uint16 public constant MAX_COMMISSION_BPS = 3_000;
     /// @notice Undelegations of one delegator from one validator that wait at a time.
     uint256 public constant MAX_PENDING = 8;
+    uint256 private constant _UNIT = 10 ** 18;
 
     // --- storage ---
 
@@ -244,7 +245,7 @@ contract Delegations is IDelegations {
                 uint256 own = pool.low < pool.lowBefore ? pool.low : pool.lowBefore;
                 uint256 part = Math.mulDiv(amount, active, own + active);
                 shared = uint128(part - (part * commissionOf(validator)) / 10_000);
-                uint256 units = (uint256(shared) << 64) + pool.carry;
+                uint256 units = uint256(shared) * _UNIT + pool.carry;
                 pool.perUnit += units / active;
                 pool.carry = uint128(units % active);
                 pool.unclaimed += shared;
@@ -307,7 +308,7 @@ contract Delegations is IDelegations {
             position.active += position.entered;
             (position.entered, position.entering) = (position.entering, 0);
         }
-        position.earned += uint128(sum >> 64);
+        position.earned += uint128(sum / _UNIT);
         position.perUnit = perUnit;
         position.period = current;
         if (pool.lost) (position.active, position.entering, position.entered) = (0, 0, 0);

@@ -18,6 +18,7 @@ from clusterai.protocol.ids import Address
 
 MAX_COMMISSION_BPS = 3_000
 MAX_PENDING = 8
+UNIT = 10**18
 
 
 class Pool(msgspec.Struct, frozen=True):
@@ -172,7 +173,7 @@ class Delegations:
             if pool.active:
                 part = amount * pool.active // (min(pool.low, pool.low_before) + pool.active)
                 shared = part - part * pool.commission(tx.now_s) // 10_000
-                units, carry = divmod((shared << 64) + pool.carry, pool.active)
+                units, carry = divmod(shared * UNIT + pool.carry, pool.active)
                 paid = _replace(
                     pool,
                     per_unit=pool.per_unit + units,
@@ -219,7 +220,7 @@ class Delegations:
             active, entered, entering = active + entered, entering, 0
         if pool.lost:
             active = entered = entering = 0
-        return Position(active, entering, entered, kept.earned + (total >> 64), pool.per_unit, current)
+        return Position(active, entering, entered, kept.earned + total // UNIT, pool.per_unit, current)
 
     def pending(self, validator: Address, delegator: Address) -> tuple[Request, ...]:
         return self._store.get(("undelegating", validator, delegator), ())
