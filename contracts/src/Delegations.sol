@@ -177,7 +177,7 @@ contract Delegations is IDelegations {
         pool.unbonding += amount;
         _positions[validator][msg.sender] = position;
         uint40 readyAt = uint40(block.timestamp + delayS);
-        line.push(Request(amount, readyAt));
+        _pending[validator][msg.sender].push(Request(amount, readyAt));
         uint128 delegated = delegatedTo(validator);
         emit StakeUndelegated(validator, msg.sender, amount, delegated, readyAt);
         registry.setDelegated(validator, delegated);

@@ -141,6 +141,29 @@ def test_a_port_in_use_is_told_with_another_that_is_free(network: Network, tmp_p
     assert "--port" in refused.stderr
 
 
+def test_stake_is_put_behind_a_validator_and_taken_back(network: Network):
+    """It votes at once, is to be withdrawn after the delay, and what can't be is refused with the cure."""
+    [before] = network.told("stake", "show")["validators"]
+    name = before["validator"]
+    done = network.told("stake", "delegate", name, "2.5", "--yes")
+    assert (done["amount_wei"], len(done["transactions"])) == (2_500_000_000, 2)
+    stakes = network.told("stake")
+    [after] = stakes["validators"]
+    assert after["votes_wei"] == before["votes_wei"] + 2_500_000_000 == after["own_wei"] + 2_500_000_000
+    assert stakes["delegations"][0]["waiting_wei"] == 2_500_000_000
+    assert len(network.told("stake", "undelegate", name[:9], "1", "--yes")["transactions"]) == 1
+    [mine] = network.told("stake", "show")["delegations"]
+    assert mine["waiting_wei"] == 1_500_000_000
+    assert [one["amount_wei"] for one in mine["leaving"]] == [1_000_000_000]
+    assert len(network.told("stake", "commission", "7.5", "--yes")["transactions"]) == 1
+    early = network.cli("stake", "withdraw", "--yes")
+    assert early.returncode == 1
+    assert "ready in" in early.stderr
+    full = network.cli("stake", "delegate", name, "3000", "--yes")
+    assert full.returncode == 1
+    assert "room for" in full.stderr
+
+
 def test_credit_that_was_not_spent_can_be_withdrawn(network: Network):
     """What the faucet put on the account goes back to it on chain; more than that isn't there to take."""
     before = network.told("account")["credit_wei"]

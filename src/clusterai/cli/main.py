@@ -21,6 +21,7 @@ from clusterai.cli.commands import (
     node,
     receipt,
     sim,
+    stake,
     top,
     version,
 )
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (network, run_job, jobs, receipt, audit, node, account, model, sim, top, demo, version):
+for part in (network, run_job, jobs, receipt, audit, node, account, stake, model, sim, top, demo, version):
     part.join(app)
 
 

@@ -35,7 +35,7 @@ def test_help_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "command", [["status"], ["down"], ["receipt", "list"], ["account"], ["demo", "cheat"]]
+    "command", [["status"], ["down"], ["receipt", "list"], ["account"], ["stake"], ["demo", "cheat"]]
 )
 def test_without_a_network_the_cure_is_named(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
