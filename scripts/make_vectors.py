@@ -27,10 +27,14 @@ from clusterai.audit.core.segments import (
     pick,
     rate_ppm,
 )
+from clusterai.ledger.core import calls
+from clusterai.ledger.core.abi import Codec
+from clusterai.ledger.core.deploy import LOCAL, Addresses
+from clusterai.ledger.core.twin import BlockContext, TwinChain
 from clusterai.protocol import canonical, jobs, merkle
 from clusterai.protocol import offers as offer_protocol
 from clusterai.protocol.eip712 import Domain
-from clusterai.protocol.ids import Address, Digest, address, hex0x
+from clusterai.protocol.ids import Address, Digest, Role, address, hex0x
 from clusterai.protocol.leases import Terms, leases_domain, sealed_result, trap_digest, trap_nonce
 from clusterai.protocol.messages import (
     Announce,
@@ -436,6 +440,59 @@ def offers() -> dict[str, Any]:
     }
 
 
+def stakes() -> dict[str, Any]:
+    """Every call about delegated stake as bytes, and a history: what all could claim after each reward."""
+    validator, ann, bob = (Address(bytes([n]) * 20) for n in (0xA1, 0x01, 0x02))
+    at = Addresses(*(Address(bytes([n + 1]) * 20) for n in range(len(Addresses.__struct_fields__))))
+    chain = TwinChain(CHAIN_ID, at, TOKEN, LOCAL)
+    delay_s, codec = LOCAL.unbond_delay_s, Codec(at)
+    begins_s = 1_700_000_000 // delay_s * delay_s
+
+    def do(sender: Address, call: calls.Call, at_s: int) -> None:
+        done = chain.execute(call, sender, BlockContext(at_s, at_s, bytes(32)))
+        assert isinstance(done, tuple), f"{call}: {done}"
+
+    for who in (validator, ann, bob):
+        do(TOKEN, calls.Transfer(who, 10**6), begins_s)
+    for who, spender in ((validator, at.registry), (ann, at.delegations), (bob, at.delegations)):
+        do(who, calls.Approve(spender, 10**6), begins_s)
+    do(TOKEN, calls.Approve(at.delegations, 10**6), begins_s)
+    do(validator, calls.Register(Role.VALIDATOR, Digest(bytes(32))), begins_s)
+    do(validator, calls.Bond(1_000), begins_s)
+    script: tuple[tuple[int, str, Address, calls.Call], ...] = (
+        (1, "ann", ann, calls.DelegateStake(validator, 700)),
+        (2, "validator", validator, calls.AnnounceCommission(1_000)),
+        (delay_s + 5, "bob", bob, calls.DelegateStake(validator, 1_300)),
+        (2 * delay_s, "anyone", TOKEN, calls.PayReward(validator, 1_001)),
+        (2 * delay_s + 1, "validator", validator, calls.Bond(5_000)),
+        (3 * delay_s, "anyone", TOKEN, calls.PayReward(validator, 1_001)),
+        (3 * delay_s + 1, "ann", ann, calls.UndelegateStake(validator, 300)),
+        (3 * delay_s + 2, "bob", bob, calls.ClaimReward(validator)),
+        (3 * delay_s + 3, "validator", validator, calls.Unbond(5_500)),
+        (3 * delay_s + 4, "anyone", TOKEN, calls.PayReward(validator, 777)),
+        (4 * delay_s + 1, "ann", ann, calls.WithdrawStake(validator)),
+    )
+    history: list[dict[str, Any]] = []
+    for after_s, name, sender, call in script:
+        now_s = begins_s + after_s
+        do(sender, call, now_s)
+        pool = chain.delegations.pool(validator)
+        history.append(
+            {
+                "at_s": now_s,
+                "by": name,
+                "call": type(call).__name__,
+                "amount": getattr(call, "amount", getattr(call, "bps", None)),
+                "data": hex0x(codec.encode(call)[1]),
+                "votes": chain.registry.validator_stake(validator),
+                "ann": chain.delegations.position(validator, ann, now_s).earned,
+                "bob": chain.delegations.position(validator, bob, now_s).earned,
+                "unclaimed": pool.unclaimed,
+            }
+        )
+    return {"delay_s": delay_s, "validator": hex0x(validator), "own": 1_000, "history": history}
+
+
 def everything() -> Iterator[tuple[Path, str]]:
     """(file, what must stand in it)"""
     kinds = (
@@ -445,6 +502,7 @@ def everything() -> Iterator[tuple[Path, str]]:
         ("draw", draws),
         ("segments", segments),
         ("offers", offers),
+        ("stakes", stakes),
     )
     for name, make in kinds:
         yield FOLDER / f"{name}.json", json.dumps(make(), indent=1) + "\n"

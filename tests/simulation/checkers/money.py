@@ -29,6 +29,7 @@ class MoneyConserved(OfBlocks):
         self.burned = 0
         self.in_channels = 0
         self.at_stake = 0
+        self.in_delegations = 0
         self.bonds: dict[tuple[Address, int, int], int] = {}
         self._bond_wei = self._rules.challenge_bond_wei
         self._touched: dict[Address, None] = {}
@@ -61,6 +62,14 @@ class MoneyConserved(OfBlocks):
                     bounty * 2 <= amount, "no more than half of a slashed stake is bounty", bounty, amount
                 )
                 self.at_stake -= amount
+            case events.StakeDelegated(_, _, amount) | events.RewardShared(_, _, amount):
+                self.in_delegations += amount
+            case (
+                events.StakeWithdrawn(_, _, amount)
+                | events.RewardClaimed(_, _, amount)
+                | events.DelegatedSlashed(_, amount)
+            ):
+                self.in_delegations -= amount
             case events.Challenged(_, provider, epoch, index):
                 self.bonds[provider, epoch, index] = self._bond_wei
             case events.ParametersSet():
@@ -86,6 +95,13 @@ class MoneyConserved(OfBlocks):
         require(holds == self.in_channels, "Channels holds what is in channels", holds, self.in_channels)
         holds = self.balances.get(self._at.registry, 0)
         require(holds == self.at_stake, "the Registry holds what is at stake", holds, self.at_stake)
+        holds = self.balances.get(self._at.delegations, 0)
+        require(
+            holds == self.in_delegations,
+            "Delegations holds stake and what it earned",
+            holds,
+            self.in_delegations,
+        )
         holds = self.balances.get(self._at.court, 0)
         bonds = sum(self.bonds.values())
         require(holds <= bonds, "the Court holds no more than open bonds", holds, bonds)
