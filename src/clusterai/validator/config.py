@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from clusterai.audit.adapters.drand import RELAYS
 from clusterai.runtime.adapters.config import BadConfig, Count, Dialer, load
 
 
@@ -20,12 +21,18 @@ class Config(Dialer, frozen=True, kw_only=True):
             that failed; false: only blocks with counted votes, for chains whose blocks are large and reads are paid for.
         patience_s: how long a provider may be slow or away before it is challenged on chain. On networks with days
             of window make it hours.
+        drand_relays: where drand's pulses are fetched, on networks that draw by them. None is believed; the first that answers
+            truly serves.
     """
 
     threads: Count = 1
     cache_mb: Count = 256
     every_block: bool = True
     patience_s: Annotated[int, Meta(ge=0, le=10**7)] = 20
+    drand_relays: Annotated[
+        tuple[Annotated[str, Meta(pattern="^https?://", max_length=512)], ...],
+        Meta(min_length=1, max_length=16),
+    ] = RELAYS
 
 
 def load_config(path: Path, environment: Mapping[str, str]) -> Config:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import msgspec
 import structlog
 from blake3 import blake3
@@ -43,6 +44,7 @@ from clusterai.validator.adapters.engines import Engines
 from clusterai.validator.adapters.evidence import EvidenceStore
 from clusterai.validator.adapters.jobaudits import JobAudits
 from clusterai.validator.adapters.pages import Meters, Pages
+from clusterai.validator.adapters.pulses import PulseBringer
 from clusterai.validator.adapters.witness import Witness
 from clusterai.validator.config import Config
 from clusterai.validator.core.auditor import Auditor
@@ -107,6 +109,11 @@ class Validator:
             config.synchronous,
             self.links.send,
             self.outbox.submit,
+            ticks=network.rules.beacon is None,
+        )
+        self.relays = httpx.AsyncClient(timeout=5.0)
+        self.pulses = PulseBringer(
+            self.owner, network.rules, config.drand_relays, self.relays, self.outbox.submit
         )
         self.pages = Pages({"/healthz": self._health, "/status": self._status, "/metrics": self._metrics})
         self.stopping = asyncio.Event()
@@ -115,8 +122,8 @@ class Validator:
         self._counts: dict[str, int] = {}
 
     def _hear(self, event: Any) -> None:
-        """Leases have an auditor of their own; what concerns both, both hear."""
-        if not self.jobs.hear(event):
+        """Leases have an auditor of their own, and drand's pulses one who brings them; what concerns several, all hear."""
+        if not self.pulses.hear(event) and not self.jobs.hear(event):
             self.driver.handle(event)
 
     # --- what the machine wants done ---
@@ -209,7 +216,7 @@ class Validator:
         if not self.links.peers():
             why = "; ".join(status.why for status in self.links.status() if status.why)
             return f"no gateway is linked: {why or 'dialling'}"
-        return self.outbox.trouble
+        return self.outbox.trouble or self.pulses.trouble
 
     def _health(self) -> tuple[int, str, bytes]:
         trouble = self.trouble()
@@ -263,6 +270,7 @@ class Validator:
                 self.driver.tick_forever(),
                 self.jobs.driver.tick_forever(),
                 self.checker.run(),
+                self.pulses.run(),
                 self._link(),
             ):
                 self.driver.start()
@@ -273,6 +281,7 @@ class Validator:
             await self.pages.close()
             await self.engines.close()
             await self.jobs.close()
+            await self.relays.aclose()
             self.outbox.close()
             self.journal.close()
 

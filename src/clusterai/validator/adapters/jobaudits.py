@@ -83,12 +83,15 @@ class JobAudits:
         synchronous: Literal["NORMAL", "FULL"],
         send: Callable[[Address, Any], object],
         submit: Callable[[Submit], None],
+        *,
+        ticks: bool = True,
     ) -> None:
         """
         Args:
             at: the Audits contract.
             disputes: the Disputes contract.
             secret: salts of commitments are derived from it.
+            ticks: whether the chain's own beacon draws.
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._me, self._network, self._sign, self._box = me, network, sign, box
@@ -104,6 +107,7 @@ class JobAudits:
             sign,
             lambda lease: Digest(keccak(secret + b"salt" + lease)),
             disputes,
+            ticks,
         )
         self._journal = SqliteJournal(folder / "journal.sqlite", synchronous)
         self.auditor = JobAuditor(settings, Directory())

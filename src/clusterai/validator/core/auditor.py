@@ -311,6 +311,8 @@ class Auditor:
 
     def _ask_for_beacon(self, docket: Docket) -> list[Any]:
         """In the epoch of the commitment itself, a call would record nothing that draws from it."""
+        if self._settings.rules.beacon is not None:
+            return []  # drand's: `pulses` brings it
         epoch_s = self._settings.rules.epoch_s
         epoch = self.directory.time_s // epoch_s
         if epoch <= docket.committed_at_s // epoch_s:

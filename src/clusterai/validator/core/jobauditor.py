@@ -62,7 +62,8 @@ _SERVED = cast("type[SegmentServed | NotServed]", SegmentServed | NotServed)
 
 class AuditSettings(msgspec.Struct, frozen=True):
     """Who audits. `sign` is the hot key's; `secret_salt` must stay unknown to others and the same for the same lease. `at` is the
-    contract that takes an auditor's bond, `disputes` that which takes an accuser's; without it this validator accuses nobody."""
+    contract that takes an auditor's bond, `disputes` that which takes an accuser's; without it this validator accuses nobody.
+    `ticks` where the chain's own beacon draws: whoever needs it records it."""
 
     me: Address
     at: Address
@@ -71,6 +72,7 @@ class AuditSettings(msgspec.Struct, frozen=True):
     sign: Callable[[Digest], bytes]
     secret_salt: Callable[[Digest], Digest]
     disputes: Address = ZERO_ADDRESS
+    ticks: bool = True
 
 
 # --- effects and events ---
@@ -373,7 +375,7 @@ class JobAuditor:
                 return
             if case.round not in self._recorded:
                 # Where nothing else happens nobody records a beacon; in the epoch of the commitment this does nothing.
-                if self._my_turn(case, "tick"):
+                if self.settings.ticks and self._my_turn(case, "tick"):
                     self._submit_as("job-tick", calls.Tick())
             elif self._my_turn(case, "draw"):
                 self._submit(case, "draw", DrawLease(case.lease))
