@@ -51,6 +51,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """
     Attributes:
         overhead: cost of re-executed work as a share of leased work that was done, where all are honest (or together).
+        accusations: disputes about leases on which nobody had cheated, in all markets.
         false_slashes: identities slashed whose operators never did wrong, in all markets.
         reasons: how leases ended, in all markets.
         digest: of everything that happened in all markets.
@@ -60,6 +61,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seeds: int
     rows: tuple[Row, ...]
     overhead: float
+    accusations: int
     false_slashes: int
     reasons: dict[str, int]
     leases: int
@@ -109,6 +111,7 @@ def simulate(
         seeds=count,
         rows=tuple(rows),
         overhead=overhead(common),
+        accusations=sum(it.accusations for it in every),
         false_slashes=sum(it.false_slashes for it in every),
         reasons=dict(sorted(reasons.items())),
         leases=sum(it.leases for it in every),
