@@ -13,6 +13,7 @@ meter together (`segment_result`), because pay follows the meter.
 """
 
 from enum import IntEnum
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -125,7 +126,13 @@ class Terms(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         return struct_hash(self.TYPE, *msgspec.structs.astuple(self))
 
     def lease_id(self, leases: Domain) -> Digest:
-        return typed_digest(leases.separator(), self.struct())
+        return _lease_id(self, leases)
+
+
+@lru_cache(maxsize=256)
+def _lease_id(terms: Terms, leases: Domain) -> Digest:
+    """Each machine that a lease passes names it several times."""
+    return typed_digest(leases.separator(), terms.struct())
 
 
 def earned_wei(compensation_wei: int, units: int, of: int) -> int:

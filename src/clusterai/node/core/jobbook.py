@@ -15,6 +15,7 @@ nobody can ask for them: then its volume's key is destroyed (`Discard`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -588,4 +589,10 @@ class JobBook:
 
 def committed(done: Performed) -> Commitment:
     """The tree over what was performed, from which root and proofs come."""
-    return Commitment([Digest(state) for state in done.states], done.units)
+    return _commitment(done.states, done.units)
+
+
+@lru_cache(maxsize=16)
+def _commitment(states: tuple[bytes, ...], units: tuple[int, ...]) -> Commitment:
+    """Made once for the commitment and for all that is shown of it; three digests a segment."""
+    return Commitment([Digest(state) for state in states], units)

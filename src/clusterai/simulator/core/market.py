@@ -36,7 +36,7 @@ from clusterai.work.batch.core.request import Wishes
 from clusterai.work.batch.spec import DETERMINISM, Image, JobArray, JobSpec, Resources
 
 BEGIN_S = 1_700_000_010
-CATALOGUE = 64
+CATALOGUE = 16
 """Different jobs on offer; equal specifications have equal results, which are computed once."""
 CHEAP = 100
 """A self-dealer's leases cost one hundredth."""

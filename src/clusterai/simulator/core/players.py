@@ -247,6 +247,8 @@ class Customer(Player):
     ) -> None:
         super().__init__(market, address, operator)
         self.nodes = nodes
+        self._has_ended = False
+        """a job, so that it may be time to put the machine away"""
 
     def _made(self) -> Any:
         chain = self.market.chain
@@ -260,9 +262,13 @@ class Customer(Player):
         for node, offer in self.nodes:
             desk.step(Linked(node.address), now_s)
             desk.step(Received(node.address, Lends("batch", offer, 0, 0)), now_s)
+        self._has_ended = True
         return desk
 
     def _is_idle(self) -> bool:
+        if not self._has_ended:
+            return False
+        self._has_ended = False
         return all(job.ended for job in self.machine.jobs.values())
 
     def _perform(self, effect: Any) -> None:
@@ -275,8 +281,11 @@ class Customer(Player):
                 self.net.at(now_s + 1, self.hear, ItemPaid(tab, item))
             case jobstate.Fetch(lease):
                 self.net.at(now_s + 1, self.hear, jobstate.Fetched(lease))
-            case jobstate.Answer() | jobstate.Note() | CloseTab():
-                # An order that nobody can take ends the operator's earning: its customer orders nothing more.
+            case jobstate.Note(_, kind):
+                self._has_ended = self._has_ended or kind == "end"
+            case jobstate.Answer(_, job):
+                self._has_ended = self._has_ended or job is None
+            case CloseTab():
                 pass
             case _:
                 super()._perform(effect)
