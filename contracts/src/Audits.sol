@@ -500,9 +500,13 @@ contract Audits is IAudits, IAccusations, Ownable {
         }
         // As long again as the provider had for a segment on the average, and twice that, besides what it takes to begin.
         uint256 run = (2 * uint256(lease.committedAt - lease.acceptedAt)) / lease.segments;
+        // Who commits at once shows nothing of how long a segment takes: each auditor has twice the time to begin of the one
+        // before, up to what the terms allow for a segment.
+        uint256 most = uint256(parameters.commitS) + (lease.deadline - lease.acceptedAt) / lease.segments;
+        uint256 wait = uint256(parameters.commitS) << audit.attempt;
         audit.state = _AWAITS_COMMIT;
         audit.auditor = auditor;
-        audit.by = _clock(parameters.commitS + run);
+        audit.by = _clock((wait < most ? wait : most) + run);
         uint256 rest = uint256(parameters.openS) + parameters.revealS;
         emit AuditorDrawn(id, audit.attempt, auditor, audit.by, uint40(audit.by + rest));
     }

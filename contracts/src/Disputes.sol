@@ -200,8 +200,11 @@ contract Disputes {
         dispute.start = accusation.start;
         dispute.claimed = accusation.claimed;
         dispute.denied = accusation.result;
-        // As long again as the provider had for a segment on the average, and twice that, for whoever has to run it.
-        dispute.runS = uint40((2 * uint256(lease.committedAt - lease.acceptedAt)) / lease.segments);
+        // As long again as the provider had for a segment on the average, and twice that, for whoever has to run it; and at
+        // least as long as it was audited, in which the accuser ran it: a provider that commits at once gains no time.
+        uint256 run = (2 * uint256(lease.committedAt - lease.acceptedAt)) / lease.segments;
+        uint256 audited = block.timestamp - lease.committedAt;
+        dispute.runS = uint40(audited > run ? audited : run);
         dispute.stage = _ASSERTING;
         dispute.by = _clock(uint256(moveS) + dispute.runS);
         emit DisputeOpened(

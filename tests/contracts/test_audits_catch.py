@@ -367,16 +367,20 @@ def test_auditor_who_commits_and_falls_silent_pays_the_provider(pair: LeasePair)
 
 
 def test_audit_lapses_when_nobody_ever_comes(pair: LeasePair) -> None:
-    """After eight silent auditors the pay goes its way: it can't wait for ever; the fee comes back."""
+    """After eight silent auditors the pay goes its way: it can't wait for ever; the fee comes back. Each has twice the time of
+    the one before, up to what the terms allow for a segment, so that a provider that commits at once isn't never audited."""
     one = pair.committed(job(pair))
     pair.drawn(one)
-    silent = 0
+    silent, given = 0, list[int]()
     events: tuple[Event, ...] = ()
-    while pair.twin.audits.audit(one.lease).state == 2:
-        pair.advance(40)
+    while (audit := pair.twin.audits.audit(one.lease)).state == 2:
+        given.append(audit.by_s - pair.now_s)
+        pair.advance(given[-1] + 1)
         events = pair.expect(calls.ExpireAudit(one.lease), STRANGER)
         silent += 1
     assert silent == 8
+    assert given == sorted(given)
+    assert given[-1] > given[0]
     assert only(events, AuditResolved).rest_until_s == 0
     closed = only(pair.expect(calls.CloseLease(one.lease), STRANGER), LeaseClosed)
     assert (closed.paid, closed.refunded) == (900, 201)

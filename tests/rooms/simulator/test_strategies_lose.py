@@ -9,6 +9,7 @@ name = "small"
 seeds = 3
 [market]
 leases = {leases}
+work_s = {work_s}
 history = {history}
 used = {used}
 stake = {stake}
@@ -30,10 +31,11 @@ def play(
     head: str = "",
     leases: int = 12,
     used: float = 1.0,
+    work_s: int = 600,
 ) -> Report:
     """A short history, so that a third is audited and few leases tell: at p* it takes the benchmark's numbers."""
     terms = {"strategy": strategy, "group": group, "rules": rules, "history": history}
-    text = MARKET.format(stake=stake, leases=leases, used=used, **terms)
+    text = MARKET.format(stake=stake, leases=leases, used=used, work_s=work_s, **terms)
     return simulate(decode_scenario(head + text))
 
 
@@ -87,6 +89,15 @@ def test_who_claims_units_that_it_did_not_use_is_convicted_of_fraud() -> None:
     """A result covers the meter, so that a wrong meter is wrong work, even where all the work was done."""
     report = play("overclaim", "operators = 6\nshare = 1.0", used=0.5)
     assert row(report).deterred
+    assert row(report).caught > 0.5
+    assert report.false_slashes == 0
+
+
+@pytest.mark.parametrize("work_s", [600, 3600])
+def test_who_commits_at_once_is_audited_all_the_same(work_s: int) -> None:
+    """Made-up work is there in a second; auditors still get the three minutes that an honest segment takes."""
+    report = play("hasty", "operators = 4", work_s=work_s, leases=8)
+    assert row(report).extra < 0
     assert row(report).caught > 0.5
     assert report.false_slashes == 0
 

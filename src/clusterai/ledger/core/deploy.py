@@ -39,7 +39,8 @@ class AuditRules(msgspec.Struct, frozen=True, kw_only=True):
         sensitivity_ppm: how often a check of wrong work finds it wrong.
         corrupt_ppm: the adversary's share of the panel's stake.
         margin_ppm: by how much honesty shall win.
-        commit_s: for an auditor to begin; it has twice the mean time of a segment besides.
+        commit_s: for an auditor to begin, twice as long with each that is drawn after another, at most by what the terms allow for
+            a segment; it has twice the mean time of a segment besides.
         open_s: for the provider to show the drawn segment.
         reveal_s: for the auditor to reveal, and again for a trap to be sprung.
         dispute_s: for an accuser to start a dispute.
@@ -61,7 +62,7 @@ class DisputeRules(msgspec.Struct, frozen=True, kw_only=True):
     """How disputes about audits are played; clocks at most 7 days.
 
     Args:
-        move_s: for each party's move, besides twice the mean time of a segment.
+        move_s: for each party's move, besides twice the mean time of a segment, or what the audit took if that was longer.
         seal_s: for referees to commit, besides the same.
         reveal_s: for referees to reveal.
         committee: seats of the first committee, at most 15; the second has three times as many, the third is the panel.

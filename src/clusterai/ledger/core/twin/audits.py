@@ -365,7 +365,8 @@ class Audits:
                 self._resolve(tx, lease_id, audit, 0)
             return
         run_s = 2 * (lease.committed_s - lease.accepted_s) // lease.segments
-        by_s = tx.now_s + self._rules.commit_s + run_s
+        most_s = self._rules.commit_s + (lease.deadline_s - lease.accepted_s) // lease.segments
+        by_s = tx.now_s + min(self._rules.commit_s << audit.attempt, most_s) + run_s
         self._put(lease_id, _replace(audit, state=AWAITS_COMMIT, auditor=auditor, by_s=by_s))
         rest_s = self._rules.open_s + self._rules.reveal_s
         tx.emit(AuditorDrawn(lease_id, audit.attempt, auditor, by_s, by_s + rest_s))

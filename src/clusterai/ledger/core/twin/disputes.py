@@ -82,6 +82,7 @@ class Disputes:
         metered = lease.determinism == DeterminismClass.WASM and 0 < accusation.units <= MAX_STEPS
         steps = accusation.units if metered else 1
         run_s = 2 * (lease.committed_s - lease.accepted_s) // lease.segments
+        run_s = max(run_s, tx.now_s - lease.committed_s)
         by_s = tx.now_s + self._rules.move_s + run_s
         dispute = Dispute(
             stage=ASSERTING,
