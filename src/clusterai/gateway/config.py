@@ -27,6 +27,8 @@ class Config(Daemon, frozen=True, kw_only=True):
             a request.
         least_job_stake_wei: a job that is to be verified goes to nobody with less.
         content_bytes: of uploads and of jobs' outputs, all accounts together.
+        keep_jobs_s: how long a job is listed after its end, and its Idempotency-Key known. Never forgotten is one that money hangs on.
+        most_jobs_kept: of ended jobs; beyond it the account with most of them loses its oldest.
     """
 
     serve: tuple[str, ...] = ("smollm2-135m",)
@@ -48,4 +50,6 @@ class Config(Daemon, frozen=True, kw_only=True):
     survives: Literal["process", "power"] = "process"
     least_job_stake_wei: Wei = 1
     content_bytes: Annotated[int, Meta(ge=1024**2, le=2**53)] = 16 * 1024**3
+    keep_jobs_s: Annotated[int, Meta(ge=3600, le=10 * 366 * 86_400)] = 30 * 86_400
+    most_jobs_kept: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     terms: Terms = Terms()

@@ -174,6 +174,8 @@ class Gateway:
                     rules.audits.margin_ppm,
                 ),
                 contracts.deliveries,
+                config.keep_jobs_s,
+                config.most_jobs_kept,
             ),
             synchronous,
             self.links.send,

@@ -5,7 +5,7 @@
     PUT    /v1/content/{digest}     the bytes → 201 or 200; 422 `digest-differs` where they aren't the digest's
     GET    /v1/content/{digest}     the bytes; 404
     POST   /v1/jobs                 JobRequest (Idempotency-Key) → 201 Job; 402, 409 `not-placed` with a Plan, 424 `content-missing`
-    GET    /v1/jobs                 {"jobs": [Job]}, newest first; ?limit=
+    GET    /v1/jobs                 JobList, newest first; ?limit= and ?page=, the `next` of the one before
     GET    /v1/jobs/{id}            Job
     GET    /v1/jobs/{id}/logs       server-sent JobEvents, from ?after=SEQ on, until one of kind `end`
     GET    /v1/jobs/{id}/audit      JobAudit
@@ -30,6 +30,7 @@ from clusterai.sdk.jobshapes import (
     Job,
     JobAudit,
     JobEvent,
+    JobList,
     JobRequest,
     LeaseAudit,
     Plan,
@@ -67,8 +68,21 @@ class Jobs:
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return self._client.told("POST", "/v1/jobs", Job, json=request, headers=headers)
 
-    def list(self, limit: int = 50) -> "list[Job]":
-        return self._client.told("GET", "/v1/jobs", _Jobs, params={"limit": limit}).jobs
+    def list(self, limit: int = 50, page: str = "") -> JobList:
+        """
+        Args:
+            page: `next` of the list before; the newest jobs without it.
+        """
+        params: dict[str, str | int] = {"limit": limit, **({"page": page} if page else {})}
+        return self._client.told("GET", "/v1/jobs", JobList, params=params)
+
+    def all(self) -> Iterator[Job]:
+        """Every job that the gateway still knows, newest first."""
+        page = self.list(500)
+        yield from page.jobs
+        while page.next:
+            page = self.list(500, page.next)
+            yield from page.jobs
 
     def show(self, job_id: str) -> Job:
         return self._client.told("GET", f"/v1/jobs/{quote(job_id, safe='')}", Job)
@@ -126,10 +140,6 @@ class Jobs:
                 raise Unreachable(self._client.base_url, str(error) or type(error).__name__) from None
 
 
-class _Jobs(msgspec.Struct):
-    jobs: list[Job]
-
-
 __all__ = [
     "MOST_CONTENT_BYTES",
     "Candidate",
@@ -138,6 +148,7 @@ __all__ = [
     "Job",
     "JobAudit",
     "JobEvent",
+    "JobList",
     "JobRequest",
     "Jobs",
     "LeaseAudit",

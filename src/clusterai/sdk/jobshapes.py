@@ -221,6 +221,13 @@ class Job(_Told, frozen=True, kw_only=True):
         return all(task.state in ("committed", "verified", "closed") for task in self.tasks)
 
 
+class JobList(msgspec.Struct, frozen=True, kw_only=True):
+    """`next` is the `page` to ask for those behind these; empty behind the last."""
+
+    jobs: list[Job]
+    next: str = ""
+
+
 class JobEvent(msgspec.Struct, frozen=True, kw_only=True):
     """What just happened to a job. `end` is the last: nothing runs any more.
 

@@ -44,7 +44,7 @@ class FakeGateway:
                 self.jobs[job.id] = job
                 return 201, job
             case "GET", ["jobs"]:
-                return 200, {"jobs": list(self.jobs.values())[::-1]}
+                return 200, {"jobs": list(self.jobs.values())[::-1], "next": ""}
             case "GET", ["jobs", job_id] if job_id in self.jobs:
                 return 200, self.jobs[job_id]
             case "DELETE", ["jobs", job_id] if job_id in self.jobs:

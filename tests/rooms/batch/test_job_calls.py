@@ -48,7 +48,7 @@ def test_a_job_is_submitted_once_followed_and_cancelled():
         first = jobs.submit(request, "k")
         assert jobs.submit(request, "k") == first
         assert jobs.submit(request, "l").id != first.id
-        assert [it.id for it in jobs.list()] == ["0x1", "0x0"]
+        assert [it.id for it in jobs.list().jobs] == ["0x1", "0x0"]
         events = list(jobs.follow(first.id))
         assert [it.kind for it in events] == ["log", "end"]
         assert events[0].log() == b"hello\n"

@@ -171,3 +171,84 @@ def test_more_than_the_credit_is_a_402(bed: Bed):
     put(bed, MODULE, poor)
     status, _, raw = bed.fetch("POST", "/v1/jobs", asked(max_price_wei=10**6), poor)
     assert status == 402, raw
+
+
+def listed(bed: Bed, query: str = "", key: str | None = None) -> dict[str, Any]:
+    return bed.get(f"/v1/jobs{query}", key or bed.key)
+
+
+def test_pages_hold_every_job_once(bed: Bed):
+    """Newest first, in pages of any size, while jobs are begun in between; another account's list is its own."""
+    put(bed, MODULE)
+    provider = bed.people[0].owner.address
+    offer = canonical.encode(Offer(provider="0x" + provider.hex()))
+
+    async def lend() -> None:
+        bed.standins[0].send(Lends(KIND, offer, 0, 0))
+
+    bed.run(lend())
+    bed.until(
+        lambda: json.loads(bed.fetch("POST", "/v1/jobs/plan", asked(), bed.key)[2])["placed"], "an offer"
+    )
+
+    def begin(number: int) -> str:
+        status, _, raw = bed.fetch("POST", "/v1/jobs", asked(), bed.key, Idempotency_Key=f"page {number}")
+        assert status == 201, raw
+        return json.loads(raw)["id"]
+
+    begun = {begin(number) for number in range(5)}
+    whole = listed(bed, "?limit=500")
+    assert whole["next"] == ""
+    ids = [it["id"] for it in whole["jobs"]]
+    assert begun <= set(ids)
+    assert [it["created_s"] for it in whole["jobs"]] == sorted(
+        (it["created_s"] for it in whole["jobs"]), reverse=True
+    )
+    for size in (1, 2, len(ids) - 1, len(ids)):
+        found: list[str] = []
+        page = listed(bed, f"?limit={size}")
+        while True:
+            found += [it["id"] for it in page["jobs"]]
+            if not page["next"]:
+                break
+            page = listed(bed, f"?limit={size}&page={page['next']}")
+        assert found == ids
+    first = listed(bed, "?limit=2")
+    later = begin(99)
+    rest = listed(bed, f"?limit=500&page={first['next']}")
+    # Begun in the same second it may stand behind; none of the others is moved or told twice.
+    assert [it["id"] for it in (*first["jobs"], *rest["jobs"]) if it["id"] != later] == ids
+    other, _ = bed.ring.create("page reader")
+    assert listed(bed, f"?page={first['next']}", other) == {"jobs": [], "next": ""}
+    for job in {*begun, later}:
+        assert bed.fetch("DELETE", f"/v1/jobs/{job}", None, bed.key)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "page=",
+        "page=1",
+        "page=1-0",
+        f"page=-1-{'0' * 64}",
+        f"page=1-{'G' * 64}",
+        f"page={'9' * 16}-{'0' * 64}",
+        f"page=1-{'0' * 65}",
+        "page=%00",
+        "page=1-" + "%D9%A1" * 64,
+        "limit=0",
+        "limit=501",
+        "limit=x",
+    ],
+)
+def test_a_page_that_nobody_was_told_is_a_400(bed: Bed, query: str):
+    """It names the parameter."""
+    status, _, raw = bed.fetch("GET", f"/v1/jobs?{query}", None, bed.key)
+    assert status == 400, raw
+    assert json.loads(raw)["detail"].startswith(query.partition("=")[0])
+
+
+@pytest.mark.parametrize("page", [f"0-{'0' * 64}", f"{'9' * 15}-{'f' * 64}"])
+def test_the_ends_of_time_are_places_too(bed: Bed, page: str):
+    """Behind everything there is nothing; before everything there is all."""
+    assert bool(listed(bed, f"?page={page}")["jobs"]) is page.startswith("9")

@@ -379,7 +379,7 @@ class World:
             case jobstate.Note(job, kind):
                 if kind == "end":
                     self.ended.add(job)
-            case jobbook.Discard() | jobbook.Halt() | jobauditor.Told():
+            case jobstate.Forgotten() | jobbook.Discard() | jobbook.Halt() | jobauditor.Told():
                 pass
             case _:
                 raise AssertionError(f"nobody performs {effect!r}")

@@ -29,6 +29,10 @@ def list_jobs(
     ctx: typer.Context,
     data: options.Data = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="At most so many, newest first.")] = 20,
+    page: Annotated[
+        str, typer.Option(metavar="NEXT", help="Go on behind the list that said this.", show_default=False)
+    ] = "",
+    every: Annotated[bool, typer.Option("--all", help="All that the gateway still knows.")] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -39,11 +43,17 @@ def list_jobs(
     from clusterai.sdk.jobs import Jobs
 
     with gateway(data) as client:
-        found = Jobs(client).list(limit)
+        if every:
+            found, rest = [*Jobs(client).all()], ""
+        else:
+            listed = Jobs(client).list(limit, page)
+            found, rest = listed.jobs, listed.next
     if json:
-        say.emit({"jobs": found})
-    else:
-        told.listed(found)
+        say.emit({"jobs": found, "next": rest})
+        return
+    told.listed(found)
+    if rest:
+        say.tell(f"older ones: clusterai jobs --page {rest}, or --all")
 
 
 def show(

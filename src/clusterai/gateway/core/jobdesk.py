@@ -19,6 +19,7 @@ import msgspec
 from clusterai.gateway.core import jobdelivery
 from clusterai.gateway.core.jobdelivery import Delivering
 from clusterai.gateway.core.jobplacing import KIND, Placing
+from clusterai.gateway.core.jobretention import doomed
 from clusterai.gateway.core.jobstate import (
     FAILED,
     Accepted,
@@ -32,13 +33,16 @@ from clusterai.gateway.core.jobstate import (
     DeskTerms,
     Fetch,
     Fetched,
+    Forgotten,
     GaveUp,
     Held,
     Here,
     Job,
     Note,
+    Over,
     Paid,
     Placed,
+    Pruned,
     Slot,
 )
 from clusterai.gateway.core.tabs import ChargeTab, CloseTab, ItemPaid, OpenTab, TabIs
@@ -61,6 +65,7 @@ UNANSWERED_S = 60.0
 START_EVERY_S = 3.0
 UNLIMITED_WEI = 2**63 - 1
 MOST_JOBS = 10_000
+PRUNE_EVERY_S = 60.0
 
 
 class JobDesk:
@@ -88,6 +93,7 @@ class JobDesk:
         """leases that were closed, and whose cost no tab has taken yet"""
         self._effects: list[Any] = []
         self._now_s = 0.0
+        self._pruned_s = 0.0
 
     # --- the machine ---
 
@@ -125,7 +131,7 @@ class JobDesk:
             case Started():
                 self._is_live = True
             case Tick():
-                pass
+                self._prune()
             case _:
                 self._told(event)
         if self._is_live and (
@@ -149,8 +155,11 @@ class JobDesk:
         self._effects.append(Save(record))
 
     def _apply(self, record: DeskRecord) -> None:
+        if isinstance(record, Pruned):
+            self._forget(Digest(record.job))
+            return
         self._change(record)
-        if isinstance(record, Accepted | Held | Placed | Cancelled | GaveUp):
+        if isinstance(record, Accepted | Held | Placed | Cancelled | GaveUp | Over):
             job = self.jobs[Digest(record.job)]
         else:
             job = self._by_lease[Digest(record.lease)][0]
@@ -204,6 +213,31 @@ class JobDesk:
                 self.jobs[Digest(job_id)].cancelled = True
             case GaveUp(job_id, number, why):
                 self.jobs[Digest(job_id)].slots[number].over = why
+            case Over(job_id, at_s):
+                self.jobs[Digest(job_id)].ended_s = at_s
+            case Pruned():
+                pass
+
+    def _forget(self, job_id: Digest) -> None:
+        job = self.jobs.pop(job_id)
+        for lease in self._leases(job):
+            self._by_lease.pop(lease, None)
+
+    def _leases(self, job: Job) -> list[Digest]:
+        """All that it ever had."""
+        return [it.terms.lease_id(self.terms.leases) for it in job.history if isinstance(it, Placed)]
+
+    def _prune(self) -> None:
+        """Now and then, what nobody's money hangs on and nobody needs to see any more."""
+        if self._now_s < self._pruned_s + PRUNE_EVERY_S:
+            return
+        self._pruned_s = self._now_s
+        unpaid = {charge.tab for charge in self._unpaid.values()}
+        terms = self.terms
+        for job in doomed(self.jobs.values(), unpaid, self._now_s, terms.keep_s, terms.most_ended):
+            leases = tuple(self._leases(job))
+            self._save(Pruned(job.id))
+            self._effects.append(Forgotten(job.id, leases))
 
     # --- what is asked ---
 
@@ -276,7 +310,10 @@ class JobDesk:
 
     def _advance(self, job: Job) -> None:
         if not job.reserved:
-            if not job.cancelled:
+            if all(slot.over is not None for slot in job.slots):
+                self._end(job)
+            else:
+                # Also of one that was cancelled meanwhile: the tab may be open, and only then it can be closed.
                 self._ask(f"tab:{job.id.hex()}", OpenTab(job.id, job.account, job.held_wei))
             return
         free: list[int] = []
@@ -395,9 +432,15 @@ class JobDesk:
             for slot in job.slots
         )
         if over and not job.ended and not any(it.tab == job.id for it in self._unpaid.values()):
-            job.ended = True
+            self._end(job)
+
+    def _end(self, job: Job) -> None:
+        """Its tab is told in every process anew: the one before may have died behind the record."""
+        job.ended = True
+        if job.ended_s is None:
+            self._save(Over(job.id, int(self._now_s)))
             self._effects.append(Note(job.id, "end"))
-            self._effects.append(CloseTab(job.id))
+        self._effects.append(CloseTab(job.id))
 
     # --- what providers say ---
 

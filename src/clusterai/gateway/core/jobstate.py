@@ -27,6 +27,7 @@ class DeskTerms(msgspec.Struct, frozen=True):
         least_stake_wei: a verified job goes to nobody with less.
         deliveries: the contract that takes the bond of a demand; without it nothing is demanded.
         rules: by which the chain decides how often to audit.
+        keep_s, most_ended: of jobs that ended, see `jobretention`.
     """
 
     me: Address
@@ -36,6 +37,8 @@ class DeskTerms(msgspec.Struct, frozen=True):
     least_stake_wei: int = 0
     rules: RateRules = RULES
     deliveries: Address = ZERO_ADDRESS
+    keep_s: int = 30 * 86_400
+    most_ended: int = 10_000
 
 
 Verdict = Literal["here", "missing", "differs", "unable"]
@@ -112,6 +115,13 @@ class Note(msgspec.Struct, frozen=True):
     """in words, what is wrong"""
 
 
+class Forgotten(msgspec.Struct, frozen=True):
+    """A job, and with it its leases, is no longer known: what was kept for it may go."""
+
+    job: Digest
+    leases: tuple[Digest, ...]
+
+
 # --- records ---
 
 
@@ -178,7 +188,20 @@ class GaveUp(msgspec.Struct, frozen=True, tag=True):
     why: str
 
 
-DeskRecord = Accepted | Held | Placed | Came | Here | Closed | Paid | Cancelled | GaveUp
+class Over(msgspec.Struct, frozen=True, tag=True):
+    """Nothing more happens to a job."""
+
+    job: bytes
+    at_s: int
+
+
+class Pruned(msgspec.Struct, frozen=True, tag=True):
+    """A job is forgotten."""
+
+    job: bytes
+
+
+DeskRecord = Accepted | Held | Placed | Came | Here | Closed | Paid | Cancelled | GaveUp | Over | Pruned
 
 
 # --- state ---
@@ -242,6 +265,8 @@ class Job(msgspec.Struct):
     reserved: bool = False
     cancelled: bool = False
     ended: bool = False
+    """said so in this process, to its tab above all"""
+    ended_s: int | None = None
     history: list[DeskRecord] = msgspec.field(default_factory=list)
 
 

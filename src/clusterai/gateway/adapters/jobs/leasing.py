@@ -231,7 +231,7 @@ class Leasing:
                 lease = self._convicted.pop(owner, None)
             case _:
                 pass
-        if lease is not None:
+        if lease is not None and self._slot(lease) is not None:
             told = self.chain.setdefault(lease, [])
             if len(told) < MOST_STEPS:
                 told.append(Happened(event, self.desk.directory.time_s, self.desk.directory.block + 1))
@@ -263,6 +263,12 @@ class Leasing:
                     self._ask_log(effect.lease, effect.stream, lacks)
                 elif effect.kind == "log":
                     self._asked(effect.lease, effect.stream)
+            case jobstate.Forgotten(job, leases):
+                self.story.forget(job, leases)
+                for lease in leases:
+                    self.chain.pop(lease, None)
+                    self.rates.pop(lease, None)
+                    self._sources.pop(lease, None)
             case Answer(name):
                 if (waiting := self._waiting.pop(name, None)) is not None and not waiting.done():
                     waiting.set_result(effect)

@@ -1,6 +1,7 @@
 """The HTTP endpoints of jobs, as `sdk.jobs` describes them. Errors are RFC 9457 problems."""
 
 import asyncio
+import re
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -72,9 +73,13 @@ class JobPages:
         if request.method != "POST":
             admission = await self._admit(request, "read")
             limit = number(request, "limit", 50, 1, MOST_LISTED)
+            before = _place(request)
             mine = [it for it in self._leasing.desk.jobs.values() if it.account == admission.account]
-            newest = sorted(mine, key=lambda it: it.at_s, reverse=True)[:limit]
-            return json_of({"jobs": [views.job(it) for it in newest]})
+            places = sorted(((it.at_s, it.id) for it in mine), reverse=True)
+            left = places if before is None else [it for it in places if it < before]
+            page = [views.job(self._leasing.desk.jobs[job]) for _, job in left[:limit]]
+            rest = f"{left[limit - 1][0]}-{left[limit - 1][1].hex()}" if len(left) > limit else ""
+            return json_of({"jobs": page, "next": rest})
         admission = await self._admit(request, "inference")
         array, wishes = await self._asked(request)
         self._require_content(admission.account, array)
@@ -257,6 +262,17 @@ def _digest(request: Request) -> Digest:
         return ids.digest(request.path_params["id"])
     except ids.BadId as error:
         raise _invalid(f"id: {error}", "id") from None
+
+
+def _place(request: Request) -> tuple[int, Digest] | None:
+    """Where the page before ended, as its `next` said; jobs that are begun or forgotten meanwhile move nothing."""
+    text = request.query_params.get("page")
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,15})-([0-9a-f]{64})", text, re.ASCII)
+    if found is None:
+        raise _invalid("page is the `next` of the page before", "page")
+    return int(found[1]), Digest(bytes.fromhex(found[2]))
 
 
 def _invalid(why: str, param: str) -> Fault:

@@ -112,6 +112,12 @@ class Story:
         """Until something more is told of it."""
         await self._news[job].wait()
 
+    def forget(self, job: Digest, leases: Iterable[Digest]) -> None:
+        """Nobody will ask for it again."""
+        self._db.execute("delete from event where job = ?", (job,))
+        self._db.executemany("delete from logged where lease = ?", [(lease,) for lease in leases])
+        self._last.pop(job, None)
+
     # --- content ---
 
     def own(self, account: Digest, digests: Iterable[Digest]) -> None:
