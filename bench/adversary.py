@@ -32,7 +32,6 @@ segments = {segments}
 validators = 40
 used = {used}
 work_s = {work_s}
-steps = {steps}
 spread_s = {spread_s}
 [rules]
 {rules}
@@ -59,7 +58,9 @@ EVERYONE: tuple[tuple[str, dict[str, float], str], ...] = (
     ("overclaim", {"used": 0.5}, "share = 1.0"),
     ("overclaim", {"used": 0.5}, "share = 0.25"),
     ("overclaim-lump", {"used": 0.5}, ""),
+    ("withhold-outputs", {}, ""),
     ("griefer", {}, ""),
+    ("false-demand", {}, ""),
     ("lazy-auditor", {}, HONEST.format(operators=10)),
     ("silent-auditor", {}, HONEST.format(operators=10)),
     ("withheld-reveal", {}, HONEST.format(operators=10)),
@@ -78,7 +79,6 @@ def one(
         "used": 1.0,
         "traps": 0.0,
         "work_s": 600,
-        "steps": 65_536,
         "spread_s": 0,
     } | market
     text = ONE.format(strategy=strategy, seeds=seeds, operators=operators, group=group, rules=rules, **terms)
@@ -139,7 +139,7 @@ def break_even(seeds: int, nodes: int) -> None:
                 "margin_ppm = 0\nbond_tokens = 0"
             )
             scenario = one(
-                "collude", seeds, nodes, "corrupt = 0.2", rules, leases=1, stake=stake, history=10**9, steps=1
+                "collude", seeds, nodes, "corrupt = 0.2", rules, leases=1, stake=stake, history=10**9
             )
             row = simulate(scenario).rows[0]
             print(

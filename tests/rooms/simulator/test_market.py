@@ -112,6 +112,7 @@ def test_the_picture_names_every_strategy_and_escapes_its_title() -> None:
         ('name = "x"\n[market]\nvalidators = 65\n[[groups]]\nstrategy = "honest"', r"\$.market.validators"),
         ('name = "x"\n[[groups]]\nstrategy = "lazy-auditor"\noperators = 21', r"\$.market.validators"),
         ('name = "x"\n[rules]\nwindow_s = 5\n[[groups]]\nstrategy = "honest"', r"\$.rules.window_s"),
+        ('name = "x"\n[market]\nsteps = 1\n[[groups]]\nstrategy = "honest"', r"\$.market.steps"),
         ("#" * 100_001, "longer"),
     ],
 )

@@ -58,6 +58,8 @@ def row(report: Report) -> Row:
         ("self-deal", "operators = 8\nhonest_first = 4"),
         ("collude", "operators = 8\ncorrupt = 0.3"),
         ("griefer", "operators = 4\nafter = 0.9"),
+        ("withhold-outputs", "operators = 2"),
+        ("false-demand", "operators = 2"),
     ],
 )
 def test_a_cheat_earns_less_than_it_would_honestly(strategy: str, group: str) -> None:

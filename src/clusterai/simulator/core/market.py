@@ -291,7 +291,7 @@ class Market:
         used = (self.used,) * segments
         units = used if lease.secret is not None else operator.strategy.meters(used, self.steps)
         lease.meters = tuple(accumulate(units, initial=0))
-        lease.is_wrong = bool(made_up) or units != used
+        lease.is_wrong = bool(made_up) or units != used or not operator.strategy.hands_over()
         done = Performed(lease.id, lease.states, units, lease.states[-1], 0, "")
         takes_s = 1 if operator.strategy.hurries() else self._terms.work_s
         cost = lease.cost * (segments - len(made_up)) // segments if lease.secret is None else 0

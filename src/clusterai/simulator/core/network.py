@@ -66,6 +66,8 @@ _FOR_PROVIDERS = frozenset(
         events.SegmentShown,
         events.AuditResolved,
         events.LeaseClosed,
+        events.DeliveryDemanded,
+        events.DemandEnded,
         *_OF_DISPUTES,
     )
 )
@@ -76,6 +78,8 @@ _FOR_REQUESTERS = frozenset(
         events.LeaseCommitted,
         events.AuditResolved,
         events.LeaseClosed,
+        events.DeliveryDemanded,
+        events.DemandEnded,
     )
 )
 _OF_PARTICIPANTS = frozenset(
@@ -265,7 +269,7 @@ class Network:
             case events.RefereesDrawn(_, level, referees):
                 for who in referees if level < PANEL_LEVEL else (it.address for it in self.auditors):
                     self._join(lease, who)
-            case events.WithheldReported():
+            case events.WithheldReported() | events.DeliveryDemanded():
                 for auditor in self.auditors:
                     self._join(lease, auditor.address)
             case _:
@@ -312,8 +316,13 @@ class Network:
             case events.AuditResolved(_, rest_until_s):
                 due_s = max(rest_until_s, lease.committed_s + self._window_s) + 1
                 self.at(max(due_s, self.now_s + 1), self._overdue, lease)
+            case events.DeliveryDemanded():
+                by_s = event.report_by_s
+                self.at(by_s - SPARE_S, self._demanded, lease)
+                for turn in range(1, 3 * AGAIN_S * 2, AGAIN_S):
+                    self.at(by_s + turn, self._demanded, lease)
             case _ if (clock := _CLOCKS.get(type(event))) is not None:
-                by_s: int = getattr(event, clock)
+                by_s = int(getattr(event, clock))
                 self.at(max(by_s - SPARE_S, self.now_s + 1), self._ending, lease, lease.version)
                 self.at(max(by_s + 1, self.now_s + 1), self._expired, lease, lease.version)
             case _:
@@ -323,6 +332,12 @@ class Network:
         if lease.version == version and not lease.is_closed:
             for auditor in lease.auditors:
                 self.wake(auditor, self.now_s + 1)
+
+    def _demanded(self, lease: Lease) -> None:
+        """The panel reports in time, and somebody ends what is over."""
+        for player in (*lease.auditors, lease.customer):
+            if player is not None and not lease.is_closed:
+                self.wake(player, self.now_s + 1)
 
     def _expired(self, lease: Lease, version: int) -> None:
         """Until somebody has done what anybody may do."""

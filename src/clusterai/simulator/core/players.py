@@ -30,9 +30,10 @@ from clusterai.protocol.messages import Relay
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started
 from clusterai.simulator.core import work
 from clusterai.simulator.core.people import Lease, Operator
-from clusterai.simulator.core.strategies import Case
+from clusterai.simulator.core.strategies import Case, Outputs
 from clusterai.validator.core import jobauditor
 from clusterai.validator.core.jobauditor import AuditSettings, JobAuditor, Reran, Rerun, Retrace, Retraced
+from clusterai.validator.core.jobdelivery import Collect, Collected, Pass
 from clusterai.work.batch.kind import BATCH
 
 if TYPE_CHECKING:
@@ -160,7 +161,10 @@ class Node(Player):
                 self.market.work_on(self, self.net.leases[lease], self.machine.leases[lease].raw)
             case jobshowing.Serve(_, ask, units, proof):
                 lease = self.net.leases.get(Digest(ask.lease))
-                if lease is not None and self.operator.strategy.lets(effect, lease.is_wrong):
+                if lease is None:
+                    return
+                is_last = ask.segment > lease.terms.segments
+                if self.operator.strategy.lets(Outputs(effect) if is_last else effect, lease.is_wrong):
                     self._serve(ask, units, proof)
             case jobdefence.Retrace(lease, _, _, segment, start, steps, points):
                 record = self.net.leases[lease]
@@ -222,7 +226,9 @@ class Auditor(Player):
                 case = self._case(self.net.leases[wanted.lease], wanted.segment, start, steps)
                 found = self.operator.strategy.traces(case, points)
                 self._later(Retraced(wanted.lease, points, found, ""))
-            case jobauditor.Told():
+            case Collect(lease):
+                self.net.at(self.net.now_s + 1, self.hear, Collected(lease, "had", ""))
+            case jobauditor.Told() | Pass():
                 pass
             case _:
                 super()._perform(effect)
@@ -252,9 +258,9 @@ class Customer(Player):
 
     def _made(self) -> Any:
         chain = self.market.chain
-        terms = DeskTerms(
-            self.address, chain.leases.domain, chain.world.addresses.leases, chain.world.rules.window_s
-        )
+        at = chain.world.addresses
+        window_s = chain.world.rules.window_s
+        terms = DeskTerms(self.address, chain.leases.domain, at.leases, window_s, deliveries=at.deliveries)
         desk = JobDesk(terms, self.net.directory, chain.audits.valid_in_a_row)
         now_s = self.net.now_s
         desk.step(Started(), now_s)
@@ -264,6 +270,9 @@ class Customer(Player):
             desk.step(Received(node.address, Lends("batch", offer, 0, 0)), now_s)
         self._has_ended = True
         return desk
+
+    def _admits(self) -> bool:
+        return self.address not in self.operator.requesters or self.operator.strategy.has_it()
 
     def _is_idle(self) -> bool:
         if not self._has_ended:
@@ -279,8 +288,15 @@ class Customer(Player):
                 self.net.at(now_s + 1, self.hear, TabIs(tab, True, 0))
             case ChargeTab(tab, item):
                 self.net.at(now_s + 1, self.hear, ItemPaid(tab, item))
-            case jobstate.Fetch(lease):
-                self.net.at(now_s + 1, self.hear, jobstate.Fetched(lease))
+            case jobstate.Fetch(lease, source):
+                node = self.net.players[source]
+                given = node.operator.strategy.hands_over() and self._admits()
+                self.net.at(now_s + 1, self.hear, jobstate.Fetched(lease, "here" if given else "missing"))
+                if not given:
+                    # It looks again when most of the window is over.
+                    window_s = self.market.chain.world.rules.window_s
+                    for late_s in (window_s * 2 // 3, window_s * 5 // 6, window_s):
+                        self.net.wake(self, now_s + late_s)
             case jobstate.Note(_, kind):
                 self._has_ended = self._has_ended or kind == "end"
             case jobstate.Answer(_, job):

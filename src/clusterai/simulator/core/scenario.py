@@ -9,6 +9,7 @@ from msgspec import Meta
 from clusterai.ledger.core.deploy import LOCAL, AuditRules, DisputeRules, Rules
 from clusterai.protocol.money import WEI_PER_TOKEN
 from clusterai.simulator.core.strategies import STRATEGIES, Options
+from clusterai.work.batch.core.prices import GIGA, MOST_TARIFF_WEI
 
 LONGEST_TEXT = 100_000
 
@@ -138,6 +139,12 @@ def decode_scenario(text: str) -> Scenario:
         raise ScenarioRefused(f"not TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise ScenarioRefused(str(error)) from None
+    market = scenario.market
+    fuel = market.segments * market.steps
+    if market.price_tokens * WEI_PER_TOKEN * GIGA > MOST_TARIFF_WEI * fuel:
+        raise ScenarioRefused(
+            f"{fuel} units are too few for such a price - at `$.market.steps`, which is {market.steps}"
+        )
     seats = 0
     for at, group in enumerate(scenario.groups):
         if group.strategy not in STRATEGIES:

@@ -30,6 +30,12 @@ Role = Literal["provider", "auditor", "requester"]
 NONE: frozenset[int] = frozenset()
 
 
+class Outputs(msgspec.Struct, frozen=True):
+    """Stands for a node's `Serve` of what is behind the last segment: the last state and the outputs."""
+
+    asked: Serve
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a strategy is set.
 
@@ -118,6 +124,10 @@ class Honest:
         """The states that it asserts in a dispute; None: it says nothing."""
         return case.rerun(points)
 
+    def hands_over(self) -> bool:
+        """Whether the outputs can be had from it."""
+        return True
+
     # --- an auditor's ---
 
     def finds(self, case: Case) -> Digest | None:
@@ -129,6 +139,10 @@ class Honest:
         return case.rerun(points)
 
     # --- a requester ---
+
+    def has_it(self) -> bool:
+        """Whether it admits that it has the outputs."""
+        return True
 
     def cancels(self, nth: int) -> float | None:
         """After which share of the work's time it cancels."""
@@ -199,6 +213,16 @@ class Withholder(FullSkip):
 
     def lets(self, effect: Any, wrong: bool) -> bool:
         return not (wrong and isinstance(effect, Submit) and isinstance(effect.call, OpenSegment))
+
+
+class OutputWithholder(Honest):
+    summary = "works, and hands the outputs to nobody"
+
+    def hands_over(self) -> bool:
+        return False
+
+    def lets(self, effect: Any, wrong: bool) -> bool:
+        return not isinstance(effect, Outputs)
 
 
 class Hider(FullSkip):
@@ -313,6 +337,14 @@ class Griefer(Honest):
         return self.options.after
 
 
+class FalseDemander(Honest):
+    role = "requester"
+    summary = "says that outputs which it has can't be had"
+
+    def has_it(self) -> bool:
+        return False
+
+
 STRATEGIES: dict[str, type[Honest]] = {
     "honest": Honest,
     "full-skip": FullSkip,
@@ -323,6 +355,7 @@ STRATEGIES: dict[str, type[Honest]] = {
     "stubborn": Stubborn,
     "hasty": Hasty,
     "withhold": Withholder,
+    "withhold-outputs": OutputWithholder,
     "hide": Hider,
     "self-deal": SelfDealer,
     "collude": Colluding,
@@ -336,4 +369,5 @@ STRATEGIES: dict[str, type[Honest]] = {
     "false-accuser": FalseAccuser,
     "accusing-ring": AccusingRing,
     "griefer": Griefer,
+    "false-demand": FalseDemander,
 }
