@@ -3,7 +3,7 @@
     python bench/disputes.py
 
 On the bytecode, under Cancun's rules, with cold storage for each transaction as on a real chain, with a panel of nine and
-of all 64 seats. Time is the chain's: `soon`, if everyone answers in the next block (2 s), and `late`, if everyone takes
+of all 64 seats. Time is the chain's: `soon`, if everyone answers in the next block (2 s; all referees in one), and `late`, if everyone takes
 all the time there is, for a provider that had 8 s for the segment. The gas of the audit that comes before isn't in it.
 """
 
@@ -50,10 +50,12 @@ def dispute(steps: int, seats: int, late: bool, determinism: int = 1) -> tuple[d
     def do(call: calls.Call, sender: Key) -> None:
         pair.expect(call, sender)
         gas[type(call).__name__].append(pair.bytecode.gas_used)
-        stage = pair.dispute(one).stage
-        if stage != ENDED:
-            waits = late and stage not in (SEALING, REVEALING)
-            pair.advance(pair.dispute(one).by_s - pair.now_s if waits else BLOCK_S)
+        if pair.dispute(one).stage not in (SEALING, REVEALING, ENDED):
+            wait()
+
+    def wait() -> None:
+        """Until the next block, or until the clock is all but over."""
+        pair.advance(pair.dispute(one).by_s - pair.now_s if late else BLOCK_S)
 
     began_s = pair.now_s
     do(calls.StartDispute(one.lease), accuser)
@@ -66,12 +68,10 @@ def dispute(steps: int, seats: int, late: bool, determinism: int = 1) -> tuple[d
             do(calls.SelectRange(one.lease, part, denied, game.asserted), accuser)
     result = truth(pair.dispute(one).game.high)
     referees = pair.committee(one)
-    if late:
-        pair.now_s = pair.dispute(one).by_s - BLOCK_S * len(referees)
+    wait()
     for who in referees:
         do(calls.CommitReferee(one.lease, sealed_result(result, who, one.lease, SALT)), SIGNERS[who])
-    if late:
-        pair.now_s = pair.dispute(one).by_s - BLOCK_S * len(referees)
+    wait()
     for who in referees:
         if pair.dispute(one).stage != ENDED:
             do(calls.RevealReferee(one.lease, result, SALT), SIGNERS[who])

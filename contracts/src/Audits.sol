@@ -75,6 +75,7 @@ contract Audits is IAudits, IAccusations, Ownable {
         uint32 revealS;
         uint32 disputeS;
         uint96 bond;
+        uint24 bondPpm;
     }
 
     // --- events ---
@@ -140,6 +141,8 @@ contract Audits is IAudits, IAccusations, Ownable {
     /// @notice A provider with N audits in a row that matched is audited at least at rate VETERAN_AT / (N + 1).
     uint256 public constant VETERAN_AT = 10;
     uint96 public constant MAX_BOND = 1_000 * 10 ** 9;
+    /// @notice Most of a provider's stake, in millionths, that auditing it may take as a bond.
+    uint24 public constant MAX_BOND_PPM = 100_000;
     uint32 public constant MAX_CLOCK_S = 7 days;
     uint256 private constant _MILLION = 1_000_000;
     string private constant _TRAP = "clusterai trap";
@@ -227,7 +230,7 @@ contract Audits is IAudits, IAccusations, Ownable {
             }
             _giveBack(opinions[i], opinions[i].payer);
         }
-        if (completed && first != address(0)) ++validInARow[leases.leaseOf(id).provider];
+        if (completed && first != address(0)) ++validInARow[_leaseOf(id).provider];
     }
 
     /// @inheritdoc IAudits
@@ -243,7 +246,7 @@ contract Audits is IAudits, IAccusations, Ownable {
     /// @dev Abuse: choosing the moment; nothing that this depends on can change any more.
     function drawLease(bytes32 id) external {
         Audit storage audit = _in(id, _ENTERED);
-        ILeases.Lease memory lease = leases.leaseOf(id);
+        ILeases.Lease memory lease = _leaseOf(id);
         bytes32 seed = keccak256(abi.encodePacked(beacon.beacons(audit.round), lease.spec, lease.root, id));
         // seed < rate * 2^256 / 10^6, exactly: the high word of seed * 10^6 is below the rate.
         (uint256 share,) = Math.mul512(uint256(seed), _MILLION);
@@ -262,7 +265,7 @@ contract Audits is IAudits, IAccusations, Ownable {
     function commitAudit(bytes32 id, bytes32 sealed_) external {
         Audit storage audit = _mine(id, _AWAITS_COMMIT);
         Opinion storage opinion = _opinions[id][audit.second ? 1 : 0];
-        uint96 bond = parameters.bond;
+        uint96 bond = bondAgainst(_leaseOf(id).provider, parameters.bond);
         opinion.auditor = audit.auditor;
         opinion.bond = bond;
         opinion.payer = msg.sender;
@@ -281,8 +284,8 @@ contract Audits is IAudits, IAccusations, Ownable {
     function openSegment(bytes32 id, Opening[] calldata shown, uint32 other) external {
         Audit storage audit = _in(id, _AWAITS_OPENING);
         require(block.timestamp <= audit.by, TooLate(audit.by));
-        ILeases.Lease memory lease = leases.leaseOf(id);
-        require(registry.ownerOf(msg.sender) == lease.provider, NotYourAudit(msg.sender));
+        ILeases.Lease memory lease = _leaseOf(id);
+        require(_callersOwner() == lease.provider, NotYourAudit(msg.sender));
         uint32 segment = audit.segment;
         bool same = other == segment;
         require(shown.length == (same ? 2 : 4), NotInCommitment(other));
@@ -318,7 +321,7 @@ contract Audits is IAudits, IAccusations, Ownable {
         }
         audit.second = true;
         ++audit.attempt;
-        _next(id, audit, leases.leaseOf(id));
+        _next(id, audit, _leaseOf(id));
     }
 
     /// @notice Say that the provider doesn't serve the start state. Called by the drawn auditor, and once it has, by
@@ -328,8 +331,8 @@ contract Audits is IAudits, IAccusations, Ownable {
     function reportWithheld(bytes32 id) external {
         Audit storage audit = _in(id, _AWAITS_COMMIT);
         require(block.timestamp <= audit.by, TooLate(audit.by));
-        address owner = registry.ownerOf(msg.sender);
-        ILeases.Lease memory lease = leases.leaseOf(id);
+        address owner = _callersOwner();
+        ILeases.Lease memory lease = _leaseOf(id);
         require(owner != lease.provider && owner != lease.requester, NotYourAudit(msg.sender));
         require(!reported[id][owner], AlreadyReported(owner));
         if (owner == audit.auditor) audit.by = _clock(parameters.commitS);
@@ -359,7 +362,7 @@ contract Audits is IAudits, IAccusations, Ownable {
             opinions[audit.second ? 1 : 0].earns = true;
             return leases.convict(id, auditor, _WITHHELD);
         }
-        ILeases.Lease memory lease = leases.leaseOf(id);
+        ILeases.Lease memory lease = _leaseOf(id);
         if (state == _CONTESTED) {
             for (uint256 i = 0; i < 2; ++i) _answerFor(audit, opinions[i], lease.provider);
             return _resolve(id, audit, 0);
@@ -385,7 +388,7 @@ contract Audits is IAudits, IAccusations, Ownable {
         Opinion[2] storage opinions = _opinions[id];
         bytes32 bait = _resultOf(keccak256(abi.encodePacked(_TRAP, secret, audit.segment)), audit.meter);
         require(opinions[0].revealed && audit.claimed == bait, NotTrap(id));
-        address payer = leases.leaseOf(id).payer;
+        address payer = _leaseOf(id).payer;
         address lazy = address(0);
         for (uint256 i = 0; i < 2; ++i) {
             if (!opinions[i].revealed) continue;
@@ -415,15 +418,9 @@ contract Audits is IAudits, IAccusations, Ownable {
         );
         audit.state = _DISPUTED;
         audit.auditor = accuser;
-        ILeases.Lease memory lease = leases.leaseOf(id);
         return Accusation({
-            provider: lease.provider,
-            accuser: accuser,
-            requester: lease.requester,
-            segment: audit.segment,
+            provider: _leaseOf(id).provider,
             units: audit.units,
-            committedAt: lease.committedAt,
-            seed: audit.seed,
             start: audit.start,
             claimed: audit.claimed,
             result: opinion.result
@@ -432,7 +429,7 @@ contract Audits is IAudits, IAccusations, Ownable {
 
     /// @inheritdoc IAccusations
     /// @dev Abuse: none for others than Disputes, which answers for the proof.
-    function endDispute(bytes32 id, bool guilty) external {
+    function endDispute(bytes32 id, bool guilty, bool confirmed) external {
         require(msg.sender == disputes, OnlyDisputes(msg.sender));
         Audit storage audit = _audits[id];
         if (audit.state != _DISPUTED) return;
@@ -440,13 +437,15 @@ contract Audits is IAudits, IAccusations, Ownable {
         address accuser = audit.auditor;
         uint256 turn = opinions[0].auditor == accuser ? 0 : 1;
         if (guilty) {
+            // An accuser that was wrong itself has its bond back, and nothing of what it happened to bring about.
+            if (!confirmed) return leases.convict(id, address(0), _FRAUD);
             Opinion storage other = opinions[1 - turn];
             opinions[turn].earns = true;
             if (other.revealed && other.result == opinions[turn].result) other.earns = true;
             else if (other.revealed) _giveBack(other, opinions[turn].payer);
             return leases.convict(id, accuser, _FRAUD);
         }
-        address provider = leases.leaseOf(id).provider;
+        address provider = _leaseOf(id).provider;
         for (uint256 i = 0; i < 2; ++i) _answerFor(audit, opinions[i], provider);
         _resolve(id, audit, 0);
     }
@@ -464,6 +463,13 @@ contract Audits is IAudits, IAccusations, Ownable {
         uint256 least = Math.ceilDiv(saved, detected);
         uint256 newcomer = (VETERAN_AT * _MILLION) / (uint256(validInARow[provider]) + 1);
         return uint24(Math.min(_MILLION, Math.max(least, newcomer)));
+    }
+
+    /// @inheritdoc IAccusations
+    /// @dev By the stake that a false conviction would share out, so that accusing for a share of it doesn't pay.
+    function bondAgainst(address provider, uint256 least) public view returns (uint96) {
+        (uint128 stake,,,, uint128 unbonding,) = registry.participants(provider);
+        return uint96(Math.max(least, ((uint256(stake) + unbonding) * parameters.bondPpm) / _MILLION));
     }
 
     /// @inheritdoc IAudits
@@ -571,6 +577,16 @@ contract Audits is IAudits, IAccusations, Ownable {
         token.safeTransfer(to, bond);
     }
 
+    /// @dev One copy of each call that many make: this contract's code is near the most that a chain takes.
+    function _leaseOf(bytes32 id) internal view returns (ILeases.Lease memory) {
+        return leases.leaseOf(id);
+    }
+
+    /// @dev For whom the caller acts.
+    function _callersOwner() internal view returns (address) {
+        return registry.ownerOf(msg.sender);
+    }
+
     function _in(bytes32 id, uint8 state) internal view returns (Audit storage audit) {
         audit = _audits[id];
         require(audit.state == state, WrongAuditState(id, audit.state));
@@ -579,7 +595,7 @@ contract Audits is IAudits, IAccusations, Ownable {
     function _mine(bytes32 id, uint8 state) internal view returns (Audit storage audit) {
         audit = _in(id, state);
         require(block.timestamp <= audit.by, TooLate(audit.by));
-        require(registry.ownerOf(msg.sender) == audit.auditor, NotYourAudit(msg.sender));
+        require(_callersOwner() == audit.auditor, NotYourAudit(msg.sender));
     }
 
     function _clock(uint256 seconds_) internal view returns (uint40) {
@@ -598,6 +614,7 @@ contract Audits is IAudits, IAccusations, Ownable {
         _requireShare("revealS", given.revealS, 1, MAX_CLOCK_S);
         _requireShare("disputeS", given.disputeS, 1, MAX_CLOCK_S);
         _requireShare("bond", given.bond, 0, MAX_BOND);
+        _requireShare("bondPpm", given.bondPpm, 0, MAX_BOND_PPM);
         parameters = given;
         emit AuditParametersSet(given);
     }

@@ -28,13 +28,14 @@ contract Disputes {
     using SafeERC20 for IERC20;
 
     /// @dev `inner` digests what the provider asserted last. `total` is the weight of the present committee, `sealed_`
-    /// what of it committed, `heard` what of that revealed. `lenient`: an auditor who spoke may judge, for want of others.
+    /// what of it committed, `heard` what of that revealed; `bond` what the accuser put up. `lenient`: an auditor who spoke may judge, for want of others.
     struct Dispute {
         uint8 stage;
         uint8 level;
         bool lenient;
         uint40 by;
         uint40 runS;
+        uint96 bond;
         address provider;
         address accuser;
         uint48 low;
@@ -142,6 +143,7 @@ contract Disputes {
     uint32 public immutable sealS;
     uint32 public immutable revealS;
     uint8 public immutable committee;
+    /// @notice The least that an accuser puts up; more against a provider with much at stake.
     uint96 public immutable bond;
 
     mapping(bytes32 id => Dispute) private _disputes;
@@ -217,7 +219,9 @@ contract Disputes {
             accusation.result,
             dispute.by
         );
-        if (bond != 0) token.safeTransferFrom(msg.sender, address(this), bond);
+        uint96 mine = audits.bondAgainst(accusation.provider, bond);
+        dispute.bond = mine;
+        if (mine != 0) token.safeTransferFrom(msg.sender, address(this), mine);
         if (steps == 1) _draw(id, dispute, 0);
     }
 
@@ -276,7 +280,8 @@ contract Disputes {
         if (dispute.sealed_ == dispute.total) _reveal(id, dispute);
     }
 
-    /// @notice Reveal what was committed to. Called by the referee. Two thirds of the committee that say the same decide.
+    /// @notice Reveal what was committed to. Called by the referee. Two thirds of the committee that say the same decide; of
+    /// the first one, which is small, it takes six sevenths to convict.
     /// @dev Abuse: not revealing, or something else; a larger committee judges then. A referee that says what it was paid
     /// for needs two thirds of its kind, drawn by stake as it stood before the work was committed.
     function revealReferee(bytes32 id, bytes32 result, bytes32 salt) external {
@@ -291,9 +296,12 @@ contract Disputes {
         uint128 weight = said[id][level][result] + voice.weight;
         said[id][level][result] = weight;
         emit RefereeRevealed(id, level, referee, result);
-        bool decided = uint256(weight) * 3 >= uint256(dispute.total) * 2;
+        bool guilty = result != dispute.claimed;
+        bool decided = guilty && level == 0
+            ? uint256(weight) * 7 >= uint256(dispute.total) * 6
+            : uint256(weight) * 3 >= uint256(dispute.total) * 2;
         if (decided && (result != 0 || level == PANEL_LEVEL)) {
-            _end(id, dispute, result != dispute.claimed, _REFEREES);
+            _end(id, dispute, guilty, result == dispute.denied, _REFEREES);
         } else if (dispute.heard == dispute.sealed_) {
             _draw(id, dispute, level + 1);
         }
@@ -307,10 +315,10 @@ contract Disputes {
         Dispute storage dispute = _disputes[id];
         uint8 stage = dispute.stage;
         require(stage >= _ASSERTING && stage <= _REVEALING, WrongStage(id, stage));
-        if (_isClosed(id)) return _end(id, dispute, false, _MOOT);
+        if (_isClosed(id)) return _end(id, dispute, false, false, _MOOT);
         require(block.timestamp > dispute.by, NotExpired(dispute.by));
         if (stage == _ASSERTING || stage == _SELECTING) {
-            return _end(id, dispute, stage == _ASSERTING, _TIMEOUT);
+            return _end(id, dispute, stage == _ASSERTING, true, _TIMEOUT);
         }
         bool enough = uint256(dispute.sealed_) * 3 >= uint256(dispute.total) * 2;
         if (stage == _SEALING && enough) return _reveal(id, dispute);
@@ -347,7 +355,7 @@ contract Disputes {
 
     /// @dev A committee: seats drawn by stake, of which one referee may have several; at last the whole panel.
     function _draw(bytes32 id, Dispute storage dispute, uint8 level) internal {
-        if (level > PANEL_LEVEL) return _end(id, dispute, false, _UNDECIDED);
+        if (level > PANEL_LEVEL) return _end(id, dispute, false, false, _UNDECIDED);
         uint40 time = _committedAt(id);
         bool lenient = dispute.lenient;
         address[] memory excluded = _excluded(id, lenient);
@@ -358,7 +366,7 @@ contract Disputes {
             (, total) = panel.shares(address(0), time, excluded);
             dispute.lenient = true;
         }
-        if (total == 0) return _end(id, dispute, false, _UNDECIDED);
+        if (total == 0) return _end(id, dispute, false, false, _UNDECIDED);
         address[] memory referees = new address[](0);
         if (level < PANEL_LEVEL) {
             total = level == 0 ? committee : 3 * uint256(committee);
@@ -392,21 +400,23 @@ contract Disputes {
         emit RefereesSealed(id, dispute.level, dispute.by);
     }
 
-    /// @dev The only way out: the bond goes to the provider if it was right, else back.
-    function _end(bytes32 id, Dispute storage dispute, bool guilty, uint8 reason) internal {
+    /// @dev The only way out: the bond goes to the provider if it was right, else back. `confirmed`: what was decided is what
+    /// the accuser had said, or the provider said nothing.
+    function _end(bytes32 id, Dispute storage dispute, bool guilty, bool confirmed, uint8 reason) internal {
         dispute.stage = _ENDED;
         (address provider, address accuser, address payer) = (dispute.provider, dispute.accuser, dispute.payer);
         bool closed = reason == _MOOT || _isClosed(id);
         if (closed) reason = _MOOT;
         emit DisputeEnded(id, closed ? address(0) : guilty ? accuser : provider, reason);
         bool lost = !guilty && (reason == _REFEREES || reason == _TIMEOUT);
-        if (bond != 0) token.safeTransfer(lost ? provider : payer, bond);
-        if (!closed) audits.endDispute(id, guilty);
+        uint96 mine = dispute.bond;
+        if (mine != 0) token.safeTransfer(lost ? provider : payer, mine);
+        if (!closed) audits.endDispute(id, guilty, confirmed);
     }
 
     function _requireTurn(bytes32 id, address accuser) internal view {
         if (audits.opinionsOf(id)[0].auditor == accuser) return;
-        (,,,,,,, uint32 disputeS,) = audits.parameters();
+        (,,,,,,, uint32 disputeS,,) = audits.parameters();
         uint256 until = audits.auditOf(id).by - disputeS / 2;
         require(block.timestamp > until, FirstAccuserFirst(until));
     }

@@ -150,12 +150,7 @@ interface IAccusations {
     /// `result`, each keccak(state ‖ uint64 units up to there).
     struct Accusation {
         address provider;
-        address accuser;
-        address requester;
-        uint32 segment;
         uint64 units;
-        uint40 committedAt;
-        bytes32 seed;
         bytes32 start;
         bytes32 claimed;
         bytes32 result;
@@ -164,8 +159,12 @@ interface IAccusations {
     /// @notice An auditor goes on with its accusation while the audit is contested. By Disputes only; reverts otherwise.
     function beginDispute(bytes32 id, address accuser) external returns (Accusation memory);
 
-    /// @notice How it ended. By Disputes only; does nothing where the lease was closed meanwhile.
-    function endDispute(bytes32 id, bool guilty) external;
+    /// @notice How it ended; `confirmed`: the accuser was right itself, not only the provider wrong. By Disputes only; does
+    /// nothing where the lease was closed meanwhile.
+    function endDispute(bytes32 id, bool guilty, bool confirmed) external;
+
+    /// @notice What an auditor or an accuser of `provider` puts up, at least `least`.
+    function bondAgainst(address provider, uint256 least) external view returns (uint96);
 }
 
 /// @notice What Channels asks of the Court.

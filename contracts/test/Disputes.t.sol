@@ -130,7 +130,7 @@ contract DisputesTest is LeasesTest {
             uint8 stage = mine.disputes().disputeOf(id).stage;
             uint8 audit = handler.audits().auditOf(id).state;
             bool live = stage != 0 && stage != 5;
-            if (live) held += mine.BOND();
+            if (live) held += mine.disputes().disputeOf(id).bond;
             require(!live || audit == 6 || audit == 8, "a dispute without an accusation");
             require(audit != 6 || live, "an accusation without a dispute");
         }

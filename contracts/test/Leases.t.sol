@@ -104,7 +104,7 @@ contract LeaseHandler {
             IPanel(address(panel)),
             leases,
             _disputesAt(nonce + 9),
-            Audits.Parameters(700_000, 990_000, 200_000, 200_000, 30, 10, 10, 20, 500),
+            Audits.Parameters(700_000, 990_000, 200_000, 200_000, 30, 10, 10, 20, 500, 10_000),
             address(this)
         );
         delegations = new Delegations(ERC20Burnable(address(token)), IRegistry(registry_));
@@ -241,7 +241,7 @@ contract LeaseHandler {
         VM.warp(now_);
         bytes32 id = _some(which);
         audits.beginDispute(id, audits.opinionsOf(id)[turn % 2].auditor);
-        audits.endDispute(id, guilty);
+        audits.endDispute(id, guilty, turn % 3 != 0);
         _noteEnd(id);
     }
 

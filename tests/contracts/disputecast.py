@@ -137,23 +137,24 @@ class DisputePair(LeasePair):
             mine = disputes.dispute(one.lease)
             game = mine.game
             found = read("Disputes", "disputeOf", one.lease)
-            assert found[:5] == (mine.stage, mine.level, mine.lenient, mine.by_s, mine.run_s)
-            assert tuple(bytes.fromhex(it[2:]) for it in (found[5], found[6], found[9])) == (
+            assert found[:6] == (mine.stage, mine.level, mine.lenient, mine.by_s, mine.run_s, mine.bond)
+            found = found[6:]
+            assert tuple(bytes.fromhex(it[2:]) for it in (found[0], found[1], found[4])) == (
                 mine.provider,
                 mine.accuser,
                 mine.payer,
             )
-            assert (found[7], found[8]) == (game.low, game.high)
-            assert found[10:13] == (game.start, game.claimed, game.denied)
+            assert (found[2], found[3]) == (game.low, game.high)
+            assert found[5:8] == (game.start, game.claimed, game.denied)
             if mine.stage == SELECTING:
-                assert found[13] == keccak(b"".join(game.asserted))
-            assert found[14:] == (mine.total, mine.sealed, mine.heard)
+                assert found[8] == keccak(b"".join(game.asserted))
+            assert found[9:] == (mine.total, mine.sealed, mine.heard)
             for level in range(PANEL_LEVEL + 1):
                 for who in SIGNERS:
                     voice = disputes.voice(one.lease, level, who)
                     said = read("Disputes", "voiceOf", one.lease, level, who)
                     assert said == (voice.weight, voice.sealed_it, voice.sealed)
-            held += self.twin.world.rules.disputes.bond_wei if mine.stage in range(1, 5) else 0
+            held += mine.bond if mine.stage in range(1, 5) else 0
         twin = self.twin
         assert twin.token.balance(AT.disputes) == held == read("Token", "balanceOf", AT.disputes)
         assert sum(map(twin.token.balance, (*PEOPLE, *PLACES))) == twin.token.supply()

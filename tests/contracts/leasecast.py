@@ -195,10 +195,12 @@ class LeasePair(Pair):
             return outcome
         return found
 
-    def end_dispute(self, lease: Digest, guilty: bool) -> tuple[Event, ...]:
+    def end_dispute(self, lease: Digest, guilty: bool, confirmed: bool = True) -> tuple[Event, ...]:
         tx = Transaction(DISPUTES, self.block())
-        self.twin.audits.end_dispute(tx, lease, guilty)
-        theirs = self.bytecode.transact("Audits", "endDispute", DISPUTES, self.block(), lease, guilty)
+        self.twin.audits.end_dispute(tx, lease, guilty, confirmed)
+        theirs = self.bytecode.transact(
+            "Audits", "endDispute", DISPUTES, self.block(), lease, guilty, confirmed
+        )
         if theirs != tuple(tx.events):
             raise Differ(f"endDispute: twin {tx.events}, bytecode {theirs}")
         self.number += 1
@@ -228,6 +230,7 @@ class LeasePair(Pair):
             assert read("Leases", "holdsStake", address) == (twin.leases.committed(address) > 0)
             assert read("Leases", "vested", address) == msgspec.structs.astuple(twin.leases.vested(address))
             assert read("Audits", "validInARow", address) == twin.audits.valid_in_a_row(address)
+            assert read("Audits", "bondAgainst", address, 500) == twin.audits.bond_against(address, 500)
             for price in (1, 1_000, 10**9):
                 assert read("Audits", "rateOf", address, price) == twin.audits.rate_of(address, price)
         assert read("Panel", "seatsTaken") == twin.panel.taken()

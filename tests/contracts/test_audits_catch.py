@@ -269,7 +269,7 @@ def test_only_disputes_begins_and_ends_disputes(pair: LeasePair) -> None:
     lease, ann = ZERO_DIGEST, OWNERS["ann"].address
     for contract, function, arguments, reason in (
         ("Audits", "beginDispute", (lease, ann), "OnlyDisputes"),
-        ("Audits", "endDispute", (lease, True), "OnlyDisputes"),
+        ("Audits", "endDispute", (lease, True, True), "OnlyDisputes"),
         ("Audits", "enter", (lease, ann, 1, 1), "OnlyLeases"),
         ("Audits", "finish", (lease, True), "OnlyLeases"),
         ("Audits", "missed", (ann,), "OnlyLeases"),
@@ -280,7 +280,7 @@ def test_only_disputes_begins_and_ends_disputes(pair: LeasePair) -> None:
         outcome = pair.bytecode.transact(contract, function, STRANGER.address, pair.block(), *arguments)
         assert outcome == Refused(reason), function
     assert pair.begin_dispute(lease, ann) == Refused("WrongAuditState")
-    assert pair.bytecode.transact("Audits", "endDispute", DISPUTES, pair.block(), lease, True) == ()
+    assert pair.bytecode.transact("Audits", "endDispute", DISPUTES, pair.block(), lease, True, True) == ()
 
 
 def test_two_thirds_of_the_panel_convict_who_serves_nothing(pair: LeasePair) -> None:
@@ -492,7 +492,7 @@ def test_veterans_with_stake_are_audited_at_the_least_rate(pair: LeasePair) -> N
     assert pair.twin.leases.vested(OWNERS["ann"].address).amount == 0
 
 
-GOOD = (700_000, 990_000, 200_000, 200_000, 30, 20, 10, 20, 500)
+GOOD = (700_000, 990_000, 200_000, 200_000, 30, 20, 10, 20, 500, 10_000)
 
 
 @pytest.mark.parametrize(
@@ -508,6 +508,7 @@ GOOD = (700_000, 990_000, 200_000, 200_000, 30, 20, 10, 20, 500)
         (6, 604_801),
         (7, 0),
         (8, 10**12 + 1),
+        (9, 100_001),
     ],
 )
 def test_governor_keeps_audit_parameters_in_bounds(pair: LeasePair, at: int, value: int) -> None:

@@ -189,7 +189,7 @@ class LeaseHistories(RuleBasedStateMachine):
             self.pair.advance(RULES.window_s + 1 if twist < 9 else 5)
             self.do(calls.CloseLease(lease), DEPLOYER)
         elif state == COMMITTED and audit.state == DISPUTED and twist > 2:
-            self.pair.end_dispute(lease, guilty=twist % 2 == 1)
+            self.pair.end_dispute(lease, guilty=twist % 2 == 1, confirmed=twist % 3 == 0)
             self.note_end(one)
 
     def audit(self, one: Job, twist: int, somebody: Key | None) -> None:

@@ -9,7 +9,7 @@ from clusterai.ledger.core import events
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import CloseReason, DisputeReason
-from tests.simulation.leases.world import AT, UNITS, World, honest, key, skipper, state
+from tests.simulation.leases.world import AT, STAKE, UNITS, World, honest, key, skipper, state
 
 PANEL = ("val", "vic", "vow", "wim", "wat")
 
@@ -54,7 +54,8 @@ def test_a_false_accuser_loses_its_bond(liars: tuple[str, str]) -> None:
         if isinstance(one, events.DisputeOpened):
             liar = next(name for name in PANEL if key(name).address == one.accuser)
             assert liar in liars
-            assert world.balance(key(liar + " hot").address) == before[liar] - 500 - 700
+            # A hundredth of the provider's stake for the audit, and again for the dispute.
+            assert world.balance(key(liar + " hot").address) == before[liar] - 2 * STAKE // 100
     assert world.balance(AT.disputes) == world.balance(AT.audits) == 0
 
 

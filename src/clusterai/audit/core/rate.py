@@ -99,3 +99,23 @@ def replicas(gain: float, stake: float, corrupt: float) -> int:
     while corrupt**n * gain >= (1 - corrupt**n) * n * stake and gain > 0:
         n += 1
     return n
+
+
+def misjudged(corrupt: float, committee: int = 15) -> tuple[float, float]:
+    """How often referees of whom the share `corrupt` lie together convict the honest, and acquit a cheat: the first committee
+    convicts with six sevenths of its seats, the second, three times as large, with two thirds, both acquit with two thirds, and
+    the panel after them is `corrupt` by less than a third."""
+    second = 3 * committee
+    convicts = _at_least(committee, math.ceil(committee * 6 / 7), corrupt)
+    acquits = _at_least(committee, math.ceil(committee * 2 / 3), corrupt)
+    # The honest decide at once unless the liars keep them from it.
+    cleared = 1 - _at_least(committee, committee - math.ceil(committee * 2 / 3) + 1, corrupt)
+    caught = 1 - _at_least(committee, committee - math.ceil(committee * 6 / 7) + 1, corrupt)
+    later = _at_least(second, math.ceil(second * 2 / 3), corrupt)
+    return convicts + (1 - cleared - convicts) * later, acquits + (1 - caught - acquits) * later
+
+
+def _at_least(seats: int, wanted: int, share: float) -> float:
+    return math.fsum(
+        math.comb(seats, n) * share**n * (1 - share) ** (seats - n) for n in range(wanted, seats + 1)
+    )

@@ -44,7 +44,8 @@ class AuditRules(msgspec.Struct, frozen=True, kw_only=True):
         open_s: for the provider to show the drawn segment.
         reveal_s: for the auditor to reveal, and again for a trap to be sprung.
         dispute_s: for an accuser to start a dispute.
-        bond_wei: what an auditor puts up; at most 1000 tokens.
+        bond_wei: what an auditor puts up at least; at most 1000 tokens.
+        bond_ppm: of the provider's stake, if that is more; of an accuser as of an auditor. At most a tenth.
     """
 
     saving_ppm: int = 700_000
@@ -56,6 +57,7 @@ class AuditRules(msgspec.Struct, frozen=True, kw_only=True):
     reveal_s: int = 10
     dispute_s: int = 20
     bond_wei: int = WEI_PER_TOKEN
+    bond_ppm: int = 10_000
 
 
 class DisputeRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +68,7 @@ class DisputeRules(msgspec.Struct, frozen=True, kw_only=True):
         seal_s: for referees to commit, besides the same.
         reveal_s: for referees to reveal.
         committee: seats of the first committee, at most 15; the second has three times as many, the third is the panel.
-        bond_wei: what the accuser puts up; at most 1000 tokens.
+        bond_wei: what the accuser puts up at least, see `AuditRules.bond_ppm`; at most 1000 tokens.
     """
 
     move_s: int = 20

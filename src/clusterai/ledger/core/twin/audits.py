@@ -72,12 +72,7 @@ class Accusation(msgspec.Struct, frozen=True):
     """What a dispute is about: `units` steps lead from `start` to `claimed` or `result`."""
 
     provider: Address
-    accuser: Address
-    requester: Address
-    segment: int
     units: int
-    committed_s: int
-    seed: Digest
     start: Digest
     claimed: Digest
     result: Digest
@@ -154,7 +149,8 @@ class Audits:
 
     def commit_audit(self, tx: Transaction, lease_id: Digest, sealed: Digest) -> None:
         audit = self._mine(tx, lease_id, AWAITS_COMMIT)
-        bond, turn = self._rules.bond_wei, int(audit.second)
+        turn = int(audit.second)
+        bond = self.bond_against(self._leases.lease(lease_id).provider, self._rules.bond_wei)
         before = self.opinion(lease_id, turn)
         self._put_opinion(lease_id, turn, _replace(before, auditor=audit.auditor, bond=bond, payer=tx.sender))
         state = AWAITS_REVEAL if audit.shown else AWAITS_OPENING
@@ -290,24 +286,22 @@ class Audits:
         lease = self._leases.lease(lease_id)
         return Accusation(
             provider=lease.provider,
-            accuser=accuser,
-            requester=lease.requester,
-            segment=audit.segment,
             units=audit.units,
-            committed_s=lease.committed_s,
-            seed=audit.seed,
             start=audit.start,
             claimed=audit.claimed,
             result=opinion.result,
         )
 
-    def end_dispute(self, tx: Transaction, lease_id: Digest, guilty: bool) -> None:
+    def end_dispute(self, tx: Transaction, lease_id: Digest, guilty: bool, confirmed: bool) -> None:
         audit = self.audit(lease_id)
         if audit.state != DISPUTED:
             return
         if not guilty:
             self._answer_for(tx, lease_id, audit, self._leases.lease(lease_id).provider)
             self._resolve(tx, lease_id, audit, 0)
+            return
+        if not confirmed:
+            self._leases.convict(tx, lease_id, ZERO_ADDRESS, CloseReason.FRAUD)
             return
         turn = 0 if self.opinion(lease_id, 0).auditor == audit.auditor else 1
         right = _replace(self.opinion(lease_id, turn), earns=True)
@@ -347,6 +341,11 @@ class Audits:
         least = -(-saved // detected)
         newcomer = VETERAN_AT * _MILLION // (self.valid_in_a_row(provider) + 1)
         return min(_MILLION, max(least, newcomer))
+
+    def bond_against(self, provider: Address, least: int) -> int:
+        participant = self._registry.participant(provider)
+        at_risk = participant.stake + participant.unbonding
+        return max(least, at_risk * self._rules.bond_ppm // _MILLION)
 
     # --- internal ---
 

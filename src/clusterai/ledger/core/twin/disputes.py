@@ -35,6 +35,7 @@ class Dispute(msgspec.Struct, frozen=True):
     lenient: bool = False
     by_s: int = 0
     run_s: int = 0
+    bond: int = 0
     provider: Address = ZERO_ADDRESS
     accuser: Address = ZERO_ADDRESS
     payer: Address = ZERO_ADDRESS
@@ -91,6 +92,7 @@ class Disputes:
             provider=accusation.provider,
             accuser=accuser,
             payer=tx.sender,
+            bond=self._audits.bond_against(accusation.provider, self._rules.bond_wei),
             game=bisection.opened(steps, accusation.start, accusation.claimed, accusation.result),
         )
         self._put(lease_id, dispute)
@@ -106,8 +108,8 @@ class Disputes:
                 by_s,
             )
         )
-        if self._rules.bond_wei:
-            self._token.pull(tx, self._here, tx.sender, self._here, self._rules.bond_wei)
+        if dispute.bond:
+            self._token.pull(tx, self._here, tx.sender, self._here, dispute.bond)
         if dispute.game.is_leaf:
             self._draw(tx, lease_id, dispute, 0)
 
@@ -172,9 +174,11 @@ class Disputes:
         weight = self.said(lease_id, level, result) + voice.weight
         self._store.put(("said", lease_id, level, result), weight)
         tx.emit(RefereeRevealed(lease_id, level, referee, result))
-        if weight * 3 >= dispute.total * 2 and (result != ZERO_DIGEST or level == PANEL_LEVEL):
-            guilty = result != dispute.game.claimed
-            self._end(tx, lease_id, dispute, guilty, DisputeReason.REFEREES)
+        guilty = result != dispute.game.claimed
+        needed, of = (6, 7) if guilty and level == 0 else (2, 3)
+        if weight * of >= dispute.total * needed and (result != ZERO_DIGEST or level == PANEL_LEVEL):
+            confirmed = result == dispute.game.denied
+            self._end(tx, lease_id, dispute, guilty, DisputeReason.REFEREES, confirmed)
         elif dispute.heard == dispute.sealed:
             self._draw(tx, lease_id, dispute, level + 1)
 
@@ -187,7 +191,8 @@ class Disputes:
             return self._end(tx, lease_id, dispute, False, DisputeReason.MOOT)
         require(tx.now_s > dispute.by_s, "NotExpired")
         if dispute.stage in (ASSERTING, SELECTING):
-            return self._end(tx, lease_id, dispute, dispute.stage == ASSERTING, DisputeReason.TIMEOUT)
+            guilty = dispute.stage == ASSERTING
+            return self._end(tx, lease_id, dispute, guilty, DisputeReason.TIMEOUT, confirmed=True)
         if dispute.stage == SEALING and dispute.sealed * 3 >= dispute.total * 2:
             return self._reveal(tx, lease_id, dispute)
         return self._draw(tx, lease_id, dispute, dispute.level + 1)
@@ -241,7 +246,13 @@ class Disputes:
         tx.emit(RefereesSealed(lease_id, dispute.level, by_s))
 
     def _end(
-        self, tx: Transaction, lease_id: Digest, dispute: Dispute, guilty: bool, reason: DisputeReason
+        self,
+        tx: Transaction,
+        lease_id: Digest,
+        dispute: Dispute,
+        guilty: bool,
+        reason: DisputeReason,
+        confirmed: bool = False,
     ) -> None:
         self._put(lease_id, _replace(dispute, stage=ENDED))
         closed = reason is DisputeReason.MOOT or self._is_closed(lease_id)
@@ -249,11 +260,11 @@ class Disputes:
         winner = ZERO_ADDRESS if closed else dispute.accuser if guilty else dispute.provider
         tx.emit(DisputeEnded(lease_id, winner, int(reason)))
         lost = not guilty and reason in (DisputeReason.REFEREES, DisputeReason.TIMEOUT)
-        if self._rules.bond_wei:
+        if dispute.bond:
             to = dispute.provider if lost else dispute.payer
-            self._token.move(tx, self._here, to, self._rules.bond_wei)
+            self._token.move(tx, self._here, to, dispute.bond)
         if not closed:
-            self._audits.end_dispute(tx, lease_id, guilty)
+            self._audits.end_dispute(tx, lease_id, guilty, confirmed)
 
     def _excluded(self, lease_id: Digest, dispute: Dispute, lenient: bool) -> list[Address]:
         requester = self._leases.lease(lease_id).requester
