@@ -18,7 +18,14 @@ from clusterai.work.batch.core.plan import (
     sabotage_wei,
     slots,
 )
-from clusterai.work.batch.core.prices import Tariff, audit_fee_wei, billable_wei, hourly_wei, total_wei
+from clusterai.work.batch.core.prices import (
+    Tariff,
+    audit_fee_wei,
+    billable_wei,
+    hourly_wei,
+    least_wei,
+    total_wei,
+)
 from clusterai.work.batch.core.request import Wishes
 from clusterai.work.batch.spec import GIB, Image, JobArray, JobSpec, OutOfRange, Resources, Root
 
@@ -73,6 +80,7 @@ def test_a_module_costs_its_fuel():
 
 def test_finished_segments_are_paid_and_the_machine():
     """Three tenths for what was set aside; half of the segments is half of the rest."""
+    assert least_wei(123) == 37
     assert [billable_wei(PINNED, 123, units) for units in (0, 10, 20, -3, 10**9)] == [37, 80, 123, 37, 123]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from clusterai.cli import say
 from clusterai.protocol.money import show as money
 from clusterai.sdk.jobshapes import Job, JobAudit, Plan, Task, Verification
+from clusterai.work.batch.core.prices import least_wei
 from clusterai.work.batch.core.request import Unhonoured
 from clusterai.work.batch.core.units import show_duration, show_size
 from clusterai.work.batch.spec import JobArray, JobSpec
@@ -100,7 +101,7 @@ def plan(plan: Plan, spec: JobSpec) -> None:
     promise(plan.verification)
     if plan.placed:
         say.tell(
-            f"in all     {money(plan.total_wei)} at most for {plan.leases} lease{'s' if plan.leases > 1 else ''}, "
+            f"in all     {money(plan.total_wei)} at most and {money(least_wei(plan.total_wei))} at least for {plan.leases} lease{'s' if plan.leases > 1 else ''}, "
             f"and {money(plan.audit_fee_wei)} set aside for auditors ({plan.numbers.get('total_wei', 'claimed')}); "
             f"done in {show_duration(plan.eta_s)} at most"
         )
@@ -190,7 +191,13 @@ def task_rows(task: Task) -> list[tuple[str, object]]:
         ("provider", task.provider or "none yet"),
         ("lease", task.lease or "none yet"),
         ("segments", f"{task.segment} of {task.segments}; {task.units} units"),
-        ("price", f"{money(task.total_wei)} at most, {money(task.audit_fee_wei)} set aside for an auditor"),
+        (
+            "price",
+            (
+                f"{money(task.total_wei)} at most, {money(least_wei(task.total_wei))} at least once it is done, "
+                f"{money(task.audit_fee_wei)} set aside for an auditor"
+            ),
+        ),
     ]
     if task.exit_code is not None:
         found.append(("exit code", task.exit_code))

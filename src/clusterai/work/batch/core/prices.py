@@ -66,6 +66,11 @@ def total_wei(tariff: Tariff, spec: JobSpec) -> int:
     return _ceil(hourly_wei(tariff, spec) * spec.resources.time_s, HOUR_S)
 
 
+def least_wei(compensation_wei: int) -> int:
+    """What work costs that was done, however little there was to do."""
+    return earned_wei(compensation_wei, 0, 1)
+
+
 def billable_wei(spec: JobSpec, compensation_wei: int, units: int) -> int:
     """What a provider may ask for the units that it committed to; all of them cost the compensation."""
     return earned_wei(compensation_wei, min(max(0, units), spec.units()), spec.units())
