@@ -132,11 +132,11 @@ def test_who_cancels_late_pays_more_than_it_destroys() -> None:
     assert -griefed.extra / 12 > 2 * abs(griefed.victim)
 
 
-@pytest.mark.parametrize(("seats", "harmless"), [(4, True), (10, False)])
+@pytest.mark.parametrize(("seats", "harmless"), [(4, True), (14, False)])
 def test_a_ring_that_accuses_and_judges_needs_more_seats_than_the_rules_allow_for(
     seats: int, harmless: bool
 ) -> None:
-    """A fifth of the panel pays for its accusations; half of it convicts whom it likes."""
+    """A fifth of the panel pays for its accusations; seven tenths convict whom they like."""
     honest = '\n[[groups]]\nstrategy = "honest"\noperators = 10'
     report = play("accusing-ring", f"operators = {seats}" + honest, history=0, leases=3)
     assert (report.rows[0].extra < 0, report.false_slashes == 0) == (harmless, harmless)
