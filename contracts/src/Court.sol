@@ -41,8 +41,11 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
         uint24 ratePpm;
     }
 
+    /// @dev `total` is the most that all validators together had at any of the statement's votes: stake that voted and
+    /// left still counts in what two thirds are taken of, or two fifths could become two thirds by leaving.
     struct Tally {
         uint128 weight;
+        uint128 total;
         address finder;
     }
 
@@ -499,8 +502,9 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
         Tally storage tally = tallies[digest];
         if (tally.finder == address(0)) tally.finder = validator;
         tally.weight += stake;
-        uint256 total = registry.totalValidatorStake() - registry.validatorStake(judged);
-        return (uint256(tally.weight) * 3 >= total * 2, tally.finder);
+        uint128 total = registry.totalValidatorStake() - registry.validatorStake(judged);
+        if (total > tally.total) tally.total = total;
+        return (uint256(tally.weight) * 3 >= uint256(tally.total) * 2, tally.finder);
     }
 
     function _castOnce(bytes32 ballot, address validator) internal {

@@ -17,6 +17,7 @@ from tests.contracts.cast import (
     judged,
     receipts,
 )
+from tests.contracts.stakecast import StakePair
 
 SIZES = (1, 10, 100)
 
@@ -64,6 +65,34 @@ def main() -> None:
         verdict = Verdict(ann.address, epoch, index, leaves[index], 2, ZERO_DIGEST)
         pair.expect(calls.Vote(verdict, merkle.proof(leaves, index), judged(verdict, HOTS[who])), DEPLOYER)
         print(f"{what:<34}{chain.gas_used:>10,}")
+    stakes()
+
+
+def stakes() -> None:
+    pair = StakePair()
+    pair.populate()
+
+    def told(what: str) -> None:
+        print(f"{what:<34}{pair.bytecode.gas_used:>10,}")
+
+    pair.reward("val", 1_000)
+    told("payReward, nobody behind")
+    for validator in ("val", "val"):
+        pair.delegate("payer", validator, 1_000)
+        told("delegateStake")
+    pair.to_period(2)
+    for _ in range(2):
+        pair.reward("val", 1_000)
+        told("payReward, shared")
+    pair.expect(calls.ClaimReward(OWNERS["val"].address), PAYER)
+    told("claimReward")
+    pair.undelegate("payer", "val", 500)
+    told("undelegateStake")
+    pair.to_period(2)
+    pair.expect(calls.WithdrawStake(OWNERS["val"].address), PAYER)
+    told("withdrawStake")
+    pair.expect(calls.Bond(1_000), OWNERS["val"])
+    told("bond of a seated validator")
 
 
 if __name__ == "__main__":

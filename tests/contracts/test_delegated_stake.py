@@ -11,6 +11,7 @@ from clusterai.ledger.core.twin import Refused
 from clusterai.ledger.core.twin.delegations import MAX_PENDING
 from clusterai.ledger.core.twin.panel import SEATS
 from clusterai.protocol.ids import ZERO_DIGEST, Address
+from clusterai.protocol.statements import EPOCH_LIST, Verdict
 from tests.contracts.cast import (
     AT,
     DEPLOYER,
@@ -22,6 +23,7 @@ from tests.contracts.cast import (
     RULES,
     STRANGER,
     VALIDATOR,
+    judged,
     key,
 )
 from tests.contracts.leasecast import LeasePair, job
@@ -404,3 +406,24 @@ def test_nothing_moves_but_what_the_events_say(pair: StakePair) -> None:
     for who in ("val", "stranger"):
         events = pair.reward(who, 77)
         assert events == (Transferred(DEPLOYER.address, at(who), 77),)
+
+
+def test_stake_that_voted_and_left_still_counts_in_what_two_thirds_are_of(pair: StakePair) -> None:
+    """Two fifths of the weight can't become two thirds by voting, leaving, and having a crumb vote behind them."""
+    crumb = key("crumb")
+    pair.expect(calls.Transfer(crumb.address, 1), DEPLOYER)
+    pair.expect(calls.Approve(AT.registry, 1), crumb)
+    pair.expect(calls.Register(VALIDATOR, ZERO_DIGEST), crumb)
+    pair.expect(calls.Bond(1), crumb)
+    pair.delegate("payer", "vic", 20_000)
+    pair.advance(RULES.epoch_s)
+    epoch = pair.now_s // RULES.epoch_s - 1
+    pair.expect(calls.CommitEpoch(epoch, ZERO_DIGEST, 1, 1), HOTS["ann"])
+    verdict = Verdict(at("ann"), epoch, EPOCH_LIST, ZERO_DIGEST, 2, ZERO_DIGEST)
+    pair.expect(calls.Vote(verdict, (), judged(verdict, HOTS["vic"])), STRANGER)
+    pair.undelegate("payer", "vic", 20_000)
+    pair.expect(calls.Unbond(30_000), OWNERS["vic"])
+    pair.expect(calls.Vote(verdict, (), judged(verdict, crumb)), STRANGER)
+    assert not pair.twin.court.convicted(at("ann")), "50,001 of 120,001 spoke"
+    pair.expect(calls.Vote(verdict, (), judged(verdict, HOTS["val"])), STRANGER)
+    assert pair.twin.court.convicted(at("ann"))

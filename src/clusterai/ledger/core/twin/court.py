@@ -64,6 +64,7 @@ class Challenge(msgspec.Struct, frozen=True):
 
 class Tally(msgspec.Struct, frozen=True):
     weight: int = 0
+    total: int = 0
     finder: Address = ZERO_ADDRESS
 
 
@@ -332,10 +333,10 @@ class Court:
     def _count(self, digest: Digest, judged: Address, validator: Address, stake: int) -> tuple[bool, Address]:
         before = self.tally(digest)
         finder = validator if before.finder == ZERO_ADDRESS else before.finder
-        tally = Tally(checked(before.weight + stake), finder)
-        self._store.put(("tally", digest), tally)
         total = self._registry.total_validator_stake() - self._registry.validator_stake(judged)
-        return tally.weight * 3 >= total * 2, finder
+        tally = Tally(checked(before.weight + stake), max(before.total, total), finder)
+        self._store.put(("tally", digest), tally)
+        return tally.weight * 3 >= tally.total * 2, finder
 
     def _cast_once(self, ballot: tuple[str | bytes | int, ...]) -> None:
         require(not self._store.get(ballot, False), "AlreadyVoted")
