@@ -11,6 +11,7 @@ from clusterai.ledger.core import calls
 from clusterai.ledger.core.events import (
     AuditContested,
     AuditorSilent,
+    AuditParametersSet,
     AuditResolved,
     Convicted,
     Event,
@@ -20,6 +21,7 @@ from clusterai.ledger.core.events import (
     TrapSprung,
     WithheldReported,
 )
+from clusterai.ledger.core.lease_events import AuditParameters
 from clusterai.ledger.core.twin import Refused
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Digest
 from clusterai.protocol.leases import CloseReason
@@ -518,7 +520,8 @@ def test_governor_keeps_audit_parameters_in_bounds(pair: LeasePair, at: int, val
     assert send("Audits", "setParameters", DEPLOYER.address, block, bad) == Refused("ParameterOutOfRange")
     stranger = send("Audits", "setParameters", STRANGER.address, block, GOOD)
     assert stranger == Refused("OwnableUnauthorizedAccount")
-    assert send("Audits", "setParameters", DEPLOYER.address, block, GOOD) == ()
+    told = (AuditParametersSet(AuditParameters(*GOOD)),)
+    assert send("Audits", "setParameters", DEPLOYER.address, block, GOOD) == told
     assert pair.bytecode.read("Audits", "parameters") == GOOD
 
 
@@ -527,5 +530,6 @@ def test_rate_is_kept_with_the_commitment(pair: LeasePair) -> None:
     one = pair.committed(job(pair))
     before = pair.bytecode.read("Audits", "auditOf", one.lease)[4]
     changed = (1, *GOOD[1:])
-    assert pair.bytecode.transact("Audits", "setParameters", DEPLOYER.address, pair.block(), changed) == ()
+    told = pair.bytecode.transact("Audits", "setParameters", DEPLOYER.address, pair.block(), changed)
+    assert told == (AuditParametersSet(AuditParameters(*changed)),)
     assert pair.bytecode.read("Audits", "auditOf", one.lease)[4] == before == 1_000_000

@@ -513,6 +513,8 @@ class JobDesk:
         self.directory.apply(event)
         if isinstance(event, events.DeliveryDemanded | events.DemandEnded):
             self.delivering.follow(event)
+        elif isinstance(event, events.AuditParametersSet | events.RolledBack):
+            self.placing.follow(event, self.directory.block + 1)
         lease = Digest(getattr(event, "lease", ZERO_DIGEST))
         known = self._by_lease.get(lease)
         if known is None:

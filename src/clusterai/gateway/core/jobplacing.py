@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from clusterai.audit.core.segments import RateRules
 from clusterai.gateway.core.jobstate import DeskTerms, Job, Slot
+from clusterai.ledger.core import events
 from clusterai.market.core.directory import Directory
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed
@@ -33,8 +35,29 @@ class Placing:
         self.offers: dict[Address, tuple[Offer, int, int]] = {}
         self.linked: dict[Address, None] = {}
         self._terms = terms
+        self._set: list[tuple[int, RateRules]] = [(-1, terms.rules)]
+        """audit rules, with the blocks that set them: the manifest's until the chain says otherwise"""
         self._directory = directory
         self._rows = rows
+
+    # --- how it is audited ---
+
+    @property
+    def rules(self) -> RateRules:
+        """As the chain has them now: what is planned is drawn by these, unless they change before its commitment."""
+        return self._set[-1][1]
+
+    def follow(self, event: events.AuditParametersSet | events.RolledBack, block: int) -> None:
+        """The governor changed how leases are audited, in `block`; or blocks are gone, and what they changed with them."""
+        match event:
+            case events.AuditParametersSet(given):
+                rules = RateRules(
+                    given.saving_ppm, given.sensitivity_ppm, given.corrupt_ppm, given.margin_ppm
+                )
+                self._set.append((block, rules))
+            case events.RolledBack(number):
+                while self._set[-1][0] > number:
+                    self._set.pop()
 
     # --- what is lent ---
 
@@ -74,7 +97,7 @@ class Placing:
 
     def plan(self, array: JobArray, wishes: Wishes) -> Plan:
         """What would happen now."""
-        return plan(array, wishes, self.known_offers(), self._terms.rules, self._terms.least_stake_wei)
+        return plan(array, wishes, self.known_offers(), self.rules, self._terms.least_stake_wei)
 
     @staticmethod
     def dearest(array: JobArray, wishes: Wishes, found: Plan) -> int | None:
@@ -112,7 +135,7 @@ class Placing:
         return self._terms_for(job, number, slot, spec, offer, now_s)
 
     def _terms_for(self, job: Job, number: int, slot: Slot, spec: JobSpec, offer: Offer, now_s: int) -> Terms:
-        one = candidate(offer, spec, self._terms.rules)
+        one = candidate(offer, spec, self.rules)
         now = max(now_s, self._directory.time_s)
         patience = job.wishes.deadline_s or (spec.resources.time_s + offer.queue_s + SPARE_S)
         nonce = keccak(job.id + number.to_bytes(4) + slot.attempt.to_bytes(4) + now.to_bytes(8))

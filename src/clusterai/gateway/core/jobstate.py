@@ -26,7 +26,7 @@ class DeskTerms(msgspec.Struct, frozen=True):
         window_s: of the chain; a lease is closed when it is over.
         least_stake_wei: a verified job goes to nobody with less.
         deliveries: the contract that takes the bond of a demand; without it nothing is demanded.
-        rules: by which the chain decides how often to audit.
+        rules: by which the chain decides how often to audit, until it says otherwise.
         keep_s, most_ended: of jobs that ended, see `jobretention`.
     """
 

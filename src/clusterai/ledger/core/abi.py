@@ -14,6 +14,7 @@ from eth_abi.exceptions import DecodingError
 from clusterai.ledger.artifacts import Artifact, Name, load
 from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.deploy import Addresses
+from clusterai.ledger.core.lease_events import AuditParameters
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest
@@ -126,8 +127,11 @@ class Codec:
         else:
             plain = list(map(_value, abi.decode(log.data, data)))
             if log.kind is events.LeaseOpened:
-                terms: Any = Terms(*map(_value, plain[0]))
-                plain = [terms]
+                told: Any = Terms(*map(_value, plain[0]))
+                plain = [told]
+            elif log.kind is events.AuditParametersSet:
+                told = AuditParameters(*plain[0])
+                plain = [told]
         return cast(
             "events.Event",
             log.kind(*[(indexed if is_indexed else plain)[at] for is_indexed, at in log.order]),

@@ -12,6 +12,7 @@ from clusterai.ledger.core.lease_events import (
     AuditMatched,
     AuditorDrawn,
     AuditorSilent,
+    AuditParametersSet,
     AuditResolved,
     AuditRevealed,
     DeliveryDemanded,
@@ -308,6 +309,7 @@ Event = (
     | RewardShared
     | RewardClaimed
     | CommissionAnnounced
+    | AuditParametersSet
     | LeaseDrawn
     | AuditorDrawn
     | AuditCommitted

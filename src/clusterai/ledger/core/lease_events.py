@@ -65,6 +65,26 @@ class Enlisted(_Event, frozen=True):
     weight: int
 
 
+class AuditParameters(msgspec.Struct, frozen=True, array_like=True):
+    """Shares in millionths, clocks in seconds; `deploy.AuditRules` says what each is."""
+
+    saving_ppm: int
+    sensitivity_ppm: int
+    corrupt_ppm: int
+    margin_ppm: int
+    commit_s: int
+    open_s: int
+    reveal_s: int
+    dispute_s: int
+    bond_wei: int
+
+
+class AuditParametersSet(_Event, frozen=True):
+    """For commitments made from now on; the first time at deployment."""
+
+    parameters: AuditParameters
+
+
 class LeaseDrawn(_Event, frozen=True):
     lease: Digest
     seed: Digest

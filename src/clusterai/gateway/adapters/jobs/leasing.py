@@ -245,7 +245,7 @@ class Leasing:
             provider = Address(terms.provider)
             stake = desk.directory.stake(provider)
             pay = terms.compensation_wei
-            self.rates[lease] = rate_ppm(desk.terms.rules, stake, pay, self._rows[provider])
+            self.rates[lease] = rate_ppm(desk.placing.rules, stake, pay, self._rows[provider])
 
     # --- out ---
 
