@@ -3,6 +3,7 @@
 import asyncio
 import re
 import subprocess
+import threading
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -95,15 +96,22 @@ def anvil(plan: Plan, deployer: Key, chain_id: int, start_s: int) -> Generator[A
     ]
     fees = ["--gas-price", "0", "--base-fee", "0"]
     with subprocess.Popen([ANVIL, *options, *fees], stdout=subprocess.PIPE, text=True) as process:
+        drain: threading.Thread | None = None
         try:
             assert process.stdout is not None
             lines = (re.search(r"Listening on (127\.0\.0\.1:\d+)", line) for line in process.stdout)
             url = "http://" + next(found for found in lines if found).group(1)
+            # anvil writes of every request: a full pipe would stop it
+            drain = threading.Thread(target=process.stdout.read, daemon=True)
+            drain.start()
             asyncio.run(_settle(url, plan, deployer, chain_id))
             with closing(AnvilChain(url, plan)) as chain:
                 yield chain
         finally:
             process.kill()
+            process.wait(timeout=20)
+            if drain is not None:
+                drain.join()
 
 
 async def _settle(url: str, plan: Plan, deployer: Key, chain_id: int) -> None:

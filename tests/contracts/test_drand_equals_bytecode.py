@@ -8,14 +8,14 @@ import msgspec
 import pytest
 from py_arkworks_bls12381 import G1Point, G2Point, Scalar
 
-from clusterai.audit.core import drand
+from clusterai.audit.core import drand, segments
 from clusterai.audit.core.drand import Pulse
 from clusterai.audit.core.draw import drawn
 from clusterai.ledger.adapters.embedded.genesis import BrokenGenesis, genesis_of
 from clusterai.ledger.artifacts import load
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.deploy import QUICKNET, BadRules, DrandRules, Rules, local_plan
-from clusterai.ledger.core.events import BeaconRecorded, EpochCommitted, Event
+from clusterai.ledger.core.events import BeaconRecorded, EpochCommitted, Event, LeaseDrawn
 from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
 from clusterai.protocol import merkle
 from clusterai.protocol.ids import ZERO_DIGEST, Digest
@@ -34,6 +34,7 @@ from tests.contracts.cast import (
     consented,
     receipts,
 )
+from tests.contracts.leasecast import LeasePair, job
 
 SECRET = Scalar.from_be_bytes_mod_order(sha256(b"a drand network of our own").digest())
 OWN = DrandRules(
@@ -58,14 +59,14 @@ def pulse(number: int, secret: Scalar = SECRET) -> Pulse:
     return Pulse(number, bytes(point.to_compressed_bytes()))
 
 
-class DrandPair:
+class DrandPair(LeasePair):
     """The contracts on anvil and their twin, doing the same, a second after the other."""
 
     def __init__(self, chain: AnvilChain, rules: Rules, start_s: int) -> None:
         self.chain = chain
         self.twin = TwinChain(CHAIN_ID, chain.plan.addresses, DEPLOYER.address, rules, verify=drand.is_signed)
         self.rules = rules
-        self.now_s = start_s
+        self.now_s, self.number = start_s, 1
 
     def do(self, call: calls.Call, sender: Key = STRANGER) -> tuple[Event, ...] | Refused:
         self.now_s += 1
@@ -78,14 +79,10 @@ class DrandPair:
         return twin
 
     def expect(self, call: calls.Call, sender: Key = STRANGER) -> tuple[Event, ...]:
-        outcome = self.do(call, sender)
-        assert not isinstance(outcome, Refused), f"{call} was refused: {outcome.reason}"
-        return outcome
+        return super().expect(call, sender)
 
     def refused(self, call: calls.Call, sender: Key = STRANGER) -> str:
-        outcome = self.do(call, sender)
-        assert isinstance(outcome, Refused), f"{call} passed: {outcome}"
-        return outcome.reason
+        return super().refused(call, sender)
 
     def until(self, at_s: int) -> None:
         """The next call stands in a block of this second."""
@@ -96,7 +93,7 @@ class DrandPair:
         for call in (calls.Register(PROVIDER, ZERO_DIGEST), consented(OWNERS["ann"], HOTS["ann"])):
             self.expect(call, OWNERS["ann"])
 
-    def committed(self, count: int = 40) -> tuple[EpochCommitted, list[Digest]]:
+    def committed_epoch(self, count: int = 40) -> tuple[EpochCommitted, list[Digest]]:
         """The last epoch's receipts are committed now."""
         epoch = (self.now_s + 1) // self.rules.epoch_s - 1
         leaves = receipts("ann", epoch, count)
@@ -119,15 +116,14 @@ def module_chain() -> Iterator[AnvilChain]:
 def pair(module_chain: AnvilChain) -> Iterator[DrandPair]:
     """Every test begins with the contracts just deployed."""
     mark = module_chain.ask("evm_snapshot")
-    pair = DrandPair(module_chain, ruled(OWN), START_S)
-    pair.provider()
-    yield pair
+    yield DrandPair(module_chain, ruled(OWN), START_S)
     module_chain.ask("evm_revert", mark)
 
 
 def test_a_commitment_is_drawn_by_the_pulse_behind_its_epoch(pair: DrandPair) -> None:
     """Nothing is drawn until the pulse is there; then contract, twin and auditors draw the same receipts by it."""
-    event, leaves = pair.committed()
+    pair.provider()
+    event, leaves = pair.committed_epoch()
     end_s = (pair.now_s // pair.rules.epoch_s + 1) * pair.rules.epoch_s
     assert OWN.time_of(event.round) > end_s + OWN.margin_s >= OWN.time_of(event.round - 1)
     right = drand.call(pulse(event.round))
@@ -146,7 +142,8 @@ def test_a_commitment_is_drawn_by_the_pulse_behind_its_epoch(pair: DrandPair) ->
 
 def test_what_drand_did_not_sign_is_refused(pair: DrandPair) -> None:
     """Another round's signature, another network's, the other point, the identity, no point at all: none is a beacon."""
-    event, _ = pair.committed()
+    pair.provider()
+    event, _ = pair.committed_epoch()
     number = event.round
     pair.until(OWN.time_of(number))
     other = drand.call(pulse(number + 1)).signature
@@ -173,7 +170,8 @@ def test_what_drand_did_not_sign_is_refused(pair: DrandPair) -> None:
 
 def test_without_drand_the_chain_draws_after_an_epoch(pair: DrandPair) -> None:
     """A pulse that nobody brings within an epoch is too late, and the chain's randomness takes its place, once."""
-    event, _ = pair.committed()
+    pair.provider()
+    event, _ = pair.committed_epoch()
     committed_s = pair.now_s
     last_s = OWN.time_of(event.round) + pair.rules.epoch_s
     pair.until(last_s)
@@ -189,6 +187,23 @@ def test_without_drand_the_chain_draws_after_an_epoch(pair: DrandPair) -> None:
     assert time_left_s >= pair.rules.epoch_s, "to find out what is missing, before the last challenge"
 
 
+def test_a_lease_is_drawn_by_the_pulse_behind_its_epoch(pair: DrandPair) -> None:
+    """A lease's segment and auditor follow from drand's word as from the chain's, and wait for it."""
+    pair.populate()
+    one = pair.committed(job(pair, "drawn"))
+    audit = pair.twin.audits.audit(one.lease)
+    assert pair.refused(calls.DrawLease(one.lease)) == "BeaconPending"
+    pair.until(OWN.time_of(audit.round))
+    (recorded,) = pair.expect(drand.call(pulse(audit.round)))
+    assert isinstance(recorded, BeaconRecorded)
+    event, *_ = pair.expect(calls.DrawLease(one.lease))
+    assert isinstance(event, LeaseDrawn)
+    found = segments.draw(
+        recorded.beacon, Digest(one.terms.spec), one.work.root, one.lease, 4, audit.rate_ppm
+    )
+    assert (event.seed, event.audited, event.segment) == (found.seed, found.audited, found.segment)
+
+
 def test_recorded_pulses_of_quicknet_draw() -> None:
     """The League of Entropy's own rounds go through Court and contract, from the commitment to the draw."""
     for recorded in msgspec.json.decode(VECTORS.read_bytes()):
@@ -202,7 +217,7 @@ def test_recorded_pulses_of_quicknet_draw() -> None:
         with anvil(plan, DEPLOYER, CHAIN_ID, end_s - 600) as chain:
             pair = DrandPair(chain, rules, end_s - 8)
             pair.provider()
-            event, _ = pair.committed()
+            event, _ = pair.committed_epoch()
             assert event.round == number
             pair.until(time_s)
             (told,) = pair.expect(drand.call(Pulse(number, bytes.fromhex(recorded["signature"]))))

@@ -65,6 +65,33 @@ def rate(terms: Terms, valid_in_a_row: int) -> float:
     return min(1.0, max(least_rate(terms), min(1.0, VETERAN_AT / (valid_in_a_row + 1))))
 
 
+def bribed(rate: float, share: float, tries: int = 1) -> float:
+    """p': how often a cheat is drawn that may have the deciding block made anew, p' = p (1 - q (1 - p)) for one try.
+
+    f_0 = p,  f_k = (1 - q) p + q p f_{k-1}:  each block is the briber's with probability q, who lets it go where it draws
+    the cheat. Without an end that is (1 - q) p / (1 - q p). Where one beacon draws from n things, p is 1 - (1 - p)^n.
+
+    Args:
+        share: q, the share of blocks whose makers the cheat owns or pays.
+        tries: blocks that may be let go in a row.
+    """
+    drawn = rate
+    for _ in range(tries):
+        drawn = (1 - share) * rate + share * rate * drawn
+    return drawn
+
+
+def bribe(terms: Terms, rate: float) -> float:
+    """What letting one drawing block go is worth to a cheat, (1 - p) d (R + S + B), in prices of the work: above what
+    the block earns, somebody can be paid for it."""
+    return (1 - rate) * detection(terms) * (1 + terms.stake + terms.gain)
+
+
+def unbribed_rate(rate: float, share: float) -> float:
+    """The probability to audit with so that p stays after one try: p' (1 - q (1 - p')) = p."""
+    return 2 * rate / (1 - share + math.sqrt((1 - share) ** 2 + 4 * share * rate))
+
+
 def reexecuted(rate: float, segments: int) -> float:
     """Share of the work that audits repeat, when one of `segments` equal parts is checked."""
     return rate / segments
