@@ -13,7 +13,7 @@ from clusterai.gateway.core.jobplacing import KIND
 from clusterai.protocol import canonical
 from clusterai.protocol.jobs import Lends
 from clusterai.work.batch.core.plan import Offer
-from clusterai.work.batch.spec import Image, JobArray, JobSpec, Root
+from clusterai.work.batch.spec import Image, JobArray, JobSpec, Resources, Root
 from tests.rooms.gateway.bed import Bed
 
 MODULE = b"\0asm\x01\0\0\0"
@@ -252,3 +252,70 @@ def test_a_page_that_nobody_was_told_is_a_400(bed: Bed, query: str):
 def test_the_ends_of_time_are_places_too(bed: Bed, page: str):
     """Behind everything there is nothing; before everything there is all."""
     assert bool(listed(bed, f"?page={page}")["jobs"]) is page.startswith("9")
+
+
+def array(tasks: int) -> JobArray:
+    return JobArray(SPEC, (Root(bytes(range(32)), 1, 1),) * tasks)
+
+
+def wished(tasks: int = 1, **wishes: Any) -> bytes:
+    job = JobArray(SPEC) if tasks == 1 else array(tasks)
+    return json.dumps({"job": b64encode(job.canonical()).decode(), **wishes}).encode()
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ({"replicas": 1}, {"replicas": 0}),
+        ({"replicas": 16}, {"replicas": 17}),
+        ({"retries": 0}, {"retries": -1}),
+        ({"retries": 10}, {"retries": 11}),
+        ({"tasks": 625, "replicas": 16}, {"tasks": 626, "replicas": 16}),
+        ({"tasks": 10_000}, {"tasks": 10_001}),
+        *(
+            ({name: value}, {name: wrong})
+            for name in ("max_price_wei", "max_hourly_wei", "deadline_s")
+            for value, wrong in ((0, -1), (2**53 - 1, 2**53))
+        ),
+    ],
+    ids=str,
+)
+def test_each_wish_has_ends(bed: Bed, right: dict[str, Any], wrong: dict[str, Any]):
+    """At the bound a plan is made; one beyond it is a 400, and not a plan for something else."""
+    status, _, raw = bed.fetch("POST", "/v1/jobs/plan", wished(**right), bed.key)
+    assert status == 200, raw
+    if wrong.get("tasks", 1) > 10_000:
+        with pytest.raises(ValueError, match="tasks"):
+            wished(**wrong)
+        return
+    status, _, raw = bed.fetch("POST", "/v1/jobs/plan", wished(**wrong), bed.key)
+    assert (status, problem(raw)) == (400, "invalid_request"), raw
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs/plan"])
+def test_a_body_has_an_end(bed: Bed, path: str):
+    """4 MiB are read, padded with blanks as they may be; one byte more is a 413, whoever says what length."""
+    most = 4 * 1024 * 1024
+    body = wished(replicas=0)
+    padded = body + b" " * (most - len(body))
+    assert bed.fetch("POST", path, padded, bed.key)[0] == 400
+    assert bed.fetch("POST", path, padded + b" ", bed.key)[0] == 413
+
+
+@pytest.mark.parametrize(("length", "found"), [(255, 409), (256, 400)])
+def test_a_key_for_once_has_an_end(bed: Bed, length: int, found: int):
+    """With 255 characters the market is asked, where nobody has so many cores; with 256 nobody is."""
+    put(bed, MODULE)
+    greedy = JobSpec(
+        name="greedy", check="wasm", image=SPEC.image, fuel=10**9, resources=Resources(cpu_milli=1_024_000)
+    )
+    status, _, raw = bed.fetch("POST", "/v1/jobs", asked(greedy), bed.key, Idempotency_Key="k" * length)
+    assert status == found, raw
+
+
+@pytest.mark.parametrize("after", [2**53 + 1, -1, "x", ""])
+def test_a_place_in_a_log_has_ends(bed: Bed, after: object):
+    """From the first event on it is told; a place that no log can have is a 400."""
+    job = listed(bed)["jobs"][-1]["id"]
+    assert b'"seq":1,' in bed.fetch("GET", f"/v1/jobs/{job}/logs?after=0", None, bed.key)[2]
+    assert bed.fetch("GET", f"/v1/jobs/{job}/logs?after={after}", None, bed.key)[0] == 400
