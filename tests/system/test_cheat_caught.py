@@ -2,6 +2,7 @@
 
 import pytest
 
+from clusterai.cli.failure import Exit
 from tests.system.running import Network, until
 
 pytestmark = pytest.mark.system
@@ -19,6 +20,9 @@ def test_a_cheat_is_caught_slashed_and_its_customers_refunded(fresh: Network):
     """`demo cheat` ends with a conviction, half the stake burned, every unsettled payment refunded and the rest of the deposit
     back; `demo restore` lets the node start over under a new identity."""
     fresh.up()
+    lonely = fresh.cli("demo", "cheat", "--job", "--yes")
+    assert lonely.returncode == Exit.NOT_RUNNING, "a lie about a job takes a panel"
+    assert "up --validators" in lonely.stderr
     story = fresh.told("demo", "cheat", "--yes", "--deadline", "240")
     assert story["caught"]
     assert story["slashed_wei"] == STAKE_WEI

@@ -163,6 +163,8 @@ def test_a_liar_is_led_to_its_lie_and_convicted(
 def test_its_story_tells_every_move(court: Network, onchain: Onchain, demonstration: dict[str, Any]):
     """`job verify` shows all that the chain said of the lease, in its order."""
     told = verified(court, demonstration["job"])
+    at_s = {step["what"]: step["at_s"] for step in told["steps"]}
+    print(f"judged in {at_s['closed'] - at_s['mismatched']} s")
     assert (told["verdict"], told["reason"]) == ("fraud", "FRAUD")
     names = {
         events.LeaseOpened: "opened",

@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,17 @@ def test_each_image_finds_its_walls() -> None:
     wasm = asyncio.run(box.run(module))
     assert (wasm.stdout, "wasmtime" in wasm.runner) == (b"6542\n", True)
     assert "root" in box.name
+
+
+def test_an_environment_behind_a_link_runs_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind the walls this Python stands where its environment really lies, whatever link it was started by."""
+    link = tmp_path / "venv"
+    link.symlink_to(Path(sys.prefix).resolve())
+    monkeypatch.setattr(sys, "prefix", str(link))
+    monkeypatch.setattr(sys, "executable", str(link / "bin" / Path(sys.executable).name))
+    box = Sandbox(store(), folder() / "linked")
+    module = Task(image=Wasm(store().put(sample())), limits=Limits(memory_bytes=16 << 20))
+    assert asyncio.run(box.run(module)).stdout == b"6542\n"
 
 
 def test_without_walls_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

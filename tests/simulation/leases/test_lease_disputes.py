@@ -88,6 +88,21 @@ def test_a_cheat_that_hides_from_referees_is_convicted_by_the_panel(seed: int) -
     assert world.slashed == [key("ann").address]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_where_the_first_accuser_is_gone_the_second_accuses(seed: int) -> None:
+    """Each was ready to lose its bond by keeping silent; the second's half of the clock is enough for it."""
+    world = World(seed, {"ann": skipper}, PANEL)
+    lease = world.lease("ann")
+    while not any(isinstance(event, events.AuditContested) for event in world.history):
+        world.turn()
+    first, second = [event.auditor for event in world.history if isinstance(event, events.AuditorDrawn)]
+    del world.auditors[next(name for name in PANEL if key(name).address == first)]
+    world.run()
+    assert [one.accuser for one in world.history if isinstance(one, events.DisputeOpened)] == [second]
+    assert world.reason(lease) is CloseReason.FRAUD
+    assert world.slashed == [key("ann").address]
+
+
 def test_a_provider_that_falls_silent_loses_by_its_clock() -> None:
     """Caught and gone: nobody waits for it longer than for one move."""
     world = World(2, {"ann": skipper}, PANEL)

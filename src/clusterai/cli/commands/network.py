@@ -31,7 +31,7 @@ Validators = Annotated[
         envvar="CLUSTERAI_VALIDATORS",
         min=1,
         max=16,
-        help="Validators to run: from three on, a contested audit of a job can be judged.",
+        help="Validators to run: from three on, a contested audit of a job can be judged. Those of earlier starts keep their seats.",
     ),
 ]
 Model = Annotated[
