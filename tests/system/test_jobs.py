@@ -68,6 +68,12 @@ def onchain(network: Network) -> Iterator[Onchain]:
     following.close()
 
 
+@pytest.fixture(scope="module")
+def funds(network: Network) -> int:
+    """What the account had before any job."""
+    return network.told("account")["credit_wei"]
+
+
 def run(network: Network, folder: Path, job: Path) -> dict[str, Any]:
     """`clusterai run`, from a folder of its own: outputs are laid beside where it is started."""
     done = subprocess.run(
@@ -109,7 +115,7 @@ def until_closed(network: Network, job: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("victims", ROUNDS, ids=lambda victims: f"first-{victims[0]}")
 def test_a_job_survives_what_dies_at_each_of_its_steps(
-    network: Network, onchain: Onchain, tmp_path: Path, victims: list[str]
+    network: Network, onchain: Onchain, funds: int, tmp_path: Path, victims: list[str]
 ):
     """`kill -9` as soon as each move is seen: each segment is done once as far as anyone can see, and stands its audit."""
     (tmp_path / "slow.yaml").write_text(SLOW)
@@ -146,7 +152,6 @@ def test_a_module_is_done_and_audited(network: Network, tmp_path: Path):
 
 def test_a_native_job_is_done_audited_and_paid(network: Network, tmp_path: Path):
     """Digits of pi in ten segments: right, one segment run again by the validator, and the provider is paid."""
-    before = network.told("account")["credit_wei"]
     told = run(network, tmp_path, EXAMPLES / "pi.yaml")
     assert (tmp_path / told["outputs"]["0"] / "pi.txt").read_text().startswith(PI)
     closed = until_closed(network, told["job"]["id"])
@@ -154,19 +159,20 @@ def test_a_native_job_is_done_audited_and_paid(network: Network, tmp_path: Path)
     assert closed["verdict"] == "matched", "a newcomer's first leases are always audited"
     assert [step["what"] for step in closed["steps"]][:3] == ["opened", "accepted", "committed"]
     (task,) = network.told("jobs", "show", told["job"]["id"])["tasks"]
-    cost = task["total_wei"] + task["audit_fee_wei"] - task["refunded_wei"]
     assert task["paid_wei"] > 0
-    until(
-        "what wasn't spent to be credit again", lambda: network.told("account")["credit_wei"] == before - cost
-    )
 
 
-def test_nothing_is_lost_or_paid_twice(network: Network, onchain: Onchain):
-    """When all these jobs are closed, each once, no contract holds money but a newcomer's tenth, and auditors have their bonds."""
+def test_nothing_is_lost_or_paid_twice(network: Network, onchain: Onchain, funds: int):
+    """When all these jobs are closed, each once, no contract holds money but a newcomer's tenth, auditors have their bonds, and
+    the account has all that it didn't spend."""
     onchain.audit(vested=True)
     closed = [event for event in onchain.told if isinstance(event, events.LeaseClosed)]
     assert {CloseReason(event.reason) for event in closed} == {CloseReason.COMPLETED}
     assert not any(onchain.moved()[onchain.manifest.contracts.audits].values())
+    tasks = [task for job in network.told("jobs", "--limit", "100")["jobs"] for task in job["tasks"]]
+    assert len(tasks) == len(closed)
+    cost = sum(task["total_wei"] + task["audit_fee_wei"] - task["refunded_wei"] for task in tasks)
+    until("the rest to be credit", lambda: network.told("account")["credit_wei"] == funds - cost)
 
 
 def lease_of(network: Network, job: str) -> dict[str, Any] | None:

@@ -1,19 +1,21 @@
 """WASM jobs: fuel as the meter, and any segment again."""
 
 import asyncio
+from itertools import accumulate
 from typing import Any
 
 import msgspec
 import pytest
 
+from clusterai.protocol.bisection import metered
 from clusterai.protocol.ids import Digest
 from clusterai.sandbox import BlobStore
 from clusterai.sandbox.adapters.wasm import sample, wat
-from clusterai.work.batch.adapters.perform import Performer
+from clusterai.work.batch.adapters.perform import END, Performer
 from clusterai.work.batch.core.outcome import Ended, Performed, Segment
 from clusterai.work.batch.core.prices import billable_wei
 from clusterai.work.batch.core.tree import Tree
-from clusterai.work.batch.spec import Image, JobSpec, Resources
+from clusterai.work.batch.spec import MIB, Image, JobSpec, Resources
 from tests.rooms.batch.conftest import MakeRoot
 
 COPY = """(module
@@ -79,10 +81,15 @@ def test_a_segment_again_and_finer(performer: Performer, sieve: JobSpec):
     done = asyncio.run(performer.perform(spec))
     again = asyncio.run(performer.rerun(spec, done.states[1]))
     assert again == Segment(done.states[2], done.units[1])
-    finer = asyncio.run(performer.trace(spec, done.states[1], 4))
-    assert len(finer) == 4
-    assert finer[-1].state == again.state
-    assert sum(it.units for it in finer) == again.units
+    finest = run(performer, sieve)
+    ends = list(accumulate(finest.units[4:8]))
+    assert ends[-1] == again.units
+    parts = list(zip(finest.units[4:8], map(Digest, finest.states[5:9]), strict=True))
+    states = metered(done.states[1], parts, ends[-1], again.state)
+    points = [0, 1, ends[0] - 1, ends[0], ends[0] + 1, ends[2], ends[3] - 1, ends[3], END]
+    found = asyncio.run(performer.trace(spec, done.states[1], points))
+    assert [it.state for it in found] == [states(point) for point in points]
+    assert [it.units for it in found] == [0, 0, 0, ends[0], ends[0], ends[2], ends[2], ends[3], ends[3]]
     assert performer.needs(spec, done.states[1])[0][0] == done.states[1]
 
 
@@ -120,3 +127,28 @@ def test_a_module_reads_its_inputs(performer: Performer, store: BlobStore, root:
     done = asyncio.run(performer.perform(spec))
     assert done.ok, done.why
     assert contents(store, done.output) == {"stdout": "hello"}
+
+
+def test_a_segment_of_many_short_steps_is_traced_in_time(performer: Performer):
+    """An accused provider answers about a segment of 66,000 steps, of which nobody could digest every state in time."""
+    module = wat("""(module (memory (export "memory") 16)
+      (func (export "clusterai_step") (param $step i64) (result i32)
+        (i64.store (i32.const 8) (i64.add (i64.load (i32.const 8)) (local.get $step)))
+        (i64.ge_u (local.get $step) (i64.const 66000))))""")
+    spec = JobSpec(
+        name="many",
+        check="wasm",
+        image=Image("wasm", performer.store.put(module)),
+        resources=Resources(memory_bytes=16 * MIB, disk_bytes=16 * MIB, time_s=60),
+        segments=1,
+        steps=2**20,
+        fuel=10**8,
+    )
+    done = run(performer, spec)
+    assert done.ended is Ended.FINISHED
+    (units,) = done.units
+    points = [units * part // 16 for part in range(1, 16)]
+    found = asyncio.run(performer.trace(spec, Digest(done.states[0]), [*points, END]))
+    assert found[-1] == Segment(done.states[1], units)
+    assert len({it.state for it in found}) == 16
+    assert all(0 <= point - it.units < 100 for point, it in zip(points, found, strict=False))

@@ -1,5 +1,8 @@
 """WASM jobs cut at their steps: any segment can be done again by somebody else, to the same digest and the same meter."""
 
+from bisect import bisect_right
+from itertools import accumulate
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -16,6 +19,17 @@ from clusterai.sandbox.core.wasi import Descriptor
 from tests.rooms.sandbox.guests import MEMORY, calls, task
 
 BLOCKS = 12
+UNEQUAL = f"""(module {MEMORY}
+  (func (export "clusterai_step") (param $step i64) (result i32) (local $n i64)
+    (local.set $n (i64.rem_u (i64.mul (local.get $step) (i64.const 7919)) (i64.const 13)))
+    (local.set $n (i64.mul (i64.mul (local.get $n) (local.get $n)) (local.get $n)))
+    (i64.store (i32.const 8) (local.get $step))
+    (block $end (loop $again
+      (br_if $end (i64.eqz (local.get $n)))
+      (local.set $n (i64.sub (local.get $n) (i64.const 1)))
+      (br $again)))
+    (i64.ge_u (local.get $step) (i64.const 40))))"""
+"""Steps of very different lengths, in no order."""
 
 
 def sieve(engine: Engine = "native", blocks: int = BLOCKS) -> Segmented:
@@ -66,6 +80,24 @@ def test_a_segment_splits_into_steps() -> None:
     assert [step.digest for step in steps] == list(fine.digests[5:9])
     assert steps[-1].digest == trace.digests[2]
     assert sum(step.fuel for step in steps) == trace.fuel[1]
+
+
+@pytest.mark.parametrize("unequal", [False, True])
+def test_a_state_at_any_unit_is_that_behind_the_last_step(unequal: bool) -> None:
+    """However long steps are, and however many points are asked for at once: as if every step had been digested."""
+    module = wat(UNEQUAL)
+    job = Segmented(module, task(module, memory_bytes=16 << 20)) if unequal else sieve()
+    whole, states = kept(job, 1)
+    start = states[whole.digests[0]]
+    ends = [0, *accumulate(whole.fuel)]
+    points = sorted(
+        {max(0, end + more) for end in ends for more in (-1, 0, 1)} | {ends[-1] // 3, 2 * ends[-1]}
+    )
+    wanted = [bisect_right(ends, point) - 1 for point in points]
+    found = job.at_units(start, len(whole.fuel), points)
+    assert found == [(whole.digests[at], ends[at]) for at in wanted]
+    for point, at in zip(points, wanted, strict=True):
+        assert job.at_units(start, len(whole.fuel), [point]) == [(whole.digests[at], ends[at])]
 
 
 def test_an_interpreter_agrees_with_the_compiler() -> None:

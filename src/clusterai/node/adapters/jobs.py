@@ -29,7 +29,6 @@ from clusterai.node.core.jobbook import (
 from clusterai.node.core.jobdefence import Retrace, Retraced
 from clusterai.node.core.jobshowing import Serve, ServePart
 from clusterai.protocol import canonical
-from clusterai.protocol.bisection import metered
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, hex0x
 from clusterai.protocol.jobs import (
@@ -356,14 +355,13 @@ class Jobs:
         log.info("job_disputed", lease=hex0x(effect.lease), segment=effect.segment, points=len(effect.points))
         try:
             performer = self._bench(effect.lease).performer
-            parts = await performer.trace(spec, effect.start, spec.steps if spec.check == "wasm" else 1)
+            found = await performer.trace(spec, effect.start, effect.points)
         except (Stopped, Foreign, CannotSandbox, StoreFull, NoSuchBlob, Damaged) as error:
             log.error("job_not_traced", lease=hex0x(effect.lease), why=str(error))
             self._hear(Retraced(effect.lease, effect.points, None))
             return
         # Asserted are inner points only: what the end comes to was claimed before.
-        at = metered(effect.start, [(it.units, it.state) for it in parts], effect.steps, parts[-1].state)
-        self._hear(Retraced(effect.lease, effect.points, tuple(map(at, effect.points))))
+        self._hear(Retraced(effect.lease, effect.points, tuple(it.state for it in found)))
 
     # --- what auditors ask ---
 

@@ -14,8 +14,9 @@ can't be stopped while it compiles: `wasmbox` runs it in a process of its own be
 
 import ctypes
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +38,9 @@ STEP, BEGIN, START = "clusterai_step", "_initialize", "_start"
 STACK_BYTES = 512 * KiB
 CALL_FUEL = 500
 """Of each call to the host, and one more for each byte it touches: or a program could make us work for nothing."""
+
+MOST_COPIES = 4
+"""Of a state, for each point at which one is asked for: beyond, running the segment once more is cheaper."""
 
 _one_at_a_time = threading.Lock()
 """The binding keeps a host function's exception in a global of the process: two calls at once could swap theirs."""
@@ -353,6 +357,60 @@ class Segmented:
                 digest = content_digest(canonical.encode(self._snapshot(live)))
                 found.append(Segment(digest, live.fuel - before, live.step - first, live.ended))
             return found
+
+    def at_units(self, preimage: bytes, steps: int, points: Sequence[int]) -> list[tuple[Digest, int]]:
+        """The states of the segment at so many units: behind the last step that had ended by then; and what it had spent.
+
+        Digested are these alone: a digest takes as long as memory is large, however short a step is. Whether a step leads beyond a
+        point is known when it has, so a copy is taken before each that may, as long as steps go; where one was longer than
+        all before it, the segment is run once more.
+
+        Args:
+            points: in their order; beyond the segment's end it is its end.
+
+        Raises:
+            canonical.Malformed: the preimage is not a state of this task.
+        """
+        state = decode_state(preimage)
+        with _one_at_a_time:
+            found = {0: (content_digest(preimage), 0)}
+            counts = self._run_by(self._restore(state), steps, points, found)
+            missed = sorted(set(counts) - found.keys())
+            if missed:
+                live = self._restore(state)
+                first = live.fuel
+                for before, count in pairwise((0, *missed)):
+                    self._advance(live, count - before)
+                    found[count] = self._digested(self._snapshot(live)), live.fuel - first
+            return [found[count] for count in counts]
+
+    def _run_by(
+        self, live: "_Live", steps: int, points: Sequence[int], found: dict[int, tuple[Digest, int]]
+    ) -> list[int]:
+        """How many steps have ended by each of these units; `found`: the states behind so many steps, where a copy was there."""
+        first, done, spent, longest = live.fuel, 0, 0, 0
+        copies = MOST_COPIES * len(points)
+        counts: list[int] = []
+        while done < steps and live.ended is None and len(counts) < len(points):
+            copy: State | None = None
+            if done and copies and spent + 2 * longest >= points[len(counts)]:
+                copy, copies = self._snapshot(live), copies - 1
+            before = spent
+            self._advance(live, 1)
+            spent = live.fuel - first
+            longest = max(longest, spent - before)
+            while len(counts) < len(points) and points[len(counts)] < spent:
+                counts.append(done)
+                if copy is not None and done not in found:
+                    found[done] = self._digested(copy), before
+            done += 1
+        if len(counts) < len(points):
+            found[done] = self._digested(self._snapshot(live)), spent
+        return counts + [done] * (len(points) - len(counts))
+
+    @staticmethod
+    def _digested(state: State) -> Digest:
+        return content_digest(canonical.encode(state))
 
     def at_fuel(self, fuel: int) -> Digest:
         """The state at which `fuel` is spent, run from the start: what two machines compare inside one long step.

@@ -219,11 +219,16 @@ class WasmRunner:
         steps: int,
         *,
         every: int | None = None,
+        points: Sequence[int] = (),
         leash: Leash | None = None,
         store: BlobStore | None = None,
     ) -> Rerun:
-        """Do `steps` steps again from a state in the store; a digest after every `every` of them, by default after all."""
-        ask = Ask(task=task, steps=steps, every=steps if every is None else every)
+        """Do `steps` steps again from a state in the store; a digest after every `every` of them, by default after all.
+
+        Args:
+            points: digests at so many units instead, in their order; `meter` is what had been spent by then.
+        """
+        ask = Ask(task=task, steps=steps, every=steps if every is None else every, points=tuple(points))
         outcome, report = await self._ask(ask, ((PREIMAGE, preimage),), leash, None, store)
         return Rerun(outcome=outcome, digests=report.digests, meter=report.meter, ended=report.ended)
 

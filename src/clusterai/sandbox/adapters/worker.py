@@ -104,6 +104,14 @@ def _run(job: Segmented, before: bytes | None, out: Path, ask: Ask) -> Report:
 
 
 def _again(job: Segmented, preimage: bytes, ask: Ask) -> Report:
+    if ask.points:
+        found = job.at_units(preimage, ask.steps, ask.points)
+        return Report(
+            reason=Reason.FINISHED,
+            digests=tuple(digest for digest, _ in found),
+            meter=tuple(spent for _, spent in found),
+            fuel=found[-1][1],
+        )
     if ask.steps // max(1, ask.every) > MAX_SEGMENTS:
         raise canonical.Malformed(f"more than {MAX_SEGMENTS} digests at once")
     segments = job.trace(preimage, ask.steps, ask.every or ask.steps)

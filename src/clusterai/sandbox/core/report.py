@@ -22,6 +22,8 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """In a segment; 0 asks for no digests. With a preimage beside it: how many to run."""
     every: Annotated[int, Meta(ge=0)] = 0
     """With a preimage: a digest after this many."""
+    points: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(max_length=64)] = ()
+    """With a preimage: digests at so many units instead; the report's meter says what had been spent there."""
     keep: bool = False
     """Leave the preimage of every digest."""
     begin: bool = False

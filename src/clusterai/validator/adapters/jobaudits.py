@@ -18,7 +18,6 @@ from clusterai.audit.core.segments import Opening, is_opened
 from clusterai.ledger.core.calls import Mined, Reverted, Submit
 from clusterai.market.core.directory import Directory
 from clusterai.protocol import canonical
-from clusterai.protocol.bisection import metered
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest, hex0x
@@ -53,7 +52,7 @@ from clusterai.work.batch.adapters.delivery import Differs, TooLarge
 from clusterai.work.batch.adapters.ends import Ends
 from clusterai.work.batch.adapters.exchange import Exchange, NotHad, part
 from clusterai.work.batch.adapters.native import Foreign, Stopped
-from clusterai.work.batch.adapters.perform import Performer
+from clusterai.work.batch.adapters.perform import END, Performer
 from clusterai.work.batch.core.delivery import MOST_DELIVERED_BYTES
 from clusterai.work.batch.spec import JobSpec, decode_spec
 
@@ -342,13 +341,16 @@ class JobAudits:
         start = Digest(shown.state)
         if await self._performer.start(spec) != shown.start:
             return (nothing,) * len(wanted.points)
+        # Whatever the steps add up to, the last point is the segment's end: a wrong meter can't lead the game elsewhere.
+        points = [point if point < wanted.steps else END for point in wanted.points]
         try:
-            parts = await self._performer.trace(spec, start, spec.steps if spec.check == "wasm" else 1)
+            found = await self._performer.trace(spec, start, points)
         except Foreign:
             return (nothing,) * len(wanted.points)
-        end = segment_result(parts[-1].state, shown.units + sum(it.units for it in parts))
-        at = metered(start, [(it.units, it.state) for it in parts], wanted.steps, end)
-        return tuple(map(at, wanted.points))
+        return tuple(
+            segment_result(it.state, shown.units + it.units) if point == END else it.state
+            for point, it in zip(points, found, strict=True)
+        )
 
 
 def _nothing(lease: Digest) -> Digest:

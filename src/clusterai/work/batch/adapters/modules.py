@@ -196,9 +196,9 @@ class Modules:
         return decode_state(self._store.read(digest, most_state_bytes(spec)))
 
     async def again(
-        self, spec: JobSpec, start: Digest, every: int | None = None, leash: Leash | None = None
+        self, spec: JobSpec, start: Digest, points: Sequence[int] = (), leash: Leash | None = None
     ) -> list[Segment]:
-        """One segment from the state before it; a state after every `every` steps, by default one.
+        """One segment from the state before it; or its states at so many units, in their order, each with what had been spent.
 
         Raises:
             Stopped: it can't be run here.
@@ -216,7 +216,9 @@ class Modules:
             raise Foreign("a state of another job")
         if state.ended is not None:
             raise Foreign("the end of this job, after which nothing follows")
-        found = await self._runner.rerun(task, start, spec.steps, every=every, leash=leash, store=self._store)
+        found = await self._runner.rerun(
+            task, start, spec.steps, points=points, leash=leash, store=self._store
+        )
         if not found.outcome.ok or not found.digests:
             raise Stopped(found.outcome.reason, found.outcome.why)
         return [Segment(state, fuel) for state, fuel in zip(found.digests, found.meter, strict=True)]

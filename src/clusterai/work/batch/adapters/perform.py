@@ -10,6 +10,7 @@ commits (`self_checks`): a requester whose program isn't must not be able to bri
 """
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -35,7 +36,10 @@ from clusterai.work.batch.adapters.native import (
 from clusterai.work.batch.core.outcome import Ended, Performed, Segment
 from clusterai.work.batch.core.pinned import Checkpoint
 from clusterai.work.batch.core.tree import EMPTY, Tree, missing
-from clusterai.work.batch.spec import JobSpec
+from clusterai.work.batch.spec import MOST_FUEL, JobSpec
+
+END = MOST_FUEL
+"""More units than any segment has."""
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -126,17 +130,23 @@ class Performer:
         return await self._native.advance(spec, start, leash)
 
     async def trace(
-        self, spec: JobSpec, start: Digest, points: int, leash: Leash | None = None
+        self, spec: JobSpec, start: Digest, points: Sequence[int], leash: Leash | None = None
     ) -> list[Segment]:
-        """The same segment as a finer trace of at most `points` parts, to be bisected in a dispute. A native segment is one process and
-        has no parts.
+        """The same segment's states at so many units of it, to be bisected in a dispute: behind the last step that had ended by then,
+        with what had been spent (`protocol.bisection.metered`). A native segment is one process, of which there is the end only.
+
+        It takes as long as running it once, or twice where steps are very unequal, however many there are: whoever is accused has not
+        much more time than that.
+
+        Args:
+            points: in their order; `END` and beyond is its end.
 
         Raises:
             As `rerun`.
         """
         if spec.check == "wasm":
-            return await self._modules.again(spec, start, every=-(-spec.steps // max(1, points)), leash=leash)
-        return [await self._native.advance(spec, start, leash)]
+            return await self._modules.again(spec, start, points, leash)
+        return [await self._native.advance(spec, start, leash)] * len(points)
 
     async def check(
         self,
