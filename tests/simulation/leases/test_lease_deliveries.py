@@ -9,6 +9,7 @@ from clusterai.ledger.core import calls, events
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import CloseReason, DemandOutcome
+from clusterai.runtime.machine import Unlinked
 from clusterai.work.batch.core.request import Wishes
 from clusterai.work.batch.spec import Image, JobArray, JobSpec, Resources
 from tests.simulation.leases.world import AT, CREDIT, MOST, RULES, SEGMENTS, World, honest, key
@@ -164,6 +165,21 @@ def test_one_liar_of_three_decides_nothing() -> None:
     assert outcomes(world) == [DemandOutcome.DELIVERED]
     assert not world.slashed
     assert job(world).slots[0].here
+    check_money(world)
+
+
+def test_who_could_not_ask_says_nothing() -> None:
+    """Members whose own links went down as soon as it was demanded accuse nobody, even of what is withheld."""
+    world = World(6, {"ann": honest}, desk=True, hands=lambda provider, to: False)
+    world.submit(JobArray(PROGRAM))
+    while not of(world, events.DeliveryDemanded):
+        world.settle(1)
+    for auditor in world.auditors.values():
+        auditor.hear(Unlinked(world.gateway.address))
+    world.settle()
+    assert not of(world, events.UndeliveredReported)
+    assert outcomes(world) == [DemandOutcome.DELIVERED]
+    assert job(world).slots[0].over == "it was paid, and its outputs never came"
     check_money(world)
 
 

@@ -44,7 +44,7 @@ from clusterai.protocol.statements import network_domain
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick
 from clusterai.validator.core import jobauditor
 from clusterai.validator.core.jobauditor import AuditSettings, JobAuditor, Reran, Rerun, Retrace, Retraced
-from clusterai.validator.core.jobdelivery import Collect, Collected, Pass
+from clusterai.validator.core.jobdelivery import Collect, Collected, Drop, Pass
 from clusterai.work.batch.core.plan import Offer
 from clusterai.work.batch.core.prices import billable_wei
 from clusterai.work.batch.core.request import Wishes
@@ -379,7 +379,7 @@ class World:
             case jobstate.Note(job, kind):
                 if kind == "end":
                     self.ended.add(job)
-            case jobstate.Forgotten() | jobbook.Discard() | jobbook.Halt() | jobauditor.Told():
+            case jobstate.Forgotten() | jobbook.Discard() | jobbook.Halt() | jobauditor.Told() | Drop():
                 pass
             case _:
                 raise AssertionError(f"nobody performs {effect!r}")

@@ -33,7 +33,7 @@ from clusterai.simulator.core.people import Lease, Operator
 from clusterai.simulator.core.strategies import Case, Outputs
 from clusterai.validator.core import jobauditor
 from clusterai.validator.core.jobauditor import AuditSettings, JobAuditor, Reran, Rerun, Retrace, Retraced
-from clusterai.validator.core.jobdelivery import Collect, Collected, Pass
+from clusterai.validator.core.jobdelivery import Collect, Collected, Drop, Pass
 from clusterai.work.batch.kind import BATCH
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class Auditor(Player):
                 self._later(Retraced(wanted.lease, points, found, ""))
             case Collect(lease):
                 self.net.at(self.net.now_s + 1, self.hear, Collected(lease, "had", ""))
-            case jobauditor.Told() | Pass():
+            case jobauditor.Told() | Pass() | Drop():
                 pass
             case _:
                 super()._perform(effect)

@@ -24,8 +24,6 @@ from clusterai.protocol.ids import Address, Digest, hex0x
 from clusterai.protocol.jobs import (
     AskContent,
     AskSealed,
-    ContentMissing,
-    ContentPart,
     NotServed,
     SealedPart,
     Segment,
@@ -37,6 +35,7 @@ from clusterai.runtime.adapters.driver import Driver
 from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.runtime.machine import Linked, Received, Send, Unlinked
 from clusterai.sandbox import BlobStore, CannotSandbox, Damaged, NoSuchBlob, StoreFull
+from clusterai.validator.adapters.jobdeliveries import Deliveries
 from clusterai.validator.core.jobauditor import (
     AuditSettings,
     JobAuditor,
@@ -46,14 +45,10 @@ from clusterai.validator.core.jobauditor import (
     Retraced,
     Told,
 )
-from clusterai.validator.core.jobdelivery import Collect, Collected, Pass
-from clusterai.work.batch.adapters import delivery
-from clusterai.work.batch.adapters.delivery import Differs, TooLarge
-from clusterai.work.batch.adapters.ends import Ends
-from clusterai.work.batch.adapters.exchange import Exchange, NotHad, part
+from clusterai.validator.core.jobdelivery import Collect, Collected, Drop, Pass
+from clusterai.work.batch.adapters.exchange import Exchange, NotHad
 from clusterai.work.batch.adapters.native import Foreign, Stopped
 from clusterai.work.batch.adapters.perform import END, Performer
-from clusterai.work.batch.core.delivery import MOST_DELIVERED_BYTES
 from clusterai.work.batch.spec import JobSpec, decode_spec
 
 OWN_KEYS = ("job-", "enlist")
@@ -98,6 +93,7 @@ class JobAudits:
         self.store = BlobStore(folder / "content", CONTENT_BYTES)
         self._performer = Performer(self.store, folder / "running")
         self._exchange = Exchange(self.store)
+        self._deliveries = Deliveries(folder / "delivered", box, self._asks)
         settings = AuditSettings(
             me,
             at,
@@ -129,8 +125,8 @@ class JobAudits:
                     return False
                 self.driver.handle(event)
                 return True
-            case Received(_, Relay(_, _, body)):
-                self._part(body)
+            case Received(gateway, Relay(_, _, body)):
+                self._part(gateway, body)
                 self.driver.handle(event)
                 return False
             case Received(_, AskContent()):
@@ -145,12 +141,14 @@ class JobAudits:
                 self.driver.handle(event)
                 return False
 
-    def _part(self, body: bytes) -> None:
+    def _part(self, gateway: Address, body: bytes) -> None:
         """A piece of content, sealed to this validator; who sent it doesn't matter, for it is checked by its digest."""
         try:
             frame = canonical.decode(body, _PARTS)
         except Malformed:
             return
+        if isinstance(frame, SealedPart):
+            self._deliveries.take(gateway, frame)
         if isinstance(frame, SealedPart) and (data := self._box.unseal(frame.sealed)) is not None:
             self._exchange.take(Digest(frame.content), frame.offset, frame.total, data)
 
@@ -172,8 +170,10 @@ class JobAudits:
                 task = asyncio.get_running_loop().create_task(self._collect(effect))
                 self._tasks.add(task)
                 task.add_done_callback(lambda done: self._uncollected(effect, done))
-            case Pass():
-                self._pass(effect)
+            case Pass(gateway):
+                self._send(gateway, self._deliveries.give(effect))
+            case Drop(lease):
+                self._deliveries.drop(lease)
             case Told(what, lease, detail):
                 log.info(what, lease=hex0x(lease), detail=detail)
             case _:
@@ -223,62 +223,13 @@ class JobAudits:
     # --- what a requester demands ---
 
     async def _collect(self, wanted: Collect) -> None:
-        """The outputs as the requester would get them, held to the last state."""
-        verdict, why, raw = "had", "", b""
-        try:
-            raw = self._last(wanted).spec
-            ask = self._asks(wanted.gateway, wanted.provider, wanted.lease)
-            await delivery.fetch(
-                Ends(self.store),
-                self._exchange,
-                decode_spec(raw),
-                wanted.last,
-                wanted.output,
-                ask,
-                MOST_DELIVERED_BYTES,
-            )
-        except (Unproven, NotHad, Malformed) as error:
-            verdict, why = "missing", str(error)
-        except Differs as error:
-            verdict, why = "differs", str(error)
-        except (TooLarge, StoreFull, NoSuchBlob, Damaged) as error:
-            verdict, why = "unable", str(error)
-        self.driver.handle(Collected(wanted.lease, verdict, why, raw))
+        self.driver.handle(await self._deliveries.collect(wanted))
 
     def _uncollected(self, wanted: Collect, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("collecting_broke", lease=hex0x(wanted.lease), exc_info=error)
             self.driver.handle(Collected(wanted.lease, "unable", "a fault of this validator"))
-
-    def _last(self, wanted: Collect) -> Segment:
-        """
-        Raises:
-            Unproven: it isn't what was committed to.
-            Malformed.
-        """
-        plain = self._box.unseal(wanted.sealed)
-        if plain is None:
-            raise Unproven("it isn't sealed to this validator")
-        shown = canonical.decode(plain, Segment)
-        if canonical.content_digest(shown.spec) != wanted.spec:
-            raise Unproven("it is of another job")
-        return shown
-
-    def _pass(self, effect: Pass) -> None:
-        """A part of what was had, to who paid for it."""
-        ask, content = effect.ask, Digest(effect.ask.content)
-        try:
-            given = delivery.kept(Ends(self.store), decode_spec(effect.spec), effect.last, effect.output)
-            found = part(self.store, content, ask.offset) if content in dict(given) else None
-        except (NoSuchBlob, Damaged, Malformed):
-            found = None
-        reply = (
-            ContentMissing(ask.lease, ask.content)
-            if found is None
-            else ContentPart(ask.lease, ask.content, ask.offset, *found)
-        )
-        self._send(effect.gateway, reply)
 
     def _shown(self, wanted: Rerun) -> Segment:
         """

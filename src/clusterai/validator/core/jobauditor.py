@@ -294,7 +294,7 @@ class JobAuditor:
                 judged = any(it == lease for it, _ in self._judged)
                 if self._looking.knows(lease) or lease in self._found or judged:
                     self._save(Finished(lease))
-                self._looking.finished(lease)
+                self._effects += self._looking.closed(lease)
                 self._asking.forget(lease.hex())
             case events.BeaconRecorded(round_number):
                 self._recorded.add(round_number)
@@ -418,7 +418,8 @@ class JobAuditor:
             self._ask(case)
 
     def _report(self, case: Case) -> None:
-        if not case.reported and not case.unable:
+        # Who has no link to ask through knows nothing of the provider.
+        if not case.reported and not case.unable and self._gateways:
             self._submit(case, f"withheld-{case.by_s}", ReportWithheld(case.lease))
 
     def _reveal(self, case: Case) -> None:
@@ -427,7 +428,9 @@ class JobAuditor:
 
     def _look(self, case: Case) -> None:
         """Whether its requester can have what it paid for, where it says that it can't."""
-        due = self._looking.due(case.lease, self.chain_s, self._now_s, self._is_judge(case))
+        due = self._looking.due(
+            case.lease, self.chain_s, self._now_s, self._is_judge(case), bool(self._gateways)
+        )
         for wanted in due:
             match wanted:
                 case Demand():

@@ -20,6 +20,8 @@ from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.jobs import AskContent
 
 ASK_EVERY_S = 3.0
+LEAST_ASKED = 3
+"""Who asked less often says nothing: its own links may have been down."""
 SPARE_S = 4
 """Before the deadline, so that a report is mined in time."""
 
@@ -59,6 +61,12 @@ class Pass(msgspec.Struct, frozen=True):
     output: Digest
 
 
+class Drop(msgspec.Struct, frozen=True):
+    """The lease is closed: what was collected for it may go."""
+
+    lease: Digest
+
+
 class Looked(msgspec.Struct, frozen=True, tag=True):
     """What this validator found out about a demand, once and for all."""
 
@@ -85,6 +93,8 @@ class Demand(msgspec.Struct):
     """the gateway through which it is being fetched"""
     failed: list[Address] = []
     ask_s: float = 0.0
+    asked: int = 0
+    """times that the provider was asked through a gateway that is linked"""
 
     def collect(self, gateway: Address, sealed: bytes) -> Collect:
         self.by = gateway
@@ -114,10 +124,8 @@ class Looking:
     def apply(self, record: Looked) -> None:
         self._looked[Digest(record.lease)] = record
 
-    def finished(self, lease: Digest) -> bool:
-        """The lease is closed; whether there is a record to drop."""
-        self._open.pop(lease, None)
-        return self._looked.pop(lease, None) is not None
+    def finished(self, lease: Digest) -> None:
+        self._looked.pop(lease, None)
 
     def knows(self, lease: Digest) -> bool:
         return lease in self._looked
@@ -138,13 +146,20 @@ class Looking:
         elif event.member == self._me:
             demand.reported = True
 
+    def closed(self, lease: Digest) -> Iterator[Drop]:
+        if self._open.pop(lease, None) is not None:
+            yield Drop(lease)
+
     # --- what is to be done ---
 
-    def due(self, lease: Digest, chain_s: int, now_s: float, sits: bool) -> Iterator[Demand | Any]:
+    def due(
+        self, lease: Digest, chain_s: int, now_s: float, sits: bool, linked: bool
+    ) -> Iterator[Demand | Any]:
         """A call to make, or the demand itself where the provider is to be asked.
 
         Args:
             sits: this validator has a seat and is no party.
+            linked: there is a gateway through which to ask.
         """
         demand = self._open.get(lease)
         if demand is None or demand.ended:
@@ -154,10 +169,14 @@ class Looking:
             yield ExpireDemand(lease)
         elif not sits or demand.reported or verdict in ("had", "unable"):
             return
-        elif verdict == "differs" or chain_s >= demand.by_s - SPARE_S:
+        elif verdict == "differs":
             yield ReportUndelivered(lease)
-        elif demand.by is None and now_s >= demand.ask_s:
+        elif chain_s >= demand.by_s - SPARE_S:
+            if linked and demand.asked >= LEAST_ASKED:
+                yield ReportUndelivered(lease)
+        elif demand.by is None and now_s >= demand.ask_s and linked:
             demand.ask_s = now_s + ASK_EVERY_S
+            demand.asked += 1
             yield demand
 
     def served(
