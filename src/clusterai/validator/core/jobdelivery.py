@@ -20,7 +20,7 @@ from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.jobs import AskContent
 
 ASK_EVERY_S = 3.0
-LEAST_ASKED = 3
+LEAST_ASKED = 2
 """Who asked less often says nothing: its own links may have been down."""
 SPARE_S = 4
 """Before the deadline, so that a report is mined in time."""
