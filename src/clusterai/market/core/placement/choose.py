@@ -18,7 +18,7 @@ import numpy as np
 from clusterai.market.core.placement.problem import Flags, Group, Ints, Problem
 
 RADII = 10
-STARTS = 6
+STARTS = 8
 """Stars from which swaps begin."""
 CENTRES = 64
 """Candidates around which stars are built: those with the closest neighbours for their burden."""
@@ -34,18 +34,19 @@ class Standing(NamedTuple):
 
 def choose(problem: Problem, starts: int = STARTS) -> Group | None:
     """The best group that was found, or None: then there may still be one, but it is unlikely."""
+    return next(iter(ranked(problem, starts)), None)
+
+
+def ranked(problem: Problem, starts: int = STARTS) -> list[Group]:
+    """Permitted groups, each the best that swaps lead to from somewhere, the best first."""
     if (problem.able.sum(axis=1) < np.asarray(problem.counts)).any():
-        return None
-    best: Group | None = None
-    seen: set[tuple[tuple[int, ...], ...]] = set()
+        return []
+    found: dict[tuple[tuple[int, ...], ...], Group] = {}
     for seats in _stars(problem, starts):
         group = improve(problem, seats)
-        if group.seats in seen:
-            continue
-        seen.add(group.seats)
-        if problem.permits(group) and (best is None or (group.cost, group.seats) < (best.cost, best.seats)):
-            best = group
-    return best
+        if problem.permits(group):
+            found[group.seats] = group
+    return sorted(found.values(), key=lambda it: (it.cost, it.seats))
 
 
 def standing(problem: Problem, group: Group) -> Standing:

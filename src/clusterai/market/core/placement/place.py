@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from clusterai.market.core.placement.choose import choose, improve, standing
+from clusterai.market.core.placement.choose import improve, ranked
 from clusterai.market.core.placement.index import Index
 from clusterai.market.core.placement.offers import Offer
 from clusterai.market.core.placement.problem import Flags, Group, Ints, Problem
@@ -21,7 +21,9 @@ from clusterai.market.core.placement.shortlist import MOST, around, shortlist
 from clusterai.protocol.ids import Address
 
 LOOKS = 3
-"""How often the shortlist moves to where the best group is, at most."""
+"""How often the shortlist moves to where a group is, at most."""
+NEIGHBOURHOODS = 3
+"""Of how many groups."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -82,24 +84,40 @@ def place(index: Index, request: Request, trips: RoundTrips | None, now_s: float
         return NoPlan(0, wrong)
     everyone = candidates(index, request, now_s)
     listed = problem_of(index, request, everyone, first_rows(index, request, everyone), trips, now_s)
-    group = choose(listed.problem)
+    groups = ranked(listed.problem)
     found = len(everyone.rows)
+    if not groups:
+        return NoPlan(found)
+    best = listed, groups[0]
+    if found > MOST and request.nodes > 1 and request.us_wei:
+        # The neighbourhood of the second best may hold a better one than that of the best.
+        looks = [
+            _look_around(index, request, everyone, listed, it, trips, now_s) for it in groups[:NEIGHBOURHOODS]
+        ]
+        best = min(looks, key=lambda it: it[1].cost)
+    return _plan(index, *best, found)
+
+
+def _look_around(
+    index: Index,
+    request: Request,
+    everyone: Candidates,
+    listed: Shortlist,
+    group: Group,
+    trips: RoundTrips | None,
+    now_s: float,
+) -> tuple[Shortlist, Group]:
+    """Move the shortlist to where the group is and go on swapping, while that helps."""
+    place = index.columns.place[everyone.rows]
     for _ in range(LOOKS):
-        if group is None or found <= MOST or not request.close or request.nodes == 1 or not request.us_wei:
-            break
         at = listed.few[list(group.members)]
-        near = around(at, group.cost, everyone.burden, index.columns.place[everyone.rows], request.us_wei)
+        near = around(at, group.cost, everyone.burden, place, request.us_wei)
         again = problem_of(index, request, everyone, near, trips, now_s)
-        seats = _same(listed, again, group)
-        better = improve(again.problem, seats)
-        if not again.problem.permits(better) or standing(again.problem, better) >= standing(
-            listed.problem, group
-        ):
+        better = improve(again.problem, _same(listed, again, group))
+        if not again.problem.permits(better) or better.cost >= group.cost:
             break
         listed, group = again, better
-    if group is None:
-        return NoPlan(found)
-    return _plan(index, listed, group, found)
+    return listed, group
 
 
 def candidates(index: Index, request: Request, now_s: float) -> Candidates:
@@ -111,26 +129,26 @@ def candidates(index: Index, request: Request, now_s: float) -> Candidates:
 def first_rows(index: Index, request: Request, everyone: Candidates, most: int = MOST) -> Ints:
     """Which of the candidates are looked at first, as positions among them: of each part its share."""
     c = index.columns
-    us_wei = request.us_wei
-    if request.most_rtt_us is not None and request.nodes > 1:
-        # A limit that can't be exceeded makes closeness worth at least as much as would fill the limit with money.
-        typical = int(np.median(everyone.burden)) * request.nodes if len(everyone.burden) else 0
-        us_wei = max(us_wei, typical // request.most_rtt_us)
+    worths = [request.us_wei if request.nodes > 1 else 0]
+    if request.most_rtt_us is not None and request.nodes > 1 and len(everyone.burden):
+        # A limit that mustn't be exceeded: half of the list as if filling it cost as much as the machines do.
+        worths.append(int(np.median(everyone.burden)) * request.nodes // request.most_rtt_us)
     chosen: list[Ints] = []
     for at, part in enumerate(request.parts):
         mine = np.flatnonzero(everyone.able[at])
         rows = everyone.rows[mine]
-        share = max(part.nodes, most * part.nodes // request.nodes)
-        few = shortlist(
-            everyone.burden[mine],
-            c.place[rows],
-            c.operator[rows],
-            part.nodes,
-            us_wei if request.nodes > 1 else 0,
-            request.most_per_operator,
-            share,
-        )
-        chosen.append(mine[few])
+        share = most * part.nodes // request.nodes
+        for us_wei in worths:
+            few = shortlist(
+                everyone.burden[mine],
+                c.place[rows],
+                c.operator[rows],
+                part.nodes,
+                us_wei,
+                request.most_per_operator,
+                max(part.nodes, share // len(worths)),
+            )
+            chosen.append(mine[few])
     return np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
 
 

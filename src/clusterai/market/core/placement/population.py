@@ -77,21 +77,36 @@ def round_trips(
     return still * np.exp(random.normal(0.0, 0.05, len(here)))
 
 
+class Meetings:
+    """Whom each machine measures next: by turns anyone, and one of its own city, as neighbours do."""
+
+    def __init__(self, it: World) -> None:
+        self._city = it.city
+        self._by_city = np.argsort(it.city, kind="stable")
+        self._begin = np.searchsorted(it.city[self._by_city], np.arange(int(it.city.max()) + 1))
+        self._size = np.bincount(it.city, minlength=len(self._begin))
+        self._near = False
+
+    def __call__(self, random: np.random.Generator) -> NDArray[np.int64]:
+        count = len(self._city)
+        if self._near:
+            other = self._by_city[self._begin[self._city] + random.integers(0, self._size[self._city])]
+        else:
+            other = random.integers(0, count, count)
+        self._near = not self._near
+        everyone = np.arange(count)
+        return np.where(other == everyone, (other + 1) % count, other)
+
+
 def settle(it: World, rounds: int, seed: int) -> Places:
-    """Coordinates after each machine measured `rounds` others: half of them of its own city, as neighbours do."""
+    """Coordinates after each machine measured `rounds` others."""
     random = np.random.default_rng(seed)
     count = len(it.city)
     places = coordinates.begin(count, random)
-    by_city = np.argsort(it.city, kind="stable")
-    begin = np.searchsorted(it.city[by_city], np.arange(int(it.city.max()) + 1))
-    size = np.bincount(it.city, minlength=len(begin))
+    meet = Meetings(it)
     everyone = np.arange(count)
-    for number in range(rounds):
-        if number % 2:
-            other = by_city[begin[it.city] + random.integers(0, size[it.city])]
-        else:
-            other = random.integers(0, count, count)
-        other = np.where(other == everyone, (other + 1) % count, other)
+    for _ in range(rounds):
+        other = meet(random)
         places = coordinates.update(places, places.at(other), round_trips(it, everyone, other, random))
     return places
 

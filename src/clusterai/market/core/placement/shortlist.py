@@ -1,14 +1,14 @@
 """From 100,000 candidates to at most 200 among which the best group stands, in milliseconds.
 
-Space is cut into cubes of some sizes. In each cube the k of least burden are a group; its extent bounds its diameter from
-above, so each cube gives a group that could be rented, and a bound on the best one's cost:
+Space is cut into cubes of some sizes. In each cube the k of least weight (burden, and what their access lines cost a group) are a
+group; its extent bounds its diameter from above, so each cube gives a group that could be rented, and a bound on the best one's:
 
-    U = least over cubes of   burdens of its k cheapest + us_wei x (extent + heights)
+    U = least over cubes of   burdens of its k lightest + us_wei x (extent + heights)
 
 Whoever can't be part of a group of cost U is left out, which changes nothing (`exact.py` has the proof in words). Around the most
 promising cubes the shortlist takes whom a group there would want: cheap ones within its extent, and close ones.
 
-The pass over all candidates is one sort by burden, and one radix sort by cube for each size.
+The pass over all candidates is one sort by weight, and one radix sort by cube for each size.
 """
 
 import numpy as np
@@ -20,9 +20,9 @@ MOST = 200
 SIDE_US = 1_500.0
 DOUBLINGS = (0, 2, 4, 6)
 """Cubes of 1.5, 6, 24 and 96 ms."""
-CUBES = 5
-"""Cubes around which the shortlist is taken; the best gets the largest share."""
-SHARES = (0.4, 0.2, 0.15, 0.15, 0.1)
+SHARES = (0.2, 0.12, 0.1, 0.1, 0.08, 0.08, 0.06, 0.06, 0.05, 0.05, 0.05, 0.05)
+"""Of the shortlist, for each of the most promising cubes."""
+CUBES = len(SHARES)
 
 Floats = NDArray[np.float32]
 
@@ -44,10 +44,13 @@ def shortlist(
     size = len(burden)
     if size <= most:
         return np.arange(size)
-    order = _ascending(burden)
+    # A diameter is at least the two largest heights, so each member's height costs at least two k-th parts of itself.
+    share = (place[:, 3].astype(np.float64) * (2 * us_wei / nodes)).astype(np.int64) if nodes > 1 else 0
+    weight: Ints = burden + share
+    order = _ascending(weight)
     if nodes == 1 or us_wei == 0:
         return np.sort(_spread_out(order, operator, most, most_per_operator))
-    search = _Search(order, burden, place, operator, nodes, us_wei, most_per_operator)
+    search = _Search(order, weight, burden, place, operator, nodes, us_wei, most_per_operator)
     cubes = search.cubes()
     if not cubes:
         return np.sort(_spread_out(order, operator, most, most_per_operator))
@@ -115,6 +118,7 @@ class _Search:
     def __init__(
         self,
         order: Ints,
+        weight: Ints,
         burden: Ints,
         place: Floats,
         operator: NDArray[np.int32],
@@ -123,11 +127,13 @@ class _Search:
         cap: int | None,
     ) -> None:
         self.order = order
+        self._weight = weight
         self.reach = float("inf")
         self._burden, self._place, self._operator = burden, place, operator
         self._nodes, self._us_wei = nodes, us_wei
         self._cap = cap if cap is not None and cap < nodes else None
-        self._least = int(burden[order[:nodes]].sum())
+        self._least = int(np.partition(burden, nodes - 1)[:nodes].sum())
+        self._lightest = int(weight[order[: nodes - 1]].sum())
 
     def cubes(self) -> list[tuple[int, Ints]]:
         """(upper bound of its group's cost, its rows), the most promising first."""
@@ -159,7 +165,7 @@ class _Search:
         return distinct
 
     def _groups(self, rows: Ints, number: NDArray[np.uint16]) -> list[tuple[int, Ints]]:
-        """The best few cubes of one size: the first of each cube's rows, which are sorted by burden."""
+        """The best few cubes of one size: the first of each cube's rows, which are sorted by weight."""
         by_cube = np.argsort(number, kind="stable")
         number = number[by_cube]
         begins = np.flatnonzero(np.r_[True, number[1:] != number[:-1]])
@@ -173,14 +179,13 @@ class _Search:
 
     def _cut(self, bound: int) -> None:
         """Leave out who is in no group of cost `bound`: too dear with even the cheapest others."""
-        dearest = int(self._burden[self.order[self._nodes - 1]])
-        most = bound - (self._least - dearest)
-        self.order = self.order[: int(np.searchsorted(self._burden[self.order], most, "right"))]
+        most = bound - self._lightest
+        self.order = self.order[: int(np.searchsorted(self._weight[self.order], most, "right"))]
         self.reach = (bound - self._least) / self._us_wei
 
 
 class _FewOfEach:
-    """Of rows sorted by burden: the first `cap` of each operator in each cube, in the same order."""
+    """Of rows sorted by weight: the first `cap` of each operator in each cube, in the same order."""
 
     def __init__(self, operator: NDArray[np.int32], cap: int) -> None:
         self._by = _stable(operator)
