@@ -257,20 +257,19 @@ contract Leases is ILeases, EIP712 {
         _requireEarned(lease, segments, units, amount);
         bytes32 value = keccak256(abi.encodePacked(segments, last, units));
         require(Merkle.holds(root, uint256(segments) + 1, value, segments, proof), NotInCommitment(root));
-        uint32 round = 0;
-        bool refused = lease.expected != 0 && output != lease.expected;
-        if (!refused) {
-            lease.state = _COMMITTED;
-            lease.committedAt = uint40(block.timestamp);
-            lease.root = root;
-            lease.segments = segments;
-            lease.units = units;
-            lease.amount = amount;
-            ++committed[lease.provider];
-            round = audits.enter(id, lease.provider, lease.compensation, lease.class);
+        if (lease.expected != 0 && output != lease.expected) {
+            emit LeaseCommitted(id, root, segments, output, units, amount, 0, last);
+            return _close(id, _OUTPUT_DIFFERS, 0);
         }
+        lease.state = _COMMITTED;
+        lease.committedAt = uint40(block.timestamp);
+        lease.root = root;
+        lease.segments = segments;
+        lease.units = units;
+        lease.amount = amount;
+        ++committed[lease.provider];
+        uint32 round = audits.enter(id, lease.provider, lease.compensation, lease.class);
         emit LeaseCommitted(id, root, segments, output, units, amount, round, last);
-        if (refused) _close(id, _OUTPUT_DIFFERS, 0);
     }
 
     /// @notice Give a lease back that isn't committed. Called by the provider or its hot keys. Nothing is paid.
