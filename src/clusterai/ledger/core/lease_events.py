@@ -77,6 +77,7 @@ class AuditParameters(msgspec.Struct, frozen=True, array_like=True):
     reveal_s: int
     dispute_s: int
     bond_wei: int
+    bond_ppm: int
 
 
 class AuditParametersSet(_Event, frozen=True):
