@@ -356,7 +356,9 @@ class Day:
             f"| cost / proven optimum | mean {np.mean(self.ratios or [np.nan]):.5f}, worst {max(self.ratios or [np.nan]):.5f}, "
             f"of {len(self.ratios)} proven among {self.sampled} sampled ({self.large} too large to prove) |"
         )
-        print(f"| groups that lost a machine to churn | {len(self.broken):,} |")
+        print(
+            f"| groups that lost a machine to churn, those of the beginning (50 machines each) included | {len(self.broken):,} |"
+        )
 
 
 def _plan_of(offer: Offer) -> Plan:
