@@ -260,7 +260,9 @@ class Market:
         for operator in self.operators:
             if operator.providers:
                 spread_s = self._terms.spread_s or self._terms.work_s
-                self.network.at(BEGIN_S + 1 + self.dice.randrange(spread_s), self._order, operator)
+                begin_s = BEGIN_S + 1 + self.dice.randrange(spread_s)
+                for _ in range(self._terms.parallel):
+                    self.network.at(begin_s, self._order, operator)
         self.network.run()
         assert not self.network.leases, "every lease was closed"
         self.books.audit()

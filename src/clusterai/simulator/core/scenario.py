@@ -38,6 +38,7 @@ class MarketTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         spread_s: within which all begin; as long as a lease if 0.
         pause_s: from a commitment to the next lease of the same operator.
         leases: how many each operator runs.
+        parallel: of them at once, at most.
         stake: of an operator, in prices (S/R), unless its group says otherwise.
         history: audits in a row that had matched before the scenario began.
         validators: seats on the panel.
@@ -54,6 +55,7 @@ class MarketTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     spread_s: Annotated[int, Meta(ge=0, le=86_400)] = 0
     pause_s: Annotated[int, Meta(ge=0, le=86_400)] = 30
     leases: Annotated[int, Meta(ge=1, le=100_000)] = 20
+    parallel: Annotated[int, Meta(ge=1, le=64)] = 1
     stake: _Multiple = 10.0
     history: Annotated[int, Meta(ge=0, le=10**9)] = 0
     validators: Annotated[int, Meta(ge=1, le=64)] = 20
@@ -69,6 +71,7 @@ class RuleTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     corrupt_ppm: _Ppm = 200_000
     margin_ppm: _Ppm = 200_000
     bond_tokens: Annotated[float, Meta(ge=0, le=1_000)] = 1.0
+    bond_ppm: Annotated[int, Meta(ge=0, le=100_000)] = 10_000
     window_s: Annotated[int, Meta(ge=60, le=604_800)] = 60
     bounty_bps: Annotated[int, Meta(ge=0, le=5_000)] = 5_000
 
@@ -85,6 +88,7 @@ class RuleTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 corrupt_ppm=self.corrupt_ppm,
                 margin_ppm=self.margin_ppm,
                 bond_wei=bond,
+                bond_ppm=self.bond_ppm,
             ),
             disputes=DisputeRules(bond_wei=bond),
         )
