@@ -146,3 +146,16 @@ def test_a_newcomer_is_caught_at_once() -> None:
     """Without history every lease is audited: the first wrong one convicts."""
     caught = row(play("full-skip", "operators = 4", history=0))
     assert (caught.caught, caught.until_caught) == (1, 1)
+
+
+@pytest.mark.parametrize(("window_s", "wins"), [(60, True), (600, False)])
+def test_leases_at_once_are_covered_by_one_stake_only_while_all_are_unsettled(
+    window_s: int, wins: bool
+) -> None:
+    """What is paid before the conviction isn't forfeited, so the window has to be longer than a conviction takes."""
+    market = MARKET.replace("used =", "parallel = 40\nused =").replace("seeds = 3", "seeds = 2")
+    terms = {"strategy": "full-skip", "group": "operators = 3", "rules": f"window_s = {window_s}"}
+    text = market.format(history=200, used=1.0, stake=10.0, leases=40, work_s=600, **terms)
+    report = simulate(decode_scenario(text))
+    assert row(report).caught > 0.9
+    assert (row(report).extra > 0) == wins
