@@ -31,6 +31,7 @@ class AnvilChain:
     """A chain at `url` with a plan's contracts; a block a transaction, at the second that is asked for."""
 
     def __init__(self, url: str, plan: Plan) -> None:
+        self.url = url
         self.plan = plan
         self.codec = Codec(plan.addresses)
         self.gas_used = 0

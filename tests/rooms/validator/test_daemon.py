@@ -188,7 +188,7 @@ async def loopback(folder: Path) -> AsyncGenerator[Loopback]:
                 ("provider", Role.PROVIDER),
                 ("validator 0", Role.VALIDATOR),
             ):
-                await _enrol(client, name, role)
+                await enrol(client, name, role)
             world = Loopback(folder, network, client)
             await world.links.start()
             following = asyncio.create_task(world.follower.run())
@@ -202,7 +202,7 @@ async def loopback(folder: Path) -> AsyncGenerator[Loopback]:
                 await world.links.close()
 
 
-async def _enrol(client: ChainClient, name: str, role: Role) -> None:
+async def enrol(client: ChainClient, name: str, role: Role) -> None:
     deployer, owner, hot = key("deployer"), key(name), key(f"{name} hot")
     give = [calls.Transfer(it.address, 1_000 * WEI_PER_TOKEN) for it in (owner, hot)]
     await transact(client, deployer, *give)
@@ -321,7 +321,7 @@ def test_a_two_faced_validator_is_slashed_by_what_its_failed_vote_says(
     """Its second vote on one list fails and leaves no event; the honest daemon finds both in the chain's blocks."""
 
     async def scenario(world: Loopback) -> None:
-        await _enrol(world.client, "validator 1", Role.VALIDATOR)
+        await enrol(world.client, "validator 1", Role.VALIDATOR)
         liar, court = key("validator 1 hot"), world.network.contracts.court
         domain = court_domain(world.network.chain_id, court)
         async with validator(world.config()):
