@@ -85,6 +85,8 @@ contract Leases is ILeases, EIP712 {
     error AfterDeadline(uint256 deadline);
     error TooEarly(uint256 until);
     error AuditPending(bytes32 id);
+    /// @dev The provider committed `earlier` before, and it isn't closed yet.
+    error NotInTurn(bytes32 earlier);
     error DeliveryPending(bytes32 id);
     error ProviderBarred(address provider);
     error ExceedsCompensation(uint256 amount, uint256 compensation);
@@ -144,6 +146,9 @@ contract Leases is ILeases, EIP712 {
     /// @notice How many committed leases of a provider are not closed.
     mapping(address provider => uint256) public committed;
     mapping(address provider => Vested) public vested;
+    /// @dev A provider's verifiable leases in the order of their commitments, and how many of them are closed for sure.
+    mapping(address provider => bytes32[]) private _line;
+    mapping(address provider => uint256) private _served;
 
     // --- constructor ---
 
@@ -268,6 +273,7 @@ contract Leases is ILeases, EIP712 {
         lease.units = units;
         lease.amount = amount;
         ++committed[lease.provider];
+        if (lease.class != 0) _line[lease.provider].push(id);
         uint32 round = audits.enter(id, lease.provider, lease.compensation, lease.class);
         emit LeaseCommitted(id, root, segments, output, units, amount, round, last);
     }
@@ -283,8 +289,8 @@ contract Leases is ILeases, EIP712 {
     // --- public: anyone ---
 
     /// @notice Close what time, an audit or a conviction has decided. Anyone may call; money goes where it belongs.
-    /// @dev Abuse: closing before a verdict comes; nothing is paid within the window, with an audit open, or to a convict.
-    /// A provider that is convicted before anyone closed loses what it could have had: close in time.
+    /// @dev Abuse: closing before a verdict comes; nothing is paid within the window, with an audit open, before its turn, or
+    /// to a convict. A provider that is convicted before anyone closed loses what it could have had: close in time.
     function closeLease(bytes32 id) external {
         Lease storage lease = _leases[id];
         uint8 state = lease.state;
@@ -303,6 +309,7 @@ contract Leases is ILeases, EIP712 {
         require(block.timestamp > end, TooEarly(end));
         require(audits.payable_(id), AuditPending(id));
         require(!deliveries.isDemanded(id), DeliveryPending(id));
+        if (lease.class != 0) _takeTurn(id, provider);
         _close(id, _COMPLETED, lease.amount);
     }
 
@@ -365,6 +372,18 @@ contract Leases is ILeases, EIP712 {
         uint256 parts = BASE_BPS * all + (10_000 - BASE_BPS) * units;
         uint256 earned = Math.ceilDiv(lease.compensation * parts, 10_000 * all);
         require(amount <= earned, ExceedsCompensation(amount, earned));
+    }
+
+    /// @dev Paid in the order of commitments: else a cheat that commits to many leases at once has those paid that were not
+    /// drawn, while the audits of the others take their time.
+    function _takeTurn(bytes32 id, address provider) internal {
+        bytes32[] storage line = _line[provider];
+        uint256 turn = _served[provider];
+        while (line[turn] != id) {
+            require(_leases[line[turn]].state == _CLOSED, NotInTurn(line[turn]));
+            ++turn;
+        }
+        _served[provider] = turn + 1;
     }
 
     /// @dev The only way out, for the lease and its money: each of it is paid, kept as vesting, or refunded, once.

@@ -9,7 +9,7 @@ from clusterai.ledger.core.events import Event, LeaseClosed, LeaseCommitted, Pay
 from clusterai.protocol.ids import ZERO_DIGEST
 from clusterai.protocol.leases import CloseReason
 from tests.contracts.cast import AT, DEPLOYER, HOTS, OWNERS, PAYER, RULES, STRANGER
-from tests.contracts.leasecast import LeasePair, commit, digest, job
+from tests.contracts.leasecast import LeasePair, commit, digest, hot, job, sealed
 
 
 @pytest.fixture
@@ -259,3 +259,39 @@ def test_id_and_root_of_nothing_are_nobodys(pair: LeasePair) -> None:
         (calls.Enlist(), "NotValidator"),
     ):
         assert pair.refused(call, PAYER) == reason
+
+
+def test_verifiable_leases_are_paid_in_the_order_of_their_commitments(pair: LeasePair) -> None:
+    """What wasn't drawn isn't paid while the audit of an earlier lease drags on; an unverified one waits for nobody."""
+    first, second = pair.committed(job(pair, "first")), pair.committed(job(pair, "second"))
+    free = pair.committed(job(pair, "free", determinism=0))
+    pair.drawn(first)
+    pair.drawn(second)
+    pair.answered(second)
+    pair.advance(RULES.window_s + RULES.audits.reveal_s + 1)
+    assert pair.refused(calls.CloseLease(second.lease), STRANGER) == "NotInTurn"
+    pair.expect(calls.CloseLease(free.lease), STRANGER)
+    pair.expect(calls.ExpireAudit(first.lease), STRANGER)
+    pair.answered(first)
+    pair.advance(RULES.audits.reveal_s + 1)
+    assert pair.refused(calls.CloseLease(second.lease), STRANGER) == "NotInTurn"
+    pair.expect(calls.CloseLease(first.lease), STRANGER)
+    assert closed(pair.expect(calls.CloseLease(second.lease), STRANGER))[0] == CloseReason.COMPLETED
+
+
+def test_a_conviction_takes_what_stood_behind_it_in_line(pair: LeasePair) -> None:
+    """A cheat commits to several leases at once: those behind the one that convicts it are refunded, not paid."""
+    caught, behind = pair.committed(job(pair, "caught")), pair.committed(job(pair, "behind"))
+    pair.drawn(caught)
+    pair.drawn(behind)
+    pair.answered(behind)
+    name = pair.auditor(caught)
+    pair.expect(sealed(caught, name, caught.right(pair)), hot(name))
+    pair.advance(RULES.window_s + RULES.audits.open_s + 1)
+    assert pair.refused(calls.CloseLease(behind.lease), STRANGER) == "NotInTurn"
+    pair.expect(calls.ExpireAudit(caught.lease), STRANGER)
+    assert closed(pair.expect(calls.CloseLease(behind.lease), STRANGER)) == (
+        CloseReason.PROVIDER_CONVICTED,
+        0,
+        behind.terms.compensation_wei,
+    )

@@ -468,6 +468,14 @@ class JobBook:
         elif (rest_s := self._rest_s(lease)) is not None and self.chain_s > max(
             rest_s, lease.committed_s + self.terms.window_s
         ):
+            self._close_in_turn(lease, lease.committed_s)
+
+    def _close_in_turn(self, lease: Lease, committed_s: int) -> None:
+        """What can be audited is paid in the order of the commitments."""
+        earlier = (
+            it for it in self.leases.values() if it.committed_s is not None and it.committed_s < committed_s
+        )
+        if not lease.terms.determinism or all(it.closed or not it.terms.determinism for it in earlier):
             self._submit(lease, "close", CloseLease(lease.id))
 
     def _rest_s(self, lease: Lease) -> int | None:

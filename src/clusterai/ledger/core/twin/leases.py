@@ -168,6 +168,10 @@ class Leases:
         )
         self._put(lease_id, made)
         self._store.put(("leases_committed", lease.provider), self.committed(lease.provider) + 1)
+        if lease.determinism:
+            long = self._store.get(("lease_line", lease.provider), 0)
+            self._store.put(("lease_in_line", lease.provider, long), lease_id)
+            self._store.put(("lease_line", lease.provider), long + 1)
         number = self.audits.enter(tx, lease_id, lease.provider, lease.compensation, lease.determinism)
         tx.emit(LeaseCommitted(lease_id, root, segments, output, units, amount, number, last))
         return None
@@ -193,6 +197,8 @@ class Leases:
         require(tx.now_s > lease.committed_s + self._window_s, "TooEarly")
         require(self.audits.is_payable(lease_id, tx.now_s), "AuditPending")
         require(not self.deliveries.is_demanded(lease_id), "DeliveryPending")
+        if lease.determinism:
+            self._take_turn(lease_id, lease.provider)
         return self._close(tx, lease_id, CloseReason.COMPLETED, lease.amount)
 
     def release_vested(self, tx: Transaction, provider: Address) -> None:
@@ -230,6 +236,14 @@ class Leases:
         return self._store.get(("vested", provider), _NOTHING)
 
     # --- internal ---
+
+    def _take_turn(self, lease_id: Digest, provider: Address) -> None:
+        """Paid in the order of commitments."""
+        at: int = self._store.get(("lease_served", provider), 0)
+        while (first := self._store.get(("lease_in_line", provider, at), ZERO_DIGEST)) != lease_id:
+            require(self.lease(first).state == CLOSED, "NotInTurn")
+            at += 1
+        self._store.put(("lease_served", provider), at + 1)
 
     def _close(self, tx: Transaction, lease_id: Digest, reason: CloseReason, paid: int) -> None:
         lease = self.lease(lease_id)
