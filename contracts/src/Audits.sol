@@ -530,7 +530,7 @@ contract Audits is IAudits, IAccusations, Ownable {
     }
 
     function _requireCommitted(ILeases.Lease memory lease, uint32 index, Opening calldata shown) internal pure {
-        bytes32 value = keccak256(abi.encodePacked(index, shown.state, shown.units));
+        bytes32 value = keccak256(abi.encodePacked(index, keccak256(abi.encodePacked(shown.state)), shown.units));
         bool held = Merkle.holds(lease.root, uint256(lease.segments) + 1, value, index, shown.proof);
         require(held, NotInCommitment(index));
     }

@@ -241,8 +241,8 @@ contract Leases is ILeases, EIP712 {
     }
 
     /// @notice Commit to the work: the root of its states, before anyone knows whether and where it will be audited. The
-    /// proof shows the last state and all units in it, by which the work is paid. Called by the provider or its hot keys,
-    /// until the deadline. An output that differs from the expected one closes.
+    /// proof shows all units, by which the work is paid, and `last`, the keccak of the last state: whoever is drawn for the last
+    /// segment must not find there what it has to come to. Called by the provider or its hot keys, until the deadline. An output that differs from the expected one closes.
     /// @dev Abuse: one segment that holds everything, or a million empty ones to hide the work among; `segments` is at
     /// most what was agreed, and so are the units, of the whole and of each segment. Units that nobody did are found as a
     /// wrong state is. Stake bonded for this moment only: it must stay while the lease is open (holdsStake).

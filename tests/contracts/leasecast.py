@@ -15,6 +15,7 @@ from clusterai.ledger.core.twin.state import UINT256_MAX, Revert, Transaction
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 from clusterai.protocol.leases import (
     Terms,
+    hidden_state,
     leases_domain,
     sealed_result,
     segment_result,
@@ -244,7 +245,7 @@ def commit(one: Job, amount: int = 900, output: Digest = ZERO_DIGEST) -> calls.C
     work = one.work
     last = work.open(work.segments)
     return calls.CommitLease(
-        one.lease, work.root, work.segments, output, last.units, amount, last.state, last.proof
+        one.lease, work.root, work.segments, output, last.units, amount, hidden_state(last.state), last.proof
     )
 
 

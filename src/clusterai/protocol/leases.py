@@ -151,6 +151,11 @@ def leases_domain(chain_id: int, leases: Address) -> Domain:
     return Domain("ClusterAI Leases", "1", chain_id, leases)
 
 
+def hidden_state(state: Digest) -> Digest:
+    """How a state stands in a commitment: whoever has the state knows it by this, and nobody learns the state from it."""
+    return Digest(keccak(state))
+
+
 def segment_result(state: Digest, units: int) -> Digest:
     """What a segment comes to, as the provider claims it and auditors and referees say it: the state behind it, and all
     units that were metered up to there. A sum beyond the meter's 64 bits is nobody's: it wraps, below what was before."""

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from clusterai.protocol.ids import Digest
+from clusterai.protocol.leases import hidden_state
 from clusterai.sandbox import BlobStore
 from clusterai.sandbox.adapters.wasm import sample
 from clusterai.work.batch.adapters import delivery, exchange, trees
@@ -68,18 +69,24 @@ class Requester:
         self.exchange = Exchange(self.store)
         self.hidden: set[Digest] = set()
         self.asked: set[Digest] = set()
+        self.states: dict[Digest, Digest] = {}
 
     def ask(self, content: Digest, offset: int) -> None:
         self.asked.add(content)
         found = None if content in self.hidden else part(self.there, content, offset)
+        if content in self.states and self.states[content] not in self.hidden:
+            found = 32, bytes(self.states[content])
         if found is None:
             self.exchange.miss(content)
         else:
             self.exchange.take(content, offset, *found)
 
     def fetch(self, spec: JobSpec, last: Digest, output: Digest, most_bytes: int = 1 << 30) -> Tree:
-        one = delivery.fetch(self.ends, self.exchange, spec, last, output, self.ask, most_bytes)
-        return asyncio.run(one)
+        self.states = {hidden_state(last): last}
+        one = delivery.fetch(self.ends, self.exchange, spec, hidden_state(last), output, self.ask, most_bytes)
+        tree, state = asyncio.run(one)
+        assert state == last
+        return tree
 
 
 @pytest.fixture
@@ -94,7 +101,7 @@ def test_what_the_last_state_gives_comes_whole(requester: Requester, work: Work)
     assert tree == done.output
     assert all(requester.store.read(digest) for digest, _ in tree.contents())
     named = delivery.kept(requester.ends, spec, done.states[-1], done.output.digest())
-    assert requester.asked <= {digest for digest, _ in named}
+    assert requester.asked <= {hidden_state(done.states[-1]), *(digest for digest, _ in named)}
 
 
 def test_any_missing_piece_is_missed(requester: Requester, work: Work) -> None:

@@ -10,6 +10,7 @@ from clusterai.audit.adapters.sealing import SealKey, seal
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.jobs import AskContent, ContentMissing, ContentPart, SealedPart, Segment
+from clusterai.protocol.leases import hidden_state
 from clusterai.sandbox import BlobStore
 from clusterai.validator.adapters import jobdeliveries
 from clusterai.validator.adapters.jobdeliveries import Deliveries
@@ -43,6 +44,8 @@ class Provider:
     def _asks(self, gateway: Address, provider: Address, lease: Digest) -> Callable[[Digest, int], object]:
         def ask(content: Digest, offset: int) -> None:
             found = part(self.store, content, offset)
+            if content == hidden_state(self.last):
+                found = 32, bytes(self.last)
             if found is not None:
                 total, data = found
                 answer = SealedPart(lease, content, offset, total, seal(data, self.box.public))
@@ -62,7 +65,7 @@ class Provider:
             SPEC.digest(),
             Digest(bytes(32)),
             1,
-            self.last,
+            hidden_state(self.last),
             output or self.output,
             sealed,
         )
@@ -87,6 +90,9 @@ def test_what_was_had_is_passed_on_and_nothing_else(provider: Provider) -> None:
         given = provider.give(content)
         assert isinstance(given, ContentPart)
         assert given.data == provider.store.read(content)
+    named = provider.give(hidden_state(provider.last))
+    assert isinstance(named, ContentPart)
+    assert named.data == provider.last
     other = BlobStore(provider.folder).put(b"of another lease")
     assert isinstance(provider.give(other), ContentMissing)
 

@@ -37,7 +37,14 @@ from clusterai.protocol.jobs import (
     StartLease,
 )
 from clusterai.protocol.keccak import keccak
-from clusterai.protocol.leases import CloseReason, Terms, earned_wei, leases_domain, segment_result
+from clusterai.protocol.leases import (
+    CloseReason,
+    Terms,
+    earned_wei,
+    hidden_state,
+    leases_domain,
+    segment_result,
+)
 from clusterai.protocol.messages import Relay
 from clusterai.protocol.signing import Key, recover
 from clusterai.protocol.statements import network_domain
@@ -395,17 +402,17 @@ class World:
             self._frames.append((self.auditors[source], Received(self.gateway.address, ask)))
         elif not self._hands(source, "gate"):
             self._later.append((process, jobstate.Fetched(lease, "missing", "it isn't there")))
-        elif wanted.output != wanted.last:
+        elif hidden_state(wanted.output) != wanted.last:
             self._later.append((process, jobstate.Fetched(lease, "differs", "another listing")))
         else:
             self._later.append((process, jobstate.Fetched(lease)))
 
     def _collect(self, process: Process, wanted: Collect) -> Collected:
         served = canonical.decode(wanted.sealed, Segment)
-        assert served.state == wanted.last
+        assert hidden_state(Digest(served.state)) == wanted.last
         if not self._hands(self._name(wanted.provider), process.name):
             return Collected(wanted.lease, "missing", "it isn't there")
-        verdict = "had" if wanted.output == wanted.last else "differs"
+        verdict = "had" if hidden_state(wanted.output) == wanted.last else "differs"
         return Collected(wanted.lease, verdict, "", served.spec)
 
     def _serve(self, process: Process, ask: Any, units: int, proof: tuple[Digest, ...]) -> None:

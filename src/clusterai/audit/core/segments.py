@@ -2,7 +2,7 @@
 
     h_0 ... h_T    digests of the state before the first segment and after each
     M_0 ... M_T    units that were metered up to there; M_0 = 0
-    value_i = keccak(uint32 i || h_i || uint64 M_i)
+    value_i = keccak(uint32 i || keccak(h_i) || uint64 M_i)          the commitment tells keccak(h_T) and M_T, not h_T
     C       = root of the Merkle tree over value_0 ... value_T          (`protocol/merkle.py`, the receipts' tree)
 
     u = keccak(beacon || J || C || lease)
@@ -24,7 +24,7 @@ import msgspec
 from clusterai.protocol import merkle
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.keccak import keccak
-from clusterai.protocol.leases import MAX_SEGMENTS, segment_result
+from clusterai.protocol.leases import MAX_SEGMENTS, hidden_state, segment_result
 
 MILLION = 1_000_000
 VETERAN_AT = 10
@@ -108,7 +108,7 @@ class RateRules(msgspec.Struct, frozen=True):
 
 def value(index: int, state: Digest, units: int) -> Digest:
     """What the tree holds at `index`."""
-    return Digest(keccak(index.to_bytes(4) + state + units.to_bytes(8)))
+    return Digest(keccak(index.to_bytes(4) + hidden_state(state) + units.to_bytes(8)))
 
 
 def is_opened(root: Digest, segments: int, opening: Opening) -> bool:

@@ -44,7 +44,7 @@ from clusterai.protocol.jobs import (
     Segment,
     SegmentServed,
 )
-from clusterai.protocol.leases import Terms
+from clusterai.protocol.leases import Terms, hidden_state
 from clusterai.protocol.messages import Relay
 from clusterai.sandbox import (
     BlobStore,
@@ -309,9 +309,7 @@ class Jobs:
                 held = book.leases.get(Digest(lease))
                 found = None
                 if held is not None and held.gateway == gateway and held.done is not None:
-                    store = self._bench(held.id).store
-                    if Digest(content) in self._owed(held):
-                        found = part(store, Digest(content), offset)
+                    found = self._delivered(held, held.done, Digest(content), offset)
                 reply = (
                     ContentMissing(lease, content)
                     if found is None
@@ -322,13 +320,15 @@ class Jobs:
                 return False
         return True
 
-    def _owed(self, lease: Lease) -> set[Digest]:
+    def _delivered(
+        self, lease: Lease, done: jobbook.Performed, content: Digest, offset: int
+    ) -> tuple[int, bytes] | None:
         """What the requester may ask for: the outputs, and what shows that they are those of the last state."""
-        assert lease.done is not None, "nothing is owed before it is done"
         try:
-            return {digest for digest, _ in self._named(lease, len(lease.done.units) + 1)}
+            named = self._named(lease, len(done.units) + 1)
         except (NoSuchBlob, Damaged, Malformed):
-            return set()
+            return None
+        return delivery.piece(self._bench(lease.id).store, named, Digest(done.states[-1]), content, offset)
 
     def _exchanges(self, lease: Digest, gateway: Address, book: JobBook) -> tuple[Exchange, ...]:
         """Who may wait for a content of a lease of that gateway's."""
@@ -395,6 +395,10 @@ class Jobs:
             named = False
         store = bench.store if content in bench.store else self.images
         found = part(store, content, ask.offset) if named else None
+        if len(lease.done.states) in effect.segments and content == hidden_state(
+            last := Digest(lease.done.states[-1])
+        ):
+            found = len(last), bytes(last)
         if found is None:
             self._relay(effect.gateway, Address(ask.validator), NotServed(ask.lease, "missing"))
             return

@@ -46,7 +46,7 @@ from clusterai.protocol.jobs import (
     Progress,
     StartLease,
 )
-from clusterai.protocol.leases import Terms, earned_wei
+from clusterai.protocol.leases import Terms, earned_wei, hidden_state
 from clusterai.protocol.messages import Relay
 from clusterai.runtime.core.asking import Asking
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
@@ -493,7 +493,7 @@ class JobBook:
             Digest(done.output),
             last.units,
             amount,
-            last.state,
+            hidden_state(last.state),
             last.proof,
         )
 

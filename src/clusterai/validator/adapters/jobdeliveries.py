@@ -19,7 +19,7 @@ from clusterai.validator.core.jobdelivery import Collect, Collected, Pass
 from clusterai.work.batch.adapters import delivery
 from clusterai.work.batch.adapters.delivery import Differs, TooLarge
 from clusterai.work.batch.adapters.ends import Ends
-from clusterai.work.batch.adapters.exchange import Exchange, NotHad, part
+from clusterai.work.batch.adapters.exchange import Exchange, NotHad
 from clusterai.work.batch.adapters.native import Foreign
 from clusterai.work.batch.core.delivery import MOST_DELIVERED_BYTES
 from clusterai.work.batch.spec import decode_spec
@@ -55,7 +55,7 @@ class Deliveries:
             exchange = Exchange(store)
             self._coming[wanted.lease] = wanted.gateway, exchange
             ask = self._asks(wanted.gateway, wanted.provider, wanted.lease)
-            await delivery.fetch(
+            _, state = await delivery.fetch(
                 Ends(store), exchange, decode_spec(raw), wanted.last, wanted.output, ask, MOST_DELIVERED_BYTES
             )
         except (NotHad, Malformed) as error:
@@ -66,7 +66,7 @@ class Deliveries:
             return Collected(wanted.lease, "unable", str(error), raw)
         finally:
             self._coming.pop(wanted.lease, None)
-        return Collected(wanted.lease, "had", "", raw)
+        return Collected(wanted.lease, "had", "", raw, state)
 
     def _spec(self, wanted: Collect) -> bytes:
         """The job's spec out of what was served.
@@ -97,9 +97,8 @@ class Deliveries:
         ask, store = wanted.ask, self._store(Digest(wanted.ask.lease))
         content, found = Digest(ask.content), None
         try:
-            given = delivery.kept(Ends(store), decode_spec(wanted.spec), wanted.last, wanted.output)
-            if content in dict(given):
-                found = part(store, content, ask.offset)
+            named = delivery.kept(Ends(store), decode_spec(wanted.spec), wanted.state, wanted.output)
+            found = delivery.piece(store, named, wanted.state, content, ask.offset)
         except (NoSuchBlob, Damaged, Malformed, Foreign):
             found = None
         if found is None:

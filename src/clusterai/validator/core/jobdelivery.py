@@ -43,12 +43,13 @@ class Collect(msgspec.Struct, frozen=True):
 
 
 class Collected(msgspec.Struct, frozen=True):
-    """`spec`: the job's, where it came."""
+    """`spec`: the job's, where it came; `state`: the last one, where it was found."""
 
     lease: Digest
     verdict: Verdict
     why: str
     spec: bytes = b""
+    state: bytes = b""
 
 
 class Pass(msgspec.Struct, frozen=True):
@@ -57,7 +58,7 @@ class Pass(msgspec.Struct, frozen=True):
     gateway: Address
     ask: AskContent
     spec: bytes
-    last: Digest
+    state: Digest
     output: Digest
 
 
@@ -73,6 +74,7 @@ class Looked(msgspec.Struct, frozen=True, tag=True):
     lease: bytes
     verdict: Verdict
     spec: bytes
+    state: bytes = b""
 
 
 class Demand(msgspec.Struct):
@@ -198,7 +200,7 @@ class Looking:
         if demand.by is not None and demand.by not in demand.failed:
             demand.failed = [*demand.failed, demand.by]
         demand.by = None
-        return None if done.verdict == "missing" else Looked(done.lease, done.verdict, done.spec)
+        return None if done.verdict == "missing" else Looked(done.lease, done.verdict, done.spec, done.state)
 
     def wanted(self, peer: Address, ask: AskContent) -> Pass | None:
         """Its requester wants what this validator has."""
@@ -206,4 +208,4 @@ class Looking:
         demand, looked = self._open.get(lease), self._looked.get(lease)
         if demand is None or looked is None or looked.verdict != "had" or demand.requester != peer:
             return None
-        return Pass(peer, ask, looked.spec, demand.last, demand.output)
+        return Pass(peer, ask, looked.spec, Digest(looked.state), demand.output)

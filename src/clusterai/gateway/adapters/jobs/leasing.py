@@ -292,7 +292,7 @@ class Leasing:
         spec = job.array.task(slot.task)
         verdict, why = "here", ""
         try:
-            tree = await delivery.fetch(
+            tree, _ = await delivery.fetch(
                 self._ends, self._exchange, spec, effect.last, effect.output, ask, MOST_OUTPUT_BYTES
             )
             self.story.own(job.account, [effect.output, *(it for it, _ in tree.contents())])

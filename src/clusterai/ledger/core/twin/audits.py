@@ -28,6 +28,7 @@ from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import (
     CloseReason,
     Terms,
+    hidden_state,
     sealed_result,
     segment_result,
     trap_digest,
@@ -416,7 +417,7 @@ def _is_sound(lease: Lease, segment: int, before: Shown, after: Shown) -> bool:
     """Whether its meter can be right; both ends have to be what was committed to."""
     require(segment != 0, "NotInCommitment")
     for index, shown in ((segment - 1, before), (segment, after)):
-        value = Digest(keccak(index.to_bytes(4) + shown.state + shown.units.to_bytes(8)))
+        value = Digest(keccak(index.to_bytes(4) + hidden_state(shown.state) + shown.units.to_bytes(8)))
         held = merkle.verify(lease.root, value, index, lease.segments + 1, shown.proof)
         require(held, "NotInCommitment")
     return 0 <= after.units - before.units <= lease.cap

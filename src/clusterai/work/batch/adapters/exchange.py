@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.jobs import MOST_PART_BYTES
+from clusterai.protocol.leases import hidden_state
 from clusterai.sandbox import BlobStore, Damaged, NoSuchBlob, StoreFull
 from clusterai.sandbox.adapters.growing import Incoming
 
@@ -41,6 +42,15 @@ class _Coming:
         self.full: StoreFull | None = None
 
 
+class _Hidden:
+    """A state that is asked for by what hides it."""
+
+    def __init__(self) -> None:
+        self.moved = asyncio.Event()
+        self.state: Digest | None = None
+        self.missing = False
+
+
 class Exchange:
     """What is being fetched by this machine, each content once however many want it."""
 
@@ -48,6 +58,7 @@ class Exchange:
         self._store = store
         self._coming: dict[Digest, _Coming] = {}
         self._turns: dict[Digest, asyncio.Lock] = {}
+        self._hidden: dict[Digest, _Hidden] = {}
 
     async def fetch(self, digest: Digest, ask: Callable[[int], object], most_bytes: int = 1 << 40) -> None:
         """Until the store has it.
@@ -68,6 +79,27 @@ class Exchange:
         finally:
             if not lock.locked():
                 self._turns.pop(digest, None)
+
+    async def reveal(self, hidden: Digest, ask: Callable[[Digest, int], object]) -> Digest:
+        """The state that stands hidden in a commitment: who has it answers to the hidden one with the 32 bytes of the other.
+
+        Raises:
+            NotHad: it is missing there, or nobody answers.
+        """
+        coming = self._hidden.setdefault(hidden, _Hidden())
+        try:
+            for _ in range(TRIES):
+                ask(hidden, 0)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PATIENCE_S):
+                        await coming.moved.wait()
+                if coming.state is not None:
+                    return coming.state
+                if coming.missing:
+                    raise NotHad(hidden, "it isn't there")
+            raise NotHad(hidden, "nobody answers")
+        finally:
+            self._hidden.pop(hidden, None)
 
     async def fetch_all(
         self, wanted: Iterable[tuple[Digest, int]], ask: Callable[[Digest, int], object]
@@ -113,6 +145,11 @@ class Exchange:
 
     def take(self, digest: Digest, offset: int, total: int, data: bytes) -> None:
         """A part has come."""
+        if (asked := self._hidden.get(digest)) is not None:
+            if len(data) == len(digest) and hidden_state(Digest(data)) == digest:
+                asked.state = Digest(data)
+                asked.moved.set()
+            return
         coming = self._coming.get(digest)
         if (
             coming is None
@@ -134,6 +171,9 @@ class Exchange:
 
     def miss(self, digest: Digest) -> None:
         """The other side says that it doesn't have it."""
+        if (asked := self._hidden.get(digest)) is not None:
+            asked.missing = True
+            asked.moved.set()
         if (coming := self._coming.get(digest)) is not None:
             coming.missing = True
             coming.moved.set()
