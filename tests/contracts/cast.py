@@ -34,7 +34,8 @@ RULES = Rules(
     bounty_bps=LOCAL.bounty_bps,
     answer_s=LOCAL.answer_s,
     challenge_bond_wei=1_000,
-    audits=AuditRules(bond_wei=500, open_s=10),
+    # A hundredth of the stakes here is about the least bond, so that either decides somewhere.
+    audits=AuditRules(bond_wei=500, bond_ppm=10_000, open_s=10),
     disputes=DisputeRules(bond_wei=700),
     deliveries=DeliveryRules(bond_wei=300),
 )

@@ -54,8 +54,8 @@ def test_a_false_accuser_loses_its_bond(liars: tuple[str, str]) -> None:
         if isinstance(one, events.DisputeOpened):
             liar = next(name for name in PANEL if key(name).address == one.accuser)
             assert liar in liars
-            # A hundredth of the provider's stake for the audit, and again for the dispute.
-            assert world.balance(key(liar + " hot").address) == before[liar] - 2 * STAKE // 100
+            # A tenth of the provider's stake for the audit, and again for the dispute.
+            assert world.balance(key(liar + " hot").address) == before[liar] - 2 * STAKE // 10
     assert world.balance(AT.disputes) == world.balance(AT.audits) == 0
 
 

@@ -17,8 +17,9 @@ STAKE_WEI = 1_000 * WEI_PER_TOKEN
 """Each provider's and validator's stake: what `demo cheat` sees lost."""
 FLOAT_WEI = 1_000_000 * WEI_PER_TOKEN
 """The gateway's own means for channel deposits."""
-BONDS_WEI = 1_000 * WEI_PER_TOKEN
-"""Each validator's means for the bonds of challenges, audits and disputes: one token each, back where it was right."""
+BONDS_WEI = 10_000 * WEI_PER_TOKEN
+"""Each validator's means for bonds: a tenth of a provider's stake for each audit and each dispute that it is in, so a hundred at
+once, and one token a challenge. All come back where it was right."""
 CREDIT_WEI = 100 * WEI_PER_TOKEN
 """What the first account gets from the faucet: about 250 million tokens of answers at the default price."""
 

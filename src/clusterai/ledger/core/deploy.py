@@ -45,7 +45,8 @@ class AuditRules(msgspec.Struct, frozen=True, kw_only=True):
         reveal_s: for the auditor to reveal, and again for a trap to be sprung.
         dispute_s: for an accuser to start a dispute.
         bond_wei: what an auditor puts up at least; at most 1000 tokens.
-        bond_ppm: of the provider's stake, if that is more; of an accuser as of an auditor. At most a tenth.
+        bond_ppm: of the provider's stake, if that is more; of an accuser as of an auditor. At most a tenth, the default: who copies
+            instead of running loses its bond where there is bait, so the less bait is needed the more it is (`audit.core.rate.trap_rate`).
     """
 
     saving_ppm: int = 700_000
@@ -57,7 +58,7 @@ class AuditRules(msgspec.Struct, frozen=True, kw_only=True):
     reveal_s: int = 10
     dispute_s: int = 20
     bond_wei: int = WEI_PER_TOKEN
-    bond_ppm: int = 10_000
+    bond_ppm: int = 100_000
 
 
 class DisputeRules(msgspec.Struct, frozen=True, kw_only=True):

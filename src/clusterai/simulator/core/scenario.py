@@ -71,7 +71,7 @@ class RuleTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     corrupt_ppm: _Ppm = 200_000
     margin_ppm: _Ppm = 200_000
     bond_tokens: Annotated[float, Meta(ge=0, le=1_000)] = 1.0
-    bond_ppm: Annotated[int, Meta(ge=0, le=100_000)] = 10_000
+    bond_ppm: Annotated[int, Meta(ge=0, le=100_000)] = 100_000
     window_s: Annotated[int, Meta(ge=60, le=604_800)] = 60
     bounty_bps: Annotated[int, Meta(ge=0, le=5_000)] = 5_000
 
