@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Meta
 
@@ -60,6 +61,53 @@ class JobsConfig(Part, frozen=True, kw_only=True):
     lies: bool = False
 
 
+Clock = Annotated[str, Meta(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$")]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+WEEK: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+class HoursConfig(Part, frozen=True, kw_only=True):
+    """A window of hours in which new work is taken.
+
+    Attributes:
+        days: on which it begins.
+        begin, end: HH:MM as the clock on the wall shows in `zone`; an end before the beginning is the next day's.
+    """
+
+    days: Annotated[tuple[Day, ...], Meta(min_length=1, max_length=7)] = WEEK
+    begin: Clock
+    end: Clock
+
+
+class IdleConfig(Part, frozen=True, kw_only=True):
+    """Take work only while others don't use the machine.
+
+    Attributes:
+        most_foreign: share of all processors, 0 to 1, that programs other than the node may take.
+        after_s: for so long it has to have been unused.
+        input_s: somebody who typed at a terminal within so long uses it; 0 doesn't look.
+    """
+
+    most_foreign: Annotated[float, Meta(ge=0, le=1)] = 0.25
+    after_s: Seconds = 300.0
+    input_s: Seconds = 300.0
+
+
+class PowerConfig(Part, frozen=True, kw_only=True):
+    """How much of the machine the node may draw on at most.
+
+    Attributes:
+        cores: processors that the node and its jobs run on; null is all. Engines and sandboxes inherit it.
+        nice: how much other programs go first: 0 alike, 19 gets what nobody else wants.
+        gpu_watts: power limit of each NVIDIA GPU while the node runs; null leaves it. It takes the driver's permission,
+            and where that is missing the node says so and goes on.
+    """
+
+    cores: Count | None = None
+    nice: Annotated[int, Meta(ge=0, le=19)] = 0
+    gpu_watts: Count | None = None
+
+
 class Config(Dialer, frozen=True, kw_only=True):
     """One node.
 
@@ -71,6 +119,10 @@ class Config(Dialer, frozen=True, kw_only=True):
         queue: orders accepted beyond the slots of all models.
         least_claim_wei: a channel's vouchers are claimed when at least this is due.
         grace_s: how long running answers may go on after SIGTERM.
+        hours: take new work only then; none is always. Outside them the node is as if paused: what runs may end.
+        zone: the time zone of `hours`, by its IANA name: Europe/Berlin, UTC.
+        idle: take new work only while others don't use the machine; null is always.
+        power: limits on processors and power; null sets none.
     """
 
     models: Annotated[tuple[ModelConfig, ...], Meta(min_length=1, max_length=64)]
@@ -79,15 +131,35 @@ class Config(Dialer, frozen=True, kw_only=True):
     least_claim_wei: Wei = 1
     grace_s: Seconds = 5.0
     jobs: JobsConfig | None = None
+    hours: Annotated[tuple[HoursConfig, ...], Meta(max_length=64)] = ()
+    zone: str | None = None
+    idle: IdleConfig | None = None
+    power: PowerConfig | None = None
 
     def check(self) -> None:
         super().check()
         if len({model.name for model in self.models}) != len(self.models):
             raise ValueError("each model once")
+        if self.hours and self.zone is None:
+            raise ValueError("`hours` need a `zone`, such as Europe/Berlin or UTC")
+        if self.zone is not None:
+            try:
+                ZoneInfo(self.zone)
+            except (ZoneInfoNotFoundError, ValueError, OSError):
+                raise ValueError(f"`zone`: this machine knows no time zone {self.zone!r}") from None
 
 
 def load_config(path: Path, environment: Mapping[str, str]) -> Config:
     return load(Config, "node", path, environment)
 
 
-__all__ = ["BadConfig", "Config", "JobsConfig", "ModelConfig", "load_config"]
+__all__ = [
+    "BadConfig",
+    "Config",
+    "HoursConfig",
+    "IdleConfig",
+    "JobsConfig",
+    "ModelConfig",
+    "PowerConfig",
+    "load_config",
+]

@@ -30,6 +30,7 @@ from clusterai.node.adapters.chainlog import ChainLog
 from clusterai.node.adapters.engines import Engines, Load, loader
 from clusterai.node.adapters.lending import Lending
 from clusterai.node.adapters.openings import opened, prepared
+from clusterai.node.adapters.power import PowerLimit
 from clusterai.node.adapters.vault import Vault
 from clusterai.node.adapters.watch import (
     Metrics,
@@ -39,6 +40,7 @@ from clusterai.node.adapters.watch import (
     link_views,
     now_s,
 )
+from clusterai.node.adapters.willing import Will
 from clusterai.node.config import Config, JobsConfig
 from clusterai.node.core.leasebook import LeaseBook, Terms
 from clusterai.node.core.leases import (
@@ -49,10 +51,12 @@ from clusterai.node.core.leases import (
     Kept,
     Noted,
     OpenEpoch,
+    Paused,
     Prepare,
     Start,
     Stop,
 )
+from clusterai.node.core.willing import Pause
 from clusterai.protocol.ids import Address, Role, hex0x
 from clusterai.protocol.leases import leases_domain
 from clusterai.protocol.messages import Finished, Frame, Refused
@@ -87,6 +91,8 @@ class Node:
         self.hot = key.address
         self._key = key
         self._phase = "starting"
+        self.pauses: tuple[Pause, ...] = ()
+        self._will = Will(config)
         self._receipts = 0
         synchronous = config.synchronous
         folder = config.data
@@ -167,6 +173,7 @@ class Node:
         if self.chainlog.cursor() is not None:
             self._chain_known.set()
         self.driver.start()
+        self._decide()
         if self.config.metrics_port:
             self.metrics.listen(self.config.metrics_port)
         async with ChainClient(self.network) as client:
@@ -218,8 +225,17 @@ class Node:
     async def _watch(self) -> None:
         self._phase = "running"
         while True:
+            self._decide()
             self.status_file.write(self.status())
             await asyncio.sleep(STATUS_S)
+
+    def _decide(self) -> None:
+        """Whether to take new work, as owner, hours and the machine's use say."""
+        pauses = self._will.pauses(time.time())
+        if pauses != self.pauses:
+            self.pauses = pauses
+            log.info("paused" if pauses else "resumed", why=[it.said for it in pauses])
+            self._hear(Paused("; ".join(it.said for it in pauses)))
 
     async def _drain(self) -> None:
         self._phase = "draining"
@@ -346,6 +362,7 @@ class Node:
             settled_wei=claims.settled_wei,
             links=link_views(self.link.status()),
             models=tuple(models),
+            pauses=self.pauses,
         )
 
 
@@ -354,6 +371,9 @@ async def run(config: Config, load: Load | None = None) -> None:
     began_s = time.monotonic()
     config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     network = load_network(config.network)
+    limit = None if config.power is None else PowerLimit(config.power)
+    for trouble in [] if limit is None else limit.set():
+        log.warning("not_limited", why=trouble)
     node = Node(config, network, load_key(config.key, os.environ.get(PASSWORD)), load)
     stop = asyncio.Event()
     stop_on_signals(stop)
@@ -367,6 +387,8 @@ async def run(config: Config, load: Load | None = None) -> None:
         await node.live(stop)
     finally:
         node.close()
+        if limit is not None:
+            limit.undo()
         log.info("stopped")
 
 

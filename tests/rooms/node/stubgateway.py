@@ -1,7 +1,7 @@
 """A gateway of a page: hosts links, gives orders, checks receipts against what was streamed, and pays."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -67,6 +67,7 @@ def prepare(
     rpc_url: str = NOWHERE,
     genesis: Digest = NO_GENESIS,
     told: bool = True,
+    settings: Mapping[str, object] | None = None,
     **model: object,
 ) -> Path:
     """A node's folder: key, manifest and configuration, whose path is returned.
@@ -74,6 +75,7 @@ def prepare(
     Args:
         told: the chain's story so far lies there too, as it does after the first hours. Without `rpc_url` the chain
             itself is away, and stays so.
+        settings: more of the node's own.
     """
     network = Network(
         chain_id=CHAIN_ID, rpc_urls=(rpc_url,), contracts=CONTRACTS, genesis=genesis, rules=LOCAL
@@ -91,6 +93,7 @@ def prepare(
         "models": [{"name": "tiny", "slots": 8, **model}],
         "survives": "process",
         "grace_s": 5,
+        **(settings or {}),
     }
     path = folder / "node.json"
     path.write_bytes(msgspec.json.encode(config))

@@ -18,6 +18,7 @@ from clusterai.node.core.leases import (
     Kept,
     Noted,
     OpenEpoch,
+    Paused,
     Prepare,
     Prepared,
     Produced,
@@ -295,6 +296,20 @@ def test_draining_ends_what_runs_and_takes_no_more() -> None:
     assert find(world.step(Drain()), Announce).paused
     assert refusal(world.receive(world.work())).code == "shutting_down"
     assert find(world.answer(work, 7), Finished)
+
+
+def test_a_paused_node_ends_what_runs_and_takes_no_more_until_it_is_resumed() -> None:
+    """Gateways hear of the pause once, a change of its reason is no news to them, and afterwards orders are taken again."""
+    world = ready()
+    work = world.work()
+    world.receive(work)
+    assert find(world.step(Paused("its owner sleeps")), Announce).paused
+    assert world.step(Paused("its owner plays")) == []
+    refused = refusal(world.receive(world.work()))
+    assert (refused.code, refused.detail) == ("paused", "its owner plays")
+    assert find(world.answer(work, 7), Finished)
+    assert not find(world.step(Paused()), Announce).paused
+    assert find(world.receive(world.work()), Start)
 
 
 def test_a_lost_link_stops_its_orders() -> None:

@@ -1,12 +1,15 @@
 """`clusterai node`: can this machine provide, how it joins a network and leaves it, and how nodes stand there."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clusterai.cli import options, say
 from clusterai.cli.failure import Exit, Failure
+
+if TYPE_CHECKING:
+    from clusterai.node.adapters.watch import Status
 
 
 def join(app: typer.Typer) -> None:
@@ -15,6 +18,8 @@ def join(app: typer.Typer) -> None:
     )
     group.command()(doctor)
     group.command(name="join")(join_network)
+    group.command()(pause)
+    group.command()(resume)
     group.command()(drain)
     group.command(name="list")(list_nodes)
     group.command()(explain)
@@ -151,6 +156,49 @@ def drain(folder: Folder = None, json: options.Json = False, quiet: options.Quie
         say.tell(
             f"stopped; its stake stays bonded, and [bold]clusterai node join[/] goes on from {place.root}"
         )
+
+
+Configured = Annotated[
+    Path | None,
+    typer.Option("--config", help="The file of a node that was set up by hand.", show_default=False),
+]
+
+
+def pause(
+    folder: Folder = None,
+    config: Configured = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Let this machine's node take nothing new; what runs may end. It stays linked, and paused after a restart too."""
+    from clusterai.cli import owning
+
+    _tell_pauses(owning.pause(owning.configuration(folder, config)), json)
+
+
+def resume(
+    folder: Folder = None,
+    config: Configured = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Let this machine's node take work again, as far as its hours allow."""
+    from clusterai.cli import owning
+
+    _tell_pauses(owning.resume(owning.configuration(folder, config)), json)
+
+
+def _tell_pauses(status: "Status", json: bool) -> None:
+    if json:
+        say.emit({"pauses": status.pauses, "running": status.running})
+        return
+    for it in status.pauses:
+        say.tell(f"takes nothing new: {it.said}")
+        say.tell(f"  → {it.cure}")
+    if not status.pauses:
+        say.tell("takes work")
+    elif status.running:
+        say.tell(f"{status.running} orders still run, and may end")
 
 
 def list_nodes(data: options.Data = None, json: options.Json = False, quiet: options.Quiet = False) -> None:

@@ -119,6 +119,8 @@ class Jobs:
         self._running: dict[Digest, tuple[asyncio.Task[None], Leash]] = {}
         self._tracing: set[asyncio.Task[None]] = set()
         self._own = host_base().digest()
+        self.is_paused = False
+        """nothing is lent for now; what runs goes on"""
 
     # --- what is lent ---
 
@@ -161,7 +163,8 @@ class Jobs:
 
     def lends(self) -> Lends:
         running = len(self._running)
-        return Lends(BATCH.name, canonical.encode(self.offer()), running, 0)
+        offer = b"" if self.is_paused else canonical.encode(self.offer())
+        return Lends(BATCH.name, offer, running, 0)
 
     def fits(self, kind: str, spec: Any, terms: Terms, running: int) -> tuple[str, str] | None:
         """Whether a lease is taken: room, and what it pays."""

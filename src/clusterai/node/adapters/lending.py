@@ -3,7 +3,7 @@
 It hears the chain and the links as the other half does, and takes for itself what concerns leases alone.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from clusterai.node.config import JobsConfig
 from clusterai.node.core import jobbook, jobdefence
 from clusterai.node.core.jobbook import JobBook, JobTerms
 from clusterai.node.core.jobshowing import Serve, ServePart
-from clusterai.node.core.leases import Drain
+from clusterai.node.core.leases import Drain, Paused
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address
 from clusterai.protocol.jobs import StartLease
@@ -62,6 +62,7 @@ class Lending:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._send = send
         self._submit = submit
+        self._peers: Callable[[], Iterable[Address]] = tuple
         self.jobs = Jobs(config, folder, me, self._tell, send, secret)
         leases, network = domains
         terms = JobTerms(me, leases, network, window_s, recover, self.jobs.fits, confirmations=confirmations)
@@ -73,6 +74,7 @@ class Lending:
             log.warning("not_lent", images=kind, why=why)
 
     def chores(self, link: LinkClient) -> list[Coroutine[Any, Any, None]]:
+        self._peers = link.peers
         return [self.driver.tick_forever(), self.jobs.tell(link.peers)]
 
     async def close(self) -> None:
@@ -96,6 +98,13 @@ class Lending:
                 self._send(gateway, self.jobs.lends())
             case Drain():
                 self._tell(jobbook.Drain())
+                return False
+            case Paused(why):
+                self._tell(jobbook.Paused(why))
+                if self.jobs.is_paused != bool(why):
+                    self.jobs.is_paused = bool(why)
+                    for gateway in self._peers():
+                        self._send(gateway, self.jobs.lends())
                 return False
             case _:
                 pass

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from clusterai.node.core.willing import Pause
 from clusterai.protocol.ids import hex0x
 from clusterai.runtime.adapters.link import LinkStatus
 
@@ -42,7 +43,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """DATA/status.json: rewritten whenever it changes, at most once a second; `pid` and `at_s` tell whether it is stale.
 
     Money is in the token's smallest unit. `owed`: receipts that no voucher covers yet. `vouched`: by the newest vouchers of
-    all channels. `claimed`: taken to the chain, of which what isn't `settled` is held for the audit window.
+    all channels. `claimed`: taken to the chain, of which what isn't `settled` is held for the audit window. `pauses`: why
+    nothing new is taken; none while it is.
     """
 
     pid: int
@@ -64,6 +66,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     settled_wei: int
     links: tuple[LinkView, ...]
     models: tuple[ModelView, ...]
+    pauses: tuple[Pause, ...] = ()
 
 
 def link_views(links: tuple[LinkStatus, ...]) -> tuple[LinkView, ...]:
@@ -130,6 +133,7 @@ class Metrics(Collector):
             ("claimed_wei", now.claimed_wei, "Claimed from channels"),
             ("settled_wei", now.settled_wei, "Paid out after the audit window"),
             ("barred", int(now.barred), "1 after a conviction"),
+            ("paused", int(bool(now.pauses)), "1 while nothing new is taken"),
         ):
             yield GaugeMetricFamily(prefix + name, text, value=value)
         yield CounterMetricFamily(prefix + "receipts", "Receipts made by this process", value=now.receipts)

@@ -25,6 +25,7 @@ from clusterai.protocol.signing import BadSignature
 from clusterai.work.kind import Kind
 
 BUSY_RETRY_MS = 500
+PAUSED_RETRY_MS = 5_000
 TRIAL_S = 30
 """Between single orders of a channel whose disputes used up its credit."""
 
@@ -43,6 +44,7 @@ class Admission:
     Attributes:
         offers: what the engines serve now.
         draining: no more is taken.
+        paused: why nothing new is taken for now.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Admission:
         """channel to the last order that it got in spite of its disputes"""
         self.offers: tuple[ModelOffer, ...] = ()
         self.draining = False
+        self.paused = ""
 
     def judge(self, sender: Address, work: Work, digest: Digest, now_s: float) -> tuple[Any, No | None]:
         """The decoded request, or why we don't do it."""
@@ -93,6 +96,8 @@ class Admission:
             return None, No("bad_request", detail)
         if self.draining:
             return None, No("shutting_down", "this provider shuts down", BUSY_RETRY_MS)
+        if self.paused:
+            return None, No("paused", self.paused, PAUSED_RETRY_MS)
         if self._claims.barred:
             return None, No("paused", "this provider was convicted and is barred")
         offer = next((it for it in self.offers if it.model == order.model), None)

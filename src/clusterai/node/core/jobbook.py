@@ -142,6 +142,12 @@ class Drain(msgspec.Struct, frozen=True):
     """Take nothing new."""
 
 
+class Paused(msgspec.Struct, frozen=True):
+    """Take nothing new, for this reason, until another of these says none."""
+
+    why: str = ""
+
+
 # --- records ---
 
 
@@ -212,6 +218,7 @@ class JobBook:
         self._defence = Defence()
         self._asking = Asking()
         self._draining = False
+        self._paused = ""
         self._is_live = False
         """the chain's past has been read: what is asked of it now is asked of its present"""
         self._effects: list[Any] = []
@@ -258,6 +265,8 @@ class JobBook:
                 self._tell(peer)
             case Drain():
                 self._draining = True
+            case Paused(why):
+                self._paused = why
             case Started():
                 self._is_live = True
             case Tick() | Unlinked() | Received():
@@ -326,6 +335,8 @@ class JobBook:
             return "spec", why
         if self._draining:
             return "shutting_down", "this provider shuts down"
+        if self._paused:
+            return "paused", self._paused
         if self.chain_s > terms.start_by_s - SPARE_S:
             return (
                 "too_late",

@@ -34,6 +34,7 @@ from clusterai.node.core.leases import (
     Kept,
     Made,
     Noted,
+    Paused,
     Prepared,
     Produced,
     Record,
@@ -148,6 +149,9 @@ class LeaseBook:
             case Drain():
                 self._admission.draining = True
                 return self._announce()
+            case Paused(why):
+                was_paused, self._admission.paused = bool(self._admission.paused), why
+                return [] if was_paused == bool(why) else self._announce()
             case Prepared():
                 return self.epochs.prepared(event, now_s)
             case Mined() | Reverted():
@@ -341,7 +345,7 @@ class LeaseBook:
         return [Stop(order, report=False) for order in lost]
 
     def _offer(self) -> Announce:
-        paused = self._admission.draining or self.claims.barred
+        paused = self._admission.draining or bool(self._admission.paused) or self.claims.barred
         return Announce(self._admission.offers, len(self.running), 0, paused)
 
     def _announce(self) -> Sequence[Any]:

@@ -102,6 +102,12 @@ class Drain(msgspec.Struct, frozen=True):
     """Take no more work; what runs may end."""
 
 
+class Paused(msgspec.Struct, frozen=True):
+    """Take no new work, for this reason, until another of these says none; what runs goes on."""
+
+    why: str = ""
+
+
 # --- effects ---
 
 

@@ -1,0 +1,108 @@
+"""The node that runs on this machine, as its owner's commands find it: its configuration, and what it says of itself."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.joining import NodeFolder
+from clusterai.cli.settings import default_node
+from clusterai.node.adapters.watch import Status
+from clusterai.node.adapters.willing import PauseFile
+from clusterai.node.config import BadConfig, Config, load_config
+from clusterai.node.doctor import running
+
+HEARD_S = 15.0
+POLL_S = 0.1
+
+
+def configuration(folder: Path | None, file: Path | None) -> Config:
+    """Of the node that lives in a folder where it joined, or of a configuration by hand.
+
+    Raises:
+        Failure: there is none, or it can't be used.
+    """
+    path = file or NodeFolder(folder or default_node()).config
+    if not path.exists():
+        raise Failure(
+            f"there is no node: no {path}",
+            next="clusterai node join, or --config FILE of a node that was set up by hand",
+            code=Exit.NOT_FOUND,
+        )
+    try:
+        return load_config(path, os.environ)
+    except BadConfig as error:
+        raise Failure("the node's configuration can't be used", str(error), code=Exit.USAGE) from None
+
+
+def status_of(config: Config) -> Status:
+    """What the daemon says of itself.
+
+    Raises:
+        Failure: none runs.
+    """
+    status = running(config)
+    if status is None:
+        raise Failure(
+            f"no node runs with the data folder {config.data}",
+            next="clusterai node join, or start the service that runs it",
+            code=Exit.NOT_RUNNING,
+        )
+    return status
+
+
+def pause(config: Config) -> Status:
+    """Nothing new is taken from now on, restarts included.
+
+    Raises:
+        Failure: no node runs, or it doesn't answer; nothing is changed then.
+    """
+    status_of(config)
+    file = PauseFile(config.data)
+    was = file.is_there()
+    _permitted(file.pause, file.path)
+    try:
+        return _heard(config, lambda it: _by_owner(it))
+    except Failure:
+        if not was:
+            file.resume()
+        raise
+
+
+def resume(config: Config) -> Status:
+    """Work is taken again, as far as hours and the machine's use allow.
+
+    Raises:
+        Failure: no node runs, or it doesn't answer.
+    """
+    status_of(config)
+    file = PauseFile(config.data)
+    _permitted(file.resume, file.path)
+    return _heard(config, lambda it: not _by_owner(it))
+
+
+def _by_owner(status: Status) -> bool:
+    return any(it.cause == "operator" for it in status.pauses)
+
+
+def _permitted(act: Callable[[], None], path: Path) -> None:
+    try:
+        act()
+    except OSError as error:
+        raise Failure(
+            f"{path} can't be changed", error.strerror or str(error), "be the user whose node it is"
+        ) from None
+
+
+def _heard(config: Config, done: Callable[[Status], bool]) -> Status:
+    ends_s = time.monotonic() + HEARD_S
+    while not done(status := status_of(config)):
+        if time.monotonic() > ends_s:
+            raise Failure(
+                f"process {status.pid} doesn't take notice",
+                "it should within a second",
+                "read the node's log",
+            )
+        time.sleep(POLL_S)
+    return status
