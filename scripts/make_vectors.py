@@ -31,7 +31,7 @@ from clusterai.ledger.core import calls
 from clusterai.ledger.core.abi import Codec
 from clusterai.ledger.core.deploy import LOCAL, Addresses
 from clusterai.ledger.core.twin import BlockContext, TwinChain
-from clusterai.protocol import canonical, jobs, merkle
+from clusterai.protocol import canonical, jobs, merkle, rentals
 from clusterai.protocol import offers as offer_protocol
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest, Role, address, hex0x
@@ -75,6 +75,7 @@ from clusterai.protocol.statements import (
     network_domain,
     signing_digest,
 )
+from clusterai.work.cluster.spec import ClusterSpec
 from clusterai.work.inference import Generation, Sampling
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "vectors"
@@ -206,6 +207,7 @@ def frames() -> dict[str, Any]:
         Relay(VALIDATOR.address, PROVIDER.address, canonical.encode(ask)),
         Unreachable(PROVIDER.address),
         *job_frames(),
+        *rent_frames(),
     ]
     inner: list[msgspec.Struct] = [ask, opened, *job_relayed()]
     values: list[msgspec.Struct] = [GENERATION, ANSWER, TRANSCRIPT, open_receipt([RECEIPT], 0, TRANSCRIPT)]
@@ -250,6 +252,24 @@ def job_frames() -> list[msgspec.Struct]:
         jobs.AskContent(LEASE, CONTENT, 0),
         jobs.ContentPart(LEASE, CONTENT, 0, 7, b"content"),
         jobs.ContentMissing(LEASE, CONTENT),
+    ]
+
+
+def rent_frames() -> list[msgspec.Struct]:
+    key = bytes([7]) * 32
+    mine = rentals.MeshKey(LEASE, 1, 2, PROVIDER.address, key)
+    members = (
+        rentals.MeshMember(0, bytes([6]) * 32, ("198.51.100.7", 40_001)),
+        rentals.MeshMember(1, key, None),
+    )
+    return [
+        rentals.OpenStay(LEASE, 1, 2, ClusterSpec().canonical(), 10**8, 1_700_003_600),
+        rentals.StayOpened(LEASE, 1, 2, key, PROVIDER.sign(mine.signing_digest(DOMAINS["network"]))),
+        rentals.JoinStay(LEASE, 2, 0, b"token", members),
+        rentals.StayReady(LEASE, 2, (("mesh", 210), ("ray", 4_100))),
+        rentals.StayBroke(LEASE, 2, "died", "Ray's own process ended"),
+        rentals.TellPath(LEASE, 0, "203.0.113.9", 51_820),
+        rentals.EndStay(LEASE, 2),
     ]
 
 

@@ -132,13 +132,17 @@ class _Engine:
                 f"work of kind {self._transcript.kind!r} can't be checked by this version",
                 next="update clusterai",
             )
+        if not kind.serves:
+            self._shown.show("doing all of it again")
+            return None, tuple(kind.spell(None, self._transcript.answer.tokens))
         model = Digest(self._transcript.order.model)
         self._engine = await asyncio.to_thread(_load, model, self._shown)
         self._shown.show("making every token again")
         return self._engine, tuple(kind.spell(self._engine, self._transcript.answer.tokens))
 
     async def __aexit__(self, *_: object) -> None:
-        await self._engine.close()
+        if self._engine is not None:
+            await self._engine.close()
 
 
 def _load(model: Digest, shown: Progress) -> Any:

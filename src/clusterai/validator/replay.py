@@ -130,13 +130,13 @@ async def replay(
     steps += _recounted(receipt, transcript)
     findings: Findings | None = None
     gaps: list[float] = []
-    if engine is not None and not any(step.right is False for step in steps):
-        kind = KINDS[transcript.kind]
-        if kind.judge is not None:
-            answer = transcript.answer
-            request = kind.decode(transcript.request)
-            findings, gaps = await kind.judge(engine, request, answer.tokens, answer.reason)
-            steps.append(_drawn(findings, kind.gap_unit))
+    kind = KINDS.get(transcript.kind)
+    judge = None if kind is None or (kind.serves and engine is None) else kind.judge
+    if kind is not None and judge is not None and not any(step.right is False for step in steps):
+        answer = transcript.answer
+        request = kind.decode(transcript.request)
+        findings, gaps = await judge(engine, request, answer.tokens, answer.reason)
+        steps.append(_drawn(findings, kind.gap_unit))
     return Report(
         receipt_id=Digest(receipt.order),
         evidence=case_of(receipt, transcript),

@@ -3,9 +3,9 @@
 The rooms above (gateway, node, validator) know work only by a `Kind`; adding a kind edits nothing else.
 """
 
-from clusterai.work import embedding, inference
+from clusterai.work import cluster, embedding, inference
 from clusterai.work.kind import Kind
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (inference.KIND, embedding.KIND)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (inference.KIND, embedding.KIND, cluster.KIND)}
 
 __all__ = ["KINDS", "Kind"]

@@ -9,6 +9,9 @@ Answered = tuple[Any, tuple[int, ...], str]
 """A request, the tokens that came for it, and the reason that was stated for their end."""
 
 
+CheckPart = Callable[[Any, tuple[int, ...], str, bytes], Awaitable["Findings"]]
+
+
 class Findings(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What the check of one answer found, in integers so that it can be journaled and told.
 
@@ -38,11 +41,14 @@ class Kind(msgspec.Struct, frozen=True):
         resume: (request, tokens that it gave before its provider went away) to the request for the rest; None when
             nothing is left to do. A kind that can't go on elsewhere has no `resume`: all of it is done again.
         check: (engine, [(request, the answer's tokens, the reason it ended)]) to the findings for each, in order;
-            the engine is of the model that the requests name. None for a kind that can't be checked yet.
+            the engine is of the model that the requests name. None for a kind that can't be checked yet, or has `check_part`.
+        check_part: (request, the answer's tokens, reason, lot) to the findings of a part that `lot` draws: 32 bytes that follow
+            from the beacon, so that every validator does the same part. For kinds that need no engine to be done again.
         judge: the same for one answer, with every token's gap for those who want to see the evidence.
         wrong: (request, tokens, reason) to why that can't be an answer, as far as it shows without an engine: who asked
             doesn't pay for it. None where nothing shows.
         serves: the `kind` on the cards of models that do this work.
+            Empty where there are no models: then `judge` takes None for an engine.
         engines: the module whose `load_engine` makes an engine, called as `work.loading` calls it. Its name, since
             engines bring heavy libraries, and a kind must be known without them.
         spell: (engine, tokens) to how each is shown to people.
@@ -55,6 +61,7 @@ class Kind(msgspec.Struct, frozen=True):
     recount: Callable[[Any, tuple[int, ...]], tuple[int, int]]
     resume: Callable[[Any, tuple[int, ...]], Any] | None = None
     check: Callable[[Any, Sequence[Answered]], Awaitable[list[Findings]]] | None = None
+    check_part: CheckPart | None = None
     judge: Callable[[Any, Any, tuple[int, ...], str], Awaitable[tuple[Findings, list[float]]]] | None = None
     wrong: Callable[[Any, tuple[int, ...], str], str | None] | None = None
     serves: str = ""

@@ -49,7 +49,7 @@ def load_engine(
         return TinyEngine(model.address, slots=slots, queue=queue, pause_s=pause_s, altered=altered)
     kind = next((kind for kind in KINDS.values() if kind.serves == model.card.kind), None)
     if kind is None:
-        served = ", ".join(sorted(kind.serves for kind in KINDS.values()))
+        served = ", ".join(sorted(kind.serves for kind in KINDS.values() if kind.serves))
         raise NoSuchModel(
             f"{model.card.name} is a model for {model.card.kind!r}; this version serves models for {served}"
         )

@@ -33,7 +33,7 @@ def check_of(request: Embedding, tokens: tuple[int, ...], index: int) -> Check:
         bytes(32),
     )
     transcript = Transcript(order, bytes(65), "embedding", request.canonical(), Answer(tokens, "stop"))
-    return Check(Address(bytes(20)), 1, index, Digest(bytes(32)), transcript)
+    return Check(Address(bytes(20)), 1, index, Digest(bytes(32)), transcript, Digest(bytes(32)))
 
 
 def test_honest_vectors_pass_and_an_edited_one_convicts(tmp_path: Path):

@@ -106,9 +106,13 @@ def share_ppm(profile: Profile, interval: Interval) -> int:
 
 def residual_ppm(profile: Profile, interval: Interval) -> int:
     """The share beside what was usual at that use, cut."""
+    return max(-FLOOR_PPM, min(CEILING_PPM, _beside_usual_ppm(profile, interval) - MILLION))
+
+
+def _beside_usual_ppm(profile: Profile, interval: Interval) -> int:
     use = min(1.0, interval.tenant_s / (profile.cores * interval.seconds))
     usual = profile.usual_ppm[min(USES - 1, int(use * USES))]
-    return max(-FLOOR_PPM, min(CEILING_PPM, share_ppm(profile, interval) * MILLION // usual - MILLION))
+    return share_ppm(profile, interval) * MILLION // usual
 
 
 def add(profile: Profile, evidence: Evidence, interval: Interval) -> Evidence:
@@ -150,8 +154,8 @@ def profiled(cores: int, links_per_s: float, seen: Sequence[Interval], slack_ppm
 
 def proven_ppm(profile: Profile, interval: Interval) -> int:
     """What of an interval is paid: all of it within slack and the noise of clocks, else the share that was there."""
-    short = -residual_ppm(profile, interval)
-    return MILLION if short <= profile.slack_ppm + CEILING_PPM else MILLION - min(short, MILLION)
+    shown = _beside_usual_ppm(profile, interval)
+    return MILLION if MILLION - shown <= profile.slack_ppm + CEILING_PPM else max(0, shown)
 
 
 def _mean_nats(nats: Sequence[float]) -> float:

@@ -16,7 +16,7 @@ from clusterai.validator.adapters.engines import Engines, NoEngine
 from clusterai.validator.core.words import Check, Checked, CheckFailed
 from clusterai.work import Kind
 from clusterai.work.engine import EngineFailed, Unfit
-from clusterai.work.kind import Findings
+from clusterai.work.kind import CheckPart, Findings
 
 AT_ONCE = 16
 MOST_WAITING = 20_000
@@ -91,6 +91,8 @@ class Checker:
     async def _findings(self, batch: list[Check]) -> list[Findings] | Exception:
         transcript = batch[0].transcript
         kind, model = self._kinds[transcript.kind], Digest(transcript.order.model)
+        if kind.check_part is not None:
+            return await self._parts(kind, kind.check_part, batch)
         if kind.check is None:
             return NotImplementedError(f"work of kind {kind.name} can't be checked yet")
         try:
@@ -114,6 +116,18 @@ class Checker:
             if isinstance(first, EngineFailed):
                 await self._engines.drop(model)
             return first
+
+    @staticmethod
+    async def _parts(kind: Kind, check_part: CheckPart, batch: list[Check]) -> list[Findings] | Exception:
+        found: list[Findings] = []
+        try:
+            for check in batch:
+                answer = check.transcript.answer
+                request = kind.decode(check.transcript.request)
+                found.append(await check_part(request, answer.tokens, answer.reason, check.lot))
+        except Malformed as error:
+            return error
+        return found
 
     def _fail(self, check: Check, reason: str, final: bool) -> None:
         self._tell(CheckFailed(check.provider, check.epoch, check.index, check.leaf, reason, final))

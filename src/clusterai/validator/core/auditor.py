@@ -29,6 +29,7 @@ from clusterai.market.core.directory import Directory
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import Address, Digest, Role
+from clusterai.protocol.keccak import keccak
 from clusterai.protocol.messages import AskEpoch, EpochOpened, Relay, Relayed, Unreachable
 from clusterai.protocol.statements import (
     EPOCH_LIST,
@@ -361,7 +362,10 @@ class Auditor:
             docket.checking[index] = float("inf")
             shown = docket.shown[index]
             c = docket.commitment
-            effects.append(Check(c.provider, c.epoch, index, shown.receipt.struct(), shown.transcript))
+            leaf = shown.receipt.struct()
+            assert docket.beacon is not None, "what is drawn was drawn by a beacon"
+            lot = Digest(keccak(docket.beacon + leaf))
+            effects.append(Check(c.provider, c.epoch, index, leaf, shown.transcript, lot))
         return effects
 
     def _challenge(self, docket: Docket) -> list[Any]:

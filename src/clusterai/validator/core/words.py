@@ -17,13 +17,15 @@ from clusterai.work.kind import Findings
 
 
 class Check(msgspec.Struct, frozen=True, tag=True):
-    """Effect: draw this answer again. `leaf` comes back with the outcome: a commitment may be reorganised away."""
+    """Effect: draw this answer again. `leaf` comes back with the outcome: a commitment may be reorganised away. `lot` says which
+    part of it, where a part is enough."""
 
     provider: Address
     epoch: int
     index: int
     leaf: Digest
     transcript: Transcript
+    lot: Digest
 
 
 class Checked(msgspec.Struct, frozen=True, tag=True):

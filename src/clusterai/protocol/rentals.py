@@ -1,0 +1,148 @@
+"""The frames by which machines are rented together: opened, joined to one mesh, ended. The time itself is paid as any work is.
+
+    node                    gateway
+      |<-- OpenStay -----------|   this machine, for this cluster, at the price that it offered
+      |--- StayOpened -------->|   its key for the mesh, signed, so that the renter knows whom it talks to
+      |<-- JoinStay -----------|   who is in the mesh; sent again when somebody comes or goes
+      |--- StayReady --------->|   it may be used, and paid from the next order on
+      |<== Work, Tokens* =====>|   one interval after another
+      |<-- TellPath* ----------|   where a member's packets come from
+      |--- StayBroke --------->|   or
+      |<-- EndStay ------------|
+
+A **stay** is one machine's part in a rented cluster. A machine that took another's place is another stay: its `generation` is higher.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from clusterai.protocol.eip712 import Domain, struct_hash, type_hash, typed_digest
+from clusterai.protocol.ids import Digest
+from clusterai.protocol.keccak import keccak
+from clusterai.protocol.statements import U32, U40, AddressBytes, DigestBytes, SignatureBytes, Wei
+
+MOST_MEMBERS = 64
+"""Of one mesh, the renter included."""
+MOST_SPEC_BYTES = 64 * 1024
+MOST_TOKEN_BYTES = 128
+
+Place = Annotated[int, Meta(ge=0, le=MOST_MEMBERS - 1)]
+Code = Annotated[str, Meta(max_length=32)]
+Words = Annotated[str, Meta(max_length=2_000)]
+Host = Annotated[str, Meta(max_length=64)]
+UdpPort = Annotated[int, Meta(ge=1, le=65_535)]
+Milliseconds = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+
+
+class _Frame(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Base, as in `messages`."""
+
+
+class MeshKey(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Signed by a node's hot key: "in this lease this WireGuard key is mine"."""
+
+    lease: DigestBytes
+    place: Place
+    generation: U32
+    node: AddressBytes
+    key: DigestBytes
+
+    TYPE = type_hash("MeshKey(bytes32 lease,uint8 place,uint32 generation,address node,bytes32 key)")
+
+    def struct(self) -> Digest:
+        return struct_hash(self.TYPE, self.lease, self.place, self.generation, self.node, self.key)
+
+    def signing_digest(self, network: Domain) -> Digest:
+        return typed_digest(network.separator(), self.struct())
+
+
+class MeshMember(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """`relay`: where the receiver of this sends what is for that member; None for itself."""
+
+    place: Place
+    key: DigestBytes
+    relay: tuple[Host, UdpPort] | None
+
+
+class OpenStay(_Frame, frozen=True):
+    """Gateway: be machine `place` of this cluster. `spec` is the kind's own, in canonical bytes.
+
+    Attributes:
+        price_wei: of an hour, no less than the machine's standing offer.
+        until_s: when the booking ends; later ends are told by another `OpenStay` of the same stay.
+    """
+
+    lease: DigestBytes
+    place: Place
+    generation: U32
+    spec: Annotated[bytes, Meta(max_length=MOST_SPEC_BYTES)]
+    price_wei: Wei
+    until_s: U40
+
+
+class StayOpened(_Frame, frozen=True):
+    """Node: the walls stand, and this is my key. `signature`: of the `MeshKey`, by the node's hot key."""
+
+    lease: DigestBytes
+    place: Place
+    generation: U32
+    key: DigestBytes
+    signature: SignatureBytes
+
+
+class JoinStay(_Frame, frozen=True):
+    """Gateway: the mesh's members as they are now. `token` opens the cluster to its renter, and is the same in all of it."""
+
+    lease: DigestBytes
+    generation: U32
+    head: Place
+    token: Annotated[bytes, Meta(max_length=MOST_TOKEN_BYTES)]
+    members: Annotated[tuple[MeshMember, ...], Meta(max_length=MOST_MEMBERS)]
+
+
+class StayReady(_Frame, frozen=True):
+    """Node: tenants can work here. `steps`: how long what took, by name."""
+
+    lease: DigestBytes
+    generation: U32
+    steps: Annotated[tuple[tuple[Code, Milliseconds], ...], Meta(max_length=32)]
+
+
+class StayBroke(_Frame, frozen=True):
+    """Node: it is no more, or never came to be.
+
+    `code`: off, taken, price, spec, image, paused, shutting_down, not_booked (a refusal), no_sandbox, no_mesh, no_ray (couldn't begin), died,
+    unpaid, over (ended here).
+    """
+
+    lease: DigestBytes
+    generation: U32
+    code: Code
+    detail: Words
+
+
+class TellPath(_Frame, frozen=True):
+    """Gateway: this member's packets come from there; try the direct way."""
+
+    lease: DigestBytes
+    place: Place
+    host: Host
+    port: UdpPort
+
+
+class EndStay(_Frame, frozen=True):
+    """Gateway: it is over; leave nothing behind."""
+
+    lease: DigestBytes
+    generation: U32
+
+
+def stay_model(lease: bytes, place: int, generation: int) -> Digest:
+    """What a stay's intervals are ordered as, where orders name a model."""
+    return Digest(keccak(b"clusterai stay" + lease + bytes([place]) + generation.to_bytes(4, "big")))
+
+
+RentFrame = OpenStay | StayOpened | JoinStay | StayReady | StayBroke | TellPath | EndStay
+"""What may stand on a link, beside `messages.Frame`."""
