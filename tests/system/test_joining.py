@@ -56,8 +56,9 @@ def test_a_machine_joins_leaves_and_comes_back(network: Network, tmp_path: Path)
     planned = join(network, folder, "--dry-run")
     assert planned.returncode == 0, planned.stderr
     assert len(json.loads(planned.stdout)["steps"]) == 4
+    assert json.loads(planned.stdout)["network_digest"] == network.ready["network_digest"]
     try:
-        first = join(network, folder)
+        first = join(network, folder, "--network-digest", network.ready["network_digest"])
         assert first.returncode == 0, first.stderr
         told = json.loads(first.stdout)
         assert told["provider"] in {
@@ -95,3 +96,32 @@ def test_a_folder_belongs_to_one_network(network: Network, tmp_path: Path):
     refused = join(network, folder)
     assert refused.returncode != 0
     assert "belongs to another network" in refused.stderr
+
+
+def test_a_gateway_of_another_network_is_refused(network: Network, tmp_path: Path):
+    """Pinned to another digest, joining ends before anything is written or sent, and names both."""
+    folder, other = tmp_path / "pinned", "0x" + "22" * 32
+    refused = join(network, folder, "--network-digest", other)
+    assert refused.returncode == 6
+    assert other in refused.stderr
+    assert network.ready["network_digest"] in refused.stderr
+    assert not (folder / "network.json").exists()
+    assert not (folder / "owner.key").exists()
+
+
+def test_an_unpinned_network_is_asked_about(network: Network, tmp_path: Path):
+    """Without a digest and without --yes the digest is shown, and nobody there to answer means no."""
+    folder = tmp_path / "asked"
+    words = ["node", "join", f"http://127.0.0.1:{network.port}", "--folder", str(folder)]
+    done = subprocess.run(
+        [sys.executable, "-m", "clusterai.cli", *words, "--data", str(network.data)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert network.ready["network_digest"] in done.stdout
+    assert "Is this the network that you mean?" in done.stderr
+    assert not (folder / "node.json").exists()

@@ -32,9 +32,10 @@ from clusterai.ledger.adapters.network import (
     load_key,
     load_network,
     make_key,
+    network_digest,
 )
 from clusterai.ledger.core import calls
-from clusterai.protocol.ids import ZERO_DIGEST, Role, checksummed, hex0x
+from clusterai.protocol.ids import ZERO_DIGEST, Digest, Role, checksummed, hex0x
 from clusterai.protocol.money import show as money
 from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import network_domain
@@ -85,11 +86,13 @@ class NodeFolder:
         return None
 
 
-def invited(client: Client, folder: NodeFolder) -> tuple[shapes.Invitation, Network]:
-    """What the gateway tells, kept in the folder. A folder of another network is refused.
+def invited(
+    client: Client, folder: NodeFolder, pinned: Digest | None = None
+) -> tuple[shapes.Invitation, Network, bool]:
+    """What the gateway tells, kept in the folder, and whether it is the network that was meant: pinned now, or joined before.
 
     Raises:
-        Failure: the manifest is unusable, or the folder belongs elsewhere.
+        Failure: the manifest is unusable, isn't the pinned one, or the folder belongs elsewhere.
     """
     told = client.network()
     aside = folder.root / ".network.json.told"
@@ -97,17 +100,26 @@ def invited(client: Client, folder: NodeFolder) -> tuple[shapes.Invitation, Netw
     write_atomically(aside, bytes(told.manifest))
     try:
         network = load_network(aside)
-        held = load_network(folder.manifest) if folder.manifest.exists() else network
+        held = load_network(folder.manifest) if folder.manifest.exists() else None
     except BadNetwork as error:
         raise Failure("the gateway's manifest can't be used", str(error)) from None
-    if (held.chain_id, held.genesis) != (network.chain_id, network.genesis):
+    found = network_digest(network)
+    if pinned is not None and found != pinned:
+        aside.unlink()
+        raise Failure(
+            "this gateway is of another network than you asked for",
+            f"its manifest's digest is {hex0x(found)}, and you asked for {hex0x(pinned)}",
+            "check the gateway's address and the digest with whoever gave them to you; nothing was sent",
+            Exit.UNTRUE,
+        )
+    if held is not None and (other := network_digest(held)) != found:
         raise Failure(
             f"{folder.root} belongs to another network",
-            "its chain is another than this gateway's",
+            f"its digest is {hex0x(other)}, and this gateway's is {hex0x(found)}",
             "name another --folder",
         )
     aside.replace(folder.manifest)
-    return told, network
+    return told, network, pinned is not None or held is not None
 
 
 async def examined(
@@ -233,7 +245,7 @@ def started(folder: NodeFolder) -> "subprocess.Popen[bytes]":
     except BlockingIOError:
         holder.close()
         raise Failure(
-            f"a node runs in {folder.root} already", next=f"clusterai node stop --folder {folder.root}"
+            f"a node runs in {folder.root} already", next=f"clusterai node drain --folder {folder.root}"
         ) from None
     with holder, folder.log.open("ab") as log:
         process = subprocess.Popen(

@@ -5,6 +5,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,11 +18,12 @@ from clusterai.ledger.adapters.network import (
     load_key,
     load_network,
     make_key,
+    network_digest,
     save_key,
     save_network,
 )
 from clusterai.ledger.core.deploy import LOCAL, local_plan
-from clusterai.protocol.ids import Digest
+from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.signing import Key
 
 NETWORK = Network(
@@ -42,6 +44,21 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path):
     assert (
         json.loads(path.read_text())["contracts"]["channels"] == "0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003"
     )
+
+
+def test_a_digest_pins_chain_and_contracts_and_not_the_way_there():
+    """Another id, first block or contract is another network; another address of the chain, or another name, isn't."""
+    plain = network_digest(NETWORK)
+    same = msgspec.structs.replace(NETWORK, rpc_urls=("http://elsewhere:1",), name="called otherwise")
+    assert network_digest(same) == plain
+    others = [
+        msgspec.structs.replace(NETWORK, chain_id=NETWORK.chain_id + 1),
+        msgspec.structs.replace(NETWORK, genesis=Digest(b"\x99" * 32)),
+    ]
+    for name in NETWORK.contracts.__struct_fields__:
+        contracts = msgspec.structs.replace(NETWORK.contracts, **{name: Address(b"\x98" * 20)})
+        others.append(msgspec.structs.replace(NETWORK, contracts=contracts))
+    assert len({plain, *map(network_digest, others)}) == 1 + len(others)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from clusterai.cli.failure import Exit, Failure
 
 if TYPE_CHECKING:
     from clusterai.node.adapters.watch import Status
+    from clusterai.protocol.ids import Digest
 
 
 def join(app: typer.Typer) -> None:
@@ -84,6 +85,14 @@ def join_network(
         list[str] | None, typer.Option(help="A model to serve; again for another.", show_default=False)
     ] = None,
     jobs: Annotated[bool, typer.Option(help="Lend the machine to jobs, too.")] = True,
+    network_digest: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0x…",
+            help="Join only the network whose manifest has this digest: get it from somebody you trust.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
     data: options.Data = None,
@@ -97,6 +106,7 @@ def join_network(
     from clusterai.cli import joining
     from clusterai.cli.reach import gateway
     from clusterai.cli.settings import default_node
+    from clusterai.protocol.ids import hex0x
     from clusterai.protocol.money import WEI_PER_TOKEN
 
     begin = time.monotonic()
@@ -104,23 +114,35 @@ def join_network(
     if (pid := place.running()) is not None:
         raise Failure(f"a node runs in {place.root} already, process {pid}", next="clusterai node drain")
     with gateway(data, url=url) as client:
-        told, network = joining.invited(client, place)
+        told, network, is_known = joining.invited(client, place, _pinned(network_digest))
+        digest = hex0x(joining.network_digest(network))
         owner = joining.owner_key(place, owner_key)
         purse = joining.faucet_of(options.folder(data), network)
         stake_wei = round(stake * WEI_PER_TOKEN)
         joiner = asyncio.run(joining.examined(place, network, owner, stake_wei, purse))
         models = model or list(client.status().models)[:1]
         if not json:
+            known = "as you asked" if network_digest else "as before" if is_known else "as this gateway says"
+            say.tell(f"network {digest}, {known}")
+            if not is_known:
+                say.tell("  → compare it with what the network publishes: your stake goes where it says")
             for step in (
                 *joiner.steps,
                 f"serve {', '.join(models)}{' and jobs' if jobs else ''} from {place.root}",
             ):
                 say.tell(f"  • {step}")
         elif dry_run:
-            say.emit({"steps": joiner.steps, "models": models, "folder": str(place.root)})
+            say.emit(
+                {
+                    "network_digest": digest,
+                    "steps": joiner.steps,
+                    "models": models,
+                    "folder": str(place.root),
+                }
+            )
         if dry_run:
             return
-        options.confirm("Go on?", yes)
+        options.confirm("Go on?" if is_known else "Is this the network that you mean?", yes)
         asyncio.run(joining.settled(joiner))
         joining.configured(place, joiner, told, models, jobs)
         process = joining.started(place)
@@ -130,6 +152,7 @@ def join_network(
         say.emit(
             {
                 "provider": node.provider,
+                "network_digest": digest,
                 "pid": process.pid,
                 "folder": str(place.root),
                 "listed_after_s": round(took, 1),
@@ -139,6 +162,17 @@ def join_network(
     say.tell(f"[green]listed[/] as {node.provider} after {took:.1f} s; it runs as process {process.pid}")
     say.tell(f"  its earnings go to that address; what it says: {place.log}")
     say.tell(f"  → clusterai node explain {node.provider[:10]}     → clusterai node drain")
+
+
+def _pinned(text: str | None) -> "Digest | None":
+    from clusterai.protocol.ids import BadId, digest
+
+    try:
+        return None if text is None else digest(text)
+    except BadId as error:
+        raise Failure(
+            "--network-digest isn't one", str(error), "it is 0x and 64 hex digits", Exit.USAGE
+        ) from None
 
 
 def drain(folder: Folder = None, json: options.Json = False, quiet: options.Quiet = False) -> None:

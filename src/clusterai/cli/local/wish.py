@@ -37,6 +37,7 @@ class Ready(msgspec.Struct, frozen=True):
     model: str
     curl: str
     ready_after_s: float
+    network_digest: str
 
 
 def describe(folder: DataFolder, wish: Wish, json: bool) -> None:
@@ -61,7 +62,11 @@ def describe(folder: DataFolder, wish: Wish, json: bool) -> None:
 
 
 def ready(folder: DataFolder, wish: Wish, after_s: float) -> Ready:
+    from clusterai.ledger.adapters.network import load_network, network_digest
+    from clusterai.protocol.ids import hex0x
+
     account: LocalAccount = folder.local_account()
+    digest = hex0x(network_digest(load_network(folder.manifest)))
     base = f"{wish.ports.api_url}/v1"
     path, asked = "chat/completions", '"messages": [{"role": "user", "content": "Hello!"}]'
     if wish.model == EMBEDDING:
@@ -70,7 +75,7 @@ def ready(folder: DataFolder, wish: Wish, after_s: float) -> Ready:
         f"curl {base}/{path} -H 'Authorization: Bearer {account.key}' -H 'Content-Type: application/json' "
         f'-d \'{{"model": "{wish.model}", {asked}}}\''
     )
-    return Ready(str(folder.root), wish.ports.api_url, base, account.key, wish.model, curl, after_s)
+    return Ready(str(folder.root), wish.ports.api_url, base, account.key, wish.model, curl, after_s, digest)
 
 
 def announce(made: Ready, json: bool, detached: bool) -> None:
@@ -82,5 +87,8 @@ def announce(made: Ready, json: bool, detached: bool) -> None:
     print(f"export OPENAI_BASE_URL={made.openai_base_url}")
     print(f"export OPENAI_API_KEY={made.openai_api_key}")
     print(f"\n{made.curl}", flush=True)
-    say.say(f"\nwatch a cheat being caught:  {command('demo cheat', data)}")
+    say.say(
+        f"\nanother node joins by:  clusterai node join {made.console} --network-digest {made.network_digest}"
+    )
+    say.say(f"watch a cheat being caught:  {command('demo cheat', data)}")
     say.say(f"stop:  {command('down', data)}" if detached else "stop:  Ctrl-C")

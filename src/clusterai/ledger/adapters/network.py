@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from clusterai.ledger.core.deploy import Addresses, Rules
 from clusterai.protocol.ids import Address, BadId, Digest, address, checksummed, digest, hex0x
+from clusterai.protocol.keccak import keccak
 from clusterai.protocol.signing import Key
 
 MAX_FILE_BYTES = 64 * 1024
@@ -107,6 +108,18 @@ def manifest_of(network: Network) -> bytes:
         confirmations=network.confirmations,
     )
     return msgspec.json.format(msgspec.json.encode(file)) + b"\n"
+
+
+def network_digest(network: Network) -> Digest:
+    """What pins a network: its chain, that chain's first block, and where its contracts are.
+
+    keccak of "clusterai network", the chain's id in 32 bytes, the genesis, and the contracts' addresses in the order of
+    their names. How the chain is reached isn't in it: an address that lies about the chain can stop a node, and can't
+    make its signatures hold elsewhere.
+    """
+    contracts = sorted(Addresses.__struct_fields__)
+    where = b"".join(getattr(network.contracts, name) for name in contracts)
+    return Digest(keccak(b"clusterai network" + network.chain_id.to_bytes(32) + network.genesis + where))
 
 
 def save_network(path: Path, network: Network) -> None:
