@@ -93,17 +93,15 @@ class Sentinel:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._beats = 0
         self._write(bytes(32))
 
-    def _write(self, beacon: bytes) -> None:
+    def _write(self, seed: bytes) -> None:
         assert self._process.stdin
-        self._process.stdin.write(beacon.hex() + "\n")
+        self._process.stdin.write(seed.hex() + "\n")
         self._process.stdin.flush()
 
     def links(self) -> int:
-        self._beats += 1
-        self._write(self._beats.to_bytes(32))
+        self._write(bytes(32))
         assert self._process.stdout
         told: dict[str, Any] = json.loads(self._process.stdout.readline())
         return sum(told["links"])

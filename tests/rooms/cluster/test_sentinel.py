@@ -54,19 +54,31 @@ def again(value: bytes, beacon: bytes, links: int) -> bytes:
     return value
 
 
-def test_a_chain_can_be_done_again_and_turns_at_each_beacon():
-    """A verifier with seed, beacons and counts comes to the very values that the sentinel told."""
+def test_a_chain_can_be_done_again_and_begins_anew_with_each_seed():
+    """A verifier with the seed and the counts comes to the very values that the sentinel told."""
     running = Running()
     before = running.until(SEED, 3)
     assert again(sentinel.first(SEED, 0), SEED, before["links"][0]).hex() == before["values"][0]
-    beacon = b"\x07" * 32
-    running.until(beacon, 6)
-    after = running.until(beacon, 9)
-    since, links = after["since"][0], after["links"][0]
-    assert 0 < since < links
-    value = again(again(sentinel.first(SEED, 0), SEED, since), beacon, links - since)
-    assert value.hex() == after["values"][0]
+    seed = b"\x07" * 32
+    running.beat(seed)
+    after = running.until(seed, 2)
+    later = running.until(seed, after["links"][0] + 1)
+    assert again(sentinel.first(seed, 0), seed, after["links"][0]).hex() == after["values"][0]
+    span = later["links"][0] - after["links"][0]
+    assert again(bytes.fromhex(after["values"][0]), seed, span).hex() == later["values"][0]
     assert running.end() == 0
+
+
+def test_a_chain_that_has_not_come_to_its_seed_stands_at_nought():
+    """Nothing that was done under another seed is told as done under this one."""
+    running = Running()
+    running.until(SEED, 2)
+    for at in range(20):
+        seed = bytes([at]) * 32
+        running.beat(seed)
+        told = running.beat(seed)
+        assert again(sentinel.first(seed, 0), seed, told["links"][0]).hex() == told["values"][0]
+    running.end()
 
 
 def test_chains_of_two_cores_share_nothing():

@@ -9,7 +9,7 @@ import math
 
 from clusterai.protocol.keccak import keccak
 from clusterai.work.cluster.core.heartbeats import Beat, beats_of, wrong
-from clusterai.work.cluster.inside.sentinel import link
+from clusterai.work.cluster.inside.sentinel import first, link
 from clusterai.work.cluster.spec import Interval
 from clusterai.work.kind import Findings
 
@@ -22,10 +22,10 @@ async def check_part(interval: Interval, tokens: tuple[int, ...], reason: str, l
     if wrong(interval, tokens, reason) is not None:
         return _false(len(tokens))
     beats = beats_of(interval.cores, tokens)
-    if len(beats) < 2:
+    if not beats:
         return Findings(0, 0, 0, 0)
-    drawn = int.from_bytes(keccak(b"clusterai span" + lot), "big") % ((len(beats) - 1) * interval.cores)
-    right = await _right(interval, beats, 1 + drawn // interval.cores, drawn % interval.cores)
+    drawn = int.from_bytes(keccak(b"clusterai span" + lot), "big") % (len(beats) * interval.cores)
+    right = await _right(interval, beats, drawn // interval.cores, drawn % interval.cores)
     return Findings(1, 1, HONEST_MILLI, 0) if right else _false(1)
 
 
@@ -36,7 +36,7 @@ async def judge_answer(
     if wrong(interval, tokens, reason) is not None:
         return _false(len(tokens)), []
     beats = beats_of(interval.cores, tokens)
-    spans = [(at, core) for at in range(1, len(beats)) for core in range(interval.cores)]
+    spans = [(at, core) for at in range(len(beats)) for core in range(interval.cores)]
     right = [await _right(interval, beats, *span) for span in spans]
     false = right.count(False)
     weight = false * FALSE_MILLI if false else HONEST_MILLI * bool(spans)
@@ -47,11 +47,9 @@ async def judge_answer(
 async def _right(interval: Interval, beats: tuple[Beat, ...], at: int, core: int) -> bool:
     """Whether the span of a core that ends at a beat leads from the value before it to the value after it."""
     cell = beats[at].cells[core]
-    value = beats[at - 1].cells[core].value
+    value = beats[at - 1].cells[core].value if at else first(interval.seed, core)
     # scrypt lets the event loop's thread run on.
-    value = await asyncio.to_thread(_chain, value, interval.before_seed, cell.late)
-    value = await asyncio.to_thread(_chain, value, interval.seed, cell.links - cell.late)
-    return value == cell.value
+    return await asyncio.to_thread(_chain, value, interval.seed, cell.links) == cell.value
 
 
 def spell(engine: object, answer: tuple[int, ...]) -> list[str]:

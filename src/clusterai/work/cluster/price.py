@@ -22,7 +22,7 @@ def seen_of(beats: tuple[Beat, ...]) -> Seen:
     """All of an interval as the tests of `audit/core/timelock.py` take it.
 
     Args:
-        beats: two at least.
+        beats: one at least.
     """
     links = sum(cell.links for beat in beats for cell in beat.cells)
     return Seen(beats[-1].elapsed_ms / 1000, beats[-1].tenant_ms / 1000, links)
@@ -37,16 +37,17 @@ def recount(interval: Interval, tokens: tuple[int, ...]) -> tuple[int, int]:
         beats = beats_of(interval.cores, tokens)
     except ValueError:
         return 0, 0
-    if len(beats) < 2:
+    elapsed_ms = beats[-1].elapsed_ms if beats else 0
+    if elapsed_ms <= 0:
         return 0, 0
-    elapsed_ms = beats[-1].elapsed_ms
+    began_ms = (0, *(beat.elapsed_ms for beat in beats))
     alone_ms = sum(
-        max(0, beats[at].elapsed_ms - beats[at - 1].elapsed_ms)
-        for at in range(1, len(beats))
-        if not beats[at].foreign
+        max(0, beat.elapsed_ms - since_ms)
+        for since_ms, beat in zip(began_ms, beats, strict=False)
+        if not beat.foreign
     )
     share_ppm = MILLION
-    if interval.links_per_s_milli and elapsed_ms > 0:
+    if interval.links_per_s_milli:
         share_ppm = proven_ppm(profile_of(interval), seen_of(beats))
     proven_ms = min(alone_ms, interval.seconds * 1000) * max(0, share_ppm) // MILLION
     return 0, proven_ms * UNITS_A_SECOND // 1000

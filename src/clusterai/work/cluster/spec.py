@@ -73,11 +73,10 @@ class Interval(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     Attributes:
         model: the stay (`rentals.stay_model`).
         number: of this stay's intervals, from 0.
-        beats: heartbeats, evenly spread over `seconds`, besides the one at the beginning.
+        beats: heartbeats, evenly spread over `seconds`, the last one at its end.
         links_per_s_milli: of one core's chain alone, as a validator measured it; 0 where nobody did, and then time counts as it passed.
         slack_ppm: by how much honest machines may fall short of that.
-        seed: fresh; the chains take it up when the interval begins, so that they can't have run ahead.
-        before_seed: of the interval before; that one's seed stays in the chains until they take up this one's.
+        seed: fresh; the chains begin anew with it, so that they can't have run ahead.
         before: digest of the answer before; the heartbeats of a stay hang together by it.
     """
 
@@ -89,17 +88,16 @@ class Interval(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     links_per_s_milli: int
     slack_ppm: int
     seed: bytes
-    before_seed: bytes
     before: bytes
 
     def __post_init__(self) -> None:
-        for name in ("model", "seed", "before_seed", "before"):
+        for name in ("model", "seed", "before"):
             within(f"length of {name} in bytes", len(getattr(self, name)), 32, 32)
         within("number", self.number, 0, 2**32)
         within("beats", self.beats, 1, MOST_BEATS)
         within("seconds", self.seconds, 1, BEAT_S * MOST_BEATS)
         within("cores", self.cores, 1, MOST_CORES)
-        within("cells", self.cores * (self.beats + 1), 2, MOST_CELLS)
+        within("cells", self.cores * self.beats, 1, MOST_CELLS)
         within("links_per_s_milli", self.links_per_s_milli, 0, 10**9)
         within("slack_ppm", self.slack_ppm, 0, MOST_SLACK_PPM)
 
@@ -117,7 +115,7 @@ def decode_interval(raw: bytes) -> Interval:
 
 def beats_for(cores: int) -> int:
     """How many heartbeats an interval of such a machine has: fewer where each says more."""
-    return max(1, min(MOST_BEATS, MOST_CELLS // min(cores, MOST_CORES) - 1))
+    return max(1, min(MOST_BEATS, MOST_CELLS // min(cores, MOST_CORES)))
 
 
 def seed_of(secret: bytes, model: Digest, number: int) -> Digest:
