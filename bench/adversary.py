@@ -1,13 +1,12 @@
-"""Who cheats, loses: `python bench/adversary.py [--seeds 8] [--nodes 1000] [--only PART …] [--strategies NAME …] [--svg FILE]`.
+"""Who cheats, loses: `python bench/adversary.py [--seeds 8] [--only PART …] [--strategies NAME …] [--svg FILE]`.
 
 strategies  every strategy among honest others at the default parameters, and auditors who copy, with and without traps
-break-even  p at 0.8, 1.0 and 1.2 times p* without margin, one lease an operator, against s - p d (R + S)
 overhead    what audits repeat of the work, against p*/T
 limits      where the promise ends: a gain outside, more corrupt auditors or beacons than the rules think
 accusers    a ring that accuses and judges: how many of how many accusations convict an honest provider
 
 All of it is played by the shipped machines (`clusterai.simulator`). The exit code is 1 if a strategy of the first part wins by more
-than two standard errors, or an honest provider was slashed there. A large network: `bench/simulator.py`.
+than two standard errors, or an honest provider was slashed there. Break-even: `bench/breakeven.py`; a large network: `bench/simulator.py`.
 """
 
 import argparse
@@ -15,9 +14,12 @@ import sys
 import time
 from pathlib import Path
 
-from clusterai.audit.core.rate import Terms, advantage, least_rate
+import msgspec
+
+from clusterai.audit.core.rate import Terms, least_rate
 from clusterai.simulator import Market, Report, Row, Scenario, decode_scenario, simulate
 from clusterai.simulator.core.plot import plot
+from clusterai.simulator.core.report import mean_and_error
 from clusterai.simulator.core.strategies import STRATEGIES
 
 ONE = """
@@ -26,6 +28,7 @@ seeds = {seeds}
 traps = {traps}
 [market]
 leases = {leases}
+parallel = {parallel}
 history = {history}
 stake = {stake}
 segments = {segments}
@@ -47,20 +50,23 @@ CHEAP = {"steps": 1, "price_tokens": 0.02}
 """One step a segment, so that disputes go to the referees at once: where many are played and their rounds don't matter."""
 EVERYONE: tuple[tuple[str, dict[str, float], str], ...] = (
     ("full-skip", {}, ""),
+    ("full-skip, 10 at once", {"parallel": 10}, ""),
+    ("full-skip, 30 at once", {"parallel": 30}, ""),
     ("partial-skip", {}, "share = 0.25"),
     ("sleeper", {}, "honest_first = 15"),
     ("sabotage", {}, ""),
     ("sybil-split", {}, "identities = 5"),
     ("stubborn", {}, ""),
     ("hasty", {}, ""),
-    ("hasty", {"work_s": 3600}, ""),
+    ("hasty, an hour", {"work_s": 3600}, ""),
     ("withhold", {}, ""),
     ("hide", {}, ""),
     ("self-deal", {}, "honest_first = 15"),
-    ("collude", {}, "corrupt = 0.2"),
+    ("collude, a fifth", {}, "corrupt = 0.2"),
+    ("collude, three tenths", {}, "corrupt = 0.3"),
     ("bribe-beacon", {}, "bribed = 10"),
-    ("overclaim", {"used": 0.5}, "share = 1.0"),
-    ("overclaim", {"used": 0.5}, "share = 0.25"),
+    ("overclaim, everywhere", {"used": 0.5}, "share = 1.0"),
+    ("overclaim, a quarter", {"used": 0.5}, "share = 0.25"),
     ("overclaim-lump", {"used": 0.5}, ""),
     ("withhold-outputs", {}, ""),
     ("griefer", {}, ""),
@@ -77,6 +83,7 @@ def one(
 ) -> Scenario:
     terms: dict[str, float] = {
         "leases": 30,
+        "parallel": 1,
         "history": 200,
         "stake": 10.0,
         "segments": 20,
@@ -96,15 +103,16 @@ def strategies(seeds: int, svg: Path | None, names: list[str]) -> bool:
     print("|---|---|---|---|---|")
     rows: list[Row] = []
     leases = slashed = 0
-    for strategy, market, group in EVERYONE:
+    for name, market, group in EVERYONE:
+        strategy = name.split(",")[0]
         if names and strategy not in names:
             continue
         operators = 5 if STRATEGIES[strategy].role == "auditor" else 20
         report = simulate(one(strategy, seeds, operators, group, "", **market))
-        row = report.rows[0]
+        row = msgspec.structs.replace(report.rows[0], strategy=name)
         rows.append(row)
         leases, slashed = leases + report.leases, slashed + report.false_slashes
-        show(row, ", ".join((*(f"{key} {value:g}" for key, value in market.items()), group.split("\n")[0])))
+        show(row)
     print(f"\n{seeds} seeds, {leases} leases, {slashed} honest slashed")
     if svg is not None:
         report = Report(
@@ -133,47 +141,28 @@ def strategies(seeds: int, svg: Path | None, names: list[str]) -> bool:
     return all(row.deterred for row in rows) and not slashed
 
 
-def show(row: Row, how: str) -> None:
+def show(row: Row) -> None:
     until = "|" if row.until_caught is None else f"{row.until_caught:.1f} | {row.delay_s:.0f}"
     print(
-        f"| {row.strategy} ({how.strip(', ')}) | {row.extra:+.2f} ± {2 * row.error:.2f} | {row.caught:.2f} | {until} |",
+        f"| {row.strategy} | {row.extra:+.2f} ± {2 * row.error:.2f} | {row.caught:.2f} | {until} |",
         flush=True,
     )
 
 
-def break_even(seeds: int, nodes: int) -> None:
-    print("\n| S/R | p / p* | p | formula | measured ± 2 se |\n|---|---|---|---|---|")
-    for stake in (1.0, 10.0):
-        for factor in (0.8, 1.0, 1.2):
-            terms = Terms(saved=0.7, stake=stake, sensitivity=1.0, corrupt=0.2, margin=0.0)
-            rate = factor * least_rate(terms)
-            rules = (
-                f"saving_ppm = {round(700_000 * factor)}\nsensitivity_ppm = 1000000\ncorrupt_ppm = 200000\n"
-                "margin_ppm = 0\nbond_tokens = 0"
-            )
-            market = {"leases": 1, "stake": stake, "history": 10**9, **CHEAP}
-            scenario = one("collude", seeds, nodes, "corrupt = 0.2", rules, **market)
-            row = simulate(scenario).rows[0]
-            print(
-                f"| {stake:.0f} | {factor} | {rate:.4f} | {advantage(terms, rate):+.3f} | "
-                f"{row.extra:+.3f} ± {2 * row.error:.3f} |",
-                flush=True,
-            )
-
-
-def overheads(nodes: int) -> None:
-    print("\n| operators | T | p*/T | repeated |\n|---|---|---|---|")
+def overheads(seeds: int) -> None:
+    print("\n| operators | T | p*/T | repeated ± 2 se |\n|---|---|---|---|")
     for name, stake, segments, history in (
         ("S = 10 R", 10.0, 20, 10**9),
         ("S = 50 R", 50.0, 20, 10**9),
         ("S = 10 R", 10.0, 100, 10**9),
         ("newcomers, S = 0", 0.0, 20, 0),
     ):
-        scenario = one("honest", 2, nodes // 2, leases=5, stake=stake, segments=segments, history=history)
-        outcomes = [Market(scenario, seed).run() for seed in range(2)]
-        share = sum(it.rerun for it in outcomes) / sum(it.worked for it in outcomes)
+        terms = {"leases": 5, "stake": stake, "segments": segments, "history": history}
+        scenario = one("honest", 2, 500, "", "", **terms)
+        outcomes = [Market(scenario, seed).run() for seed in range(seeds)]
+        share, error = mean_and_error([it.rerun / it.worked for it in outcomes])
         rate = min(1.0, least_rate(Terms(saved=0.7, stake=stake)))
-        print(f"| {name} | {segments} | {rate / segments:.2%} | {share:.2%} |", flush=True)
+        print(f"| {name} | {segments} | {rate / segments:.3%} | {share:.3%} ± {2 * error:.3%} |", flush=True)
 
 
 def limits(seeds: int) -> None:
@@ -228,9 +217,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = ("strategies", "break-even", "overhead", "limits", "accusers")
+    parts = ("strategies", "overhead", "limits", "accusers")
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--nodes", type=int, default=1_000, help="of the break-even markets")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument(
         "--strategies", nargs="+", default=[], metavar="NAME", help="of the first part, only these"
@@ -240,10 +228,8 @@ def main() -> int:
     began_s, deterred = time.process_time(), True
     if "strategies" in arguments.only:
         deterred = strategies(arguments.seeds, arguments.svg, arguments.strategies)
-    if "break-even" in arguments.only:
-        break_even(arguments.seeds, arguments.nodes)
     if "overhead" in arguments.only:
-        overheads(arguments.nodes)
+        overheads(arguments.seeds)
     if "limits" in arguments.only:
         limits(arguments.seeds)
     if "accusers" in arguments.only:

@@ -1,13 +1,14 @@
 """What it costs to make a job provable, and whether an honest provider is ever accused.
 
-    python bench/jobs.py [--draws 100] [--only honest,commit,plan]
+    python bench/jobs.py [--draws 100] [--only honest,commit,share,plan]
 
 1. honest: a Python job with numpy on one thread, which never seeds anything, and a WASM job; each is performed once and then
    drawn `--draws` times, the segment by chance, and done again by an auditor with a store of its own that got nothing but the
    blobs that `Performer.needs` names.
-2. commit: MB/s to digest a work folder, and the share of a job's time that its segments' states take; start of a segment's
+2. commit: MB/s to digest a work folder, in memory and into the store; the commitment to a thousand states; start of a segment's
    process in the sandbox beside the bare process.
-3. plan: plans a second over 1,000 offers.
+3. share: what commitments add to a job's time: the same job in segments and in one, in turns.
+4. plan: plans a second over 1,000 offers.
 """
 
 import argparse
@@ -19,15 +20,20 @@ from pathlib import Path
 from random import Random
 from statistics import median
 
+import msgspec
+from blake3 import blake3
+
 from clusterai.protocol.ids import Digest
+from clusterai.protocol.keccak import keccak
 from clusterai.sandbox import BlobStore
 from clusterai.sandbox.adapters.wasm import sample
 from clusterai.work.batch.adapters import trees
 from clusterai.work.batch.adapters.base import host_base
 from clusterai.work.batch.adapters.perform import Performer
+from clusterai.work.batch.core.outcome import Ended, Performed
 from clusterai.work.batch.core.plan import Offer, plan
 from clusterai.work.batch.core.request import Wishes
-from clusterai.work.batch.core.tree import Entry, listing
+from clusterai.work.batch.core.tree import EMPTY, Entry, listing
 from clusterai.work.batch.spec import GIB, MIB, Image, JobArray, JobSpec, Resources, Root
 
 NUMPY = b"""
@@ -106,10 +112,30 @@ async def commit(folder: Path) -> None:
     big.mkdir()
     for at in range(16):
         (big / f"{at}.bin").write_bytes(Random(at).randbytes(16 * MIB))
-    begin = time.perf_counter()
-    tree, _ = trees.take(big, store)
-    took = time.perf_counter() - begin
-    print(f"folder of {tree.size // MIB} MiB into the store: {tree.size / MIB / took:.0f} MiB/s with fsync")
+    pieces = [path.read_bytes() for path in sorted(big.iterdir())]
+    begin = time.process_time()
+    for piece in pieces:
+        blake3(piece).digest()
+    took = time.process_time() - begin
+    print(
+        f"BLAKE3 of {sum(map(len, pieces)) // MIB} MiB in memory: {sum(map(len, pieces)) / 1e6 / took:.0f} MB/s of a core"
+    )
+    for how in ("new", "known"):
+        begin, began = time.perf_counter(), time.process_time()
+        tree, _ = trees.take(big, store)
+        took, busy = time.perf_counter() - begin, time.process_time() - began
+        print(
+            f"folder of {tree.size // MIB} MiB, {how}, into the store: {tree.size / 1e6 / took:.0f} MB/s with fsync, "
+            f"{tree.size / 1e6 / busy:.0f} MB/s of a core"
+        )
+    states = tuple(Digest(keccak(at.to_bytes(4))) for at in range(1001))
+    begin = time.process_time()
+    Performed(ended=Ended.FINISHED, states=states, units=(1,) * 1000, output=EMPTY, why="").commitment().open(
+        7
+    )
+    print(
+        f"commitment to 1,000 states, and an opening: {(time.process_time() - begin) * 1000:.1f} ms of a core"
+    )
     begin = time.perf_counter()
     for _ in range(100):
         tree.digest()
@@ -135,6 +161,28 @@ async def commit(folder: Path) -> None:
     print(
         f"an empty segment, state and all: {median(inside) * 1000:.0f} ms; the bare process: {median(bare) * 1000:.1f} ms"
     )
+
+
+async def share(folder: Path) -> None:
+    """Three times in turns, the least of each: other work on the machine only ever adds."""
+    for make, cut in ((numpy_job, SEGMENTS), (module_job, 64)):
+        took: dict[int, list[float]] = {1: [], cut: []}
+        for turn in range(3):
+            for segments in took:
+                place = folder / f"{cut}-{turn}-{segments}"
+                store = BlobStore(place / "store")
+                spec = make(store)
+                steps = cut // segments if spec.check == "wasm" else 1
+                spec = msgspec.structs.replace(spec, segments=segments, steps=steps)
+                begin = time.perf_counter()
+                done = await Performer(store, place / "runs").perform(spec, self_checks=0)
+                took[segments].append(time.perf_counter() - begin)
+                assert done.ok, done.why
+        whole, parts = min(took[1]), min(took[cut])
+        print(
+            f"{spec.name:6} in one segment {whole:.2f} s, in {cut} {parts:.2f} s: {(parts - whole) / cut * 1000:.0f} ms "  # pyright: ignore[reportPossiblyUnboundVariable]
+            f"a segment, {(parts - whole) / parts:.1%} of its time (measured)"
+        )
 
 
 def plans() -> None:
@@ -164,7 +212,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--draws", type=int, default=100)
-    parser.add_argument("--only", default="honest,commit,plan")
+    parser.add_argument("--only", default="honest,commit,share,plan")
     asked = parser.parse_args()
     wanted = set(asked.only.split(","))
     with tempfile.TemporaryDirectory(prefix="bench-jobs-") as name:
@@ -172,6 +220,8 @@ def main() -> None:
             asyncio.run(honest(Path(name), asked.draws))
         if "commit" in wanted:
             asyncio.run(commit(Path(name)))
+        if "share" in wanted:
+            asyncio.run(share(Path(name)))
         if "plan" in wanted:
             plans()
 

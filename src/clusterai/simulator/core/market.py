@@ -54,6 +54,8 @@ class Outcome(msgspec.Struct, frozen=True):
         accusations: disputes that were opened about leases on which nobody had cheated.
         false_slashes: identities slashed whose operator never did wrong.
         fell: wrong leases and seconds until convictions, by group.
+        drawn: wrong leases that were audited, by group.
+        slashed: identities, by group.
         cancelled, victims: leases that groups cancelled, and what their providers made of them.
         leases, calls, steps: how many; steps are of machines.
         digest: of everything that happened; equal markets have equal ones.
@@ -66,6 +68,7 @@ class Outcome(msgspec.Struct, frozen=True):
     accusations: int
     false_slashes: int
     fell: tuple[tuple[tuple[int, int], ...], ...]
+    drawn: tuple[int, ...]
     slashed: tuple[int, ...]
     cancelled: tuple[int, ...]
     victims: tuple[int, ...]
@@ -325,7 +328,9 @@ class Market:
                 lease.committed_s = self.network.now_s
                 self._next_of(lease)
             case events.LeaseDrawn(lease_id, _, _, segment):
-                self.network.leases[lease_id].segment = segment
+                lease = self.network.leases[lease_id]
+                lease.segment = segment
+                lease.operator.drawn += lease.is_wrong and event.audited
             case events.AuditRevealed(lease_id):
                 lease = self.network.leases[lease_id]
                 if lease.secret is not None:
@@ -472,6 +477,7 @@ class Market:
             accusations=self._accusations,
             false_slashes=self._false,
             fell=tuple(tuple(it for operator in group for it in operator.fell) for group in of),
+            drawn=tuple(sum(it.drawn for it in group) for group in of),
             slashed=tuple(sum(it.slashed for it in group) for group in of),
             cancelled=tuple(sum(it.cancelled for it in group) for group in of),
             victims=tuple(sum(it.victims for it in group) for group in of),

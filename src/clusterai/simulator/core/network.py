@@ -82,6 +82,8 @@ _FOR_REQUESTERS = frozenset(
         events.DemandEnded,
     )
 )
+_OF_ONE_REFEREE = (events.RefereeCommitted, events.RefereeRevealed)
+"""These move nobody but who is named: telling forty judges of forty seals would be most of a dispute."""
 _OF_PARTICIPANTS = frozenset(
     (
         events.Registered,
@@ -279,8 +281,10 @@ class Network:
             lease.node.hear(event)
         if lease.customer is not None and kind in _FOR_REQUESTERS:
             lease.customer.hear(event)
+        alone = event.referee if isinstance(event, _OF_ONE_REFEREE) else None
         for auditor in lease.auditors:
-            auditor.hear(event)
+            if alone is None or auditor.address == alone:
+                auditor.hear(event)
         if kind is events.LeaseClosed:
             lease.is_closed = True
             del self.leases[lease.id]

@@ -28,7 +28,7 @@ class Operator(msgspec.Struct, eq=False):
         spent: cost of the work that it did, in base units.
         gained: from outside of the network.
         began_with: what it had before the first lease.
-        wrong: leases that it committed with a made-up state.
+        wrong: leases that it committed with a made-up state; `drawn`: of these, those that were audited.
         fell: indices (among its wrong leases, from 1) and seconds from commitment at which it was convicted.
         cancelled, victims: leases that it ordered and cancelled, and what their providers made of them.
     """
@@ -46,6 +46,7 @@ class Operator(msgspec.Struct, eq=False):
     gained: int = 0
     began_with: int = 0
     wrong: int = 0
+    drawn: int = 0
     fell: list[tuple[int, int]] = []
     slashed: int = 0
     cancelled: int = 0
