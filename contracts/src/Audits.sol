@@ -377,17 +377,20 @@ contract Audits is IAudits, IAccusations, Ownable {
     }
 
     /// @notice Show that a lease was planted: an auditor who revealed what the provider showed can't have run anything.
-    /// Called by whoever knows the secret, between the reveal and the closing of the lease.
+    /// Called by whoever knows the secret, between the reveal and the closing of the lease, a dispute or not; by the provider
+    /// also where nothing was caught, for no state follows from bait, and of half of its segments none can be run.
     /// @dev Abuse: a cheat that calls its fraud a trap; the terms named the secret before the provider accepted. Catching
-    /// an honest auditor: its result would have to be a digest that follows from the secret by keccak.
+    /// an honest auditor: its result would have to be a digest that follows from the secret by keccak. A requester that
+    /// calls work a trap so as not to pay for it: what is no bait only the provider can spring, who gets nothing.
     function springTrap(Leases.Terms calldata terms, bytes32 secret) external {
         require(terms.nonce == keccak256(abi.encodePacked(_TRAP, secret)), NotTrap(0));
         bytes32 id = leases.leaseId(terms);
         Audit storage audit = _audits[id];
-        require(audit.state != _DISPUTED && audit.state != _FINISHED, WrongAuditState(id, audit.state));
+        require(audit.state != _FINISHED, WrongAuditState(id, audit.state));
         Opinion[2] storage opinions = _opinions[id];
         bytes32 bait = _resultOf(keccak256(abi.encodePacked(_TRAP, secret, audit.segment)), audit.meter);
-        require(opinions[0].revealed && audit.claimed == bait, NotTrap(id));
+        bool isBait = opinions[0].revealed && audit.claimed == bait;
+        require(isBait || registry.ownerOf(msg.sender) == terms.provider, NotTrap(id));
         address payer = _leaseOf(id).payer;
         address lazy = address(0);
         for (uint256 i = 0; i < 2; ++i) {

@@ -460,7 +460,24 @@ def test_cheat_can_not_call_its_fraud_a_trap(pair: LeasePair) -> None:
     one = msgspec.structs.replace(planted, terms=msgspec.structs.replace(planted.terms, nonce=SALT))
     pair.audited(one)
     assert pair.refused(calls.SpringTrap(one.terms, one.secret), HOTS["ann"]) == "NotTrap"
-    assert pair.refused(calls.SpringTrap(planted.terms, one.secret), HOTS["ann"]) == "NotTrap"
+    assert pair.refused(calls.SpringTrap(planted.terms, one.secret), HOTS["ann"]) == "WrongState"
+
+
+def test_what_is_no_bait_only_its_provider_springs(pair: LeasePair) -> None:
+    """Bait that can't be run is called off by who planted nothing of it; a requester that calls work a trap pays for it."""
+    one = pair.committed(job(pair, trap=True))
+    pair.drawn(one)
+    spring = calls.SpringTrap(one.terms, one.secret)
+    for who in (HOTS["gate"], OWNERS["gate"], STRANGER):
+        assert pair.refused(spring, who) == "NotTrap"
+    events = pair.expect(spring, HOTS["ann"])
+    closed = only(events, LeaseClosed)
+    assert only(events, TrapSprung).lazy == ZERO_ADDRESS
+    assert (closed.reason, closed.paid, closed.refunded) == (CloseReason.CANCELLED, 0, 1_101)
+    work = job(pair, "work", nonce=one.terms.nonce)
+    pair.audited(work)
+    assert pair.refused(calls.SpringTrap(work.terms, one.secret), HOTS["gate"]) == "NotTrap"
+    assert pair.twin.audits.valid_in_a_row(OWNERS["ann"].address) == 0
 
 
 def test_trap_is_sprung_before_the_lease_can_be_closed(pair: LeasePair) -> None:

@@ -285,6 +285,22 @@ def test_dispute_about_a_closed_lease_is_moot(pair: DisputePair) -> None:
     pair.check([one, two])
 
 
+@pytest.mark.parametrize("who", ["gate", "ann"])
+def test_a_trap_is_sprung_in_the_midst_of_a_dispute(pair: DisputePair, who: str) -> None:
+    """However fast two auditors accuse bait: nobody is convicted, both are paid, and all bonds go back."""
+    one = job(pair, trap=True, metered=100)
+    accuser, other = pair.contested(one, WRONG)
+    before = money(pair, accuser), money(pair, other)
+    pair.expect(calls.StartDispute(one.lease), accuser)
+    events = pair.expect(calls.SpringTrap(one.terms, one.secret), HOTS[who])
+    assert only(events, LeaseClosed).reason == CloseReason.CANCELLED
+    ended = only(pair.expect(calls.ExpireDispute(one.lease), STRANGER), DisputeEnded)
+    assert ended == DisputeEnded(one.lease, ZERO_ADDRESS, DisputeReason.MOOT)
+    assert money(pair, accuser) + money(pair, other) == sum(before) + 2 * AUDIT_BOND + 101
+    assert not pair.twin.court.convicted(OWNERS["ann"].address)
+    pair.check([one])
+
+
 def contested_soon(
     pair: DisputePair, two: Job, one: Job, accuser: Key, truth: Trace, claimed: Digest
 ) -> tuple[Key, Key]:

@@ -172,6 +172,15 @@ def trap_nonce(secret: Digest) -> Digest:
     return Digest(keccak(_TRAP + secret))
 
 
+def is_bait(secret: Digest, index: int, segments: int) -> bool:
+    """Whether a planted lease has bait after segment `index`, else a state that can be run on from.
+
+    Every other state is bait, and the secret says which: no auditor knows of any segment that it is harmless, and each that ends
+    in bait begins with something to run.
+    """
+    return index > 0 and (segments == 1 or (index + secret[-1]) % 2 == 1)
+
+
 def trap_digest(secret: Digest, index: int) -> Digest:
     """What a planted lease shows as the state after segment `index`. No run of anything digests to it, so an auditor
     who reveals a result of it copied instead of working, and a planter can't make an honest auditor look lazy."""
