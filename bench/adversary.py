@@ -3,6 +3,7 @@
 strategies  every strategy among honest others at the default parameters, and auditors who copy, with and without traps
 overhead    what audits repeat of the work, against p*/T
 limits      where the promise ends: a gain outside, more corrupt auditors or beacons than the rules think
+delegated   an auditor who does nothing, where others' stake stands behind each validator and shares its fees
 accusers    a ring that accuses and judges: how many of how many accusations convict an honest provider
 
 All of it is played by the shipped machines (`clusterai.simulator`). The exit code is 1 if a strategy of the first part wins by more
@@ -28,6 +29,8 @@ seeds = {seeds}
 traps = {traps}
 [market]
 leases = {leases}
+delegated = {delegated}
+commission = {commission}
 parallel = {parallel}
 history = {history}
 stake = {stake}
@@ -84,6 +87,8 @@ def one(
     terms: dict[str, float] = {
         "leases": 30,
         "parallel": 1,
+        "delegated": 0,
+        "commission": 0,
         "history": 200,
         "stake": 10.0,
         "segments": 20,
@@ -196,6 +201,16 @@ def limits(seeds: int) -> None:
         )
 
 
+def delegations(seeds: int) -> None:
+    print(
+        "\n| behind each validator, of its own | commission | a silent auditor over an honest one ± 2 se |\n|---|---|---|"
+    )
+    for delegated, commission in ((0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (1.0, 0.3), (3.0, 0.3)):
+        terms = {"delegated": delegated, "commission": commission}
+        row = simulate(one("silent-auditor", seeds, 5, HONEST.format(operators=10), "", **terms)).rows[0]
+        print(f"| {delegated:g} | {commission:.0%} | {row.extra:+.4f} ± {2 * row.error:.4f} |", flush=True)
+
+
 def accusers(seeds: int) -> None:
     print(
         "\n| accusing ring's seats of 40 | S/R | accusations | honest slashed | extra profit of a seat ± 2 se |\n"
@@ -217,7 +232,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = ("strategies", "overhead", "limits", "accusers")
+    parts = ("strategies", "overhead", "limits", "delegated", "accusers")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument(
@@ -232,6 +247,8 @@ def main() -> int:
         overheads(arguments.seeds)
     if "limits" in arguments.only:
         limits(arguments.seeds)
+    if "delegated" in arguments.only:
+        delegations(arguments.seeds)
     if "accusers" in arguments.only:
         accusers(arguments.seeds)
     print(f"\n{time.process_time() - began_s:.0f} s of processor time")

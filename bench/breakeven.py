@@ -99,7 +99,7 @@ def played(stake: float, factor: float, operators: int, markets: int, honest: in
 
 
 def curve(points: list[Point]) -> str:
-    """Profit over honest against p / p*: the formula's line, and each point with its two standard errors; an SVG."""
+    """Profit over honest against p / p*: what the formula says, and what was measured with two standard errors; an SVG."""
     reach = max(0.25, *(abs(it.measured) + it.twice for it in points))
 
     def at(factor: float) -> float:
@@ -112,7 +112,7 @@ def curve(points: list[Point]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
         '<text x="12" y="20" font-size="14" fill="#111111">break-even: profit over honest of a lease of which nothing is done</text>',
-        '<text x="12" y="38" fill="#555555">in prices of a lease; whiskers are two standard errors; the line is s - p d (R + S)</text>',
+        '<text x="12" y="38" fill="#555555">in prices of a lease; whiskers are two standard errors; hollow: corrected for the luck of draws; black: the formula</text>',
     ]
     for tick in (-0.2, -0.1, 0.0, 0.1, 0.2):
         out += [
@@ -120,16 +120,17 @@ def curve(points: list[Point]) -> str:
             f'<text x="{LEFT - 8}" y="{up(tick) + 4:.1f}" text-anchor="end" fill="#555555">{tick:+.1f}</text>',
         ]
     for factor in FACTORS:
-        out.append(
-            f'<text x="{at(factor):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle" fill="#555555">{factor:.1f}</text>'
-        )
+        # The three stakes stand side by side at one and the same p / p*: so does what the formula says of them.
+        out += [
+            f'<path d="M{at(factor) - 50:.1f} {up(SAVED * (1 - factor)):.1f}h100" stroke="#111111"/>',
+            f'<text x="{at(factor):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle" fill="#555555">{factor:.1f}</text>',
+        ]
     out += [
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.1f}" y="{HEIGHT - 10}" text-anchor="middle" fill="#555555">p / p*</text>',
-        f'<path d="M{at(0.7):.1f} {up(SAVED * 0.3):.1f}L{at(1.3):.1f} {up(-SAVED * 0.3):.1f}" stroke="#111111" fill="none"/>',
     ]
     stakes = sorted({it.stake for it in points})
     for nth, stake in enumerate(stakes):
-        colour, shift = COLOURS[nth % len(COLOURS)], 14 * (nth - (len(stakes) - 1) / 2)
+        colour, shift = COLOURS[nth % len(COLOURS)], 26 * (nth - (len(stakes) - 1) / 2)
         out.append(
             f'<text x="{WIDTH - 120}" y="{TOP + 18 + 18 * nth}" fill="{colour}">&#9679; S = {stake:g} R</text>'
         )
@@ -139,6 +140,8 @@ def curve(points: list[Point]) -> str:
                 out += [
                     f'<path d="M{x:.1f} {up(it.measured - it.twice):.1f}V{up(it.measured + it.twice):.1f}" stroke="{colour}" stroke-width="2"/>',
                     f'<circle cx="{x:.1f}" cy="{up(it.measured):.1f}" r="4" fill="{colour}"/>',
+                    f'<path d="M{x + 9:.1f} {up(it.adjusted - it.adjusted_twice):.1f}V{up(it.adjusted + it.adjusted_twice):.1f}" stroke="{colour}"/>',
+                    f'<circle cx="{x + 9:.1f}" cy="{up(it.adjusted):.1f}" r="4" fill="#ffffff" stroke="{colour}"/>',
                 ]
     return "\n".join([*out, "</svg>"]) + "\n"
 

@@ -2,6 +2,7 @@
 
     sum of all balances = supply         Leases holds what open leases pay, and what vests
     each moved balance  = its book       Registry holds all stakes, bonded or unbonding
+                                         Delegations holds others' stakes, and their share of fees
 
 Checked after every call, at the cost of what the call moved; `audit` counts everything again.
 """
@@ -19,6 +20,7 @@ from clusterai.ledger.core.events import (
     VestedReleased,
     Withdrawn,
 )
+from clusterai.ledger.core.stake_events import DelegatedSlashed, RewardShared, StakeDelegated
 from clusterai.ledger.core.twin import TwinChain
 from clusterai.protocol.ids import ZERO_ADDRESS, Address
 
@@ -38,6 +40,8 @@ class Books:
         self.balances: dict[Address, int] = {holder: self.supply}
         self.escrow = 0
         self.stakes = 0
+        self.delegated = 0
+        self.shared = 0
         self.burned = 0
 
     def book(self, events: Iterable[Event]) -> None:
@@ -71,6 +75,12 @@ class Books:
                     self.escrow -= amount
                 case Bonded(amount=amount):
                     self.stakes += amount
+                case StakeDelegated(amount=amount):
+                    self.delegated += amount
+                case DelegatedSlashed(amount=amount):
+                    self.delegated -= amount
+                case RewardShared(shared=shared):
+                    self.shared += shared
                 case Slashed(amount=amount) | Withdrawn(amount=amount):
                     self.stakes -= amount
                 case _:
@@ -86,6 +96,9 @@ class Books:
             raise NotConserved(f"Leases has {balances.get(self._at.leases, 0)}, owes {self.escrow}")
         if balances.get(self._at.registry, 0) != self.stakes:
             raise NotConserved(f"Registry has {balances.get(self._at.registry, 0)}, owes {self.stakes}")
+        lent = self.delegated + self.shared
+        if balances.get(self._at.delegations, 0) != lent:
+            raise NotConserved(f"Delegations has {balances.get(self._at.delegations, 0)}, owes {lent}")
         if token.supply() != self.supply - self.burned:
             raise NotConserved(f"supply {token.supply()}, booked {self.supply - self.burned}")
 

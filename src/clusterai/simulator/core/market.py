@@ -56,6 +56,7 @@ class Outcome(msgspec.Struct, frozen=True):
         fell: wrong leases and seconds until convictions, by group.
         drawn: wrong leases that were audited, by group.
         slashed: identities, by group.
+        shared: what of fees fell to those who have stake behind auditors.
         cancelled, victims: leases that groups cancelled, and what their providers made of them.
         leases, calls, steps: how many; steps are of machines.
         digest: of everything that happened; equal markets have equal ones.
@@ -70,6 +71,7 @@ class Outcome(msgspec.Struct, frozen=True):
     fell: tuple[tuple[tuple[int, int], ...], ...]
     drawn: tuple[int, ...]
     slashed: tuple[int, ...]
+    shared: int
     cancelled: tuple[int, ...]
     victims: tuple[int, ...]
     leases: int
@@ -95,7 +97,7 @@ class Market:
         self.used = max(1, round(terms.steps * terms.used))
         self.segment_s = max(1, terms.work_s // terms.segments)
         self._price = round(terms.price_tokens * WEI_PER_TOKEN)
-        self._treasury, self.relay = named("treasury"), named("relay")
+        self._treasury, self.relay, self.delegators = named("treasury"), named("relay"), named("delegators")
         at = Addresses(**{field: named(field) for field in Addresses.__struct_fields__})
         self.chain = TwinChain(31415, at, self._treasury, scenario.rules.rules())
         self.books = Books(self.chain, self._treasury)
@@ -139,6 +141,7 @@ class Market:
     def _populate(self) -> None:
         terms, net = self._terms, self.network
         self._must(calls.Approve(self.chain.world.addresses.leases, _MOST), self._treasury)
+        self._must(calls.Approve(self.chain.world.addresses.delegations, _MOST), self.delegators)
         self._must(calls.Register(Role.GATEWAY, ZERO_DIGEST), self.relay)
         stake = round(terms.validator_stake_tokens * WEI_PER_TOKEN)
         seats = [named(f"seat {n}") for n in range(terms.validators)]
@@ -223,6 +226,11 @@ class Market:
             self._must(calls.Approve(spender, _MOST), who)
         self._must(calls.Register(Role.VALIDATOR, ZERO_DIGEST), who)
         self._must(calls.Bond(stake), who)
+        if lent := round(self._terms.delegated * stake):
+            if self._terms.commission:
+                self._must(calls.AnnounceCommission(round(10_000 * self._terms.commission)), who)
+            self._must(calls.Transfer(self.delegators, lent), self._treasury)
+            self._must(calls.DelegateStake(who, lent), self.delegators)
         player = self.network.players[who] = Auditor(self, who, operator)
         self.network.auditors.append(player)
         for event in self._must(calls.Enlist(), who):
@@ -479,6 +487,7 @@ class Market:
             fell=tuple(tuple(it for operator in group for it in operator.fell) for group in of),
             drawn=tuple(sum(it.drawn for it in group) for group in of),
             slashed=tuple(sum(it.slashed for it in group) for group in of),
+            shared=self.books.shared,
             cancelled=tuple(sum(it.cancelled for it in group) for group in of),
             victims=tuple(sum(it.victims for it in group) for group in of),
             leases=self._count,

@@ -43,6 +43,8 @@ class MarketTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         history: audits in a row that had matched before the scenario began.
         validators: seats on the panel.
         validator_stake_tokens: of each.
+        delegated: stake of others behind each of them, in multiples of its own; it shares in fees and falls with the validator.
+        commission: of their share that the validator keeps.
         value: what a delivered result is worth to its requester, in prices.
     """
 
@@ -60,6 +62,8 @@ class MarketTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     history: Annotated[int, Meta(ge=0, le=10**9)] = 0
     validators: Annotated[int, Meta(ge=1, le=64)] = 20
     validator_stake_tokens: Annotated[float, Meta(gt=0, le=100_000)] = 1_000.0
+    delegated: Annotated[float, Meta(ge=0, le=3)] = 0.0
+    commission: Annotated[float, Meta(ge=0, le=0.3)] = 0.0
     value: _Multiple = 1.0
 
 
