@@ -4,12 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clusterai.protocol.ids import checksummed
 from clusterai.protocol.signing import Key
-from tests.system.running import Network
+from tests.system.running import Network, until
 
 pytestmark = pytest.mark.system
 
@@ -125,3 +126,48 @@ def test_an_unpinned_network_is_asked_about(network: Network, tmp_path: Path):
     assert network.ready["network_digest"] in done.stdout
     assert "Is this the network that you mean?" in done.stderr
     assert not (folder / "node.json").exists()
+
+
+def test_what_was_earned_agrees_with_the_nodes_status(network: Network):
+    """Answers are paid for, and at a moment when nothing moves the sums of `earnings` are those of status.json."""
+    client = network.openai()
+    for _ in range(12):
+        client.chat.completions.create(model=network.model, messages=[{"role": "user", "content": "hi"}])
+    name = next(name for name in network.services() if name.startswith("node-"))
+    folder = network.data / name
+
+    def agreed() -> dict[str, int] | None:
+        def status() -> dict[str, int]:
+            told = json.loads((folder / "state" / "status.json").read_bytes())
+            return {key: value for key, value in told.items() if key.endswith("_wei")}
+
+        before = status()
+        sums = earned(folder)["all_time"]["answers"]
+        if status() != before or not before["claimed_wei"]:
+            return None
+        assert sums["owed"] == before["owed_wei"]
+        assert sums["settled"] == before["settled_wei"]
+        assert sums["held"] + sums["settled"] == before["claimed_wei"]
+        assert sums["vouched"] + sums["committed"] + sums["held"] + sums["settled"] == before["vouched_wei"]
+        return sums
+
+    sums = until("a claim", agreed)
+    told = earned(folder, "--since", "7d")
+    answers = told["by_kind"]["answers"]
+    assert answers["held"] + answers["settled"] >= sums["held"] + sums["settled"] > 0
+    assert set(told["gas_wei"].values()) == {0}, "gas is free on this chain, and what was sent is counted"
+    assert all(row["day"] for row in told["earned"] if row["kind"] == "answers")
+    assert earned(folder, "--since", "0h")["all_time"]["jobs"] == told["all_time"]["jobs"]
+
+
+def earned(folder: Path, *more: str) -> Any:
+    words = ["node", "earnings", "--config", str(folder / "config.json"), "--json", *more]
+    done = subprocess.run(
+        [sys.executable, "-m", "clusterai.cli", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

@@ -22,6 +22,7 @@ def join(app: typer.Typer) -> None:
     group.command()(pause)
     group.command()(resume)
     group.command()(drain)
+    group.command()(earnings)
     group.command(name="list")(list_nodes)
     group.command()(explain)
     app.add_typer(group, name="node")
@@ -233,6 +234,39 @@ def _tell_pauses(status: "Status", json: bool) -> None:
         say.tell("takes work")
     elif status.running:
         say.tell(f"{status.running} orders still run, and may end")
+
+
+def earnings(
+    folder: Folder = None,
+    config: Configured = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="SPAN", help="Only of the last 7d, 24h, 4w.", show_default=False),
+    ] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Say what this machine's node earned: by day and kind of work, and how far it is on its way to its owner.
+
+    owed: no voucher yet. vouched: a gateway signed for it. committed: its epoch is on chain. held: claimed, for the audit
+    window. settled: the owner's. vesting: a newcomer's tenth of a job. forfeited: disputed, broken, or lost by a conviction.
+    """
+    import time
+
+    from clusterai.cli import earned, owning
+    from clusterai.ledger.adapters.network import BadNetwork, load_network
+    from clusterai.node.adapters.earnings import report
+
+    first = earned.first_day(since, time.time())
+    made = owning.configuration(folder, config)
+    try:
+        found = report(made.data, made.owner_address(), load_network(made.network))
+    except BadNetwork as error:
+        raise Failure("the network's manifest can't be used", str(error)) from None
+    if json:
+        say.emit(earned.as_json(found, first))
+    else:
+        earned.tell(found, first)
 
 
 def list_nodes(data: options.Data = None, json: options.Json = False, quiet: options.Quiet = False) -> None:

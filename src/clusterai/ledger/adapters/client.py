@@ -38,7 +38,7 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class TransactionReceipt(msgspec.Struct, frozen=True):
-    """What became of a transaction; `returned` is what it reverted with, where the chain tells."""
+    """What became of a transaction; `returned` is what it reverted with, where the chain tells. `fee_wei`: of the chain's coin."""
 
     transaction: Digest
     block: int
@@ -47,6 +47,7 @@ class TransactionReceipt(msgspec.Struct, frozen=True):
     gas_used: int
     created: Address | None
     returned: bytes
+    fee_wei: int = 0
 
 
 class _Read(msgspec.Struct, frozen=True):
@@ -260,4 +261,5 @@ def _receipt(found: Any) -> TransactionReceipt | None:
         gas_used=int(receipt["gasUsed"], 16),
         created=address(created) if created else None,
         returned=bytes.fromhex(returned[2:]),
+        fee_wei=int(receipt["gasUsed"], 16) * int(receipt.get("effectiveGasPrice") or "0x0", 16),
     )

@@ -38,6 +38,7 @@ NO_FEES = Fees(0, 0)
 _SCHEMA = """
 create table if not exists meta (key text primary key, value blob not null) without rowid;
 create table if not exists call (seq integer primary key, record blob not null);
+create table if not exists spent (day integer primary key, calls integer not null, wei text not null);
 """
 
 
@@ -202,7 +203,9 @@ class Outbox:
         if mined and confirmations:
             head = await self._client.head()
             mined = [(sent, r) for sent, r in mined if head.number >= r.block + confirmations]
-        self._finish([(sent, await self._outcome(sent.entry, receipt)) for sent, receipt in mined])
+        outcomes = [(sent, await self._outcome(sent.entry, receipt)) for sent, receipt in mined]
+        self._spend([receipt.fee_wei for _, receipt in mined])
+        self._finish(outcomes)
         return bool(mined)
 
     async def _outcome(self, entry: Entry, receipt: TransactionReceipt) -> Mined | Reverted:
@@ -234,6 +237,16 @@ class Outbox:
             if not sent.is_silent:
                 self._tell(outcome)
         self._write("delete from call where seq = ?", [(sent.row,) for sent, _ in outcomes if sent.is_saved])
+
+    def _spend(self, fees_wei: Sequence[int]) -> None:
+        """What gas cost, by the day, for people: a death before the outcomes are written down counts them twice."""
+        if not fees_wei:
+            return
+        day = int(time.time()) // 86_400
+        row = self._db.execute("select calls, wei from spent where day = ?", (day,)).fetchone()
+        calls, wei = (0, 0) if row is None else (row[0], int(row[1]))
+        spent = (day, calls + len(fees_wei), str(wei + sum(fees_wei)))
+        self._db.execute("insert or replace into spent values (?, ?, ?)", spent)
 
     # sending again
 
