@@ -28,8 +28,10 @@ CONTAINS = {"local": ("local",), "dev": ("dev", "local")}
 HOME = ROOT / ".venv"
 PEERS = ROOT / "scripts" / "peers"
 """Pins of the programs that run beside ours."""
-TESTED = ("langchain", "litellm", "ortools", "schemathesis")
+TESTED = ("langchain", "litellm", "ortools", "ray", "schemathesis")
 """Peers without which tests fail; others are installed by name."""
+COMPILED = ("ray",)
+"""Started again and again, out of a folder that they can't write to."""
 
 PROGRAMS = {"wireguard-go": "wireguard-go", "ip": "iproute2", "iptables": "iptables", "nsenter": "util-linux"}
 """Programs that tests start and pip can't bring, with the Debian packages that have them."""
@@ -127,7 +129,7 @@ def make_peer(pins: Path, home: Path, python: Path) -> None:
     """Make the environment anew unless it holds what `pins` lists.
 
     The list is complete, so pip resolves nothing; what a test imports is compiled as it is imported, which
-    for most of these files is never.
+    for most of these files is never. Only what runs where it can't write is compiled here.
     """
     with alone(home.with_suffix(".lock")):
         if peer(pins, home) is not None:
@@ -136,7 +138,8 @@ def make_peer(pins: Path, home: Path, python: Path) -> None:
         shutil.rmtree(home, ignore_errors=True)
         subprocess.run([python, "-m", "venv", "--without-pip", home], check=True)
         pip = [str(python), "-m", "pip", "--python", str(home / "bin" / "python"), "install"]
-        install([*pip, "--no-deps", "--no-compile", "--only-binary", ":all:", "-r", str(pins)], watched=False)
+        how = [] if pins.stem in COMPILED else ["--no-compile"]
+        install([*pip, "--no-deps", *how, "--only-binary", ":all:", "-r", str(pins)], watched=False)
         (home / "installed").write_text(hashlib.sha256(pins.read_bytes()).hexdigest())
 
 

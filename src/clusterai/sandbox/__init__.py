@@ -5,6 +5,7 @@ room refuses to run anything outside a sandbox: where none can be had, a task is
 knows nothing of money, orders or nodes.
 """
 
+from clusterai.sandbox.adapters.cell import Cell
 from clusterai.sandbox.adapters.doctor import Row, doctor
 from clusterai.sandbox.adapters.front import Sandbox
 from clusterai.sandbox.adapters.native import CannotSandbox, NativeRunner, host_python
@@ -31,6 +32,7 @@ __all__ = [
     "Bind",
     "BlobStore",
     "CannotSandbox",
+    "Cell",
     "Container",
     "Damaged",
     "Image",

@@ -147,6 +147,14 @@ class Group:
             self._write("cpu", "cpu.max", f"{quota} {PERIOD_US}")
         self._write("pids", "pids.max", processes)
 
+    def yields(self) -> None:
+        """From now on it gets only the time that other groups leave."""
+        try:
+            self._write("cpu", "cpu.idle", 1)
+        except OSError:
+            # Kernels before 5.15: the smallest weight there is.
+            self._write("cpu", *(("cpu.shares", 2) if self._version == 1 else ("cpu.weight", 1)))
+
     def _write(self, controller: str, file: str, value: int | str) -> None:
         (self._folders[controller] / file).write_text(str(value))
 
@@ -169,6 +177,13 @@ class Group:
             return int((self._folders["memory"] / file).read_text())
         except (OSError, ValueError):
             return 0
+
+    def processes(self) -> list[int]:
+        """Those in it now, threads not counted."""
+        try:
+            return [int(line) for line in (self._folders["pids"] / "cgroup.procs").read_text().split()]
+        except (OSError, KeyError):
+            return []
 
     def oom_kills(self) -> int:
         file = "memory.oom_control" if self._version == 1 else "memory.events"

@@ -205,7 +205,7 @@ class NativeRunner:
                 group = self.groups.make(f"{os.getpid()}-{run_id}", task.limits)
             run = Running(task, group, Logs(task.limits.output_bytes, on_log), leash or Leash())
             root = root or await asyncio.to_thread(self._root, task.image, store)
-            wires = Wires(self._filters[group is not None])
+            wires = self.wires(group)
             try:
                 command = self.command(task, root, folder, group, wires, run_id)
             except OSError:
@@ -247,6 +247,9 @@ class NativeRunner:
         """Nobody needs this image any more, and no task on it runs."""
         shutil.rmtree(self._unpacked / digest.hex(), ignore_errors=True)
 
+    def wires(self, group: Group | None) -> Wires:
+        return Wires(self._filters[group is not None])
+
     def _lay_out(self, task: Task, folder: Path, store: BlobStore) -> None:
         (folder / "in").mkdir(parents=True)
         for name, digest in task.inputs.items():
@@ -258,7 +261,14 @@ class NativeRunner:
             path.chmod(0o755)
 
     def command(
-        self, task: Task, root: Root, folder: Path, group: Group | None, fds: Wires, run_id: str
+        self,
+        task: Task,
+        root: Root,
+        folder: Path,
+        group: Group | None,
+        fds: Wires,
+        run_id: str,
+        shared_bytes: int | None = None,
     ) -> list[str]:
         """The whole command line: limits, group, stage, user, walls, program."""
         staged: list[str] = []
@@ -275,7 +285,7 @@ class NativeRunner:
             root, binds=tuple(Bind(reach(bind.source), bind.dest) for bind in root.binds)
         )
         inputs = reach(str(folder / "in"))
-        fds.args = bubble.options(task, shown, inputs, fds.passwd, run_id, self._masked)
+        fds.args = bubble.options(task, shown, inputs, fds.passwd, run_id, self._masked, shared_bytes)
         limits = task.limits
         command = ["prlimit", "--core=1:1", f"--nofile={limits.open_files}:{limits.open_files}"]
         if group is None:

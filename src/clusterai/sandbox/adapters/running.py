@@ -95,7 +95,7 @@ class Running:
         Raises:
             CannotSandbox: the walls could not be built; nothing of the tenant's was run.
         """
-        process = _start(command, fds)
+        process = start(command, fds)
         outside = os.pidfd_open(process.pid)
         killed_for: Reason | None = None
         status, usage = 0, None
@@ -112,9 +112,9 @@ class Running:
                     killed_for = await self._watch(outside)
             finally:
                 self._kill(outside)
-                await asyncio.shield(_gone(outside))
+                await asyncio.shield(gone(outside))
                 if self._inside >= 0:
-                    await asyncio.shield(_gone(self._inside))
+                    await asyncio.shield(gone(self._inside))
                 _, status, usage = os.wait4(process.pid, 0)  # noqa: ASYNC222
                 process.returncode = os.waitstatus_to_exitcode(status)
                 await asyncio.shield(asyncio.gather(*drained))
@@ -133,32 +133,18 @@ class Running:
 
     async def _ready(self, status_fd: int, outside: int, run_id: str) -> bool:
         """Wait until the walls stand, and hold on to the volume and to PID 1 inside. False: bubblewrap gave up."""
-        os.set_blocking(status_fd, False)
-        deadline = time.monotonic() + START_S
-        said = b""
-        while time.monotonic() < deadline and not _exited(outside):
-            if b"\n" not in said:
-                with contextlib.suppress(BlockingIOError):
-                    said += os.read(status_fd, 4096)
-            if b"\n" in said:
-                if not self._inside_pid:
-                    self._inside_pid = _child_pid(said)
-                    self._inside = os.pidfd_open(self._inside_pid)
-                inside = f"/proc/{self._inside_pid}/root"
-                if os.access(f"{inside}/run/{run_id}", os.F_OK):
-                    self._volume = os.open(
-                        inside + bubble.VOLUME, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-                    )
-                    if self._group is None and os.geteuid() != 0:
-                        most = self._task.limits.processes + 16
-                        resource.prlimit(self._inside_pid, resource.RLIMIT_NPROC, (most, most))
-                    return True
-            await asyncio.sleep(0.0005)
-        return False
+        held = await walls(status_fd, outside, run_id)
+        self._inside_pid, self._inside, self._volume = held.pid, held.inside, held.volume
+        if held.volume < 0:
+            return False
+        if self._group is None and os.geteuid() != 0:
+            most = self._task.limits.processes + 16
+            resource.prlimit(self._inside_pid, resource.RLIMIT_NPROC, (most, most))
+        return True
 
     async def _watch(self, outside: int) -> Reason | None:
         """Until it ends by itself (None), or there is a reason to end it."""
-        ended = asyncio.ensure_future(_gone(outside))
+        ended = asyncio.ensure_future(gone(outside))
         pulled = asyncio.ensure_future(self._leash.pulled())
         try:
             while True:
@@ -247,13 +233,42 @@ class Running:
         )
 
 
-def _start(command: list[str], fds: Wires) -> subprocess.Popen[bytes]:
+class Held(msgspec.Struct, frozen=True):
+    """What we have in hand of a sandbox, by descriptors that no reused number can mislead; -1 for what isn't there."""
+
+    pid: int = 0
+    inside: int = -1
+    volume: int = -1
+
+
+async def walls(status_fd: int, outside: int, run_id: str) -> Held:
+    """Wait until the walls stand. Without a volume: bubblewrap gave up."""
+    os.set_blocking(status_fd, False)
+    deadline = time.monotonic() + START_S
+    said, pid, inside = b"", 0, -1
+    while time.monotonic() < deadline and not exited(outside):
+        if b"\n" not in said:
+            with contextlib.suppress(BlockingIOError):
+                said += os.read(status_fd, 4096)
+        if b"\n" in said:
+            if not pid:
+                pid = _child_pid(said)
+                inside = os.pidfd_open(pid)
+            root = f"/proc/{pid}/root"
+            if os.access(f"{root}/run/{run_id}", os.F_OK):
+                volume = os.open(root + bubble.VOLUME, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                return Held(pid, inside, volume)
+        await asyncio.sleep(0.0005)
+    return Held(pid, inside)
+
+
+def start(command: list[str], fds: Wires, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     """Raises: CannotSandbox, with every descriptor closed."""
     try:
         # Not asyncio's own: we want the pidfd, the rusage, and to be the one who waits. It takes 2 ms.
         return subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={"PATH": TOOLS},
@@ -277,11 +292,11 @@ def _child_pid(said: bytes) -> int:
     return msgspec.json.decode(said.split(b"\n", 1)[0], type=_Status).child_pid
 
 
-def _exited(pidfd: int) -> bool:
+def exited(pidfd: int) -> bool:
     return bool(select.select([pidfd], [], [], 0)[0])
 
 
-async def _gone(pidfd: int) -> None:
+async def gone(pidfd: int) -> None:
     """Until the process behind a pidfd is dead."""
     loop = asyncio.get_running_loop()
     done = loop.create_future()

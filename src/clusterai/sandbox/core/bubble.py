@@ -68,7 +68,13 @@ def environment(task: Task, root: Root) -> dict[str, str]:
 
 
 def options(
-    task: Task, root: Root, inputs: str, passwd_fd: int, ready: str, masked: tuple[str, ...]
+    task: Task,
+    root: Root,
+    inputs: str,
+    passwd_fd: int,
+    ready: str,
+    masked: tuple[str, ...],
+    shared_bytes: int | None = None,
 ) -> list[str]:
     """bubblewrap's options, to be handed over by `--args` so that no other user of the host reads them.
 
@@ -77,6 +83,7 @@ def options(
         passwd_fd: an open file with one line of /etc/passwd.
         ready: a name nobody can guess. When this folder is there, the walls are up.
         masked: those of `MASKED` that this host's /proc has.
+        shared_bytes: of /dev/shm, where a tenant needs more than a job does: it counts as the tenant's memory.
     """
     limits = task.limits
     made = ["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"]
@@ -104,7 +111,7 @@ def options(
     made += ["--proc", "/proc", "--dev", "/dev"]
     for name in masked:
         made += ["--ro-bind", "/dev/null", f"/proc/{name}"]
-    shared = max(64 * KiB, min(limits.memory_bytes // 4, 64 * MiB))
+    shared = shared_bytes or max(64 * KiB, min(limits.memory_bytes // 4, 64 * MiB))
     made += ["--perms", "1777", "--size", str(shared), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
     made += ["--perms", "0755", "--size", str(limits.disk_bytes), "--tmpfs", VOLUME]
     made += ["--dir", f"{VOLUME}/out", "--dir", f"{VOLUME}/tmp", "--dir", f"{VOLUME}/in"]  # noqa: S108

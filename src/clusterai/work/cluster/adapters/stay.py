@@ -1,0 +1,386 @@
+"""One machine's part of a rented cluster: opened, joined, beaten, closed.
+
+    machine's network ── UDP ── wireguard-go ──┐
+    ───────────────────────────────────────────┼─────────── the sandbox's network: loopback and the mesh
+                                               └── ca… ── keeper ── Ray ── the tenant's jobs
+
+Everything of a stay dies with it, and with the node: the sandbox's processes and wireguard-go are killed by the kernel when the process
+that opened them dies, the interface goes with the sandbox's network, what the tenant wrote lies in the sandbox's memory. `sweep` takes
+away the names that are left then.
+"""
+
+import asyncio
+import contextlib
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from clusterai.mesh import Device, Member, NoWireGuard, Paths, endpoints, keypair, net_of
+from clusterai.mesh.core.uapi import Endpoint, Malformed
+from clusterai.protocol.ids import Digest
+from clusterai.sandbox import (
+    BlobStore,
+    CannotSandbox,
+    Cell,
+    Limits,
+    NativeRunner,
+    Root,
+    RootFs,
+    Task,
+    host_python,
+)
+from clusterai.work.cluster import inside
+from clusterai.work.cluster.core import raycluster
+from clusterai.work.cluster.spec import ClusterSpec
+
+PREFIX = 24
+JOINS_S = 90.0
+TURN_S = 1.0
+MOST_LOG = 1 << 20
+LOG_BYTES = 1 << 16
+MOUNTED = Path("/var/run/wireguard")
+
+
+class StayFailed(Exception):
+    """This machine can't take part: {detail}. `code` is one word for the order's answer."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class StaySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What this machine lends, and how.
+
+    Attributes:
+        ray: Ray's Python environment.
+        cores: numbers of those that are lent; a spec takes the first of them.
+        network: where packets leave this machine, as a path such as /run/netns/out; None for our own network.
+        processes: of the tenant at once, threads counted: Ray's own take some 300.
+    """
+
+    ray: Path
+    cores: tuple[int, ...]
+    network: Path | None = None
+    processes: int = 8192
+    open_files: int = 65_536
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """A line of the keeper's."""
+
+    said: str
+    ms: int = 0
+    why: str = ""
+    what: str = ""
+
+
+class Stay:
+    """Made by `open`.
+
+    Attributes:
+        key: WireGuard's public key of this machine in this lease.
+        gone: done with the reason when Ray or the sandbox died by itself.
+    """
+
+    def __init__(
+        self, lease: Digest, place: int, spec: ClusterSpec, folder: Path, settings: StaySettings
+    ) -> None:
+        secret = os.urandom(32)
+        self._private, self.key = keypair(secret)
+        self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._lease = lease
+        self._place = place
+        self._spec = spec
+        self._folder = folder
+        self._settings = settings
+        self._net = net_of(lease)
+        self._cell: Cell | None = None
+        self._device: Device | None = None
+        self._paths: Paths | None = None
+        self._members: tuple[Member, ...] = ()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._heard: asyncio.Queue[_Said] = asyncio.Queue()
+        self._log = bytearray()
+        self._log_total = 0
+        self._closed = False
+
+    @classmethod
+    async def open(
+        cls, lease: Digest, place: int, spec: ClusterSpec, folder: Path, settings: StaySettings
+    ) -> "Stay":
+        """Sandbox, network and keys; Ray is loaded meanwhile.
+
+        Args:
+            folder: of all this node's stays.
+
+        Raises:
+            StayFailed.
+        """
+        stay = cls(lease, place, spec, folder / f"{lease.hex()[:16]}-{place}", settings)
+        try:
+            await stay._open()
+        except BaseException:
+            await stay.close()
+            raise
+        return stay
+
+    @property
+    def address(self) -> str:
+        """Of this machine in the mesh."""
+        return self._net.address(self._place)
+
+    @property
+    def interface(self) -> str:
+        return f"ca{self._lease.hex()[:8]}{self._place}"
+
+    def processes(self) -> list[int]:
+        """All of the tenant's, as this machine counts."""
+        return self._cell.group.processes() if self._cell is not None else []
+
+    async def _open(self) -> None:
+        if self._spec.gpus:
+            raise StayFailed("no-gpu", "graphics cards aren't lent to clusters yet")
+        cores = self._settings.cores[: self._spec.cores]
+        if len(cores) * 1000 < self._spec.cpu_milli:
+            raise StayFailed("too-small", f"{len(self._settings.cores)} cores are lent here")
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True, mode=0o700)
+        (self._folder / "interface").write_text(self.interface)
+        device, cell = asyncio.create_task(self._mesh()), asyncio.create_task(self._sandbox(cores))
+        try:
+            await asyncio.gather(device, cell)
+        except BaseException:
+            for it in (device, cell):
+                it.cancel()
+            await asyncio.gather(device, cell, return_exceptions=True)
+            raise
+        assert self._device is not None
+        assert self._cell is not None
+        network = self._settings.network
+        try:
+            await self._device.settle(
+                self.address, PREFIX, self._cell.namespace, str(network) if network else None
+            )
+        except NoWireGuard as error:
+            raise StayFailed("no-wireguard", str(error)) from None
+        self._tasks = [asyncio.create_task(self._listen(self._cell))]
+
+    async def _mesh(self) -> None:
+        # Killed by the kernel when we die, as the sandbox is.
+        enter = ["setpriv", "--pdeathsig", "KILL"]
+        if self._settings.network is not None:
+            enter = ["nsenter", f"--net={self._settings.network}", *enter]
+        try:
+            self._device = await Device.open(self.interface, enter)
+        except NoWireGuard as error:
+            raise StayFailed("no-wireguard", str(error)) from None
+
+    async def _sandbox(self, cores: Sequence[int]) -> None:
+        try:
+            root = ray_root(self._settings.ray)
+            runner = await asyncio.to_thread(
+                NativeRunner, BlobStore(self._folder / "store"), self._folder, {"ray": root}
+            )
+            limits = Limits(
+                memory_bytes=self._spec.memory_bytes,
+                cpu_milli=self._spec.cpu_milli,
+                disk_bytes=self._spec.disk_bytes,
+                processes=self._settings.processes,
+                open_files=min(self._settings.open_files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
+            )
+            task = Task(
+                image=RootFs("ray"),
+                argv=(f"{self._settings.ray.resolve()}/bin/python", "-u", f"{raycluster.INSIDE}/keeper.py"),
+                env=dict(self._spec.env),
+                limits=limits,
+            )
+            self._cell = await Cell.open(
+                runner,
+                task,
+                root,
+                # Tables of its own, beside the objects.
+                shared_bytes=raycluster.store_bytes(self._spec.memory_bytes) + 64 * raycluster.MiB,
+                before=("taskset", "--cpu-list", ",".join(map(str, cores))),
+                on_log=self._keep,
+            )
+        except (CannotSandbox, OSError, ValueError) as error:
+            raise StayFailed("no-sandbox", str(error)) from None
+
+    async def join(
+        self, members: Sequence[Member], relay: Mapping[int, Endpoint], head: int, token: bytes
+    ) -> dict[str, int]:
+        """The mesh's peers, and Ray: the head where `head` is our place, else a worker.
+
+        Args:
+            relay: where what we send for a place is to go.
+            token: of the lease; who doesn't have it is refused by Ray.
+
+        Returns:
+            milliseconds by step.
+
+        Raises:
+            StayFailed.
+        """
+        assert self._cell is not None
+        began = time.monotonic()
+        await self.remesh(members, relay)
+        self._tasks.append(asyncio.create_task(self._turn()))
+        meshed = time.monotonic()
+        words = raycluster.words(
+            self.address,
+            self._net.address(head),
+            self._spec.cores,
+            self._spec.gpus,
+            self._spec.memory_bytes,
+        )
+        jobs = f"http://{self.address}:{raycluster.JOBS_PORT}" if head == self._place else ""
+        asked = {"do": "join", "arguments": list(words), "token": token.hex(), "jobs": jobs}
+        try:
+            self._cell.say(msgspec.json.encode(asked))
+            async with asyncio.timeout(JOINS_S):
+                await self._until("up")
+                loaded = time.monotonic()
+                await self._until("ready")
+        except TimeoutError:
+            raise StayFailed("too-slow", f"Ray didn't start within {JOINS_S:.0f} s") from None
+        except OSError as error:
+            raise StayFailed("ray-failed", f"the keeper doesn't listen: {error}") from None
+        done = time.monotonic()
+        return {
+            "mesh": int((meshed - began) * 1000),
+            "load": int((loaded - meshed) * 1000),
+            "ray": int((done - loaded) * 1000),
+        }
+
+    async def _until(self, wanted: str) -> None:
+        while True:
+            heard = asyncio.ensure_future(self._heard.get())
+            await asyncio.wait([heard, self.gone], return_when=asyncio.FIRST_COMPLETED)
+            if not heard.done():
+                heard.cancel()
+                raise StayFailed("ray-failed", f"{self.gone.result()}: {self._last_words()}")
+            said = heard.result()
+            if said.said == wanted:
+                return
+            if said.said == "failed":
+                raise StayFailed("ray-failed", f"{said.why[:300]}: {self._last_words()}")
+
+    async def remesh(self, members: Sequence[Member], relay: Mapping[int, Endpoint]) -> None:
+        """Who is in the lease from now on. Ways to those that stay are found anew; nothing else restarts.
+
+        Raises:
+            StayFailed.
+        """
+        assert self._device is not None
+        me = Member(self._place, self.key)
+        self._members = tuple(members)
+        try:
+            await self._device.configure(self._private, endpoints(self._net, me, members, relay))
+        except (NoWireGuard, Malformed) as error:
+            raise StayFailed("no-wireguard", str(error)) from None
+        self._paths = Paths({it.key: relay[it.place] for it in members if it.place in relay})
+
+    async def seen_outside(self, place: int, endpoint: Endpoint) -> None:
+        """The relay told where a member's packets come from."""
+        for it in self._members:
+            if it.place == place and place != self._place and self._paths is not None:
+                self._paths.seen_outside(it.key, endpoint)
+
+    def log(self, start: int) -> tuple[int, bytes]:
+        """How much was written so far, and what of it begins at `start`, at most 64 KiB; what is older than 1 MiB is gone."""
+        oldest = self._log_total - len(self._log)
+        at = max(0, start - oldest)
+        return self._log_total, bytes(self._log[at : at + LOG_BYTES])
+
+    async def close(self) -> None:
+        """Nothing of it is left. May be called twice."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        if self._cell is not None:
+            cell, self._cell = self._cell, None
+            await cell.close()
+        if self._device is not None:
+            device, self._device = self._device, None
+            await device.close()
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        if not self.gone.done():
+            self.gone.cancel()
+
+    def _keep(self, data: bytes) -> None:
+        self._log += data
+        self._log_total += len(data)
+        if len(self._log) > MOST_LOG:
+            del self._log[: len(self._log) - MOST_LOG]
+
+    def _last_words(self) -> str:
+        return bytes(self._log[-400:]).decode("utf-8", "replace").strip()
+
+    async def _listen(self, cell: Cell) -> None:
+        """What the keeper says, until there is nobody to say it."""
+        reason = "the sandbox ended"
+        with contextlib.suppress(ValueError, msgspec.MsgspecError):
+            while line := await cell.hear():
+                said = msgspec.json.decode(line, type=_Said)
+                if said.said == "died":
+                    reason = f"{said.what[:100] or 'a part of Ray'} died"
+                    break
+                if self._heard.qsize() < 16:
+                    self._heard.put_nowait(said)
+        if not self.gone.done() and not self._closed:
+            self.gone.set_result(reason)
+
+    async def _turn(self) -> None:
+        """From the relay to direct ways, and back where they fail."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TURN_S)
+            if self._device is None or self._paths is None:
+                continue
+            with contextlib.suppress(NoWireGuard, Malformed):
+                for move in self._paths.step(await self._device.states(), loop.time()):
+                    await self._device.move(move.key, move.endpoint)
+
+
+def ray_root(environment: Path) -> Root:
+    """
+    Raises:
+        StayFailed: Ray isn't there.
+    """
+    environment = environment.resolve()
+    try:
+        settings = (environment / "pyvenv.cfg").read_text()
+    except OSError:
+        raise StayFailed(
+            "no-ray", f"{environment} is no Python environment: install.py ray makes one"
+        ) from None
+    if not (environment / "bin" / "ray").exists():
+        raise StayFailed("no-ray", f"{environment} holds no Ray: install.py ray installs it")
+    homes = [line.partition("=")[2].strip() for line in settings.splitlines() if line.startswith("home")]
+    base = Path(homes[0]).resolve().parent if homes else Path(sys.base_prefix)
+    ours = {str(Path(it).resolve()) for it in (sys.prefix, sys.base_prefix)}
+    found = host_python()
+    system = msgspec.structs.replace(found, binds=tuple(it for it in found.binds if it.dest not in ours))
+    return raycluster.root(environment, base, system, Path(inside.__file__).parent)
+
+
+async def sweep(folder: Path) -> None:
+    """What a killed node left: names of interfaces and folders. The rest died with it."""
+    await asyncio.to_thread(_swept, folder)
+
+
+def _swept(folder: Path) -> None:
+    for left in folder.glob("*-*"):
+        with contextlib.suppress(OSError):
+            (MOUNTED / f"{(left / 'interface').read_text()}.sock").unlink()
+        shutil.rmtree(left, ignore_errors=True)
