@@ -56,6 +56,7 @@ from clusterai.protocol.messages import (
     Unreachable,
     Work,
 )
+from clusterai.protocol.offering import Offered, OfferTurned
 from clusterai.protocol.offers import MachineMeasurement, MachineOffer
 from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import (
@@ -208,6 +209,7 @@ def frames() -> dict[str, Any]:
         Unreachable(PROVIDER.address),
         *job_frames(),
         *rent_frames(),
+        *offering_frames(),
     ]
     inner: list[msgspec.Struct] = [ask, opened, *job_relayed()]
     values: list[msgspec.Struct] = [GENERATION, ANSWER, TRANSCRIPT, open_receipt([RECEIPT], 0, TRANSCRIPT)]
@@ -237,6 +239,21 @@ TERMS = Terms(
     nonce=bytes(31) + b"\x0a",
 )
 CONTENT = canonical.content_digest(b"content")
+MACHINE_OFFER = MachineOffer(
+    PROVIDER.address,
+    PROVIDER.address,
+    serial=7,
+    hardware="x86-64-v4",
+    cpu_milli=64_000,
+    memory_bytes=2**38,
+    gpu="h100",
+    gpus=8,
+    region="eu-de",
+    bandwidth_kbps=10_000_000,
+    price_wei=2_500_000_000,
+    issued_s=1_790_000_000,
+    expires_s=1_790_000_600,
+)
 
 
 def job_frames() -> list[msgspec.Struct]:
@@ -270,6 +287,14 @@ def rent_frames() -> list[msgspec.Struct]:
         rentals.StayBroke(LEASE, 2, "died", "Ray's own process ended"),
         rentals.TellPath(LEASE, 0, "203.0.113.9", 51_820),
         rentals.EndStay(LEASE, 2),
+    ]
+
+
+def offering_frames() -> list[msgspec.Struct]:
+    signature = PROVIDER.sign(offer_protocol.signed_digest(MACHINE_OFFER, DOMAINS["network"]))
+    return [
+        Offered(canonical.encode(MACHINE_OFFER), signature),
+        OfferTurned(7, "stale", "over, from the future, or for too long", 1_790_000_900),
     ]
 
 
@@ -402,21 +427,6 @@ def segments() -> dict[str, Any]:
 
 
 def offers() -> dict[str, Any]:
-    machine = MachineOffer(
-        PROVIDER.address,
-        PROVIDER.address,
-        serial=7,
-        hardware="x86-64-v4",
-        cpu_milli=64_000,
-        memory_bytes=2**38,
-        gpu="h100",
-        gpus=8,
-        region="eu-de",
-        bandwidth_kbps=10_000_000,
-        price_wei=2_500_000_000,
-        issued_s=1_790_000_000,
-        expires_s=1_790_000_600,
-    )
     measurement = MachineMeasurement(
         PROVIDER.address,
         VALIDATOR.address,
@@ -439,7 +449,7 @@ def offers() -> dict[str, Any]:
         at_s=1_790_000_100,
     )
     signed: list[tuple[MachineOffer | MachineMeasurement, Key]] = [
-        (machine, PROVIDER),
+        (MACHINE_OFFER, PROVIDER),
         (measurement, VALIDATOR),
     ]
     return {

@@ -5,7 +5,19 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from clusterai.gateway.core.errands import Terms
-from clusterai.runtime.adapters.config import Daemon, Port, Seconds, Wei
+from clusterai.runtime.adapters.config import Daemon, Part, Port, Seconds, Wei
+
+
+class MarketConfig(Part, frozen=True, kw_only=True):
+    """Whole machines that are offered here.
+
+    Attributes:
+        machine_stake_wei: an operator lists one machine for each so much at stake; 0 is 10,000 machines for everyone.
+        most_machines: of all operators together; each takes some 3 KB.
+    """
+
+    machine_stake_wei: Wei = 100 * 10**9
+    most_machines: Annotated[int, Meta(ge=1, le=1_000_000)] = 200_000
 
 
 class Config(Daemon, frozen=True, kw_only=True):
@@ -29,6 +41,7 @@ class Config(Daemon, frozen=True, kw_only=True):
         content_bytes: of uploads and of jobs' outputs, all accounts together.
         keep_jobs_s: how long a job is listed after its end, and its Idempotency-Key known. Never forgotten is one that money hangs on.
         most_jobs_kept: of ended jobs; beyond it the account with most of them loses its oldest.
+        market: which offers of whole machines are listed.
     """
 
     serve: tuple[str, ...] = ("smollm2-135m",)
@@ -53,3 +66,4 @@ class Config(Daemon, frozen=True, kw_only=True):
     keep_jobs_s: Annotated[int, Meta(ge=3600, le=10 * 366 * 86_400)] = 30 * 86_400
     most_jobs_kept: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     terms: Terms = Terms()
+    market: MarketConfig = MarketConfig()

@@ -32,7 +32,9 @@ from clusterai.gateway.adapters.front import Front
 from clusterai.gateway.adapters.jobs import JobPages, Leasing
 from clusterai.gateway.adapters.journal import FlushedJournal
 from clusterai.gateway.adapters.keys import KeyRing
+from clusterai.gateway.adapters.marketplace import Marketplace
 from clusterai.gateway.adapters.meters import Meters
+from clusterai.gateway.adapters.offerpages import OfferPages
 from clusterai.gateway.adapters.pages import Invitation, Pages
 from clusterai.gateway.adapters.quote import Quotes
 from clusterai.gateway.adapters.replies import Replies
@@ -183,6 +185,15 @@ class Gateway:
             self.driver.handle,
             config.content_bytes,
         )
+        self.market = Marketplace(
+            data / "market.db",
+            self.directory,
+            domain,
+            config.market,
+            synchronous,
+            self.links.send,
+            self.links.round_trip_ms,
+        )
         self.job_pages = JobPages(self.leasing, self.doors, data / "jobs" / "uploads")
         self.pages = Pages(
             self.meter,
@@ -196,6 +207,9 @@ class Gateway:
             version("clusterai"),
             Withdrawals(self.meter, self.doors, self.driver.handle),
             self.job_pages,
+            OfferPages(
+                self.market, self.doors, self.owner, lambda it: self.meter.book.account(it).credit_wei
+            ),
             self.reputation,
             Invitation(self.owner, config.link_url, config.link_port, manifest_of(network)),
         )
@@ -228,9 +242,12 @@ class Gateway:
                     self.reputation.timed(provider, standing.first_token_s)
 
     def _hear(self, event: Any) -> None:
-        """Jobs have a desk of their own; what concerns both, both hear."""
+        """Jobs have a desk of their own, machines a market; what concerns several, all hear."""
+        if self.market.hear(event):
+            return
         if not self.leasing.hear(event):
             self.driver.handle(event)
+        self.market.follow(event)
 
     # --- what the machine wants done ---
 
@@ -354,6 +371,7 @@ class Gateway:
                 self.outbox.run(),
                 self.driver.tick_forever(),
                 self.leasing.driver.tick_forever(),
+                self.market.run(),
                 self.archive.flush_forever(),
                 self._sweep(),
                 self._observe(),
@@ -379,6 +397,7 @@ class Gateway:
         finally:
             self.archive.close()
             self.leasing.close()
+            self.market.close()
             self.outbox.close()
             self.replies.close()
             self.keys.close()

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Meta
 
+from clusterai.protocol.offers import MOST_LIFE_S, MOST_PRICE_WEI, Label
 from clusterai.runtime.adapters.config import BadConfig, Count, Dialer, Part, Seconds, Wei, load
 
 
@@ -108,6 +109,34 @@ class PowerConfig(Part, frozen=True, kw_only=True):
     gpu_watts: Count | None = None
 
 
+class RentalsConfig(Part, frozen=True, kw_only=True):
+    """What of the machine is rented out whole, by the hour, and at which price.
+
+    Attributes:
+        hour_wei: price of an hour; an offer binds until it expires.
+        region: where the machine stands, in letters of its operator's choice, such as `eu-de`; others measure it.
+        hardware: class in which equal work gives equal times; empty is what is found, such as `x86-64-v3`.
+        cpu_milli: thousandths of a core that a renter gets.
+        memory_bytes, disk_bytes: what a renter gets.
+        gpu, gpus: kind and number of GPUs that a renter gets.
+        bandwidth_kbps: the lesser of both directions, as far as known.
+        longest_s: nobody rents for longer.
+        life_s: how long an offer stands; it is renewed at half of that.
+    """
+
+    hour_wei: Annotated[int, Meta(ge=0, le=MOST_PRICE_WEI)] = 100_000_000
+    region: Label = ""
+    hardware: Label = ""
+    cpu_milli: Annotated[int, Meta(ge=100, le=1_024_000)] = 1_000
+    memory_bytes: Annotated[int, Meta(ge=64 * 1024**2, le=16 * 1024**4)] = 2 * 1024**3
+    disk_bytes: Annotated[int, Meta(ge=64 * 1024**2, le=256 * 1024**4)] = 8 * 1024**3
+    gpu: Label = ""
+    gpus: Annotated[int, Meta(ge=0, le=255)] = 0
+    bandwidth_kbps: Annotated[int, Meta(ge=0, le=2**40 - 1)] = 0
+    longest_s: Annotated[int, Meta(ge=60, le=30 * 86_400)] = 86_400
+    life_s: Annotated[int, Meta(ge=60, le=MOST_LIFE_S)] = 600
+
+
 class Config(Dialer, frozen=True, kw_only=True):
     """One node.
 
@@ -123,6 +152,7 @@ class Config(Dialer, frozen=True, kw_only=True):
         zone: the time zone of `hours`, by its IANA name: Europe/Berlin, UTC.
         idle: take new work only while others don't use the machine; null is always.
         power: limits on processors and power; null sets none.
+        rentals: what is rented out whole, by the hour; null offers nothing.
     """
 
     models: Annotated[tuple[ModelConfig, ...], Meta(min_length=1, max_length=64)]
@@ -135,6 +165,7 @@ class Config(Dialer, frozen=True, kw_only=True):
     zone: str | None = None
     idle: IdleConfig | None = None
     power: PowerConfig | None = None
+    rentals: RentalsConfig | None = None
 
     def check(self) -> None:
         super().check()
@@ -161,5 +192,6 @@ __all__ = [
     "JobsConfig",
     "ModelConfig",
     "PowerConfig",
+    "RentalsConfig",
     "load_config",
 ]

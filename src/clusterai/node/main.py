@@ -29,6 +29,7 @@ from clusterai.market.core.directory import Directory
 from clusterai.node.adapters.chainlog import ChainLog
 from clusterai.node.adapters.engines import Engines, Load, loader
 from clusterai.node.adapters.lending import Lending
+from clusterai.node.adapters.offering import Offering
 from clusterai.node.adapters.openings import opened, prepared
 from clusterai.node.adapters.power import PowerLimit
 from clusterai.node.adapters.vault import Vault
@@ -41,7 +42,7 @@ from clusterai.node.adapters.watch import (
     now_s,
 )
 from clusterai.node.adapters.willing import Will
-from clusterai.node.config import Config, JobsConfig
+from clusterai.node.config import Config, JobsConfig, RentalsConfig
 from clusterai.node.core.leasebook import LeaseBook, Terms
 from clusterai.node.core.leases import (
     Broke,
@@ -121,6 +122,7 @@ class Node:
         """the time of a replayed event; the clock's else"""
         self.driver = Driver(self.book, self.journal, self._perform, self._clock)
         self.lending = None if config.jobs is None else self._lend(config.jobs)
+        self.offering = None if config.rentals is None else self._offer(config.rentals, key)
 
     def _lend(self, config: JobsConfig) -> Lending:
         network = self.network
@@ -140,6 +142,13 @@ class Node:
             self._clock,
             self._key.secret(),
             network.confirmations,
+        )
+
+    def _offer(self, config: RentalsConfig, key: Key) -> Offering:
+        domain = network_domain(self.network.chain_id, self.network.contracts.registry)
+        path = self.config.data / "offers.sqlite"
+        return Offering(
+            config, path, self.owner, key, domain, self.config.synchronous, self._perform, self._clock
         )
 
     def _terms(self, key: Key) -> Terms:
@@ -191,6 +200,7 @@ class Node:
                     self.driver.tick_forever(),
                     self._watch(),
                     *([] if self.lending is None else self.lending.chores(self.link)),
+                    *([] if self.offering is None else self.offering.chores()),
                 ):
                     await stop.wait()
                     await self._drain()
@@ -200,6 +210,8 @@ class Node:
                 outbox.close()
 
     def close(self) -> None:
+        if self.offering is not None:
+            self.offering.close()
         self.metrics.close()
         self.status_file.remove()
         self.journal.close()
@@ -254,6 +266,8 @@ class Node:
         return time.time() if self._heard_at_s is None else self._heard_at_s
 
     def _hear(self, event: Any) -> None:
+        if self.offering is not None and self.offering.hear(event):
+            return
         if self.lending is None or not self.lending.hear(event):
             self.driver.handle(event)
 

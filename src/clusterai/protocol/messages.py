@@ -23,6 +23,7 @@ from clusterai.protocol.canonical import digest
 from clusterai.protocol.eip712 import Domain, typed_digest
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.jobs import JobFrame, JobRelayed
+from clusterai.protocol.offering import OfferingFrame
 from clusterai.protocol.rentals import RentFrame
 from clusterai.protocol.statements import (
     U32,
@@ -240,6 +241,7 @@ Frame = (
     | Unreachable
     | JobFrame
     | RentFrame
+    | OfferingFrame
 )
 """What may stand on a link."""
 

@@ -31,13 +31,14 @@ class Unreachable(ConnectionError):
 
 
 class ApiError(Exception):
-    """The gateway refused: its status, a code for programs, and a sentence that says what to change."""
+    """The gateway refused: its status, a code for programs, and a sentence that says what to change; `body` may say more."""
 
-    def __init__(self, status: int, code: str, detail: str) -> None:
+    def __init__(self, status: int, code: str, detail: str, body: bytes = b"") -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
         self.detail = detail
+        self.body = body
 
 
 class _Problem(msgspec.Struct):
@@ -261,7 +262,7 @@ class Client:
         except msgspec.MsgspecError:
             problem = _Problem(detail=response.text[:300])
         code = problem.type.rpartition(":")[2] or "http"
-        raise ApiError(response.status_code, code, problem.detail or response.reason_phrase)
+        raise ApiError(response.status_code, code, problem.detail or response.reason_phrase, response.content)
 
     def _decode(self, response: httpx.Response, kind: type[T]) -> T:
         try:

@@ -70,6 +70,8 @@ class Bed:
         self.port, self.link_port, self.chain_port = free_port(), free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._settings = settings
+        self.node_settings: dict[str, Any] = {}
+        """fields of the real nodes' configuration"""
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="stand-ins", daemon=True)
@@ -156,6 +158,7 @@ class Bed:
             "models": [{"name": "tiny", "input_wei": 3, "output_wei": 3, **model} | self.model],
             "models_folder": str(self.folder / "models"),
             "survives": "process",
+            **self.node_settings,
         }
         (home / "config.json").write_text(json.dumps(fields))
         self._spawn(f"node-{at}", "clusterai.node", "--config", str(home / "config.json"))

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusterai.ledger.core.events import Barred, Block, Bonded, Delegated, Registered
+from clusterai.ledger.core.events import Barred, Block, Bonded, Delegated, Registered, Revoked, Unbonding
 from clusterai.market.core.directory import Directory
 from clusterai.market.core.placement.feed import MOST_VALIDATORS, SKEW_S, OfferFeed, Turned
 from clusterai.market.core.placement.index import Index
-from clusterai.market.core.placement.offers import NEWCOMER_RELIABILITY_PPM
+from clusterai.market.core.placement.offers import MEASUREMENT_LIFE_S, NEWCOMER_RELIABILITY_PPM
 from clusterai.market.core.placement.place import Plan, place
 from clusterai.market.core.placement.request import Request, single
 from clusterai.protocol import canonical
@@ -264,3 +264,63 @@ def test_a_changed_byte_is_noticed(at: int, change: int) -> None:
     at %= len(data)
     changed = data[:at] + bytes([data[at] ^ change]) + data[at + 1 :]
     assert isinstance(it.hear_offer(changed, signature, NOW), Turned)
+
+
+def test_the_very_same_offer_may_be_said_again() -> None:
+    """After its operator was away it stands again, and counts once."""
+    it = feed()
+    assert offered(it, offer()) is None
+    assert it.away(OPERATOR.address) == [NODES[0].address]
+    assert listed(it) is None
+    assert offered(it, offer()) is None
+    assert listed(it) is not None
+    assert reason(offered(it, offer(price_wei=1))) == "stale"
+    assert it.away(SECOND.address) == []
+
+
+def test_what_an_operator_may_no_longer_offer_is_taken_out_at_once() -> None:
+    """Its keys were revoked, or its stake carries fewer machines now."""
+    directory = participants()
+    it = OfferFeed(Index(), directory, NETWORK, recover, STAKE_PER_NODE)
+    for machine in NODES[:4]:
+        assert offered(it, offer(machine), machine) is None
+    directory.apply(Revoked(OPERATOR.address, NODES[1].address))
+    assert it.doubt(OPERATOR.address) == [NODES[1].address]
+    directory.apply(Unbonding(OPERATOR.address, 8 * STAKE_PER_NODE, NOW))
+    assert it.doubt(OPERATOR.address) == [NODES[3].address]
+    directory.apply(Barred(OPERATOR.address))
+    assert it.doubt(OPERATOR.address) == [NODES[0].address, NODES[2].address]
+
+
+def test_a_feed_carries_no_more_than_it_can() -> None:
+    """Whoever comes too late is told so, and what stands is renewed nevertheless."""
+    it = OfferFeed(Index(), participants(), NETWORK, recover, STAKE_PER_NODE, most_machines=2)
+    for machine in NODES[:2]:
+        assert offered(it, offer(machine), machine) is None
+    assert reason(offered(it, offer(NODES[2]), NODES[2])) == "full"
+    assert offered(it, offer(serial=2)) is None
+
+
+def test_a_sweep_in_parts_ends_where_a_whole_one_does() -> None:
+    """Some machines at a time, all of them in turn."""
+    directory = participants()
+    it = OfferFeed(Index(), directory, NETWORK, recover, STAKE_PER_NODE)
+    for machine in NODES[:5]:
+        assert offered(it, offer(machine), machine) is None
+    directory.apply(Barred(OPERATOR.address))
+    gone = [it.sweep(NOW, most=2) for _ in range(3)]
+    assert [len(part) for part in gone] == [2, 2, 1]
+    assert len(it.index) == 0
+
+
+def test_the_newest_measurement_of_a_field_is_told_whole() -> None:
+    """Until it fades; of a field that nobody measured there is none."""
+    it = feed()
+    offered(it, offer())
+    newer = found(by=EYES[0], at_s=NOW + 1)
+    assert measured(it, found()) is None
+    assert measured(it, newer, EYES[0]) is None
+    assert it.newest(NODES[0].address, Field.GPU, NOW + 1) == newer
+    assert it.newest(NODES[0].address, Field.CPU, NOW + 1) is None
+    assert it.newest(NODES[1].address, Field.GPU, NOW + 1) is None
+    assert it.newest(NODES[0].address, Field.GPU, NOW + MEASUREMENT_LIFE_S + 2) is None

@@ -177,3 +177,30 @@ def test_reliability_that_nobody_measured_is_a_newcomers_at_best(claimed: int) -
     index = index_of(machine(1, reliability_ppm=claimed, measurements=()))
     row = index.row(name(1))
     assert index.columns.reliability[row] <= NEWCOMER_RELIABILITY_PPM
+
+
+def test_names_that_nobody_has_any_more_take_no_room() -> None:
+    """An operator that invents a region for each offer leaves one name behind, not thousands."""
+    index = Index()
+    for number in range(2_000):
+        index.put(machine(1, region=f"r{number}", hardware=f"h{number}", gpu=f"g{number}", gpus=1), NOW)
+    asked = Request(parts=single(1), regions=("r1999",))
+    assert int(index.able(Need(hardware="h1999", gpu="g1999"), asked, NOW).sum()) == 1
+    assert int(index.able(Need(), Request(parts=single(1), regions=("r1998",)), NOW).sum()) == 0
+    assert [len(it) for it in (index._regions, index._hardware, index._gpus)] == [1, 1, 1]  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_copy_stands_still_while_the_index_goes_on() -> None:
+    """What is planned with a copy is what stood when it was made, names and takers included."""
+    index = index_of(*(machine(number, region=f"r{number}") for number in range(4)))
+    copy = index.copy()
+    index.remove(name(0))
+    index.put(machine(9, region="new"), NOW)
+    index.take((name(1),))
+    asked = Request(parts=single(1), regions=("r0", "r1"))
+    assert [copy.offer(int(row)).node for row in copy.rows(copy.able(Need(), asked, NOW))] == [
+        name(0),
+        name(1),
+    ]
+    assert int(copy.able(Need(), Request(parts=single(1), regions=("new",)), NOW).sum()) == 0
+    assert index.rows(index.able(Need(), asked, NOW)).size == 0

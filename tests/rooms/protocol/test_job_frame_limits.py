@@ -10,11 +10,16 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from clusterai.protocol import canonical, jobs
+from clusterai.protocol import canonical, jobs, offering
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.leases import Terms
 
-KINDS: list[Any] = [*get_args(jobs.JobFrame), *get_args(jobs.JobRelayed), jobs.Segment]
+KINDS: list[Any] = [
+    *get_args(jobs.JobFrame),
+    *get_args(jobs.JobRelayed),
+    *get_args(offering.OfferingFrame),
+    jobs.Segment,
+]
 MOST_INT = 2**64 - 1
 """More can't be encoded."""
 

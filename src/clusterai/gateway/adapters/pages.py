@@ -22,6 +22,7 @@ from clusterai.gateway.adapters.handling import body_of, json_of, missing, numbe
 from clusterai.gateway.adapters.jobs import JobPages
 from clusterai.gateway.adapters.keys import SCOPES, KeyRing
 from clusterai.gateway.adapters.meters import Meters
+from clusterai.gateway.adapters.offerpages import OfferPages
 from clusterai.gateway.adapters.withdrawals import Withdrawals
 from clusterai.gateway.core import views
 from clusterai.gateway.core.faults import Fault, unknown_model
@@ -100,6 +101,7 @@ class Pages:
         version: str,
         withdrawals: Withdrawals,
         jobs: JobPages,
+        offers: OfferPages,
         reputation: Reputation,
         invitation: Invitation,
     ) -> None:
@@ -114,6 +116,7 @@ class Pages:
         self._version = version
         self._withdrawals = withdrawals
         self._jobs = jobs
+        self._offers = offers
         self._reputation = reputation
         self._invitation = invitation
         self._since_s = int(time.time())
@@ -142,6 +145,7 @@ class Pages:
                 get("/v1/clusterai/events", self.events),
                 Route("/v1/clusterai/keys", self.keys, methods=["GET", "POST"]),
                 Route("/v1/clusterai/keys/{id}", self.revoke_key, methods=["DELETE"]),
+                *self._offers.routes(),
                 *self._jobs.routes(),
                 get("/healthz", self.healthz),
                 get("/metrics", self.metrics),

@@ -6,14 +6,27 @@
     request.py      what a renter asks                                 roundtrips.py   what was measured between nodes
     shortlist.py    the 200 that matter                                problem.py      the choice as numbers
     choose.py       the group                                          place.py        all of it in a row
-    explain.py      why not, and what each wish costs                  book.py         held before it is shown
+    explain.py      why not, and what each wish costs                  answer.py       both, or the plan with them
+    listing.py      offers by price                                    book.py         held before it is shown
     auction.py      one price for a group                              population.py   a made-up world
 
 Nothing in here talks to anyone or knows the time; a plan is a value. It refuses to trust a machine's word about itself.
 """
 
+from clusterai.market.core.placement.answer import Answered, answer
 from clusterai.market.core.placement.auction import Bid, Sale, TooFew, sell
-from clusterai.market.core.placement.book import Book, Confirm, Hold, Release, seats_of
+from clusterai.market.core.placement.book import (
+    Book,
+    Booked,
+    Confirm,
+    Freed,
+    Hold,
+    Holding,
+    Refused,
+    Release,
+    Seat,
+    seats_of,
+)
 from clusterai.market.core.placement.explain import Toll, WhyNot, tolls, why_not
 from clusterai.market.core.placement.feed import OfferFeed, Turned
 from clusterai.market.core.placement.index import Index
@@ -24,12 +37,16 @@ from clusterai.market.core.placement.roundtrips import RoundTrips
 from clusterai.protocol.offers import Field
 
 __all__ = [
+    "Answered",
     "Bid",
     "Book",
+    "Booked",
     "Confirm",
     "Coordinate",
     "Field",
+    "Freed",
     "Hold",
+    "Holding",
     "Index",
     "Measurement",
     "Need",
@@ -38,15 +55,18 @@ __all__ = [
     "OfferFeed",
     "Part",
     "Plan",
+    "Refused",
     "Release",
     "Request",
     "RoundTrips",
     "Sale",
+    "Seat",
     "Source",
     "Toll",
     "TooFew",
     "Turned",
     "WhyNot",
+    "answer",
     "place",
     "seats_of",
     "sell",

@@ -177,6 +177,24 @@ class Book:
         """Which hold or booking has it; whether that is over is known after the next step."""
         return self._holder.get(node)
 
+    def booked(self, hold: Digest) -> Booked | Holding | None:
+        """How it stands, whichever of the two it is; None once it is over."""
+        state = self._holds.get(hold)
+        if state is None:
+            return None
+        if state.booked:
+            return Booked(hold, state.seats, state.until_s)
+        return Holding(hold, state.until_s)
+
+    def seats(self, hold: Digest) -> tuple[Seat, ...]:
+        """The machines of a hold or booking; none once it is over."""
+        state = self._holds.get(hold)
+        return () if state is None else state.seats
+
+    def renter(self, hold: Digest) -> Address | None:
+        state = self._holds.get(hold)
+        return None if state is None else state.renter
+
     def held_by(self, renter: Address) -> int:
         """Machines on hold, not yet booked."""
         return self._held.get(renter, 0)

@@ -160,6 +160,8 @@ def drops(request: Request) -> Iterator[tuple[str, Change]]:
         yield "region", lambda it: _replace(it, regions=())
     if request.near_us is not None:
         yield "near", lambda it: _replace(it, near=None, near_us=None)
+    if request.most_link_us is not None:
+        yield "link", lambda it: _replace(it, most_link_us=None)
     if request.most_per_operator is not None and request.most_per_operator < request.nodes:
         yield "per operator", lambda it: _replace(it, most_per_operator=None)
     if request.most_rtt_us is not None:
@@ -204,9 +206,10 @@ def _least(name: str, request: Request, plan: Plan, attempt: Place) -> tuple[str
                 if tried is not None:
                     return f"{most} machines of one operator instead of {least - 1}", tried
             return f"all machines of one operator instead of {least - 1}", plan
-        case "near":
-            limit = request.near_us or 1
-            tried, reach = _nearest(request, attempt, limit) or (plan, None)
+        case "near" | "link":
+            field = "near_us" if name == "near" else "most_link_us"
+            limit = getattr(request, field) or 1
+            tried, reach = _nearest(request, attempt, field, limit) or (plan, None)
             text = "any distance" if reach is None else f"{(reach - limit) / 1_000:.1f} ms further away"
             return f"{text}: {machines}", tried
         case "region":
@@ -264,13 +267,13 @@ def _threshold(name: str, request: Request, plan: Plan, attempt: Place) -> tuple
     return f"{has / unit:g} {words} instead of {asked / unit:g}", plan
 
 
-def _nearest(request: Request, attempt: Place, limit: int) -> tuple[Plan, int] | None:
+def _nearest(request: Request, attempt: Place, field: str, limit: int) -> tuple[Plan, int] | None:
     """The least of doubled and then halved distances at which a plan is found."""
     reach = limit
     plan: Plan | None = None
     for _ in range(MOST_TRIES):
         reach *= 2
-        plan = attempt(_replace(request, near_us=reach))
+        plan = attempt(_replace(request, **{field: reach}))
         if plan is not None:
             break
     if plan is None:
@@ -278,7 +281,7 @@ def _nearest(request: Request, attempt: Place, limit: int) -> tuple[Plan, int] |
     low = reach // 2
     for _ in range(MOST_TRIES):
         middle = (low + reach) // 2
-        tried = attempt(_replace(request, near_us=middle))
+        tried = attempt(_replace(request, **{field: middle}))
         if tried is None:
             low = middle
         else:

@@ -42,6 +42,7 @@ from clusterai.protocol.signing import BadSignature
 SKEW_S = 30
 """How far clocks may differ."""
 MOST_PER_OPERATOR = 10_000
+MOST_MACHINES = 200_000
 MOST_VALIDATORS = 8
 """Whose measurements of one machine are kept; the oldest gives way."""
 
@@ -51,10 +52,10 @@ class Turned(msgspec.Struct, frozen=True):
 
     `malformed`: not a statement. `forged`: not signed by who it says. `unknown`: the key acts for nobody in that role, or not for
     that operator, or nobody offered the machine. `stale`: over, from the future, too long, or not newer than what is known. `own`:
-    an operator measured itself. `staked`: its stake carries no more machines.
+    an operator measured itself. `staked`: its stake carries no more machines. `full`: this feed carries no more.
     """
 
-    reason: Literal["malformed", "forged", "unknown", "stale", "own", "staked"]
+    reason: Literal["malformed", "forged", "unknown", "stale", "own", "staked", "full"]
     detail: str = ""
 
 
@@ -74,13 +75,15 @@ class OfferFeed:
         network: Domain,
         recover: Callable[[Digest, bytes], Address],
         stake_per_node_wei: int,
+        most_machines: int = MOST_MACHINES,
     ) -> None:
         self.index = index
         self._directory, self._network, self._recover = directory, network, recover
-        self._stake_per_node_wei = stake_per_node_wei
+        self._stake_per_node_wei, self._most_machines = stake_per_node_wei, most_machines
         self._known: dict[Address, _Known] = {}
-        self._machines: dict[Address, int] = {}
+        self._machines: dict[Address, dict[Address, None]] = {}
         """by operator, those taken out but not yet forgotten included"""
+        self._unswept: list[Address] = []
 
     def hear_offer(self, data: bytes, signature: bytes, now_s: float) -> Turned | None:
         """None if it was taken."""
@@ -94,7 +97,8 @@ class OfferFeed:
         if not self._directory.acts_for(node, operator, Role.PROVIDER):
             return Turned("unknown", "the key isn't this operator's, or the operator may not offer")
         known = self._known.get(node)
-        if known is not None and offer.serial <= known.offer.serial:
+        # The very same offer may be said again, as after a link that broke.
+        if known is not None and offer.serial <= known.offer.serial and offer != known.offer:
             return Turned("stale", f"serial {offer.serial} after {known.offer.serial}")
         withdrawn = offer.expires_s <= offer.issued_s
         life = offer.expires_s - offer.issued_s
@@ -105,13 +109,14 @@ class OfferFeed:
         ):
             return Turned("stale", "over, from the future, or for too long")
         if known is None:
-            if self._machines.get(operator, 0) >= self._most(operator):
-                return Turned("staked", f"{self._machines.get(operator, 0)} machines already")
+            if len(self._machines.get(operator, ())) >= self._most(operator):
+                return Turned("staked", f"{len(self._machines.get(operator, ()))} machines already")
+            if len(self._known) >= self._most_machines:
+                return Turned("full", f"{len(self._known)} machines already")
             known = self._known[node] = _Known(offer, now_s)
-            self._count(operator, 1)
         elif known.offer.operator != offer.operator:
-            self._count(Address(known.offer.operator), -1)
-            self._count(operator, 1)
+            self._forget(node, Address(known.offer.operator))
+        self._machines.setdefault(operator, {})[node] = None
         known.offer, known.heard_s = offer, now_s
         if withdrawn:
             self.index.remove(node)
@@ -148,18 +153,65 @@ class OfferFeed:
             self.index.put(merged(known.offer, known.measured, now_s), now_s)
         return None
 
-    def sweep(self, now_s: float) -> list[Address]:
-        """Take out offers that are over and those of operators who may no longer offer; forget what can't come back."""
+    def away(self, operator: Address) -> list[Address]:
+        """The operator can't be reached, so nothing of it can be placed until it offers again; says what was taken out."""
+        gone = [node for node in self._machines.get(operator, ()) if node in self.index]
+        for node in gone:
+            self.index.remove(node)
+        return gone
+
+    def doubt(self, owner: Address) -> list[Address]:
+        """The Registry says something new of an owner: what it may no longer offer is taken out."""
+        gone: list[Address] = []
+        standing = 0
+        for node in self._machines.get(owner, ()):
+            if node not in self.index:
+                continue
+            standing += 1
+            if standing > self._most(owner) or not self._directory.acts_for(node, owner, Role.PROVIDER):
+                self.index.remove(node)
+                gone.append(node)
+        return gone
+
+    def sweep(self, now_s: float, most: int | None = None) -> list[Address]:
+        """Take out offers that are over and those of operators who may no longer offer; forget what can't come back.
+
+        Args:
+            most: machines that are looked at, beginning where the last sweep ended; all of them by default. What expired is
+                taken out in any case.
+        """
         gone = self.index.sweep(now_s)
-        for node, known in list(self._known.items()):
+        if not self._unswept:
+            self._unswept = list(self._known)
+        looked = len(self._unswept) if most is None else most
+        batch, self._unswept = self._unswept[:looked], self._unswept[looked:]
+        for node in batch:
+            known = self._known.get(node)
+            if known is None:
+                continue
             operator = Address(known.offer.operator)
             if node in self.index and not self._directory.acts_for(node, operator, Role.PROVIDER):
                 self.index.remove(node)
                 gone.append(node)
             if node not in self.index and known.heard_s + MOST_LIFE_S + SKEW_S < now_s:
                 del self._known[node]
-                self._count(operator, -1)
+                self._forget(node, operator)
         return gone
+
+    def newest(self, node: Address, field: Field, now_s: float) -> MachineMeasurement | None:
+        """Who measured `field` of this machine last, with all that was found, unless it has faded."""
+        known = self._known.get(node)
+        if known is None:
+            return None
+        return max(
+            (
+                it
+                for it in known.measured.values()
+                if it.fields & field and it.at_s > now_s - MEASUREMENT_LIFE_S
+            ),
+            key=lambda it: (it.at_s, it.validator),
+            default=None,
+        )
 
     def _signer(self, statement: MachineOffer | MachineMeasurement, signature: bytes) -> Address | None:
         try:
@@ -172,12 +224,11 @@ class OfferFeed:
             return MOST_PER_OPERATOR
         return min(MOST_PER_OPERATOR, self._directory.stake(operator) // self._stake_per_node_wei)
 
-    def _count(self, operator: Address, more: int) -> None:
-        machines = self._machines.get(operator, 0) + more
-        if machines:
-            self._machines[operator] = machines
-        else:
-            self._machines.pop(operator, None)
+    def _forget(self, node: Address, operator: Address) -> None:
+        machines = self._machines[operator]
+        del machines[node]
+        if not machines:
+            del self._machines[operator]
 
 
 def merged(offer: MachineOffer, measured: dict[Address, MachineMeasurement], now_s: float) -> Offer:

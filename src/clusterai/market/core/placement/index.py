@@ -30,10 +30,11 @@ Constraint = Literal[
     "measured",
     "region",
     "near",
+    "link",
     "placed",
 ]
-"""What one machine is asked by itself. `standing`: neither expired nor from the future. `placed`: it has a coordinate, which
-counts only where closeness matters."""
+"""What one machine is asked by itself. `standing`: neither expired nor from the future. `link`: its round trip to whoever keeps this
+index. `placed`: it has a coordinate, which counts only where closeness matters."""
 
 
 class Columns(NamedTuple):
@@ -55,6 +56,8 @@ class Columns(NamedTuple):
     measured: NDArray[np.int32]
     issued: Ints
     expires: Ints
+    link: Ints
+    """round trip to whoever keeps the index, in microseconds; 0 is unknown"""
     place: NDArray[np.float32]
     """(rows, 4): x, y, z and height in microseconds"""
     tie: NDArray[np.uint64]
@@ -88,23 +91,54 @@ def _columns(rows: int) -> Columns:
         measured=small(),
         issued=large(),
         expires=large(),
+        link=large(),
         place=np.zeros((rows, 4), np.float32),
         tie=np.zeros(rows, np.uint64),
     )
 
 
 class _Names:
-    """Small numbers for strings and addresses, kept for good: kinds and regions are few, operators return."""
+    """Small numbers for strings and addresses; one that no offer has any more is used again, since strangers choose the names."""
 
     def __init__(self) -> None:
         self._number: dict[object, int] = {}
+        self._names: list[object] = []
+        self._offers: list[int] = []
+        self._free: list[int] = []
 
-    def number(self, name: object) -> int:
-        return self._number.setdefault(name, len(self._number))
+    def __len__(self) -> int:
+        return len(self._number)
+
+    def hold(self, name: object) -> int:
+        number = self._number.get(name)
+        if number is None:
+            if self._free:
+                number = self._free.pop()
+                self._names[number] = name
+            else:
+                number = len(self._names)
+                self._names.append(name)
+                self._offers.append(0)
+            self._number[name] = number
+        self._offers[number] += 1
+        return number
+
+    def release(self, number: int) -> None:
+        self._offers[number] -= 1
+        if not self._offers[number]:
+            del self._number[self._names[number]]
+            self._names[number] = None
+            self._free.append(number)
 
     def find(self, name: object) -> int:
-        """-1 for a name that no offer ever had."""
+        """-1 for a name that no offer has."""
         return self._number.get(name, -1)
+
+    def copy(self) -> "_Names":
+        """For `find` alone."""
+        other = _Names()
+        other._number = dict(self._number)
+        return other
 
 
 class Index:
@@ -127,26 +161,42 @@ class Index:
     def __contains__(self, node: Address) -> bool:
         return node in self._rows
 
+    def copy(self) -> "Index":
+        """What stands now, to be planned with elsewhere while this one goes on changing."""
+        if self._changed:
+            self._order_anew()
+        other = Index.__new__(Index)
+        other.columns = Columns._make(it.copy() for it in self.columns)
+        other._free, other._taken, other._changed = [], set(), set()
+        other._rows, other._offers = self._rows.copy(), self._offers.copy()
+        other._ordered = self._ordered
+        other._hardware, other._regions = self._hardware.copy(), self._regions.copy()
+        other._gpus, other._operators = self._gpus.copy(), _Names()
+        return other
+
     # --- changes ---
 
     def put(self, offer: Offer, now_s: float) -> None:
         """A new offer, or one in place of the node's last."""
         row = self._rows.get(offer.node)
+        fresh = row is None
         if row is None:
             if not self._free:
                 self._grow()
             row = self._rows[offer.node] = self._free.pop()
             self._changed.add(row)
+        else:
+            self._release(row)
         assert 0 <= offer.price_wei <= MOST_PRICE_WEI, "decoding bounds the price"
         self._offers[row] = offer
         measured = offer.measured(now_s)
         c = self.columns
         c.alive[row] = True
         c.taken[row] = offer.node in self._taken
-        c.hardware[row] = self._hardware.number(offer.hardware)
-        c.region[row] = self._regions.number(offer.region)
-        c.gpu[row] = self._gpus.number(offer.gpu)
-        c.operator[row] = self._operators.number(offer.operator)
+        c.hardware[row] = self._hardware.hold(offer.hardware)
+        c.region[row] = self._regions.hold(offer.region)
+        c.gpu[row] = self._gpus.hold(offer.gpu)
+        c.operator[row] = self._operators.hold(offer.operator)
         c.gpus[row] = offer.gpus
         c.cpu[row] = offer.cpu_milli
         c.memory[row] = offer.memory_bytes
@@ -160,6 +210,8 @@ class Index:
         c.measured[row] = measured
         c.issued[row] = offer.issued_s
         c.expires[row] = offer.expires_s
+        if fresh:
+            c.link[row] = 0
         at = offer.coordinate if measured & Field.COORDINATE else None
         c.placed[row] = at is not None
         c.place[row] = (at.x_us, at.y_us, at.z_us, at.height_us) if at is not None else 0.0
@@ -169,11 +221,19 @@ class Index:
         row = self._rows.pop(node, None)
         if row is None:
             return False
+        self._release(row)
         self.columns.alive[row] = False
         self._offers[row] = None
         self._free.append(row)
         self._changed.add(row)
         return True
+
+    def _release(self, row: int) -> None:
+        c = self.columns
+        self._hardware.release(int(c.hardware[row]))
+        self._regions.release(int(c.region[row]))
+        self._gpus.release(int(c.gpu[row]))
+        self._operators.release(int(c.operator[row]))
 
     def sweep(self, now_s: float) -> list[Address]:
         """Take out what expired, and say what it was."""
@@ -189,6 +249,12 @@ class Index:
 
     def give_back(self, nodes: tuple[Address, ...]) -> None:
         self._mark(nodes, taken=False)
+
+    def heard(self, node: Address, link_us: int) -> None:
+        """The round trip to this machine, as measured by whoever keeps the index."""
+        row = self._rows.get(node)
+        if row is not None:
+            self.columns.link[row] = link_us
 
     def _mark(self, nodes: tuple[Address, ...], *, taken: bool) -> None:
         for node in nodes:
@@ -264,6 +330,8 @@ class Index:
             away = c.place - np.array((at.x_us, at.y_us, at.z_us, 0), np.float32)
             rtt = np.sqrt((away[:, :3] ** 2).sum(axis=1)) + c.place[:, 3] + at.height_us
             yield "near", rtt <= request.near_us
+        if request.most_link_us is not None:
+            yield "link", (c.link > 0) & (c.link <= request.most_link_us)
 
     def able(self, need: Need, request: Request, now_s: float) -> Flags:
         result: Flags | None = None

@@ -50,6 +50,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         parts: mostly one; several for mixed groups, such as one head and eight workers with GPUs.
         regions: any of these; none asks nothing.
         near, near_us: each machine at most so far from this place, as predicted.
+        most_link_us: each machine at most so far from whoever places, by its own measurement.
         most_rtt_us: between any two of the group.
         most_price_wei: of the whole group, an hour.
         most_per_operator: machines of one stake owner.
@@ -59,6 +60,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     regions: tuple[str, ...] = ()
     near: Coordinate | None = None
     near_us: int | None = None
+    most_link_us: int | None = None
     most_rtt_us: int | None = None
     most_price_wei: int | None = None
     most_per_operator: int | None = None
@@ -90,6 +92,7 @@ def faults(request: Request) -> Iterator[str]:
     for name, limit, most in (
         ("most_rtt_us", request.most_rtt_us, MOST_RTT_US),
         ("near_us", request.near_us, MOST_RTT_US),
+        ("most_link_us", request.most_link_us, MOST_RTT_US),
         ("most_price_wei", request.most_price_wei, MOST_NODES * MOST_PRICE_WEI),
         ("most_per_operator", request.most_per_operator, MOST_NODES),
     ):

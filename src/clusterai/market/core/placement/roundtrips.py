@@ -14,6 +14,8 @@ from clusterai.market.core.placement.problem import FAR_US, Flags, Ints
 from clusterai.protocol.ids import Address
 
 LIFE_S = 3_600.0
+MOST_OTHERS = 256
+"""That one node may have measured; the oldest gives way."""
 
 
 class Sample(NamedTuple):
@@ -34,11 +36,17 @@ class RoundTrips:
         self._by.setdefault(to, {})
         old = mine.get(to)
         if old is None or now_s - old.at_s > LIFE_S or rtt_us <= old.rtt_us:
-            mine[to] = Sample(rtt_us, now_s)
+            # A new table each time: one that is being read elsewhere stays as it is.
+            mine = {**mine, to: Sample(rtt_us, now_s)}
+            if len(mine) > MOST_OTHERS:
+                del mine[min(mine, key=lambda it: mine[it].at_s)]
+            self._by[by] = mine
 
     def forget(self, node: Address) -> None:
-        for other in self._by.pop(node, {}):
-            self._by.get(other, {}).pop(node, None)
+        self._by.pop(node, None)
+        for other, theirs in self._by.items():
+            if node in theirs:
+                self._by[other] = {name: sample for name, sample in theirs.items() if name != node}
 
     def between(self, one: Address, other: Address, now_s: float) -> int | None:
         """Microseconds, or None if neither side measured it within `LIFE_S`."""

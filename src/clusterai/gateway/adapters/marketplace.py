@@ -1,0 +1,314 @@
+"""The hands of placement: signed offers from links into the index, plans worked out beside the event loop, and the book of who has what.
+
+    links ── Offered, Measured ──> OfferFeed ──> Index ──copy──> a thread: answer() ──┐
+    chain ── barred, revoked ────────^             ^ taken                            │ plan
+                                                   └── Driver(Book) <── hold, confirm, release
+
+A plan is worked out on a copy of the index, so the loop goes on and nothing moves under it; what was taken or changed meanwhile is
+refused by the book, and planned anew. Only machines whose operator is linked are offered: nothing else can be placed now.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+from clusterai.gateway.config import MarketConfig
+from clusterai.gateway.core.limits import Bucket
+from clusterai.ledger.core import events
+from clusterai.market.core.directory import Directory
+from clusterai.market.core.placement import (
+    Answered,
+    Book,
+    Booked,
+    Confirm,
+    Field,
+    Freed,
+    Hold,
+    Holding,
+    Index,
+    OfferFeed,
+    Plan,
+    Refused,
+    Release,
+    Request,
+    RoundTrips,
+    Seat,
+    Turned,
+    WhyNot,
+    answer,
+    seats_of,
+)
+from clusterai.protocol.canonical import Malformed
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.offering import Offered, OfferTurned
+from clusterai.protocol.offers import MachineMeasurement, decode_offer
+from clusterai.protocol.signing import recover
+from clusterai.runtime.adapters.driver import Driver
+from clusterai.runtime.adapters.journal import SqliteJournal
+from clusterai.runtime.machine import Received, Tick, Unlinked
+
+SWEPT_AT_ONCE = 2_000
+"""Machines whose operator's standing is looked at in one tick."""
+TICK_S = 0.5
+LOOK_S = 5.0
+"""How often round trips of links are read."""
+OFFERS_A_MINUTE = 240
+"""Of one operator; each takes a signature's check."""
+PLANS_WAITING = 16
+TRIES = 4
+"""Plans for one request whose machines were taken while they were worked out."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("market")
+
+
+class Busy(Exception):
+    """More plans are asked for than can be worked out: ask again in a second."""
+
+
+class Reserved:
+    """A plan whose machines are held."""
+
+    __slots__ = ("answered", "holding")
+
+    def __init__(self, answered: Answered, holding: Holding) -> None:
+        self.answered = answered
+        self.holding = holding
+
+
+class Marketplace:
+    """One gateway's placement.
+
+    Args:
+        send: gives a peer a frame.
+        round_trip_ms: of a peer's link; None if it isn't known.
+        freed: told of holds and bookings that are over.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        directory: Directory,
+        network: Domain,
+        config: MarketConfig,
+        synchronous: Literal["NORMAL", "FULL"],
+        send: Callable[[Address, Any], object],
+        round_trip_ms: Callable[[Address], float | None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.index = Index()
+        self.trips = RoundTrips()
+        self.feed = OfferFeed(
+            self.index, directory, network, recover, config.machine_stake_wei, config.most_machines
+        )
+        self.book = Book(self.index)
+        self.freed: list[Callable[[Freed], None]] = []
+        self._send, self._round_trip_ms, self._clock = send, round_trip_ms, clock
+        self._journal = SqliteJournal(path, synchronous)
+        self._answers: dict[Digest, Holding | Booked | Refused] = {}
+        self.driver = Driver(self.book, self._journal, self._perform, clock)
+        self._buckets: dict[Address, Bucket] = {}
+        self._linked: dict[Address, dict[Address, None]] = {}
+        """machines by operator that is linked and has offered"""
+        self._planning = asyncio.Semaphore(1)
+        self._waiting = 0
+
+    def close(self) -> None:
+        self._journal.close()
+
+    async def run(self) -> None:
+        """Sweep, look at links, end what is over; until cancelled."""
+        self.driver.start()
+        looked_s = 0.0
+        while True:
+            await asyncio.sleep(TICK_S)
+            now_s = self._clock()
+            self.sweep(now_s)
+            if abs(now_s - looked_s) >= LOOK_S:
+                looked_s = now_s
+                for peer in self._linked:
+                    self._look(peer)
+                self._buckets = {peer: it for peer, it in self._buckets.items() if it.reset_s(now_s) > 0}
+
+    def sweep(self, now_s: float) -> None:
+        self.feed.sweep(now_s, SWEPT_AT_ONCE)
+        self.driver.handle(Tick())
+
+    # --- in ---
+
+    def hear(self, event: Any) -> bool:
+        """Take an event from links; whether it was of no concern to anyone else."""
+        match event:
+            case Received(peer, Offered() as frame):
+                self._offered(peer, frame)
+                return True
+            case Unlinked(peer):
+                self._linked.pop(peer, None)
+                self.feed.away(peer)
+            case _:
+                pass
+        return False
+
+    def follow(self, event: Any) -> None:
+        """What the chain says, once the directory knows it."""
+        match event:
+            case (
+                events.Revoked(owner) | events.Slashed(owner) | events.Barred(owner) | events.Unbonding(owner)
+            ):
+                self.feed.doubt(owner)
+            case events.RolledBack():
+                for operator in self._linked:
+                    self.feed.doubt(operator)
+            case _:
+                pass
+
+    def _offered(self, peer: Address, frame: Offered) -> None:
+        now_s = self._clock()
+        bucket = self._buckets.setdefault(peer, Bucket(OFFERS_A_MINUTE))
+        if (wait_s := bucket.take(1, now_s)) > 0:
+            self._turn(
+                peer, 0, Turned("full", f"at most {OFFERS_A_MINUTE} offers a minute: wait {wait_s:.0f} s")
+            )
+            return
+        try:
+            offer = decode_offer(frame.offer)
+        except Malformed as error:
+            self._turn(peer, 0, Turned("malformed", str(error)))
+            return
+        if offer.operator != peer:
+            self._turn(
+                peer, offer.serial, Turned("unknown", "a link carries its own operator's machines alone")
+            )
+            return
+        turned = self.feed.hear_offer(frame.offer, frame.signature, now_s)
+        if turned is not None:
+            self._turn(peer, offer.serial, turned)
+            return
+        node = Address(offer.node)
+        self._linked.setdefault(peer, {})[node] = None
+        self._look(peer)
+
+    def _turn(self, peer: Address, serial: int, turned: Turned) -> None:
+        log.info("turned", peer=peer.hex(), reason=turned.reason, detail=turned.detail)
+        now_s = max(0, int(self._clock()))
+        self._send(peer, OfferTurned(serial, turned.reason, turned.detail[:500], now_s))
+
+    def _look(self, peer: Address) -> None:
+        """Take over the round trip that the link's own pings measured."""
+        found = self._round_trip_ms(peer)
+        if found is not None:
+            for node in self._linked.get(peer, ()):
+                self.index.heard(node, max(1, round(1_000 * found)))
+
+    # --- plans ---
+
+    async def plan(self, request: Request, *, told: bool = True) -> Answered | WhyNot:
+        """The best group that stands free now, or why there is none. Nothing is held.
+
+        Raises:
+            Busy: too many others wait.
+        """
+        if self._waiting >= PLANS_WAITING:
+            raise Busy
+        self._waiting += 1
+        try:
+            async with self._planning:
+                now_s = self._clock()
+                index = self.index.copy()
+                return await asyncio.to_thread(answer, index, request, self.trips, now_s, told=told)
+        finally:
+            self._waiting -= 1
+
+    async def reserve(
+        self,
+        request: Request,
+        renter: Address,
+        name: Digest,
+        agreed: Callable[[Answered], None] = lambda _: None,
+    ) -> Reserved | WhyNot | Refused:
+        """A plan whose machines are held for `renter`: to be shown, and confirmed under `name`.
+
+        Args:
+            agreed: raises where this plan mustn't be held.
+
+        Returns:
+            Refused where the renter holds too many, or others were quicker each time.
+
+        Raises:
+            Busy.
+        """
+        refused: Refused | None = None
+        for _ in range(TRIES):
+            found = await self.plan(request)
+            if isinstance(found, WhyNot):
+                return found
+            agreed(found)
+            held = self.hold(found.plan, renter, name)
+            if isinstance(held, Holding):
+                return Reserved(found, held)
+            refused = held
+            if held.reason in ("too_many", "other"):
+                break
+        assert refused is not None, "each try ends in an answer"
+        return refused
+
+    # --- the book ---
+
+    def hold(self, plan: Plan, renter: Address, name: Digest) -> Holding | Refused:
+        """Hold a plan's machines under `name`, which is the holder's secret until it is confirmed."""
+        found = self._ask(name, Hold(name, renter, seats_of(plan)))
+        assert not isinstance(found, Booked), "a hold is never booked by holding"
+        return found
+
+    def confirm(self, hold: Digest, until_s: int) -> Booked | Refused:
+        """Book what is held; asked again with a later end it is extended."""
+        found = self._ask(hold, Confirm(hold, until_s))
+        assert not isinstance(found, Holding), "it is booked or refused"
+        return found
+
+    def release(self, hold: Digest) -> None:
+        """Give back what is held or booked; nothing if it is over already."""
+        self.driver.handle(Release(hold))
+
+    def seats(self, hold: Digest) -> tuple[Seat, ...]:
+        return self.book.seats(hold)
+
+    def renter(self, hold: Digest) -> Address | None:
+        """Whose it is; None once it is over."""
+        return self.book.renter(hold)
+
+    def is_booked(self, hold: Digest) -> bool:
+        return isinstance(self.book.booked(hold), Booked)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a plan is being worked out."""
+        return self._waiting > 0
+
+    def link_us(self, node: Address) -> int:
+        """The round trip to the machine's link, 0 if it isn't known."""
+        row = self.index.row(node)
+        return 0 if row is None else int(self.index.columns.link[row])
+
+    def measured(self, node: Address, field: Field) -> MachineMeasurement | None:
+        """The newest measurement of `field`, by whichever validator; None if nobody measured it lately."""
+        return self.feed.newest(node, field, self._clock())
+
+    def _ask(self, name: Digest, event: Hold | Confirm) -> Holding | Booked | Refused:
+        self.driver.handle(event)
+        return self._answers.pop(name)
+
+    def _perform(self, effect: Any) -> None:
+        match effect:
+            case Holding(hold) | Booked(hold) | Refused(hold):
+                self._answers[hold] = effect
+            case Freed():
+                log.info("freed", hold=effect.hold.hex()[:16], machines=len(effect.nodes), why=effect.why)
+                for told in self.freed:
+                    told(effect)
+            case _:
+                raise AssertionError(f"nobody performs {effect!r}")

@@ -1,0 +1,52 @@
+"""A real node offers its machine to a real gateway: listed, renewed by each start, gone when it drains or dies."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clusterai.protocol.ids import checksummed
+from clusterai.sdk import Client
+from clusterai.sdk.offers import Offers
+from clusterai.sdk.offershapes import PlanRequest
+from tests.rooms.gateway.bed import TOKEN, Bed
+
+RENTALS = {"hour_wei": TOKEN // 2, "region": "eu-de", "cpu_milli": 1_500, "memory_bytes": 2**30}
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Iterator[Bed]:
+    made = Bed(tmp_path, providers=0, nodes=1, wallets=False)
+    made.node_settings = {"rentals": RENTALS}
+    with made as it:
+        yield it
+
+
+def test_a_node_offers_its_machine_and_takes_it_back(bed: Bed):
+    """With what it lends at its price; SIGTERM withdraws it, a start offers it anew, a kill takes it out, and a hold outlives both."""
+    with Client(bed.url, bed.key) as client:
+        offers = Offers(client)
+        bed.until(lambda: offers.list().suitable == 1, "the offer")
+        (machine,) = offers.list().offers
+        assert machine.node == checksummed(bed.nodes[0].hot.address)
+        assert machine.operator == checksummed(bed.nodes[0].owner.address)
+        assert (machine.price_wei.value, machine.region.value, machine.cpu_milli.value) == (
+            TOKEN // 2,
+            "eu-de",
+            1_500,
+        )
+        assert machine.hardware.value
+        bed.kill("node-0", signal.SIGTERM)
+        bed.until(lambda: offers.list().standing == 0, "the withdrawal")
+        bed.start_node(0)
+        bed.until(lambda: offers.list().suitable == 1, "the new offer")
+        plan = offers.plan(PlanRequest(nodes=1, duration_s=3_600))
+        assert offers.list().taken == 1
+        bed.kill("node-0")
+        bed.until(lambda: offers.list().standing == 0, "its going")
+        bed.start_node(0)
+        bed.until(lambda: offers.list().standing == 1, "its return")
+        assert offers.list().taken == 1
+        assert bed.fetch("DELETE", f"/v1/clusterai/rentals/plan/{plan.hold}", None, bed.key)[0] == 204
+        assert offers.list().suitable == 1

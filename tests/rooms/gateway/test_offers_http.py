@@ -1,0 +1,341 @@
+"""Offers over links and plans over HTTP, with a real gateway: what is listed, held once, and refused with a reason."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from clusterai.protocol import canonical
+from clusterai.protocol.ids import Address, checksummed
+from clusterai.protocol.offering import Offered
+from clusterai.protocol.offers import MachineOffer, signed_digest
+from clusterai.protocol.statements import network_domain
+from clusterai.sdk import Client
+from clusterai.sdk.client import ApiError
+from clusterai.sdk.offers import NotPlaced, Offers
+from clusterai.sdk.offershapes import MOST_NODES, MOST_S, PlanRequest, Wanted
+from tests.rooms.gateway.bed import TOKEN, Bed
+
+PLAN = "/v1/clusterai/rentals/plan"
+OFFERS = "/v1/clusterai/offers"
+HOUR_S = 3_600
+
+
+@pytest.fixture(scope="module")
+def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    with Bed(tmp_path_factory.mktemp("offers"), providers=3, wallets=False) as it:
+        yield it
+
+
+@pytest.fixture
+def offers(bed: Bed) -> Iterator[Offers]:
+    with Client(bed.url, bed.key) as client:
+        yield Offers(client)
+
+
+class Machines:
+    """The stand-ins' machines, offered anew for each test, withdrawn after it."""
+
+    def __init__(self, bed: Bed) -> None:
+        self.bed = bed
+        self.domain = network_domain(bed.network.chain_id, bed.network.contracts.registry)
+        self.offered: set[int] = set()
+
+    def statement(self, at: int, **changes: Any) -> MachineOffer:
+        person = self.bed.people[at]
+        now_s = int(time.time())
+        fields: dict[str, Any] = {
+            "node": person.hot.address,
+            "operator": person.owner.address,
+            "serial": time.time_ns() // 1_000,
+            "hardware": "x86-64-v3",
+            "cpu_milli": 4_000,
+            "memory_bytes": 2**33,
+            "gpu": "",
+            "gpus": 0,
+            "region": "eu",
+            "bandwidth_kbps": 100_000,
+            "price_wei": TOKEN * (at + 1),
+            "issued_s": now_s,
+            "expires_s": now_s + 600,
+        }
+        return MachineOffer(**(fields | changes))
+
+    def send(self, at: int, statement: MachineOffer) -> None:
+        signature = self.bed.people[at].hot.sign(signed_digest(statement, self.domain))
+
+        async def say() -> None:
+            self.bed.standins[at].send(Offered(canonical.encode(statement), signature))
+
+        self.bed.run(say())
+
+    def put(self, at: int, **changes: Any) -> Address:
+        statement = self.statement(at, **changes)
+        self.send(at, statement)
+        self.offered.add(at)
+        node = checksummed(Address(statement.node))
+        self.bed.until(lambda: node in self.listed(), "the offer")
+        return Address(statement.node)
+
+    def listed(self) -> list[str]:
+        found = self.bed.get(OFFERS)["offers"]
+        return [it["node"] for it in found if it["price_wei"]["age_s"] <= 600]
+
+    def withdraw(self) -> None:
+        for at in self.offered:
+            now_s = int(time.time())
+            self.send(at, self.statement(at, issued_s=now_s, expires_s=now_s))
+        self.offered.clear()
+        self.bed.until(lambda: self.bed.get(OFFERS)["standing"] == 0, "withdrawals")
+
+
+@pytest.fixture
+def machines(bed: Bed) -> Iterator[Machines]:
+    it = Machines(bed)
+    yield it
+    it.withdraw()
+
+
+def wish(nodes: int = 1, **changes: Any) -> PlanRequest:
+    return PlanRequest(nodes=nodes, duration_s=HOUR_S, **changes)
+
+
+def post(bed: Bed, body: Any, key: str | None = None) -> tuple[int, Any]:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    status, _, answer = bed.fetch("POST", PLAN, raw, key or bed.key)
+    return status, json.loads(answer)
+
+
+def test_what_stands_is_listed_with_whose_word_it_is(bed: Bed, machines: Machines, offers: Offers):
+    """Fields are claimed by the operator, the price binds it, the round trip is the gateway's own; the cheapest stands first."""
+    cheap, dear = machines.put(0), machines.put(1)
+    found = offers.list()
+    assert [it.node for it in found.offers] == [checksummed(cheap), checksummed(dear)]
+    first = found.offers[0]
+    operator = checksummed(bed.people[0].owner.address)
+    assert (first.cpu_milli.value, first.cpu_milli.says, first.cpu_milli.by) == (4_000, "claimed", operator)
+    assert (first.price_wei.value, first.price_wei.says) == (TOKEN, "offered")
+    assert first.reliability_ppm.says == "assumed"
+    assert first.coordinate is None
+    assert (found.suitable, found.standing, found.taken, found.next) == (2, 2, 0, "")
+    bed.until(lambda: offers.list().offers[0].round_trip_us is not None, "a round trip")
+    assert offers.list(near_ms=2_000).suitable == 2
+
+
+def test_a_page_goes_on_where_the_last_ended(machines: Machines, offers: Offers):
+    """Every machine once, the cheapest first, also among equal prices."""
+    nodes = {checksummed(machines.put(at, price_wei=5)) for at in range(3)}
+    first = offers.list(limit=2)
+    second = offers.list(limit=2, page=first.next)
+    assert [len(first.offers), len(second.offers), second.next] == [2, 1, ""]
+    assert {it.node for it in (*first.offers, *second.offers)} == nodes
+
+
+def test_filters_keep_what_fits(machines: Machines, offers: Offers):
+    """By what is claimed; asked to be measured, nothing that is just claimed."""
+    machines.put(0)
+    large = checksummed(machines.put(1, cpu_milli=64_000, gpu="h100", gpus=8, region="us"))
+    for need in (Wanted(gpu="h100"), Wanted(gpus=8), Wanted(cpu_milli=4_001)):
+        assert [it.node for it in offers.list(need).offers] == [large]
+    assert [it.node for it in offers.list(regions=("us", "asia")).offers] == [large]
+    assert offers.list(Wanted(measured=("cpu",))).offers == []
+
+
+def test_where_nothing_fits_the_cheapest_way_out_is_told(machines: Machines, offers: Offers):
+    """What to give up, and what then stands."""
+    machines.put(0)
+    why = offers.list(Wanted(cpu_milli=4_001)).why_not
+    assert why is not None
+    assert (why.failing, why.relaxations[0].constraints) == (["cpu"], ["cpu"])
+    assert why.relaxations[0].text == "4 processors instead of 4.001"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0", "limit=501", "limit=x", "near_ms=0", "near_ms=2001", "near_ms=1.0001", "near_ms=nan", "near_ms=1e3",
+        "gpus=256", "gpus=-1", "cpu_milli=4294967296", "memory_bytes=9007199254740993", "bandwidth_kbps=1099511627776",
+        "reliability_ppm=1000001", "gpu=H100", "gpu=" + "x" * 33, "hardware=a%0a", "region=e%20u", "region=a,,b",
+        "region=" + ",".join("a" * 17), "measured=price", "page=1", "page=1-" + "g" * 40, "page=1-" + "0" * 41, "colour=red",
+    ],
+)  # fmt: skip
+def test_a_filter_out_of_range_is_refused(bed: Bed, query: str):
+    """Beyond each end, and what nobody knows."""
+    status, _, raw = bed.fetch("GET", f"{OFFERS}?{query}")
+    assert (status, json.loads(raw)["status"]) == (400, 400)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=1", "limit=500", "near_ms=0.001", "near_ms=2000", "gpus=255", "cpu_milli=4294967295", "memory_bytes=9007199254740992",
+        "bandwidth_kbps=1099511627775", "reliability_ppm=1000000", "gpu=" + "x" * 32, "region=" + ",".join("abcdefghijklmnop"),
+        "measured=cpu,gpu", "page=9999999999999999-" + "f" * 40,
+    ],
+)  # fmt: skip
+def test_a_filter_at_its_end_is_taken(bed: Bed, query: str):
+    """Each limit is inside."""
+    assert bed.fetch("GET", f"{OFFERS}?{query}")[0] == 200
+
+
+def test_a_plan_that_is_shown_is_held(bed: Bed, machines: Machines, offers: Offers):
+    """The cheapest is taken, priced for its time, and gone from the list until it is given back."""
+    node = checksummed(machines.put(0))
+    machines.put(1)
+    plan = offers.plan(PlanRequest(nodes=1, duration_s=90 * 60))
+    assert [it.node for it in plan.machines] == [node]
+    assert (plan.price_hour_wei, plan.price_wei) == (TOKEN, TOKEN * 3 // 2)
+    assert 50 <= plan.held_s <= 60
+    assert node not in [it.node for it in offers.list().offers]
+    assert offers.list().taken == 1
+    path = f"{PLAN}/{plan.hold}"
+    other, _ = bed.ring.create("other")
+    assert bed.fetch("DELETE", path, None, other)[0] == 404
+    assert bed.fetch("DELETE", path, None, bed.key)[0] == 204
+    assert bed.fetch("DELETE", path, None, bed.key)[0] == 404
+    assert node in [it.node for it in offers.list().offers]
+
+
+def test_a_group_is_planned_though_nobody_measured_places(machines: Machines, offers: Offers):
+    """It says that how far apart it is isn't known; where a limit on that was asked, there is no such group."""
+    for at in range(3):
+        machines.put(at)
+    plan = offers.plan(wish(2, hold=False))
+    assert (len(plan.machines), plan.diameter_us, plan.pairs, plan.hold) == (2, None, 1, "")
+    assert offers.list().taken == 0
+    with pytest.raises(NotPlaced):
+        offers.plan(wish(2, max_rtt_us=1_000, hold=False))
+
+
+def test_each_wish_has_its_price(machines: Machines, offers: Offers):
+    """The toll of a region is what the cheaper machine elsewhere would save."""
+    machines.put(0, region="us")
+    machines.put(1)
+    (toll,) = offers.plan(wish(1, regions=("eu",), hold=False)).tolls
+    assert (toll.constraint, toll.price_hour_wei, toll.without_hour_wei) == ("region", 2 * TOKEN, TOKEN)
+    assert toll.saved_wei == TOKEN
+
+
+def test_what_can_not_be_placed_is_told_with_the_cheapest_way_out(machines: Machines, offers: Offers):
+    """Numbers that were tried, not guessed."""
+    machines.put(0)
+    machines.put(1)
+    with pytest.raises(NotPlaced) as failed:
+        offers.plan(wish(2, max_price_wei=2 * TOKEN))
+    why = failed.value.why
+    assert why.failing == ["price"]
+    assert (why.relaxations[0].text, why.relaxations[0].price_hour_wei) == (
+        "1 CLAI more an hour: 2 machines of 2 operators",
+        3 * TOKEN,
+    )
+    assert "1 CLAI more an hour" in failed.value.detail
+
+
+def test_of_two_who_race_for_the_last_machine_exactly_one_gets_it(bed: Bed, machines: Machines):
+    """At the same moment over HTTP, many times: one plan, one refusal with its reason."""
+    machines.put(0)
+    second, made = bed.ring.create("second")
+    bed.fund(made.account, 10 * TOKEN)
+    bed.until(lambda: bed.get("/v1/clusterai/account", second)["credit_wei"] >= 10 * TOKEN, "credit")
+    for _ in range(8):
+        answers: dict[str, tuple[int, Any]] = {}
+        gate = threading.Barrier(2)
+
+        def race(
+            key: str, gate: threading.Barrier = gate, answers: dict[str, tuple[int, Any]] = answers
+        ) -> None:
+            gate.wait()
+            answers[key] = post(bed, {"nodes": 1, "duration_s": HOUR_S}, key)
+
+        runners = [threading.Thread(target=race, args=(key,)) for key in (bed.key, second)]
+        for it in runners:
+            it.start()
+        for it in runners:
+            it.join()
+        assert sorted(status for status, _ in answers.values()) == [200, 409]
+        (winner,) = (key for key, (status, _) in answers.items() if status == 200)
+        assert bed.fetch("DELETE", f"{PLAN}/{answers[winner][1]['hold']}", None, winner)[0] == 204
+
+
+def test_who_could_not_pay_for_an_hour_holds_nothing(bed: Bed, machines: Machines):
+    """402 with the numbers; looking is free."""
+    machines.put(0)
+    poor, _ = bed.ring.create("poor")
+    status, told = post(bed, {"nodes": 1, "duration_s": HOUR_S}, poor)
+    assert (status, "1 CLAI" in told["detail"]) == (402, True)
+    assert bed.get(OFFERS)["taken"] == 0
+    assert post(bed, {"nodes": 1, "duration_s": HOUR_S, "hold": False}, poor)[0] == 200
+
+
+def test_plans_are_asked_for_with_a_key(bed: Bed):
+    """None is 401, and another method 405."""
+    assert bed.fetch("POST", PLAN, b"{}")[0] == 401
+    status, headers, _ = bed.fetch("GET", PLAN, None, bed.key)
+    assert (status, headers["allow"]) == (405, "POST")
+
+
+BEST = {"nodes": 1, "duration_s": HOUR_S, "hold": False}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"nodes": 0}, {"nodes": MOST_NODES + 1}, {"nodes": "1"}, {"nodes": None}, {"duration_s": 59}, {"duration_s": MOST_S + 1},
+        {"max_price_wei": 0}, {"max_price_wei": 10**17 + 1}, {"regions": ["e u"]}, {"regions": ["a"] * 17}, {"near_us": 0},
+        {"near_us": 2_000_001}, {"max_rtt_us": 0}, {"max_rtt_us": 2_000_001}, {"max_per_operator": 0},
+        {"max_per_operator": 101}, {"us_wei": -1}, {"us_wei": 10**8 + 1}, {"ppm_wei": 10**8 + 1}, {"hold": 1},
+        {"need": {"cpu_milli": 2**32}}, {"need": {"memory_bytes": 2**53 + 1}}, {"need": {"gpus": 256}},
+        {"need": {"gpu": "x" * 33}}, {"need": {"bandwidth_kbps": 2**40}}, {"need": {"reliability_ppm": 1_000_001}},
+        {"need": {"measured": ["price"]}}, {"need": {"measured": ["cpu"] * 10}}, {"need": {"colour": "red"}}, {"colour": "red"},
+    ],
+)  # fmt: skip
+def test_a_wish_out_of_range_is_refused(bed: Bed, changes: dict[str, Any]):
+    """One beyond each end, another type, or a field that nobody knows."""
+    status, told = post(bed, BEST | changes)
+    assert (status, told["type"]) == (400, "urn:clusterai:problem:invalid_request")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"nodes": MOST_NODES}, {"duration_s": 60}, {"duration_s": MOST_S}, {"max_price_wei": 1}, {"max_price_wei": 10**17},
+        {"regions": ["a"] * 16}, {"near_us": 2_000_000}, {"max_rtt_us": 2_000_000}, {"max_per_operator": 100},
+        {"us_wei": 10**8, "ppm_wei": 10**8}, {"us_wei": 0, "ppm_wei": 0}, {"need": {"cpu_milli": 2**32 - 1}},
+        {"need": {"memory_bytes": 2**53}}, {"need": {"gpus": 255, "gpu": "x" * 32}}, {"need": {"bandwidth_kbps": 2**40 - 1}},
+        {"need": {"reliability_ppm": 1_000_000}}, {"need": {"measured": ["cpu"] * 9}},
+    ],
+)  # fmt: skip
+def test_a_wish_at_its_end_is_understood(bed: Bed, changes: dict[str, Any]):
+    """It is answered by a plan or by why there is none."""
+    assert post(bed, BEST | changes)[0] in (200, 409)
+
+
+def test_a_body_too_long_or_no_json_is_refused(bed: Bed):
+    """413 and 400."""
+    assert post(bed, b" " * (16 * 1024 + 1))[0] == 413
+    for raw in (b"", b"[]", b"\xff", b'{"nodes": 1', b"null"):
+        assert post(bed, raw)[0] == 400
+
+
+def test_a_machine_whose_link_is_down_can_not_be_placed(bed: Bed, machines: Machines):
+    """It is gone at once, and back when it offers again, though it says the very same."""
+    statement = machines.statement(2)
+    machines.send(2, statement)
+    machines.offered.add(2)
+    bed.until(lambda: bed.get(OFFERS)["standing"] == 1, "the offer")
+    standin = bed.standins[2]
+    bed.run(standin.stop())
+    bed.until(lambda: bed.get(OFFERS)["standing"] == 0, "its going")
+    bed.revive(standin)
+    machines.send(2, statement)
+    bed.until(lambda: bed.get(OFFERS)["standing"] == 1, "its return")
+
+
+def test_a_refusal_is_no_plan_that_can_not_be_placed(bed: Bed):
+    """A wrong key is told apart by the client."""
+    with Client(bed.url, "sk-clusterai-wrong") as client, pytest.raises(ApiError) as failed:
+        Offers(client).plan(wish())
+    assert failed.value.status == 401
