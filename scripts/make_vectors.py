@@ -286,6 +286,7 @@ def rent_frames() -> list[msgspec.Struct]:
         rentals.StayReady(LEASE, 2, (("mesh", 210), ("ray", 4_100))),
         rentals.StayBroke(LEASE, 2, "died", "Ray's own process ended"),
         rentals.TellPath(LEASE, 0, "203.0.113.9", 51_820),
+        rentals.PauseStay(LEASE, 2, paused=True),
         rentals.EndStay(LEASE, 2),
     ]
 

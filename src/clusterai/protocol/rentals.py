@@ -132,6 +132,14 @@ class TellPath(_Frame, frozen=True):
     port: UdpPort
 
 
+class PauseStay(_Frame, frozen=True):
+    """Gateway: the account is empty: stand still with all that is there, or go on. Nothing is paid meanwhile, nothing is lost."""
+
+    lease: DigestBytes
+    generation: U32
+    paused: bool
+
+
 class EndStay(_Frame, frozen=True):
     """Gateway: it is over; leave nothing behind."""
 
@@ -144,5 +152,5 @@ def stay_model(lease: bytes, place: int, generation: int) -> Digest:
     return Digest(keccak(b"clusterai stay" + lease + bytes([place]) + generation.to_bytes(4, "big")))
 
 
-RentFrame = OpenStay | StayOpened | JoinStay | StayReady | StayBroke | TellPath | EndStay
+RentFrame = OpenStay | StayOpened | JoinStay | StayReady | StayBroke | TellPath | PauseStay | EndStay
 """What may stand on a link, beside `messages.Frame`."""

@@ -156,6 +156,17 @@ def test_a_closed_lease_is_forwarded_no_more():
     assert table.outside(LEASE) == {}
 
 
+def test_a_member_that_is_replaced_is_nowhere_until_it_calls():
+    """Opened again with another key in its place, those who stay are where they were; who left isn't heard any more."""
+    table, port = met()
+    table.open(LEASE, (MEMBERS[0], Member(1, bytes(32))))
+    assert table.outside(LEASE) == {0: HERE}
+    assert table.take(port, HERE, DATA, 1.0) is None
+    assert table.take(port.back(), THERE, DATA, 1.0) is None
+    assert table.take(Port(LEASE, 0, 2), HERE, handshake(1, MEMBERS[2]), 1.0) is None
+    assert table.dropped == 2
+
+
 # --- ways ---
 
 

@@ -25,15 +25,23 @@ class RelayServer:
         self._open: dict[Port, asyncio.DatagramTransport] = {}
 
     async def open(self, lease: Digest, members: Sequence[Member]) -> Mapping[int, Mapping[int, Endpoint]]:
-        """Ports for a lease: by sender's place, where it sends what is for a receiver's place."""
+        """Ports for a lease: by sender's place, where it sends what is for a receiver's place.
+
+        Again for other members, those who stay keep theirs.
+        """
         loop = asyncio.get_running_loop()
         found: dict[int, dict[int, Endpoint]] = {}
         try:
-            for port in self.table.open(lease, members):
-                transport, _ = await loop.create_datagram_endpoint(
-                    lambda port=port: _Listener(self, port), local_addr=(self._host, 0)
-                )
-                self._open[port] = transport
+            ports = self.table.open(lease, members)
+            for port in [it for it in self._open if it.lease == lease and it not in ports]:
+                self._open.pop(port).close()
+            for port in ports:
+                transport = self._open.get(port)
+                if transport is None:
+                    transport, _ = await loop.create_datagram_endpoint(
+                        lambda port=port: _Listener(self, port), local_addr=(self._host, 0)
+                    )
+                    self._open[port] = transport
                 number = transport.get_extra_info("sockname")[1]
                 found.setdefault(port.sender, {})[port.receiver] = (self._shown, number)
         except OSError:

@@ -56,9 +56,16 @@ class Table:
         self.dropped = 0
 
     def open(self, lease: Digest, members: Sequence[Member]) -> tuple[Port, ...]:
-        """The ports of a lease."""
+        """The ports of a lease; again, when its members are others. Who left or has another key is nowhere until it calls."""
+        before = {key: code for key, code in self._keys.items() if key[0] == lease}
+        for key in before:
+            del self._keys[key]
         for member in members:
             self._keys[lease, member.place] = blake2s(_LABEL + member.key).digest()
+        for port in [it for it in self._places if it.lease == lease]:
+            sender = lease, port.sender
+            if self._keys.get(sender) != before.get(sender):
+                del self._places[port]
         places = [member.place for member in members]
         return tuple(Port(lease, a, b) for a in places for b in places if a != b)
 

@@ -42,6 +42,8 @@ class Loaded(msgspec.Struct):
 
     engine: Engine
     offer: ModelOffer
+    only: Address | None = None
+    """the one gateway that may order; for work that it began"""
 
 
 Load = Callable[[ModelConfig, Progress], Loaded]
@@ -145,13 +147,34 @@ class Engines:
         self._tell()
 
     def _tell(self) -> None:
-        self._report(Serving(tuple(loaded.offer for loaded in self._loaded.values())))
+        loaded = self._loaded.values()
+        begun = tuple(Digest(it.engine.model) for it in loaded if it.only is not None)
+        self._report(Serving(tuple(it.offer for it in loaded), begun))
+
+    # --- engines that come and go with a piece of work ---
+
+    def lend(self, name: str, loaded: Loaded) -> None:
+        """Take orders for it until `withdraw`; whoever lends it closes it."""
+        self._broken[name] = asyncio.Event()
+        self._serve(name, loaded)
+
+    def withdraw(self, name: str) -> None:
+        if self._loaded.pop(name, None) is not None:
+            del self._broken[name], self.doing[name]
+            self._tell()
 
     # --- orders ---
 
     def start(self, start: Start) -> None:
         """Begin an order; at once `Broke` where it can't be."""
-        name = next((it for it, loaded in self._loaded.items() if loaded.engine.model == start.model), None)
+        name = next(
+            (
+                it
+                for it, loaded in self._loaded.items()
+                if loaded.engine.model == start.model and loaded.only in (None, start.gateway)
+            ),
+            None,
+        )
         if name is None:
             self._report(Broke(start.order, "engine_failed", "the engine is starting again", 1000))
             return
@@ -193,7 +216,8 @@ class Engines:
                     await self._outlet.drained(gateway)
                     sender.behind = False
         except EngineFailed as error:
-            self._broken[name].set()
+            if name in self._broken:
+                self._broken[name].set()
             if self._streams.get(order) is stream:
                 self._report(Broke(order, "engine_failed", str(error), 1000))
         finally:

@@ -45,6 +45,7 @@ class Admission:
         offers: what the engines serve now.
         draining: no more is taken.
         paused: why nothing new is taken for now.
+        begun: models whose orders aren't new work.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Admission:
         self.offers: tuple[ModelOffer, ...] = ()
         self.draining = False
         self.paused = ""
+        self.begun: tuple[Digest, ...] = ()
 
     def judge(self, sender: Address, work: Work, digest: Digest, now_s: float) -> tuple[Any, No | None]:
         """The decoded request, or why we don't do it."""
@@ -96,7 +98,7 @@ class Admission:
             return None, No("bad_request", detail)
         if self.draining:
             return None, No("shutting_down", "this provider shuts down", BUSY_RETRY_MS)
-        if self.paused:
+        if self.paused and order.model not in self.begun:
             return None, No("paused", self.paused, PAUSED_RETRY_MS)
         if self._claims.barred:
             return None, No("paused", "this provider was convicted and is barred")

@@ -144,7 +144,7 @@ class LeaseBook:
             case Unlinked(peer):
                 return self._unlinked(peer)
             case Serving():
-                self._admission.offers = event.offers
+                self._admission.offers, self._admission.begun = event.offers, event.begun
                 return self._announce()
             case Drain():
                 self._admission.draining = True
@@ -345,8 +345,12 @@ class LeaseBook:
         return [Stop(order, report=False) for order in lost]
 
     def _offer(self) -> Announce:
-        paused = self._admission.draining or bool(self._admission.paused) or self.claims.barred
-        return Announce(self._admission.offers, len(self.running), 0, paused)
+        given = self._admission
+        offers, paused = given.offers, given.draining or self.claims.barred
+        if given.paused:
+            offers = tuple(it for it in offers if it.model in given.begun) or offers
+            paused = paused or not given.begun
+        return Announce(offers, len(self.running), 0, paused)
 
     def _announce(self) -> Sequence[Any]:
         return [Send(gateway, self._offer()) for gateway in self._gateways]

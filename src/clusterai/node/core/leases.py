@@ -61,9 +61,13 @@ class Terms(msgspec.Struct, frozen=True):
 
 
 class Serving(msgspec.Struct, frozen=True):
-    """The engines are ready for these offers; none while an engine starts or restarts."""
+    """The engines are ready for these offers; none while an engine starts or restarts.
+
+    `begun`: models of which an order is a piece of work that was taken on before: it goes on while nothing new is taken.
+    """
 
     offers: tuple[ModelOffer, ...]
+    begun: tuple[Digest, ...] = ()
 
 
 class Produced(msgspec.Struct, frozen=True):

@@ -1,0 +1,695 @@
+"""The gateway's desk for rentals: machines that were booked become a cluster, stay one, and are paid interval by interval.
+
+    Rent ─> OpenStay to each ─> StayOpened: key ─> all keys known: OpenRelay ─> JoinStay ─> StayReady ─> all ready: Began ─> Order, Done, Order …
+              │                                                                                  │
+          StayBroke, silence: another machine                                       lost: FindAnother ─> Found ─> Seated, OpenStay, JoinStay to all
+
+Nothing is charged before all machines are ready together, nor on a machine that is lost, nor on any while the head is. Each interval is an
+order of its own through the Meter: what isn't proven isn't asked for, what failed isn't paid. A machine that says more time passed
+than this gateway's clock saw is lost at once.
+
+A rental is durable, its intervals that are under way aren't: after a crash the machines are told of a new relay, and paid on.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from clusterai.audit.core.timelock import Evidence, add
+from clusterai.gateway.core.rentstate import (
+    Abandon,
+    AskCredit,
+    Beaten,
+    Began,
+    Close,
+    CloseRelay,
+    Credit,
+    Done,
+    Dropped,
+    Ended,
+    Extend,
+    Extended,
+    Extension,
+    Failed,
+    FindAnother,
+    Found,
+    Free,
+    Keyed,
+    Meet,
+    Noted,
+    NotFound,
+    OpenRelay,
+    Order,
+    Outside,
+    Passed,
+    RelayOpened,
+    Release,
+    Rent,
+    Rental,
+    Rented,
+    RenterKeyed,
+    RentRecord,
+    Seated,
+    Stay,
+)
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.keccak import keccak
+from clusterai.protocol.rentals import (
+    EndStay,
+    JoinStay,
+    MeshKey,
+    MeshMember,
+    OpenStay,
+    PauseStay,
+    StayBroke,
+    StayOpened,
+    StayReady,
+    TellPath,
+)
+from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
+from clusterai.work.cluster.core.heartbeats import beats_of
+from clusterai.work.cluster.price import profile_of, recount, seen_of
+from clusterai.work.cluster.spec import BEAT_S, MOST_CORES, Interval, beats_for, decode_spec, seed_of
+
+HEAD = 0
+READY_WITHIN_S = 60.0
+"""From being asked to being ready; a machine that takes longer is replaced."""
+NEVER_S = 180.0
+"""By then a cluster is ready, or it won't be."""
+RELINK_S = 3.0
+"""A link that broke is often back at once; a machine that isn't back by then is lost."""
+ASK_EVERY_S = 5.0
+SEEK_EVERY_S = 10.0
+HEADLESS_S = 300.0
+PAUSE_S = 900.0
+"""Without credit the machines wait so long, unpaid, for the account to be filled."""
+AGAIN_S = 1.0
+MOST_FAILURES = 5
+CLOCK_S = 2.0
+SLACK_PPM = 4_000
+KEEP_S = 7 * 86_400
+"""An ended rental is listed for so long."""
+MOST_NOTES = 200
+RUNWAY_S = 600
+"""A renter is warned when the account lasts no longer."""
+RESUME_S = 120
+
+
+class RentDesk:
+    """One gateway. See the module's docstring.
+
+    Args:
+        signer: who signed a digest, or None.
+        owner_of: a key's owner in the Registry.
+    """
+
+    RECORDS = RentRecord
+
+    def __init__(
+        self,
+        network: Domain,
+        signer: Callable[[Digest, bytes], Address | None],
+        owner_of: Callable[[Address], Address | None],
+    ) -> None:
+        self.rentals: dict[Digest, Rental] = {}
+        self.network, self.signer, self._owner_of = network, signer, owner_of
+        self._linked: dict[Address, None] = {}
+        self._errands: dict[int, tuple[Rental, Stay]] = {}
+        self._named = 0
+        self._effects: list[Any] = []
+        self._now_s = 0.0
+
+    # --- machine ---
+
+    def restore(self, records: Iterable[RentRecord]) -> None:
+        for record in records:
+            self._apply(record)
+
+    def snapshot(self) -> Sequence[RentRecord]:
+        return [record for rental in self.rentals.values() for record in _records(rental)]
+
+    def step(self, event: Any, now_s: float) -> list[Any]:
+        self._effects, self._now_s = [], now_s
+        match event:
+            case Rent(rented):
+                self._rent(rented)
+            case Received(sender, frame):
+                self._received(sender, frame)
+            case RelayOpened(lease, ports):
+                self._relayed(lease, ports)
+            case Beaten():
+                self._beaten(event)
+            case Done():
+                self._done(event)
+            case Failed():
+                self._failed(event)
+            case Found() | NotFound():
+                self._found(event)
+            case Credit():
+                self._credit(event)
+            case Meet(lease, key):
+                self._meet(lease, key)
+            case Outside():
+                self._outside(event)
+            case Extend(lease, until_s):
+                self._extend(lease, until_s)
+            case Release(lease):
+                if (rental := self._running(lease)) is not None:
+                    self._end(rental, Close.RELEASED, "")
+            case Linked(peer):
+                self._link(peer)
+            case Unlinked(peer):
+                self._linked.pop(peer, None)
+                for rental, stay in self._stays_of(peer):
+                    if stay.unlinked_s is None and rental.ended is None:
+                        stay.unlinked_s = now_s
+            case Started():
+                for rental in self._all():
+                    for stay in rental.stays.values():
+                        stay.unlinked_s = now_s
+            case Tick():
+                self._tick()
+            case _:
+                pass
+        return self._effects
+
+    # --- records ---
+
+    def _save(self, record: RentRecord) -> None:
+        self._apply(record)
+        self._effects.append(Save(record))
+
+    def _apply(self, record: RentRecord) -> None:
+        if isinstance(record, Rented):
+            stays = {place: Stay(place, 0, seat) for place, seat in enumerate(record.seats)}
+            self.rentals[Digest(record.lease)] = Rental(record, record.until_s, stays)
+            return
+        rental = self.rentals[Digest(record.lease)]
+        match record:
+            case Seated(_, place, generation, seat):
+                rental.stays[place] = Stay(place, generation, seat)
+                rental.seeking.pop(place, None)
+            case Keyed(_, place, generation, key, signature):
+                stay = rental.stays[place]
+                if stay.generation == generation:
+                    stay.key, stay.signature = key, signature
+            case RenterKeyed(_, key):
+                rental.renter_key = key
+            case Began(_, at_s):
+                rental.began_s = at_s
+            case Passed():
+                stay = rental.stays[record.place]
+                stay.tried = max(stay.tried, record.number + 1)
+                stay.passed += 1
+                stay.before, stay.evidence, stay.last_units = record.answer, record.evidence, record.units
+                rental.units[record.place] = rental.units.get(record.place, 0) + record.units
+                rental.paid_wei += record.amount_wei
+            case Extended(_, until_s):
+                rental.until_s = until_s
+            case Ended():
+                rental.ended = record
+            case Dropped():
+                del self.rentals[rental.lease]
+
+    # --- what is asked ---
+
+    def _all(self) -> list[Rental]:
+        return [rental for rental in self.rentals.values() if rental.ended is None]
+
+    def _running(self, lease: Digest) -> Rental | None:
+        rental = self.rentals.get(lease)
+        return rental if rental is not None and rental.ended is None else None
+
+    def _rent(self, rented: Rented) -> None:
+        if Digest(rented.lease) in self.rentals:
+            return
+        self._save(rented)
+        rental = self.rentals[Digest(rented.lease)]
+        for stay in rental.stays.values():
+            self._open(rental, stay)
+
+    def _open(self, rental: Rental, stay: Stay) -> None:
+        stay.opened_s = stay.opened_s or self._now_s
+        stay.asked_s = self._now_s
+        frame = OpenStay(
+            rental.lease, stay.place, stay.generation, rental.rented.spec, stay.seat.price_wei, rental.until_s
+        )
+        self._effects.append(Send(Address(stay.seat.operator), frame))
+
+    def _meet(self, lease: Digest, key: bytes) -> None:
+        rental = self._running(lease)
+        if rental is None or rental.renter_key == key:
+            return
+        self._save(RenterKeyed(lease, key))
+        self._gather(rental)
+
+    def _extend(self, lease: Digest, until_s: int) -> None:
+        rental = self._running(lease)
+        if rental is None or until_s <= rental.until_s:
+            return
+        self._save(Extended(lease, until_s))
+        for stay in rental.stays.values():
+            self._effects.append(Extension(Digest(stay.seat.hold), until_s))
+            if stay.phase != "lost":
+                self._open(rental, stay)
+
+    # --- machines come up ---
+
+    def _stay(self, sender: Address, lease: bytes, generation: int) -> tuple[Rental, Stay] | None:
+        rental = self._running(Digest(lease))
+        for stay in rental.stays.values() if rental is not None else ():
+            if rental is not None and stay.seat.operator == sender and stay.generation == generation:
+                return rental, stay
+        return None
+
+    def _received(self, sender: Address, frame: msgspec.Struct) -> None:
+        if not isinstance(frame, StayOpened | StayReady | StayBroke):
+            return
+        found = self._stay(sender, frame.lease, frame.generation)
+        if found is None:
+            if not isinstance(frame, StayBroke):
+                # Of a rental that is over, or of a machine that was replaced.
+                self._effects.append(Send(sender, EndStay(frame.lease, frame.generation)))
+            return
+        rental, stay = found
+        if stay.phase == "lost":
+            self._effects.append(Send(sender, EndStay(frame.lease, frame.generation)))
+            return
+        match frame:
+            case StayOpened():
+                self._opened(rental, stay, frame)
+            case StayReady():
+                self._ready(rental, stay, frame)
+            case StayBroke(_, _, code, detail):
+                self._lose(rental, stay, f"{code}: {detail}")
+
+    def _opened(self, rental: Rental, stay: Stay, frame: StayOpened) -> None:
+        node = Address(stay.seat.node)
+        said = MeshKey(rental.lease, stay.place, stay.generation, node, frame.key)
+        signer = self.signer(said.signing_digest(self.network), frame.signature)
+        if signer != node or self._owner_of(node) != stay.seat.operator:
+            self._lose(rental, stay, "its mesh key isn't signed by the machine that was booked")
+            return
+        if stay.phase == "opening":
+            stay.phase = "opened"
+        if stay.key != frame.key:
+            self._save(Keyed(rental.lease, stay.place, stay.generation, frame.key, frame.signature))
+            self._gather(rental)
+        elif rental.ports:
+            self._join(rental, stay)
+        else:
+            self._gather(rental)
+
+    def _gather(self, rental: Rental) -> None:
+        """Once all who are there have keys: a relay for them. Later ones are added."""
+        there = [stay for stay in rental.stays.values() if stay.phase != "lost"]
+        if rental.began_s is None and (len(there) < len(rental.stays) or not all(it.key for it in there)):
+            return
+        members = [(stay.place, stay.key) for stay in there if stay.key]
+        if rental.renter_key:
+            members.append((rental.renter_place, rental.renter_key))
+        self._effects.append(OpenRelay(rental.lease, tuple(members)))
+
+    def _relayed(self, lease: Digest, ports: dict[int, dict[int, tuple[str, int]]]) -> None:
+        rental = self._running(lease)
+        if rental is None:
+            self._effects.append(CloseRelay(lease))
+            return
+        rental.ports, rental.outside = ports, {}
+        for stay in rental.stays.values():
+            if stay.phase != "lost" and stay.key:
+                self._join(rental, stay)
+
+    def members(self, rental: Rental, place: int) -> tuple[MeshMember, ...]:
+        """The mesh as the one at this place is to know it."""
+        keys = {stay.place: stay.key for stay in rental.stays.values() if stay.key and stay.phase != "lost"}
+        if rental.renter_key:
+            keys[rental.renter_place] = rental.renter_key
+        mine = rental.ports.get(place, {})
+        return tuple(
+            MeshMember(at, key, None if at == place else mine.get(at))
+            for at, key in sorted(keys.items())
+            if at == place or at in mine
+        )
+
+    def token(self, rental: Rental) -> str:
+        """What opens the cluster to its renter."""
+        return keccak(b"clusterai cluster token" + rental.rented.secret).hex()
+
+    def _join(self, rental: Rental, stay: Stay) -> None:
+        frame = JoinStay(
+            rental.lease,
+            stay.generation,
+            HEAD,
+            self.token(rental).encode(),
+            self.members(rental, stay.place),
+        )
+        self._effects.append(Send(Address(stay.seat.operator), frame))
+
+    def _outside(self, event: Outside) -> None:
+        rental = self._running(event.lease)
+        if rental is None or rental.outside.get(event.place) == event.endpoint:
+            return
+        rental.outside[event.place] = event.endpoint
+        for stay in rental.stays.values():
+            if stay.place != event.place and stay.phase != "lost":
+                frame = TellPath(event.lease, event.place, *event.endpoint)
+                self._effects.append(Send(Address(stay.seat.operator), frame))
+
+    def _ready(self, rental: Rental, stay: Stay, frame: StayReady) -> None:
+        if stay.phase == "ready":
+            return
+        stay.phase, stay.steps, stay.ready_s = "ready", frame.steps or stay.steps, self._now_s
+        stay.unlinked_s = None
+        if rental.began_s is None and rental.is_complete:
+            self._save(Began(rental.lease, int(self._now_s)))
+            self._note(rental, "ready", f"{len(rental.stays)} machines")
+        elif rental.began_s is not None and stay.generation:
+            self._note(rental, "replaced", f"place {stay.place}")
+        if not rental.ports:
+            # This gateway was started again, and its relay's ports are others.
+            self._gather(rental)
+        self._order(rental)
+
+    # --- intervals ---
+
+    def _order(self, rental: Rental) -> None:
+        """The next interval of each machine that has none under way. All wait for the head."""
+        if rental.began_s is None or rental.unpaid_s is not None or rental.stays[HEAD].phase != "ready":
+            return
+        for stay in rental.stays.values():
+            if stay.phase == "ready" and stay.errand is None and self._now_s >= stay.again_s:
+                self._order_of(rental, stay)
+
+    def _order_of(self, rental: Rental, stay: Stay) -> None:
+        cores = min(decode_spec(rental.rented.spec).cores, MOST_CORES)
+        beats = min(beats_for(cores), int(rental.until_s - self._now_s) // BEAT_S)
+        if beats < 1:
+            return
+        model = stay.model(rental.lease)
+        seed = seed_of(Digest(rental.rented.secret), model, stay.tried)
+        stay.asked = Interval(
+            model,
+            stay.tried,
+            beats * BEAT_S,
+            beats,
+            cores,
+            stay.seat.links_per_s_milli,
+            SLACK_PPM,
+            seed,
+            stay.before,
+        )
+        self._named += 1
+        stay.tried += 1
+        stay.errand, stay.tokens, stay.began_s = self._named, [], self._now_s
+        self._errands[self._named] = (rental, stay)
+        self._effects.append(Order(self._named, rental.account, model, stay.asked))
+
+    def _beaten(self, event: Beaten) -> None:
+        """The machine's clock against ours: its heartbeats can come late, but not early."""
+        found = self._errands.get(event.errand)
+        if found is None:
+            return
+        rental, stay = found
+        stay.tokens.extend(event.tokens)
+        try:
+            beats = beats_of(stay.asked.cores, stay.tokens)
+        except ValueError:
+            return  # refused with its receipt
+        if beats and beats[-1].elapsed_ms / 1000 > self._now_s - stay.began_s + CLOCK_S:
+            self._note(rental, "clock", f"place {stay.place} says that more time passed than did")
+            self._lose(rental, stay, "its clock runs ahead")
+
+    def _done(self, event: Done) -> None:
+        found = self._errands.pop(event.errand, None)
+        if found is None:
+            return
+        rental, stay = found
+        stay.errand = None
+        if event.amount_wei is not None:
+            stay.failures = 0
+            evidence = self._weighed(stay, event.tokens)
+            units = recount(stay.asked, event.tokens)[1]
+            record = Passed(
+                rental.lease,
+                stay.place,
+                stay.asked.number,
+                units,
+                event.amount_wei,
+                event.answer,
+                evidence,
+            )
+            self._save(record)
+            if evidence.convinced:
+                self._note(rental, "stolen", f"place {stay.place} gave others a part of its time")
+                self._lose(rental, stay, "others had a part of its time")
+                return
+        if rental.ended is None:
+            self._order(rental)
+
+    @staticmethod
+    def _weighed(stay: Stay, tokens: tuple[int, ...]) -> Evidence:
+        if not stay.asked.links_per_s_milli:
+            return stay.evidence
+        try:
+            beats = beats_of(stay.asked.cores, tokens)
+        except ValueError:
+            return stay.evidence
+        return add(profile_of(stay.asked), stay.evidence, seen_of(beats)) if beats else stay.evidence
+
+    def _failed(self, event: Failed) -> None:
+        found = self._errands.pop(event.errand, None)
+        if found is None:
+            return
+        rental, stay = found
+        stay.errand = None
+        if rental.ended is not None or stay.phase == "lost":
+            return
+        stay.again_s = self._now_s + AGAIN_S
+        if event.code == "insufficient_credit":
+            self._pause(rental, event.detail)
+            return
+        stay.failures += 1
+        if stay.failures >= MOST_FAILURES:
+            self._lose(
+                rental, stay, f"{stay.failures} intervals in a row failed: {event.code}: {event.detail}"
+            )
+
+    # --- money ---
+
+    def _pause(self, rental: Rental, why: str) -> None:
+        """All machines stand still, with all that is on them, for as long as their owners wait."""
+        if rental.unpaid_s is not None:
+            return
+        rental.unpaid_s, rental.credit_s = self._now_s, self._now_s + ASK_EVERY_S
+        self._note(rental, "unpaid", why)
+        self._still(rental, is_paused=True)
+
+    def _still(self, rental: Rental, *, is_paused: bool) -> None:
+        for stay in rental.stays.values():
+            if stay.phase == "ready":
+                frame = PauseStay(rental.lease, stay.generation, is_paused)
+                self._effects.append(Send(Address(stay.seat.operator), frame))
+
+    def _credit(self, event: Credit) -> None:
+        rental = self._running(event.lease)
+        if rental is None:
+            return
+        runway_s = event.left_wei * 3600 // max(1, price_wei(rental))
+        if rental.unpaid_s is not None:
+            if runway_s >= RESUME_S:
+                rental.unpaid_s = None
+                self._note(rental, "resumed", f"the account lasts {runway_s} s")
+                self._still(rental, is_paused=False)
+                self._order(rental)
+            return
+        is_short = runway_s < min(RUNWAY_S, rental.until_s - self._now_s)
+        if is_short and not rental.is_short:
+            self._note(rental, "runway", f"the account lasts {runway_s} s more")
+        rental.is_short = is_short
+
+    def _ask_credit(self, rental: Rental) -> None:
+        if self._now_s >= rental.credit_s:
+            rental.credit_s = self._now_s + ASK_EVERY_S
+            self._effects.append(AskCredit(rental.lease, rental.account))
+
+    # --- machines go ---
+
+    def _lose(self, rental: Rental, stay: Stay, why: str) -> None:
+        if stay.phase == "lost":
+            return
+        operator = Address(stay.seat.operator)
+        self._note(rental, "lost" if rental.began_s is not None else "refused", f"place {stay.place}: {why}")
+        stay.phase, stay.lost_s = "lost", self._now_s
+        rental.gone.append(Address(stay.seat.node))
+        self._drop(stay)
+        self._effects.append(Send(operator, EndStay(rental.lease, stay.generation)))
+        self._free(rental, [stay])
+        rental.seeking[stay.place] = self._now_s
+        self._seek(rental)
+        if stay.place == HEAD:
+            # Without its head a cluster is nothing: nobody is paid, and all wait to join the new one.
+            for other in rental.stays.values():
+                self._drop(other)
+            self._still(rental, is_paused=True)
+
+    def _drop(self, stay: Stay) -> None:
+        if stay.errand is not None:
+            self._errands.pop(stay.errand, None)
+            self._effects.append(Abandon(stay.errand))
+            stay.errand = None
+
+    def _seek(self, rental: Rental) -> None:
+        for place, when_s in rental.seeking.items():
+            if when_s <= self._now_s:
+                rental.seeking[place] = self._now_s + SEEK_EVERY_S
+                stay = rental.stays[place]
+                but = (*rental.gone, *(Address(it.seat.node) for it in rental.stays.values()))
+                self._effects.append(
+                    FindAnother(
+                        rental.lease,
+                        place,
+                        rental.rented.wish,
+                        stay.seat.price_wei,
+                        tuple(dict.fromkeys(but)),
+                        rental.until_s,
+                    )
+                )
+
+    def _found(self, event: Found | NotFound) -> None:
+        rental = self._running(event.lease)
+        wanted = rental is not None and event.place in rental.seeking
+        if isinstance(event, NotFound):
+            if rental is not None and wanted:
+                self._note(rental, "refused", f"no machine for place {event.place}: {event.why}")
+            return
+        if rental is None or not wanted:
+            self._effects.append(Free(Digest(event.seat.hold)))
+            return
+        generation = rental.stays[event.place].generation + 1
+        self._save(Seated(rental.lease, event.place, generation, event.seat))
+        stay = rental.stays[event.place]
+        self._open(rental, stay)
+        if event.place == HEAD:
+            self._restart(rental)
+
+    def _restart(self, rental: Rental) -> None:
+        """A new head knows nobody: all others begin again, as new stays of the same machines."""
+        for place, stay in list(rental.stays.items()):
+            if place == HEAD or stay.phase == "lost":
+                continue
+            self._effects.append(Send(Address(stay.seat.operator), EndStay(rental.lease, stay.generation)))
+            self._save(Seated(rental.lease, place, stay.generation + 1, stay.seat))
+            self._open(rental, rental.stays[place])
+
+    # --- links and time ---
+
+    def _stays_of(self, peer: Address) -> list[tuple[Rental, Stay]]:
+        return [
+            (rental, stay)
+            for rental in self._all()
+            for stay in rental.stays.values()
+            if stay.seat.operator == peer
+        ]
+
+    def _link(self, peer: Address) -> None:
+        self._linked[peer] = None
+        for rental, stay in self._stays_of(peer):
+            stay.unlinked_s = None
+            if stay.phase != "lost":
+                # It answers with how it stands: its key, that it is ready, or that it never heard of it.
+                self._open(rental, stay)
+
+    def _tick(self) -> None:
+        for rental in list(self.rentals.values()):
+            if rental.ended is not None:
+                if self._now_s - rental.ended.at_s > KEEP_S:
+                    self._save(Dropped(rental.lease))
+                continue
+            self._tick_of(rental)
+
+    def _tick_of(self, rental: Rental) -> None:
+        if self._now_s >= rental.until_s:
+            return self._end(rental, Close.OVER, "")
+        if rental.began_s is None and self._now_s - rental.rented.at_s > NEVER_S:
+            return self._end(rental, Close.NEVER_READY, rental.notes[-1][2] if rental.notes else "")
+        if rental.unpaid_s is not None and self._now_s - rental.unpaid_s > PAUSE_S:
+            return self._end(rental, Close.NO_CREDIT, "the account wasn't filled in time")
+        for stay in rental.stays.values():
+            self._watch(rental, stay)
+        head = rental.stays[HEAD]
+        if head.phase == "lost" and self._now_s - head.lost_s > HEADLESS_S:
+            return self._end(rental, Close.NOT_REPLACED, "no machine could be had in the head's place")
+        self._seek(rental)
+        if rental.began_s is not None:
+            self._ask_credit(rental)
+        return self._order(rental)
+
+    def _watch(self, rental: Rental, stay: Stay) -> None:
+        if stay.phase == "lost":
+            return
+        if stay.unlinked_s is not None and self._now_s - stay.unlinked_s > RELINK_S:
+            self._lose(rental, stay, "its link is gone")
+        elif stay.phase != "ready":
+            since_s = stay.opened_s = stay.opened_s or self._now_s
+            if self._now_s - since_s > READY_WITHIN_S:
+                self._lose(rental, stay, f"it wasn't ready within {READY_WITHIN_S:.0f} s")
+            elif self._now_s - stay.asked_s > ASK_EVERY_S:
+                self._open(rental, stay)
+
+    def _end(self, rental: Rental, why: Close, detail: str) -> None:
+        there = [stay for stay in rental.stays.values() if stay.phase != "lost"]
+        for stay in there:
+            self._drop(stay)
+            operator = Address(stay.seat.operator)
+            self._effects.append(Send(operator, EndStay(rental.lease, stay.generation)))
+            stay.phase = "lost"
+        self._free(rental, there)
+        self._note(rental, "ended", why.value)
+        self._save(Ended(rental.lease, why, detail[:1_000], int(self._now_s)))
+        self._effects.append(CloseRelay(rental.lease))
+
+    def _free(self, rental: Rental, stays: list[Stay]) -> None:
+        """Of the holds of these machines those that no other has: a plan's machines were booked together."""
+        needed = {bytes(it.seat.hold) for it in rental.stays.values() if it.phase != "lost"}
+        for hold in dict.fromkeys(Digest(it.seat.hold) for it in stays):
+            if hold not in needed:
+                self._effects.append(Free(hold))
+
+    def _note(self, rental: Rental, what: Any, detail: str) -> None:
+        rental.notes.append((int(self._now_s), what, detail[:300]))
+        del rental.notes[:-MOST_NOTES]
+        self._effects.append(Noted(rental.lease, what, detail))
+
+
+def price_wei(rental: Rental) -> int:
+    """Of an hour of all its machines."""
+    return sum(stay.seat.price_wei for stay in rental.stays.values())
+
+
+def _records(rental: Rental) -> Iterable[RentRecord]:
+    """The fewest that lead here. What was paid to machines that are gone is kept in one sum."""
+    lease = rental.lease
+    yield msgspec.structs.replace(
+        rental.rented, seats=tuple(rental.stays[at].seat for at in sorted(rental.stays))
+    )
+    for place, stay in rental.stays.items():
+        if stay.generation:
+            yield Seated(lease, place, stay.generation, stay.seat)
+        if stay.key:
+            yield Keyed(lease, place, stay.generation, stay.key, stay.signature)
+        units = rental.units.get(place, 0)
+        paid_wei = rental.paid_wei if place == HEAD else 0
+        if stay.tried or units or paid_wei:
+            number = max(0, stay.tried - 1)
+            yield Passed(lease, place, number, units, paid_wei, stay.before, stay.evidence)
+    if rental.renter_key:
+        yield RenterKeyed(lease, rental.renter_key)
+    if rental.began_s is not None:
+        yield Began(lease, rental.began_s)
+    if rental.until_s != rental.rented.until_s:
+        yield Extended(lease, rental.until_s)
+    if rental.ended is not None:
+        yield rental.ended

@@ -1,0 +1,316 @@
+"""The half of a node that lends the machine whole: its book of the stay, the stay itself, and the stay as an engine of intervals.
+
+    gateways ── frames ──> StayBook ── Raise, Join, Lower ──> Stay (walls, mesh, Ray, sentinel)
+                              └─ Lend, Withdraw ──> Engines: an interval's order ──> beats ──> tokens
+
+One thing at a time is done to a stay: raised, joined, lowered, in that order, each by its own task.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+
+from clusterai.mesh import Member
+from clusterai.node.adapters.engines import Engines, Loaded
+from clusterai.node.core import staybook
+from clusterai.node.core.staybook import Fell, Join, Joined, Lend, Lower, Raise, Raised, StayBook, StayTerms
+from clusterai.node.core.staybook import Path as TellPath
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.messages import ModelOffer
+from clusterai.protocol.rentals import JoinStay, RentFrame
+from clusterai.runtime.machine import Linked, Received, Send, Tick, Unlinked
+from clusterai.work.cluster.core.heartbeats import Beat, Cell, tokens_of
+from clusterai.work.cluster.spec import ClusterSpec, Interval
+from clusterai.work.engine import EngineFailed, Finish, Stats, TokenEvent, Unfit
+from clusterai.work.request import Usage
+
+TICK_S = 1.0
+LOWERED_S = 30.0
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("node.staying")
+
+
+class Told(Protocol):
+    """How a stay's machine stands; see `work.cluster.adapters.stay.Told`."""
+
+    @property
+    def links(self) -> tuple[int, ...]: ...
+    @property
+    def values(self) -> tuple[bytes, ...]: ...
+    @property
+    def tenant_cpu_ms(self) -> int: ...
+    @property
+    def foreign(self) -> int: ...
+
+
+class Stays(Protocol):
+    """A stay as this room uses it; `work.cluster.adapters.stay.Stay` is one, tests have another."""
+
+    key: bytes
+    gone: "asyncio.Future[str]"
+
+    async def join(
+        self, members: tuple[Member, ...], relay: Mapping[int, tuple[str, int]], head: int, token: bytes
+    ) -> Mapping[str, int]: ...
+    async def remesh(self, members: tuple[Member, ...], relay: Mapping[int, tuple[str, int]]) -> None: ...
+    async def seen_outside(self, place: int, endpoint: tuple[str, int]) -> None: ...
+    async def beat(self, seed: bytes) -> Told: ...
+    async def freeze(self) -> None: ...
+    async def thaw(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+Opens = Callable[[Digest, int, ClusterSpec, Path], "asyncio.Future[Stays] | Any"]
+"""(lease, place, spec, folder) to a stay; awaited. Raises `StayFailed`."""
+
+
+class StayFailed(Exception):
+    """It can't begin: {code}: {detail}."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code, self.detail = code, detail
+
+
+class Staying:
+    """One node's stay, if any.
+
+    Args:
+        opens: makes a stay.
+        vacancy: hears whether the machine may be offered, which is also whether other work may be taken on it.
+    """
+
+    def __init__(
+        self,
+        terms: StayTerms,
+        folder: Path,
+        engines: Engines,
+        opens: Opens,
+        send: Callable[[Address, Any], object],
+        vacancy: Callable[[bool], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.book = StayBook(terms)
+        self._folder = folder
+        self._engines, self._opens, self._send, self._vacancy = engines, opens, send, vacancy
+        self._clock = clock
+        self._stay: Stays | None = None
+        self._doing: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # --- in ---
+
+    def hear(self, event: Any) -> bool:
+        """Take an event; whether it was of no concern to anyone else."""
+        match event:
+            case Received(_, frame):
+                if not isinstance(frame, RentFrame):
+                    return False
+                self.tell(event)
+                return True
+            case Linked() | Unlinked():
+                self.tell(event)
+            case _:
+                pass
+        return False
+
+    def tell(self, event: Any) -> None:
+        for effect in self.book.step(event, self._clock()):
+            self._perform(effect)
+
+    async def run(self) -> None:
+        """Tick until cancelled, and then leave nothing behind."""
+        try:
+            while True:
+                await asyncio.sleep(TICK_S)
+                self.tell(Tick())
+        finally:
+            await self._close()
+
+    # --- out ---
+
+    def _perform(self, effect: Any) -> None:
+        match effect:
+            case Send(to, frame):
+                self._send(to, frame)
+            case Raise():
+                self._next(self._raise(effect))
+            case Join(generation, frame):
+                self._next(self._join(generation, frame))
+            case TellPath(frame):
+                if self._stay is not None:
+                    self._spawn(self._stay.seen_outside(frame.place, (frame.host, frame.port)))
+            case staybook.Still(paused):
+                if self._stay is not None:
+                    self._spawn(self._stay.freeze() if paused else self._stay.thaw())
+            case Lower():
+                self._next(self._close())
+            case Lend(model, gateway, unit_wei):
+                assert self._stay is not None, "what is lent stands"
+                engine = StayEngine(model, self._stay, lambda: self.tell(staybook.Worked(model)))
+                offer = ModelOffer(model, "cluster", 0, unit_wei, 1)
+                self._engines.lend(model.hex(), Loaded(engine, offer, gateway))
+            case staybook.Withdraw(model):
+                self._engines.withdraw(model.hex())
+            case staybook.Vacant(vacant):
+                self._vacancy(vacant)
+            case _:
+                raise AssertionError(f"nobody performs {effect!r}")
+
+    def _next(self, work: Any) -> None:
+        """Behind what is being done now."""
+        before = self._doing
+
+        async def turn() -> None:
+            if before is not None:
+                await asyncio.wait([before])
+            await work
+
+        self._doing = self._spawn(turn())
+
+    def _spawn(self, work: Any) -> "asyncio.Task[None]":
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("stay_failed", why=str(error) or type(error).__name__)
+
+    async def _raise(self, effect: Raise) -> None:
+        place = effect.lease, effect.generation
+        try:
+            stay = await self._opens(effect.lease, effect.place, effect.spec, self._folder)
+        except StayFailed as error:
+            self.tell(Fell(*place, error.code, error.detail))
+            return
+        self._stay = stay
+        log.info("stay_raised", lease=effect.lease.hex(), place=effect.place)
+        stay.gone.add_done_callback(partial(self._died, effect))
+        self.tell(Raised(*place, stay.key))
+
+    def _died(self, effect: Raise, gone: "asyncio.Future[str]") -> None:
+        if not gone.cancelled():
+            self.tell(Fell(effect.lease, effect.generation, "died", gone.result()))
+
+    async def _join(self, generation: int, frame: JoinStay) -> None:
+        stay, place = self._stay, (Digest(frame.lease), generation)
+        if stay is None:
+            return
+        members = tuple(Member(it.place, it.key) for it in frame.members)
+        relay = {it.place: it.relay for it in frame.members if it.relay is not None}
+        is_ready = self.book.stay is not None and self.book.stay.phase == "ready"
+        try:
+            if is_ready:
+                await stay.remesh(members, relay)
+                steps: Mapping[str, int] = {}
+            else:
+                steps = await stay.join(members, relay, frame.head, frame.token)
+        except StayFailed as error:
+            self.tell(Fell(*place, error.code, error.detail))
+            return
+        self.tell(Joined(*place, tuple(steps.items())))
+
+    async def _close(self) -> None:
+        stay, self._stay = self._stay, None
+        if stay is not None:
+            stay.gone.cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOWERED_S):
+                    await stay.close()
+            log.info("stay_lowered")
+
+
+class StayEngine:
+    """A stay's intervals, as the engine port has it: one at a time, its tokens are heartbeats."""
+
+    def __init__(self, model: Digest, stay: Stays, worked: Callable[[], None]) -> None:
+        self.model: bytes = model
+        self._stay, self._worked = stay, worked
+        self._running: _Beats | None = None
+
+    def submit(self, interval: Interval, /) -> "_Beats":
+        """
+        Raises:
+            Unfit: one is running.
+            EngineFailed: the stay is gone.
+        """
+        if self._stay.gone.done():
+            raise EngineFailed("this stay is over")
+        if self._running is not None and not self._running.over:
+            raise Unfit("an interval of this stay is running: one follows the other")
+        self._worked()
+        self._running = _Beats(self._stay, interval)
+        return self._running
+
+    def stats(self) -> Stats:
+        running = int(self._running is not None and not self._running.over)
+        return Stats(0, running, 0.0, 0, 0)
+
+    async def close(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+
+
+class _Beats:
+    """One interval's heartbeats."""
+
+    def __init__(self, stay: Stays, interval: Interval) -> None:
+        self._stay, self._interval = stay, interval
+        self._cancelled = asyncio.Event()
+        self.over = False
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def __aiter__(self) -> AsyncIterator[TokenEvent | Finish]:
+        return self._events()
+
+    async def _events(self) -> AsyncIterator[TokenEvent | Finish]:
+        asked, count = self._interval, 0
+        try:
+            began = await self._beat()
+            loop = asyncio.get_running_loop()
+            since_s = loop.time()
+            links = (0,) * asked.cores
+            for at in range(1, asked.beats + 1):
+                if await self._waited(since_s + asked.seconds * at / asked.beats - loop.time()):
+                    yield Finish("cancelled", Usage(0, 0, count))
+                    return
+                told = await self._beat()
+                cells = tuple(
+                    Cell(now - before, value)
+                    for now, before, value in zip(told.links, links, told.values, strict=True)
+                )
+                links = told.links
+                elapsed_ms = round((loop.time() - since_s) * 1000)
+                beat = Beat(elapsed_ms, told.tenant_cpu_ms - began.tenant_cpu_ms, told.foreign, cells)
+                for token in tokens_of(beat):
+                    count += 1
+                    yield TokenEvent(token)
+            yield Finish("stop", Usage(0, 0, count))
+        finally:
+            self.over = True
+
+    async def _beat(self) -> Told:
+        if self._stay.gone.done():
+            raise EngineFailed("this stay is over")
+        told = await self._stay.beat(self._interval.seed)
+        if len(told.links) != self._interval.cores:
+            raise EngineFailed(f"{len(told.links)} cores are lent, {self._interval.cores} were asked for")
+        return told
+
+    async def _waited(self, seconds: float) -> bool:
+        """Whether it was cancelled meanwhile."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._cancelled.wait()
+        return self._cancelled.is_set()

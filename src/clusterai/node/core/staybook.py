@@ -1,0 +1,379 @@
+"""The provider's book of its stay: the one cluster, if any, that this machine is a part of now.
+
+    OpenStay ─> Raise ─> Raised: StayOpened ─> JoinStay ─> Join ─> Joined: StayReady ─> intervals are ordered …
+        │                     │                                        │
+     StayBroke          nobody joins it                       EndStay, over, unpaid, forsaken, Fell ─> Lower
+
+Nothing here is durable: what a stay is made of dies with the daemon, and a gateway that finds it gone looks for another machine. A
+stay costs its owner, so it ends by itself where nobody pays: no interval ordered for a while, its gateway out of reach, the booking over.
+
+All frames are believed from the gateway that opened the stay, and from nobody else.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from clusterai.node.core.leases import Drain, Paused
+from clusterai.protocol.canonical import Malformed
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.rentals import (
+    EndStay,
+    JoinStay,
+    MeshKey,
+    OpenStay,
+    PauseStay,
+    StayBroke,
+    StayOpened,
+    StayReady,
+    TellPath,
+    stay_model,
+)
+from clusterai.runtime.machine import Linked, Received, Send, Tick, Unlinked
+from clusterai.work.cluster.price import unit_price_wei
+from clusterai.work.cluster.spec import ClusterSpec, decode_spec
+
+JOINED_WITHIN_S = 90.0
+"""From the walls to the last member's key: a gateway waits for the slowest machine."""
+UNPAID_S = 60.0
+"""Ready, and nobody orders an interval."""
+PAUSED_S = 920.0
+"""The same, when its gateway asked it to stand still: fifteen minutes for an account to be filled."""
+FORSAKEN_S = 60.0
+"""Its gateway's link is down: a restart takes seconds."""
+SPARE_S = 30
+"""After the booking's end, for the last interval."""
+
+
+class StayTerms(msgspec.Struct, frozen=True):
+    """What this machine lends.
+
+    Attributes:
+        node: its hot key, which is what renters were shown.
+        price_wei: of an hour; less is refused.
+        fits: why this spec can't be had here, or None.
+        booked_until_s: the standing offer binds for this long at most, from now on.
+        sign: by the hot key.
+    """
+
+    node: Address
+    network: Domain
+    price_wei: int
+    fits: Callable[[ClusterSpec], str | None]
+    longest_s: int
+    sign: Callable[[Digest], bytes]
+
+
+# --- effects ---
+
+
+class Raise(msgspec.Struct, frozen=True):
+    """Build the walls; `Raised` or `Fell` comes back."""
+
+    lease: Digest
+    place: int
+    generation: int
+    spec: ClusterSpec
+
+
+class Join(msgspec.Struct, frozen=True):
+    """Into the mesh, and Ray up; or, where both are, other peers. `Joined` or `Fell` comes back."""
+
+    generation: int
+    frame: JoinStay
+
+
+class Path(msgspec.Struct, frozen=True):
+    frame: TellPath
+
+
+class Still(msgspec.Struct, frozen=True):
+    """Freeze what the tenant runs, or let it go on."""
+
+    paused: bool
+
+
+class Lower(msgspec.Struct, frozen=True):
+    """Leave nothing behind; nothing comes back."""
+
+    lease: Digest
+    generation: int
+
+
+class Lend(msgspec.Struct, frozen=True):
+    """Take orders for this stay's intervals, from its gateway alone."""
+
+    model: Digest
+    gateway: Address
+    unit_wei: int
+
+
+class Withdraw(msgspec.Struct, frozen=True):
+    model: Digest
+
+
+class Vacant(msgspec.Struct, frozen=True):
+    """Whether the machine may be offered again has changed."""
+
+    vacant: bool
+
+
+# --- events ---
+
+
+class Raised(msgspec.Struct, frozen=True):
+    lease: Digest
+    generation: int
+    key: bytes
+
+
+class Joined(msgspec.Struct, frozen=True):
+    lease: Digest
+    generation: int
+    steps: tuple[tuple[str, int], ...]
+
+
+class Fell(msgspec.Struct, frozen=True):
+    """It couldn't begin, or died. `code`: as in `StayBroke`."""
+
+    lease: Digest
+    generation: int
+    code: str
+    detail: str
+
+
+class Worked(msgspec.Struct, frozen=True):
+    """An interval of this model was ordered."""
+
+    model: Digest
+
+
+class _Stay(msgspec.Struct):
+    lease: Digest
+    place: int
+    generation: int
+    gateway: Address
+    spec: ClusterSpec
+    unit_wei: int
+    until_s: int
+    phase: Literal["raising", "raised", "joining", "ready"]
+    since_s: float
+    paid_s: float
+    opened: StayOpened | None = None
+    ready: StayReady | None = None
+    waiting: JoinStay | None = None
+    """the newest, that came while one was under way"""
+    unlinked_s: float | None = None
+    is_paused: bool = False
+
+    @property
+    def model(self) -> Digest:
+        return stay_model(self.lease, self.place, self.generation)
+
+
+class StayBook:
+    """One machine. Steps like all machines, without a journal."""
+
+    def __init__(self, terms: StayTerms) -> None:
+        self.terms = terms
+        self.stay: _Stay | None = None
+        self._why_not: dict[str, str] = {}
+        """why no new stay is taken: code to words"""
+
+    def step(self, event: Any, now_s: float) -> list[Any]:
+        match event:
+            case Received(gateway, frame):
+                return self._received(gateway, frame, now_s)
+            case Raised():
+                return self._raised(event)
+            case Joined():
+                return self._joined(event, now_s)
+            case Fell():
+                return self._fell(event)
+            case Worked(model):
+                if self.stay is not None and self.stay.model == model:
+                    self.stay.paid_s = now_s
+            case Linked(peer):
+                return self._linked(peer)
+            case Unlinked(peer):
+                if self.stay is not None and self.stay.gateway == peer:
+                    self.stay.unlinked_s = now_s
+            case Paused(why):
+                self._closed("paused", why)
+            case Drain():
+                self._closed("shutting_down", "this provider shuts down")
+            case Tick():
+                return self._tick(now_s)
+            case _:
+                pass
+        return []
+
+    @property
+    def is_vacant(self) -> bool:
+        """Whether a new stay would be taken."""
+        return self.stay is None and not self._why_not
+
+    def _closed(self, code: str, why: str) -> None:
+        if why:
+            self._why_not[code] = why
+        else:
+            self._why_not.pop(code, None)
+
+    # --- what gateways say ---
+
+    def _received(self, gateway: Address, frame: msgspec.Struct, now_s: float) -> list[Any]:
+        if isinstance(frame, OpenStay):
+            return self._open(gateway, frame, now_s)
+        if not isinstance(frame, JoinStay | EndStay | PauseStay | TellPath):
+            return []
+        stay = self.stay
+        if stay is None or stay.gateway != gateway or stay.lease != frame.lease:
+            return []
+        if isinstance(frame, TellPath):
+            return [Path(frame)] if stay.phase in ("joining", "ready") else []
+        if stay.generation != frame.generation:
+            return []
+        if isinstance(frame, EndStay):
+            return self._end()
+        if isinstance(frame, PauseStay):
+            return self._pause(stay, frame.paused, now_s)
+        if stay.phase in ("raising", "joining"):
+            stay.waiting = frame
+            return []
+        return self._join(stay, frame)
+
+    def _open(self, gateway: Address, frame: OpenStay, now_s: float) -> list[Any]:
+        lease, stay = Digest(frame.lease), self.stay
+        if stay is not None and (stay.lease, stay.place, stay.generation, stay.gateway) == (
+            lease,
+            frame.place,
+            frame.generation,
+            gateway,
+        ):
+            # Told again, or extended. A booking never shrinks by it: that is what `EndStay` is for.
+            stay.until_s = max(stay.until_s, min(frame.until_s, int(now_s) + self.terms.longest_s))
+            said = stay.ready or stay.opened
+            return [] if said is None else [Send(gateway, said)]
+        refusal = self._refusal(frame, now_s)
+        if isinstance(refusal, tuple):
+            return [Send(gateway, StayBroke(lease, frame.generation, *refusal))]
+        self.stay = _Stay(
+            lease,
+            frame.place,
+            frame.generation,
+            gateway,
+            refusal,
+            unit_price_wei(frame.price_wei),
+            frame.until_s,
+            "raising",
+            now_s,
+            now_s,
+        )
+        return [Vacant(vacant=False), Raise(lease, frame.place, frame.generation, refusal)]
+
+    def _refusal(self, frame: OpenStay, now_s: float) -> ClusterSpec | tuple[str, str]:
+        """The spec, or a code and words."""
+        if self.stay is not None:
+            return "taken", "this machine is rented"
+        for code, why in self._why_not.items():
+            return code, why
+        if frame.price_wei < self.terms.price_wei:
+            return "price", f"{frame.price_wei} an hour are offered, the price is {self.terms.price_wei}"
+        if not now_s < frame.until_s <= now_s + self.terms.longest_s:
+            return "spec", f"it can be rented for {self.terms.longest_s // 3600} hours at most"
+        try:
+            spec = decode_spec(frame.spec)
+        except Malformed as error:
+            return "spec", str(error)[:500]
+        why = self.terms.fits(spec)
+        return spec if why is None else ("spec", why)
+
+    def _join(self, stay: _Stay, frame: JoinStay) -> list[Any]:
+        if stay.phase == "raised":
+            stay.phase = "joining"
+        return [Join(stay.generation, frame)]
+
+    @staticmethod
+    def _pause(stay: _Stay, paused: bool, now_s: float) -> list[Any]:
+        if stay.phase != "ready" or stay.is_paused == paused:
+            return []
+        stay.is_paused, stay.paid_s = paused, now_s
+        return [Still(paused)]
+
+    def _linked(self, peer: Address) -> list[Any]:
+        stay = self.stay
+        if stay is None or stay.gateway != peer:
+            return []
+        stay.unlinked_s = None
+        said = stay.ready or stay.opened
+        return [] if said is None else [Send(peer, said)]
+
+    # --- what hands report ---
+
+    def _mine(self, lease: Digest, generation: int) -> _Stay | None:
+        stay = self.stay
+        return stay if stay is not None and (stay.lease, stay.generation) == (lease, generation) else None
+
+    def _raised(self, event: Raised) -> list[Any]:
+        stay = self._mine(event.lease, event.generation)
+        if stay is None or stay.phase != "raising":
+            return []
+        stay.phase = "raised"
+        said = MeshKey(stay.lease, stay.place, stay.generation, self.terms.node, event.key)
+        signature = self.terms.sign(said.signing_digest(self.terms.network))
+        stay.opened = StayOpened(stay.lease, stay.place, stay.generation, event.key, signature)
+        effects: list[Any] = [Send(stay.gateway, stay.opened)]
+        if stay.waiting is not None:
+            frame, stay.waiting = stay.waiting, None
+            effects += self._join(stay, frame)
+        return effects
+
+    def _joined(self, event: Joined, now_s: float) -> list[Any]:
+        stay = self._mine(event.lease, event.generation)
+        if stay is None:
+            return []
+        effects: list[Any] = []
+        if stay.phase == "joining":
+            stay.phase, stay.paid_s = "ready", now_s
+            stay.ready = StayReady(stay.lease, stay.generation, event.steps)
+            effects.append(Lend(stay.model, stay.gateway, stay.unit_wei))
+        if stay.waiting is not None:
+            frame, stay.waiting = stay.waiting, None
+            effects.append(Join(stay.generation, frame))
+        if stay.ready is not None:
+            effects.append(Send(stay.gateway, stay.ready))
+        return effects
+
+    def _fell(self, event: Fell) -> list[Any]:
+        stay = self._mine(event.lease, event.generation)
+        return [] if stay is None else self._end(event.code, event.detail)
+
+    # --- time ---
+
+    def _tick(self, now_s: float) -> list[Any]:
+        stay = self.stay
+        if stay is None:
+            return []
+        if now_s > stay.until_s + SPARE_S:
+            return self._end("over", "the booking is over")
+        if stay.unlinked_s is not None and now_s - stay.unlinked_s > FORSAKEN_S:
+            return self._end("unpaid", "its gateway was out of reach for too long")
+        unpaid_s = PAUSED_S if stay.is_paused else UNPAID_S
+        if stay.phase == "ready" and now_s - stay.paid_s > unpaid_s:
+            return self._end("unpaid", f"nobody ordered an interval for {unpaid_s:.0f} s")
+        if stay.phase != "ready" and now_s - stay.since_s > JOINED_WITHIN_S:
+            return self._end("unpaid", f"it wasn't ready within {JOINED_WITHIN_S:.0f} s")
+        return []
+
+    def _end(self, code: str = "", detail: str = "") -> list[Any]:
+        stay = self.stay
+        assert stay is not None, "only what began ends"
+        self.stay = None
+        effects: list[Any] = [Withdraw(stay.model)] if stay.phase == "ready" else []
+        effects.append(Lower(stay.lease, stay.generation))
+        if code:
+            broke = StayBroke(stay.lease, stay.generation, code, detail[:1_000])
+            effects.append(Send(stay.gateway, broke))
+        return [*effects, Vacant(vacant=self.is_vacant)]

@@ -1,0 +1,299 @@
+"""A gateway's rent desk and some machines' books of their stays, in virtual time: frames are encoded and decoded, clocks agree."""
+
+from typing import Any
+
+from clusterai.gateway.core import rentstate
+from clusterai.gateway.core.rentdesk import RentDesk
+from clusterai.gateway.core.rentstate import (
+    Abandon,
+    AskCredit,
+    Beaten,
+    CloseRelay,
+    Credit,
+    Done,
+    Extension,
+    Failed,
+    FindAnother,
+    Found,
+    Free,
+    Noted,
+    NotFound,
+    OpenRelay,
+    Order,
+    RelayOpened,
+    Rent,
+    Rental,
+    Rented,
+    Seat,
+)
+from clusterai.node.core.staybook import (
+    Join,
+    Joined,
+    Lend,
+    Lower,
+    Path,
+    Raise,
+    Raised,
+    StayBook,
+    StayTerms,
+    Still,
+    Vacant,
+    Withdraw,
+    Worked,
+)
+from clusterai.protocol import canonical
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.messages import Frame
+from clusterai.protocol.signing import Key, recover
+from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
+from clusterai.work.cluster.core.heartbeats import Beat, Cell, tokens_of
+from clusterai.work.cluster.price import recount, unit_price_wei
+from clusterai.work.cluster.spec import ClusterSpec, Interval
+
+NETWORK = Domain("ClusterAI", "1", 31415, Address(bytes(20)))
+FRAME: Any = Frame
+RECORD: Any = rentstate.RentRecord
+GATEWAY, ACCOUNT = Address(b"\x01" * 20), Digest(b"\x0a" * 32)
+LEASE, HOLD = Digest(b"\x07" * 32), Digest(b"\x08" * 32)
+PRICE_WEI = 36_000_000
+SPEC = ClusterSpec(cpu_milli=2000)
+
+
+class Machine:
+    """One node: its book, and hands that do at once what it asks for."""
+
+    def __init__(self, stage: "Stage", number: int) -> None:
+        self.stage = stage
+        self.key = Key(bytes([number + 1]) * 32)
+        self.operator = Address(bytes([100 + number]) * 20)
+        self.seat = Seat(self.key.address, self.operator, PRICE_WEI, 0, HOLD)
+        self.is_up = True
+        self.raises = True
+        self.lent: dict[Digest, Lend] = {}
+        self.done: list[Any] = []
+        self.begin()
+
+    def begin(self) -> None:
+        terms = StayTerms(self.key.address, NETWORK, PRICE_WEI, lambda spec: None, 7 * 86_400, self.key.sign)
+        self.book = StayBook(terms)
+        self.lent = {}
+
+    def tell(self, event: Any) -> None:
+        for effect in self.book.step(event, self.stage.now_s):
+            self.perform(effect)
+
+    def perform(self, effect: Any) -> None:
+        self.done.append(effect)
+        match effect:
+            case Send(to, frame):
+                assert to == GATEWAY
+                self.stage.later(lambda: self.stage.hear(self, frame))
+            case Raise(lease, place, generation):
+                if self.raises:
+                    key = bytes([place, generation]) + self.key.address[:12] + bytes(18)
+                    self.stage.later(lambda: self.tell(Raised(lease, generation, key)))
+            case Join(generation, frame):
+                lease = Digest(frame.lease)
+                self.stage.later(lambda: self.tell(Joined(lease, generation, (("ray", 4_000),))))
+            case Lend(model):
+                self.lent[model] = effect
+            case Withdraw(model):
+                del self.lent[model]
+            case Lower() | Vacant() | Path() | Still():
+                pass
+            case _:
+                raise AssertionError(effect)
+
+    def die(self) -> None:
+        """The machine is gone with all that was on it."""
+        self.is_up = False
+        self.begin()
+        self.stage.tell(Unlinked(self.operator))
+
+    def count(self, kind: type) -> int:
+        return sum(isinstance(it, kind) for it in self.done)
+
+
+class Stage:
+    def __init__(self, machines: int, spares: int = 0) -> None:
+        self.now_s = 1_000_000.0
+        self.machines = [Machine(self, number) for number in range(machines + spares)]
+        self.spares = self.machines[machines:]
+        self.owners = {it.key.address: it.operator for it in self.machines}
+        self.credit_wei = 10**12
+        self.charged: list[tuple[Digest, int]] = []
+        self.notes: list[Noted] = []
+        self.freed: list[Digest] = []
+        self.extended: list[Extension] = []
+        self.relays: dict[Digest, int] = {}
+        self.journal: list[bytes] = []
+        self.running: dict[int, tuple[Order, float]] = {}
+        self.fast = 1.0
+        """how much faster than time a machine's clock runs"""
+        self.most: int | None = None
+        """so many effects are carried out, and then no more: the gateway is about to be killed"""
+        self._later: list[Any] = []
+        self.begin()
+
+    def begin(self) -> None:
+        self.desk = RentDesk(NETWORK, recover, self.owners.get)
+
+    # --- the gateway ---
+
+    def rented(self, nodes: int, hours: float = 1.0) -> Rented:
+        seats = tuple(it.seat for it in self.machines[:nodes])
+        until_s, at_s = int(self.now_s + hours * 3600), int(self.now_s)
+        return Rented(LEASE, ACCOUNT, SPEC.canonical(), b"wish", seats, until_s, at_s, bytes(32))
+
+    def newcomer(self) -> Machine:
+        machine = Machine(self, len(self.machines))
+        self.machines.append(machine)
+        self.owners[machine.key.address] = machine.operator
+        return machine
+
+    def rent(self, nodes: int, hours: float = 1.0) -> Rental:
+        rented = self.rented(nodes, hours)
+        for machine in self.machines:
+            self.tell(Linked(machine.operator))
+        self.tell(Rent(rented))
+        self.settle()
+        return self.desk.rentals[LEASE]
+
+    def tell(self, event: Any) -> None:
+        for effect in self.desk.step(event, self.now_s):
+            self.perform(effect)
+
+    def perform(self, effect: Any) -> None:
+        if self.most is not None:
+            self.most -= 1
+            if self.most < 0:
+                return
+        match effect:
+            case Save(record):
+                self.journal.append(canonical.encode(record))
+            case Send(to, frame):
+                data = canonical.encode(frame)
+                self.later(lambda: self.deliver(to, data))
+            case Order(errand, _, model, interval):
+                self.order(effect, errand, model, interval)
+            case Abandon(errand):
+                self.running.pop(errand, None)
+            case OpenRelay(lease, members):
+                self.relays[lease] = self.relays.get(lease, 0) + 1
+                ports = {
+                    a: {b: ("192.0.2.1", 1_000 + 64 * a + b) for b, _ in members if a != b}
+                    for a, _ in members
+                }
+                self.later(lambda: self.tell(RelayOpened(lease, ports)))
+            case CloseRelay(lease):
+                self.relays.pop(lease, None)
+            case FindAnother(lease, place, _, _, but):
+                found = next((it for it in self.spares if it.is_up and it.key.address not in but), None)
+                if found is None:
+                    self.later(lambda: self.tell(NotFound(lease, place, "none")))
+                else:
+                    self.later(lambda: self.tell(Found(lease, place, found.seat)))
+            case Free(hold):
+                self.freed.append(hold)
+            case Extension():
+                self.extended.append(effect)
+            case AskCredit(lease):
+                self.later(lambda: self.tell(Credit(lease, self.credit_wei)))
+            case Noted():
+                self.notes.append(effect)
+            case _:
+                raise AssertionError(effect)
+
+    def order(self, order: Order, errand: int, model: Digest, interval: Interval) -> None:
+        """What the Meter does: to whoever lends that model, if the account can pay."""
+        cap_wei = interval.seconds * 10 * unit_price_wei(PRICE_WEI)
+        if self.credit_wei < cap_wei:
+            self.later(lambda: self.tell(Failed(errand, "insufficient_credit", "deposit more")))
+            return
+        machine = next((it for it in self.machines if it.is_up and model in it.lent), None)
+        if machine is None:
+            self.later(lambda: self.tell(Failed(errand, "absent", "nobody")))
+            return
+        machine.tell(Worked(model))
+        self.running[errand] = (order, self.now_s)
+
+    def deliver(self, to: Address, data: bytes) -> None:
+        frame: Any = canonical.decode(data, FRAME)
+        machine = next(it for it in self.machines if it.operator == to)
+        if machine.is_up:
+            machine.tell(Received(GATEWAY, frame))
+
+    def hear(self, machine: Machine, frame: Any) -> None:
+        if machine.is_up:
+            self.tell(Received(machine.operator, canonical.decode(canonical.encode(frame), FRAME)))
+
+    # --- time ---
+
+    def later(self, act: Any) -> None:
+        self._later.append(act)
+
+    def settle(self) -> None:
+        """All that is on its way arrives."""
+        while self._later:
+            act, *self._later = self._later
+            act()
+
+    def run(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.now_s += 1
+            self._intervals()
+            self.tell(Tick())
+            for machine in self.machines:
+                if machine.is_up:
+                    machine.tell(Tick())
+            self.settle()
+
+    def _intervals(self) -> None:
+        for errand, (order, since_s) in list(self.running.items()):
+            interval = order.interval
+            machine = next((it for it in self.machines if it.is_up and order.model in it.lent), None)
+            if machine is None:
+                del self.running[errand]
+                self.tell(Failed(errand, "provider_lost", "gone"))
+                continue
+            elapsed_s = (self.now_s - since_s) * self.fast
+            if elapsed_s < interval.seconds:
+                if self.fast > 1:
+                    cells = (Cell(0, bytes(32)),) * interval.cores
+                    self.tell(Beaten(errand, tokens_of(Beat(int(elapsed_s * 1000), 0, 0, cells))))
+                continue
+            del self.running[errand]
+            tokens = honest(interval)
+            amount_wei = recount(interval, tokens)[1] * unit_price_wei(PRICE_WEI)
+            self.credit_wei -= amount_wei
+            self.charged.append((order.model, amount_wei))
+            self.tell(Done(errand, Digest(bytes([errand % 256]) * 32), tokens, amount_wei))
+            self.settle()
+
+    # --- crashes ---
+
+    def restart(self) -> None:
+        """The gateway is killed and comes back with its journal; links come up again."""
+        self.running, self._later, self.relays = {}, [], {}
+        for machine in self.machines:
+            machine.tell(Unlinked(GATEWAY))
+        self.begin()
+        self.desk.restore(canonical.decode(it, RECORD) for it in self.journal)
+        self.tell(Started())
+        for machine in self.machines:
+            if machine.is_up:
+                machine.tell(Linked(GATEWAY))
+                self.tell(Linked(machine.operator))
+        self.settle()
+
+    def rental(self) -> Rental:
+        return self.desk.rentals[LEASE]
+
+
+def honest(interval: Interval) -> tuple[int, ...]:
+    beats = [
+        Beat(interval.seconds * 1000 * at // interval.beats, 0, 0, (Cell(1, bytes(32)),) * interval.cores)
+        for at in range(1, interval.beats + 1)
+    ]
+    return tuple(token for beat in beats for token in tokens_of(beat))

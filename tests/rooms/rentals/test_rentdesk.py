@@ -1,0 +1,325 @@
+"""Rentals between a gateway and its machines: they come up, are paid while they are there, are replaced, and end for a reason."""
+
+import pytest
+
+from clusterai.gateway.core.rentdesk import NEVER_S, RentDesk, price_wei
+from clusterai.gateway.core.rentstate import Close, Extend, Meet, Outside, Release, Rent
+from clusterai.node.core.staybook import Join, Lower, Path, Still
+from clusterai.protocol import canonical
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.rentals import EndStay, StayOpened, StayReady, stay_model
+from clusterai.runtime.machine import Linked, Received, Unlinked
+from tests.rooms.rentals.stage import GATEWAY, HOLD, LEASE, PRICE_WEI, Stage
+
+HOUR_WEI = PRICE_WEI
+
+
+def signed_by_another(digest: Digest, signature: bytes) -> Address | None:
+    return Address(b"\x66" * 20)
+
+
+def said(stage: Stage, what: str) -> int:
+    return sum(it.what == what for it in stage.notes)
+
+
+def test_machines_become_a_cluster_and_are_paid_by_the_interval():
+    """Nothing is charged before all are ready; then each machine's seconds, and no more than passed."""
+    stage = Stage(3)
+    stage.machines[2].raises = False
+    rental = stage.rent(3)
+    stage.run(20)
+    assert rental.began_s is None
+    assert stage.charged == []
+    stage.machines[2].raises = True
+    stage.machines[2].begin()
+    stage.run(10)
+    assert rental.is_complete
+    stage.run(95)
+    assert {model for model, _ in stage.charged} == {stay_model(LEASE, place, 0) for place in range(3)}
+    assert rental.began_s is not None
+    ready_s = stage.now_s - rental.began_s
+    total_wei = sum(amount for _, amount in stage.charged)
+    assert 3 * 60 * HOUR_WEI // 3600 <= total_wei <= 3 * ready_s * HOUR_WEI // 3600
+    assert rental.paid_wei == total_wei
+
+
+def test_a_given_back_cluster_leaves_nothing_behind():
+    """Every machine lowers its stay, the hold is freed once, the relay closed; a second release changes nothing."""
+    stage = Stage(2)
+    rental = stage.rent(2)
+    stage.run(40)
+    stage.tell(Release(LEASE))
+    stage.tell(Release(LEASE))
+    stage.settle()
+    assert rental.ended is not None
+    assert rental.ended.why is Close.RELEASED
+    assert [it.book.stay for it in stage.machines] == [None, None]
+    assert all(it.count(Lower) == 1 and it.lent == {} for it in stage.machines)
+    assert stage.freed == [HOLD]
+    assert stage.relays == {}
+    charged = len(stage.charged)
+    stage.run(60)
+    assert len(stage.charged) == charged
+
+
+def test_the_booked_time_is_the_end():
+    """An interval never reaches beyond it, and the rental ends by itself."""
+    stage = Stage(1)
+    rental = stage.rent(1, hours=100 / 3600)
+    stage.run(130)
+    assert rental.ended is not None
+    assert rental.ended.why is Close.OVER
+    assert rental.paid_wei <= 100 * HOUR_WEI // 3600
+
+
+def test_more_time_is_had_by_asking():
+    """Extended, the same machines go on."""
+    stage = Stage(1)
+    rental = stage.rent(1, hours=100 / 3600)
+    stage.run(50)
+    stage.tell(Extend(LEASE, rental.until_s + 200))
+    stage.tell(Extend(LEASE, rental.until_s - 100))
+    stage.settle()
+    assert len(stage.extended) == 1
+    stage.run(150)
+    assert rental.ended is None
+    assert stage.machines[0].book.stay is not None
+    assert stage.machines[0].book.stay.until_s == rental.until_s
+
+
+def test_a_lost_worker_is_replaced_and_nobody_is_paid_twice():
+    """The others go on and are told of the newcomer; the lost machine's interval isn't charged."""
+    stage = Stage(3, spares=1)
+    rental = stage.rent(3)
+    stage.run(40)
+    before = dict(rental.units)
+    stage.machines[1].die()
+    stage.run(5)
+    assert rental.is_complete
+    assert rental.stays[1].seat == stage.spares[0].seat
+    assert rental.stays[1].generation == 1
+    assert said(stage, "lost") == said(stage, "replaced") == 1
+    assert stage.machines[0].count(Join) >= 2
+    stage.run(60)
+    assert rental.units[0] > before[0]
+    models = [model for model, _ in stage.charged]
+    assert stay_model(LEASE, 1, 1) in models
+    assert rental.paid_wei == sum(amount for _, amount in stage.charged)
+
+
+def test_without_a_head_nobody_is_paid_and_a_new_head_gathers_all():
+    """A new head knows nobody, so the others begin again as new stays."""
+    stage = Stage(2)
+    rental = stage.rent(2)
+    stage.run(40)
+    charged = len(stage.charged)
+    stage.machines[0].die()
+    stage.run(60)
+    assert len(stage.charged) == charged
+    assert rental.ended is None
+    stage.spares = [stage.newcomer()]
+    stage.run(30)
+    assert rental.is_complete
+    assert [stay.generation for stay in rental.stays.values()] == [1, 1]
+    stage.run(40)
+    assert len(stage.charged) > charged
+
+
+def test_a_lost_head_that_cannot_be_replaced_ends_it():
+    """After five minutes, with that reason."""
+    stage = Stage(2)
+    rental = stage.rent(2)
+    stage.run(40)
+    stage.machines[0].die()
+    stage.run(320)
+    assert rental.ended is not None
+    assert rental.ended.why is Close.NOT_REPLACED
+
+
+def test_a_short_break_of_a_link_costs_no_machine():
+    """Back within three seconds, it is the same stay."""
+    stage = Stage(1, spares=1)
+    rental = stage.rent(1)
+    stage.run(10)
+    stage.tell(Unlinked(stage.machines[0].operator))
+    stage.run(2)
+    stage.tell(Linked(stage.machines[0].operator))
+    stage.settle()
+    stage.run(20)
+    assert rental.stays[0].generation == 0
+    assert said(stage, "lost") == 0
+
+
+def test_a_gateway_that_was_killed_goes_on_where_it_was():
+    """The cluster stays up; a new relay is told to all; what was paid is remembered; the next interval is a fresh one."""
+    stage = Stage(2)
+    stage.rent(2)
+    stage.tell(Meet(LEASE, b"\x55" * 32))
+    stage.settle()
+    stage.run(70)
+    paid_wei, tried = stage.rental().paid_wei, stage.rental().stays[0].tried
+    assert paid_wei > 0
+    joins = stage.machines[0].count(Join)
+    stage.restart()
+    stage.run(40)
+    rental = stage.rental()
+    assert rental.is_complete
+    assert rental.renter_key == b"\x55" * 32
+    assert stage.machines[0].count(Join) > joins
+    assert rental.stays[0].generation == 0
+    assert rental.paid_wei > paid_wei
+    # The interval that was under way wasn't saved, and its seed would be the next one's.
+    assert rental.stays[0].tried >= tried
+
+
+def test_a_journal_can_be_compacted():
+    """What the snapshot restores to goes on as the original would."""
+    stage = Stage(2, spares=1)
+    stage.rent(2)
+    stage.run(40)
+    stage.machines[1].die()
+    stage.run(40)
+    stage.tell(Extend(LEASE, stage.rental().until_s + 9))
+    stage.settle()
+    again = RentDesk(stage.desk.network, signed_by_another, stage.owners.get)
+    again.restore(stage.desk.snapshot())
+    one, two = stage.rental(), again.rentals[LEASE]
+    assert (one.paid_wei, one.units, one.until_s, one.began_s) == (
+        two.paid_wei,
+        two.units,
+        two.until_s,
+        two.began_s,
+    )
+    assert [it.seat for it in one.stays.values()] == [it.seat for it in two.stays.values()]
+    assert [it.generation for it in one.stays.values()] == [it.generation for it in two.stays.values()]
+    assert [canonical.encode(it) for it in again.snapshot()] == [
+        canonical.encode(it) for it in stage.desk.snapshot()
+    ]
+
+
+def test_an_empty_account_pauses_and_a_filled_one_resumes():
+    """Machines stand still, unpaid, and nothing is lost; the renter was warned before."""
+    stage = Stage(2)
+    stage.credit_wei = 2 * 100 * HOUR_WEI // 3600
+    rental = stage.rent(2)
+    stage.run(130)
+    assert said(stage, "runway") == 1
+    assert said(stage, "unpaid") == 1
+    assert all(it.count(Still) == 1 for it in stage.machines)
+    charged = len(stage.charged)
+    stage.run(300)
+    assert len(stage.charged) == charged
+    assert rental.ended is None
+    stage.credit_wei += 10**10
+    stage.run(45)
+    assert said(stage, "resumed") == 1
+    assert len(stage.charged) > charged
+    assert all(it.count(Still) == 2 for it in stage.machines)
+
+
+def test_an_account_that_stays_empty_ends_it():
+    """After a quarter of an hour, and the machines are free."""
+    stage = Stage(1)
+    stage.credit_wei = 10 * HOUR_WEI // 3600
+    rental = stage.rent(1)
+    stage.run(930)
+    assert rental.ended is not None
+    assert rental.ended.why is Close.NO_CREDIT
+    assert stage.machines[0].book.is_vacant
+    assert stage.charged == []
+
+
+def test_machines_that_never_come_up_cost_nothing():
+    """The reason says so, and the machines that did come up are free again."""
+    stage = Stage(2)
+    stage.machines[1].raises = False
+    rental = stage.rent(2)
+    stage.run(int(NEVER_S) + 5)
+    assert rental.ended is not None
+    assert rental.ended.why is Close.NEVER_READY
+    assert stage.charged == []
+    assert stage.machines[0].book.is_vacant
+
+
+def test_a_clock_that_runs_ahead_is_found_out():
+    """A machine that claims more time than passed is lost before it is paid for it."""
+    stage = Stage(1)
+    rental = stage.rent(1)
+    stage.fast = 3.0
+    stage.run(8)
+    assert said(stage, "clock") >= 1
+    assert stage.charged == []
+    assert rental.stays[0].phase == "lost"
+
+
+def test_a_key_of_another_machine_is_not_taken():
+    """Villain: a node that answers for a machine that isn't there."""
+    stage = Stage(1)
+    machine = stage.machines[0]
+    machine.raises = False
+    rental = stage.rent(1)
+    forged = StayOpened(LEASE, 0, 0, bytes(32), bytes(65))
+    stage.desk.signer = signed_by_another
+    stage.tell(Received(machine.operator, forged))
+    assert rental.stays[0].phase == "lost"
+    assert rental.stays[0].key == b""
+
+
+def test_words_of_machines_that_are_not_in_it_end_their_stays():
+    """Villain: a stranger that says it is ready changes nothing and is told to stop."""
+    stage = Stage(1)
+    rental = stage.rent(1)
+    stranger = Address(b"\x77" * 20)
+    effects = stage.desk.step(Received(stranger, StayReady(LEASE, 0, ())), stage.now_s)
+    assert [it.frame for it in effects] == [EndStay(LEASE, 0)]
+    assert rental.stays[0].phase == "ready"
+
+
+def test_the_renter_comes_into_the_mesh_with_a_key_of_its_own():
+    """All machines are told; where it is seen is told as well; its own view has a relay port for each."""
+    stage = Stage(2)
+    rental = stage.rent(2)
+    stage.tell(Meet(LEASE, b"\x55" * 32))
+    stage.settle()
+    members = stage.desk.members(rental, rental.renter_place)
+    assert [it.place for it in members] == [0, 1, 2]
+    assert members[2].key == b"\x55" * 32
+    assert members[2].relay is None
+    assert members[0].relay is not None
+    stage.tell(Outside(LEASE, 2, ("203.0.113.9", 4000)))
+    stage.tell(Outside(LEASE, 2, ("203.0.113.9", 4000)))
+    stage.settle()
+    assert [it.count(Path) for it in stage.machines] == [1, 1]
+    assert price_wei(rental) == 2 * PRICE_WEI
+
+
+@pytest.mark.parametrize("at", range(12))
+def test_a_gateway_killed_at_any_step_loses_nothing(at: int):
+    """Killed after so many messages of the beginning: the cluster comes up all the same, charged once for each interval."""
+    stage = Stage(2)
+    for machine in stage.machines:
+        stage.tell(Linked(machine.operator))
+    stage.tell(Rent(stage.rented(2)))
+    stage.most = at
+    stage.settle()
+    stage.most = None
+    stage.restart()
+    stage.run(70)
+    rental = stage.rental()
+    assert rental.is_complete
+    assert rental.paid_wei == sum(amount for _, amount in stage.charged)
+    assert rental.paid_wei > 0
+
+
+def test_a_machine_without_its_gateway_frees_itself():
+    """A minute without a link, and the machine may be offered again."""
+    stage = Stage(1)
+    stage.rent(1)
+    stage.run(10)
+    machine = stage.machines[0]
+    machine.tell(Unlinked(GATEWAY))
+    stage.desk.rentals.clear()
+    stage.running.clear()
+    stage.run(70)
+    assert machine.book.is_vacant
+    assert machine.lent == {}
