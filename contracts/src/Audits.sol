@@ -5,7 +5,7 @@ import {Ownable} from "@openzeppelin/contracts/access/Ownable.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
-import {IAccusations, IAudits, IBeacon, ILeases, IPanel, IRegistry} from "./Interfaces.sol";
+import {IAccusations, IAudits, IBeacon, ILeases, IPanel, IRates, IRegistry} from "./Interfaces.sol";
 import {Leases} from "./Leases.sol";
 import {Merkle} from "./Merkle.sol";
 
@@ -23,7 +23,7 @@ import {Merkle} from "./Merkle.sol";
 ///                          └ nobody does ──> RESOLVED, the accusers' bonds go to the provider
 ///
 /// Auditors are drawn from the Panel by the weights that stood before the commitment.
-contract Audits is IAudits, IAccusations, Ownable {
+contract Audits is IAudits, IRates, IAccusations, Ownable {
     using SafeERC20 for IERC20;
 
     /// @dev `by` is when the clock of the present state runs out; in RESOLVED the end of the rest, in which a trap can
@@ -455,17 +455,20 @@ contract Audits is IAudits, IAccusations, Ownable {
 
     // --- views ---
 
-    /// @notice The share of such leases that is audited, in millionths: what deters by the provider's stake, more for
-    /// newcomers, (1 + margin) saving R / [sensitivity (1 - corrupt) (R + S)], rounded up.
-    function rateOf(address provider, uint128 compensation) public view returns (uint24) {
-        Parameters memory given = parameters;
-        (uint128 stake,,,,,) = registry.participants(provider);
-        uint256 price = compensation;
+    /// @inheritdoc IRates
+    function leastRate(uint256 stake, uint256 price) public view returns (uint256) {
+        Parameters storage given = parameters;
         uint256 detected = given.sensitivityPpm * (_MILLION - given.corruptPpm) * (price + stake);
         uint256 saved = (_MILLION + given.marginPpm) * given.savingPpm * price * _MILLION;
-        uint256 least = Math.ceilDiv(saved, detected);
+        return Math.ceilDiv(saved, detected);
+    }
+
+    /// @notice The share of such leases that is audited, in millionths: what deters by the provider's stake, more for
+    /// newcomers.
+    function rateOf(address provider, uint128 compensation) public view returns (uint24) {
+        (uint128 stake,,,,,) = registry.participants(provider);
         uint256 newcomer = (VETERAN_AT * _MILLION) / (uint256(validInARow[provider]) + 1);
-        return uint24(Math.min(_MILLION, Math.max(least, newcomer)));
+        return uint24(Math.min(_MILLION, Math.max(leastRate(stake, compensation), newcomer)));
     }
 
     /// @inheritdoc IAccusations

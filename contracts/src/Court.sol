@@ -7,7 +7,16 @@ import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
-import {IBeacon, IChannels, IConvictions, ICourt, IRegistry, PROVIDER, VALIDATOR} from "./Interfaces.sol";
+import {
+    IBeacon,
+    IChannels,
+    IConvictions,
+    ICourt,
+    IRates,
+    IRegistry,
+    PROVIDER,
+    VALIDATOR
+} from "./Interfaces.sol";
 import {Merkle} from "./Merkle.sol";
 
 /// @title Commitments, the draw, challenges and verdicts.
@@ -39,6 +48,13 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
         uint40 committedAt;
         uint32 round;
         uint24 ratePpm;
+    }
+
+    /// @dev One slot. `committedUntil` is the newest committed epoch, plus one; `validInARow` counts the receipts that were
+    /// drawn and found valid. Nothing resets it: the first that isn't valid ends all commitments.
+    struct History {
+        uint64 committedUntil;
+        uint64 validInARow;
     }
 
     /// @dev `total` is the most that all validators together had at any of the statement's votes: stake that voted and
@@ -173,6 +189,8 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
     uint32 public constant MAX_RECEIPTS = 8_192;
     uint128 public constant MAX_CHALLENGE_BOND = 1_000 * 10 ** 9;
     uint16 public constant MAX_BOUNTY_BPS = 5_000;
+    /// @notice As many drawn receipts as this are wanted of a newcomer's epoch, of a provider with a history fewer.
+    uint256 public constant VETERAN_AT = 10;
     uint24 private constant _MILLION = 1_000_000;
 
     bytes32 public constant VERDICT_TYPEHASH = keccak256(
@@ -189,12 +207,14 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
     IBeacon public immutable beacon;
     /// @notice May convict for what a lease's audit or dispute found.
     address public immutable leases;
+    /// @notice Says what audit rate deters.
+    IRates public immutable rates;
     /// @notice Seconds of an epoch: epoch = timestamp / epochS. Fixed: another length would renumber all epochs.
     uint32 public immutable epochS;
     /// @notice Seconds after a commitment in which it can be judged. Fixed, and equal to Channels'.
     uint32 public immutable windowS;
 
-    /// @notice Share of the receipts that is drawn, in millionths.
+    /// @notice The least share of the receipts that is drawn, in millionths; see `rateOf`.
     uint24 public auditRatePpm;
     /// @notice Share of a slashed stake that the first voter gets, in ten-thousandths; the rest is burned.
     uint16 public bountyBps;
@@ -203,8 +223,7 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
     /// @notice What a challenge costs; the provider's if it answers, else the challenger's again.
     uint128 public challengeBond;
 
-    /// @notice Newest committed epoch of a provider, plus one.
-    mapping(address provider => uint64) private _committedUntil;
+    mapping(address provider => History) public histories;
     mapping(address provider => uint128) public committedTotal;
     mapping(address provider => mapping(uint64 epoch => Commitment)) public commitments;
     mapping(address provider => bool) public convicted;
@@ -222,6 +241,7 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
         IChannels channels_,
         IBeacon beacon_,
         address leases_,
+        IRates rates_,
         uint32 epochS_,
         uint32 windowS_,
         Parameters memory parameters,
@@ -233,6 +253,7 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
         require(channels_.windowS() == windowS_, ParameterOutOfRange("channels.windowS", channels_.windowS()));
         require(channels_.court() == address(this), ParameterOutOfRange("channels.court", 0));
         require(leases_ != address(0), ParameterOutOfRange("leases", 0));
+        require(address(rates_) != address(0), ParameterOutOfRange("rates", 0));
         // Stake taken out after a crime must still be there when the verdict comes.
         require(
             registry_.unbondDelayS() > windowS_, ParameterOutOfRange("unbondDelayS", registry_.unbondDelayS())
@@ -242,6 +263,7 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
         channels = channels_;
         beacon = beacon_;
         leases = leases_;
+        rates = rates_;
         epochS = epochS_;
         windowS = windowS_;
         _setParameters(parameters);
@@ -268,12 +290,13 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
         require(!convicted[provider], AlreadyConvicted(provider));
         uint64 current = currentEpoch();
         require(epoch < current, EpochNotOver(epoch, current));
-        uint64 until = _committedUntil[provider];
+        uint64 until = histories[provider].committedUntil;
         require(epoch >= until, EpochBefore(epoch, until));
         require(count != 0, EmptyEpoch());
         require(count <= MAX_RECEIPTS, TooManyReceipts(count, MAX_RECEIPTS));
 
-        _committedUntil[provider] = epoch + 1;
+        uint24 ratePpm = rateOf(provider, count, total);
+        histories[provider].committedUntil = epoch + 1;
         committedTotal[provider] += total;
         // slither-disable-next-line reentrancy-no-eth,reentrancy-benign
         uint32 round = beacon.next();
@@ -283,9 +306,9 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
             count: count,
             committedAt: uint40(block.timestamp),
             round: round,
-            ratePpm: auditRatePpm
+            ratePpm: ratePpm
         });
-        emit EpochCommitted(provider, epoch, root, count, total, round, auditRatePpm);
+        emit EpochCommitted(provider, epoch, root, count, total, round, ratePpm);
     }
 
     /// @notice Give one part of the sealed opening that answers a challenge, in any order. Called by a hot key of the
@@ -370,6 +393,7 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
         (bool reached,) = _count(digest, clearance.provider, validator, stake);
         if (!reached) return;
         cleared[clearance.provider][clearance.epoch] = true;
+        histories[clearance.provider].validInARow += clearance.audited;
         emit EpochCleared(
             clearance.provider, clearance.epoch, clearance.root, clearance.audited, clearance.evidence
         );
@@ -444,6 +468,18 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
 
     function currentEpoch() public view returns (uint64) {
         return uint64(block.timestamp / epochS);
+    }
+
+    /// @notice The share of an epoch's receipts that is drawn, in millionths: the governor's least, what deters by the
+    /// provider's stake, and for newcomers VETERAN_AT of the epoch's receipts; whichever is most.
+    /// @dev p* of the total deters for every part of it, however the value is spread over receipts, and for many open
+    /// epochs together (docs/explanation/proof-of-compute.md). Half of the stake counts: a cheat's own validator may
+    /// be the first to accuse it, for MAX_BOUNTY_BPS. So does none that is being taken out, which may be gone by the verdict.
+    function rateOf(address provider, uint32 count, uint128 total) public view returns (uint24) {
+        (uint128 stake,,,,,) = registry.participants(provider);
+        uint256 newcomer = (VETERAN_AT * _MILLION) / (uint256(histories[provider].validInARow) + count);
+        uint256 least = total == 0 ? 0 : rates.leastRate(stake / 2, total);
+        return uint24(Math.min(_MILLION, Math.max(auditRatePpm, Math.max(newcomer, least))));
     }
 
     /// @notice The beacon that draws from a commitment; reverts until it is recorded.

@@ -122,6 +122,14 @@ interface IAudits {
     function missed(address provider) external;
 }
 
+/// @notice What the Court asks of Audits.
+interface IRates {
+    /// @notice p*, the least share of such work to audit so that cheating loses, in millionths, rounded up; above a million
+    /// where auditing all of it isn't enough: (1 + margin) saving price / [sensitivity (1 - corrupt) (price + stake)].
+    /// Reverts where both are zero.
+    function leastRate(uint256 stake, uint256 price) external view returns (uint256);
+}
+
 /// @notice What Leases asks of Deliveries.
 interface IDeliveries {
     /// @notice Whether the panel is looking for this lease's outputs; it isn't paid so long.

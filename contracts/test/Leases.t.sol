@@ -19,6 +19,7 @@ import {
     IDeliveries,
     ILeases,
     IPanel,
+    IRates,
     IRegistry,
     PROVIDER,
     VALIDATOR
@@ -83,6 +84,7 @@ contract LeaseHandler {
             IChannels(address(channels)),
             beacon,
             leases_,
+            IRates(audits_),
             EPOCH_S,
             WINDOW_S,
             Court.Parameters(500_000, 5_000, 10, 1_000),

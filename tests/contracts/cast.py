@@ -155,6 +155,14 @@ class Pair:
         assert isinstance(outcome, Refused), f"{call} passed: {outcome}"
         return outcome.reason
 
+    def found_valid(self, who: str, epoch: int, audited: int) -> None:
+        """Two thirds of the validators clear a committed epoch in which they found so many drawn receipts valid."""
+        provider = OWNERS[who].address
+        root = self.twin.court.commitment(provider, epoch).root
+        clearance = Clearance(provider, epoch, root, audited, ZERO_DIGEST)
+        for voter in ("val", "vic"):
+            self.expect(calls.Clear(clearance, judged(clearance, HOTS[voter])), STRANGER)
+
     def populate(self) -> None:
         """Everyone has money and allowances, registered and bonded; every channel has a deposit."""
         for who in EVERYONE.values():
@@ -194,6 +202,12 @@ class Pair:
             assert (bytes.fromhex(owner[2:]), roles) == twin.registry.standing(address)
             assert bytes.fromhex(read("Registry", "ownerOf", address)[2:]) == twin.registry.owner_of(address)
             assert read("Court", "committedTotal", address) == twin.court.committed_total(address)
+            history = (twin.court.committed_until(address), twin.court.valid_in_a_row(address))
+            assert read("Court", "histories", address) == history
+            for count, total in ((1, 0), (7, 1), (100, 1_000), (8_192, 10**9)):
+                assert read("Court", "rateOf", address, count, total) == twin.court.rate_of(
+                    address, count, total
+                )
             assert read("Court", "convicted", address) == twin.court.convicted(address)
             assert read("Court", "equivocated", address) == twin.court.equivocated(address)
             assert read("Channels", "claimedTotal", address) == twin.channels.claimed_total(address)

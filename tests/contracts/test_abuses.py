@@ -64,6 +64,13 @@ def draw(pair: Pair, epoch: int, count: int, who: str = "ann") -> tuple[list[int
     return drawn, [i for i in range(count) if i not in drawn]
 
 
+def history(pair: Pair, who: str = "ann") -> None:
+    """So many of its receipts were found valid that the governor's rate is all that is drawn of small work."""
+    epoch, _ = commit(pair, who, total=0)
+    draw(pair, epoch, 8, who)
+    pair.found_valid(who, epoch, 10**8)
+
+
 def accuse(
     epoch: int, index: int, leaf: Digest = ZERO_DIGEST, outcome: int = FRAUD, who: str = "ann"
 ) -> Verdict:
@@ -250,6 +257,7 @@ def test_validator_votes_once(pair: Pair) -> None:
 
 def test_undrawn_receipt_is_not_judged(pair: Pair) -> None:
     """A validator can't go looking for a receipt that suits it."""
+    history(pair)
     epoch, leaves = commit(pair)
     _, others = draw(pair, epoch, 8)
     verdict = accuse(epoch, others[0], leaves[others[0]])
@@ -432,6 +440,7 @@ def test_challenge_leaves_time_for_answer_and_votes(pair: Pair) -> None:
 
 def test_undrawn_receipt_is_not_challenged(pair: Pair) -> None:
     """Only what was drawn, or the list, can be demanded; and only by a validator."""
+    history(pair)
     epoch, _ = commit(pair)
     drawn, others = draw(pair, epoch, 8)
     assert pair.refused(calls.Challenge(ANN.address, epoch, others[0]), HOTS["val"]) == "NotDrawn"
@@ -448,12 +457,13 @@ def governed(rate_ppm: int, answer_s: int = RULES.answer_s, bond: int = 0) -> ca
 
 def test_a_new_rate_draws_only_what_is_committed_after_it(pair: Pair) -> None:
     """Neither a captured governor nor an honest one redraws what was committed; each commitment names its rate."""
+    history(pair)
     pair.expect(governed(1_000_000), DEPLOYER)
-    first, _ = commit(pair)
+    first, _ = commit(pair, total=0)
     pair.expect(governed(1), DEPLOYER)
     drawn, others = draw(pair, first, 8)
     assert (len(drawn), others) == (8, [])
-    second, _ = commit(pair)
+    second, _ = commit(pair, total=0)
     pair.expect(governed(1_000_000), DEPLOYER)
     assert draw(pair, second, 8)[0] == []
     rates = [pair.twin.court.commitment(ANN.address, epoch).rate_ppm for epoch in (first, second)]

@@ -90,7 +90,14 @@ class DrandPair(LeasePair):
         self.now_s = at_s - 1
 
     def provider(self) -> None:
-        for call in (calls.Register(PROVIDER, ZERO_DIGEST), consented(OWNERS["ann"], HOTS["ann"])):
+        registry = self.twin.world.addresses.registry
+        self.expect(calls.Transfer(OWNERS["ann"].address, 10_000), DEPLOYER)
+        for call in (
+            calls.Register(PROVIDER, ZERO_DIGEST),
+            consented(OWNERS["ann"], HOTS["ann"]),
+            calls.Approve(registry, 10_000),
+            calls.Bond(10_000),
+        ):
             self.expect(call, OWNERS["ann"])
 
     def committed_epoch(self, count: int = 40) -> tuple[EpochCommitted, list[Digest]]:

@@ -256,11 +256,16 @@ class Histories(RuleBasedStateMachine):
             signature = signature[:32] + bytes(32) + signature[64:]
         self.do(calls.Vote(verdict, proof, signature), DEPLOYER)
 
-    @rule(data=st.data(), right=st.booleans(), voters=st.sets(validators))
-    def clear(self, data: st.DataObject, right: bool, voters: set[str]) -> None:
+    @rule(
+        data=st.data(),
+        right=st.booleans(),
+        voters=st.sets(validators),
+        audited=st.sampled_from((0, 2, 40, 2**32 - 1)),
+    )
+    def clear(self, data: st.DataObject, right: bool, voters: set[str], audited: int) -> None:
         who, epoch, leaves = self.some_commitment(data)
         root = merkle.root(leaves) if right else ZERO_DIGEST
-        clearance = Clearance(OWNERS[who].address, epoch, root, 2, ZERO_DIGEST)
+        clearance = Clearance(OWNERS[who].address, epoch, root, audited, ZERO_DIGEST)
         for voter in sorted(voters):
             self.do(calls.Clear(clearance, judged(clearance, HOTS[voter])), DEPLOYER)
 

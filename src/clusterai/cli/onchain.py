@@ -18,11 +18,13 @@ MOST_BLOCKS = 100_000
 
 
 class Transaction(msgspec.Struct, frozen=True):
-    """`what`: committed, voted, convicted, cleared, claimed, settled, reclaimed."""
+    """`what`: committed, voted, convicted, cleared, claimed, settled, reclaimed. `note`: at what rate its epoch is audited, and
+    how many of it were."""
 
     what: str
     hash: str
     block: int
+    note: str = ""
 
 
 async def _find(network_file: Path, receipt: Receipt) -> list[Transaction]:
@@ -73,10 +75,11 @@ def trace(receipt: Receipt, told: list[tuple[Any, str, int]]) -> list[Transactio
     claimed = False
     for event, transaction, block in told:
         match event:
-            case events.EpochCommitted(_, epoch) if epoch == receipt.epoch:
-                kept.append(Transaction("committed", transaction, block))
-            case events.EpochCleared(_, epoch) if epoch == receipt.epoch:
-                kept.append(Transaction("cleared", transaction, block))
+            case events.EpochCommitted(_, epoch, count=count, rate_ppm=rate) if epoch == receipt.epoch:
+                note = f"one of {count}, audited with probability {rate / 10_000:.3g} %"
+                kept.append(Transaction("committed", transaction, block, note))
+            case events.EpochCleared(_, epoch, audited=audited) if epoch == receipt.epoch:
+                kept.append(Transaction("cleared", transaction, block, f"{audited} of the epoch audited"))
             case events.Convicted():
                 kept.append(Transaction("convicted", transaction, block))
             case events.Claimed(of, _, _, total) if (

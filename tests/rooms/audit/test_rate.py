@@ -9,6 +9,7 @@ from clusterai.audit.core.rate import (
     advantage,
     burst,
     detection,
+    epochs,
     least_rate,
     rate,
     reexecuted,
@@ -79,3 +80,27 @@ def test_at_the_least_rate_honesty_wins(
     if least <= 1:
         assert advantage(terms, least) < 0
     assert advantage(terms, 0) > 0
+
+
+@given(
+    st.lists(st.floats(0.001, 1_000), min_size=1, max_size=30),
+    st.floats(0, 10_000),
+    st.floats(0.01, 1.0),
+)
+def test_one_stake_covers_all_open_epochs(totals: list[float], stake: float, saved: float) -> None:
+    """Cheating in any number of epochs at once, of any sizes, never wins where each is audited at p* of its own total."""
+    terms = Terms(saved=saved, stake=stake, corrupt=0.0, sensitivity=1.0, margin=0.0)
+    rates = [
+        min(
+            1.0, least_rate(Terms(saved=saved, stake=stake / total, corrupt=0.0, sensitivity=1.0, margin=0.0))
+        )
+        for total in totals
+    ]
+    assert epochs(terms, totals, rates) <= 1e-9 * sum(totals)
+
+
+def test_half_of_what_deters_one_epoch_deters_none_of_many() -> None:
+    """At S = 50 T, ten epochs at half of p* win, and at p* they lose."""
+    terms = Terms(saved=0.7, stake=50)
+    least = least_rate(terms)
+    assert epochs(terms, [1.0] * 10, [least] * 10) < 0 < epochs(terms, [1.0] * 10, [least / 2] * 10)

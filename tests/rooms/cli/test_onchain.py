@@ -57,6 +57,12 @@ def test_a_receipts_own_epoch_and_the_claim_that_covers_it_are_told() -> None:
     assert told(receipt()) == [("committed", "0x3"), ("claimed", "0x5"), ("cleared", "0x6")]
 
 
+def test_a_receipt_tells_how_likely_its_audit_was() -> None:
+    """By the rate that stands in its epoch's commitment, and how many of the epoch were audited."""
+    notes = [it.note for it in trace(receipt(), CHAIN)]
+    assert notes == ["one of 1, audited with probability 25 %", "", "1 of the epoch audited"]
+
+
 def test_a_settled_receipt_names_the_payout_behind_its_claim() -> None:
     """The provider's first payout after the claim, and none after that."""
     assert told(receipt(state="settled"))[-1] == ("settled", "0x8")

@@ -325,17 +325,19 @@ def governed(stage: Stage, rate_ppm: int, answer_s: int = RULES.answer_s, bond_w
 def test_a_new_rate_is_followed_from_the_next_commitment_on() -> None:
     """What was committed before is drawn by its own rate, what comes after by the new one, also after a restart."""
     stage = Stage()
-    stage.serve(6)
+    stage.serve(12)
     stage.commit()
     stage.play(2)
-    governed(stage, 1)
+    governed(stage, 600_000)
     stage.play(38)
     stage.serve(6, first=20)
     stage.commit()
     stage.seat.restart()
     stage.play(40)
-    assert [it.rate_ppm for it in stage.told(events.EpochCommitted)] == [1_000_000, 1]
-    assert [it.audited for it in stage.told(events.EpochCleared)] == [6, 0]
+    assert [it.rate_ppm for it in stage.told(events.EpochCommitted)] == [1_000_000, 600_000]
+    first, second = (it.audited for it in stage.told(events.EpochCleared))
+    assert first == 12
+    assert 0 < second < 6
     assert not stage.told(events.Challenged)
     assert not stage.seat.noted("refused_by_chain")
 

@@ -9,6 +9,7 @@ Money may be in any unit: only ratios matter. These are forecasts; nothing here 
 """
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 
@@ -107,6 +108,31 @@ def burst(terms: Terms, rate: float, jobs: int, forfeit_all: bool) -> float:
     caught_once = 1 - (1 - q) ** jobs
     lost_pay = jobs * caught_once if forfeit_all else jobs * q
     return jobs * terms.saved - caught_once * terms.stake - lost_pay
+
+
+def epochs(terms: Terms, totals: Sequence[float], rates: Sequence[float]) -> float:
+    """What cheating throughout epochs yields over honesty that are committed one after the other, each while those before
+    can still be judged. At rates of p* it is never more than nothing, whatever the totals: the first that is caught
+    forfeits the stake, its own total and those of all behind it, which are no older.
+
+    With q_j = p_j d >= s T_j / (S + T_j) and A_j = (1 - q_1) ... (1 - q_{j-1}), what is lost is
+
+        sum_j A_j q_j (S + T_j)  +  sum_j A_j q_j sum_{i>j} T_i   >=   sum_j A_j s T_j  +  sum_j (1 - A_j) s T_j   =   s sum_j T_j
+
+    since 1 - A_j = sum_{i<j} A_i q_i, and s <= 1.
+
+    Args:
+        totals: what each epoch comes to (T_j); `terms.stake` is in the same unit.
+        rates: the share of each that is drawn, as if all of its value were in one receipt.
+    """
+    gained = terms.saved * math.fsum(totals)
+    uncaught, lost, left = 1.0, 0.0, math.fsum(totals)
+    for total, rate in zip(totals, rates, strict=True):
+        q = rate * detection(terms)
+        lost += uncaught * q * (terms.stake + left)
+        uncaught *= 1 - q
+        left -= total
+    return gained - lost
 
 
 def trap_rate(check_cost: float, fee: float, bond: float) -> float:

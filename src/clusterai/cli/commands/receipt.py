@@ -81,7 +81,8 @@ def show(
     if isinstance(found, str):
         say.complain(f"the chain wasn't asked for transactions: {found}")
     else:
-        say.table(("transaction", "#block", "hash"), [(it.what, it.block, it.hash) for it in found])
+        said = [(it.what, it.block, it.hash, it.note) for it in found]
+        say.table(("transaction", "#block", "hash", ""), said)
     say.say(f"\ncheck it yourself:  clusterai audit replay {receipt.id}")
 
 

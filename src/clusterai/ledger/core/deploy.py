@@ -145,7 +145,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         epoch_s: seconds of an epoch.
         window_s: seconds in which a commitment can be judged and for which claims are held; at least 4 epochs.
         unbond_delay_s: seconds for which stake that is being taken out can still be slashed; above window_s.
-        audit_rate_ppm: share of receipts that is drawn, in millionths; 1 to 10**6.
+        audit_rate_ppm: least share of receipts that is drawn, in millionths; 1 to 10**6.
         bounty_bps: share of a slashed stake for the finder, in ten-thousandths; at most 5000.
         answer_s: seconds for beginning to answer a challenge, and again for the rest of the answer; at most a sixth of
             window_s, and long enough for the chain to take 64 parts of a million gas.
@@ -392,6 +392,7 @@ def _court(
         addresses.channels,
         addresses.beacon,
         addresses.leases,
+        addresses.audits,
         rules.epoch_s,
         rules.window_s,
         rules.audit_rate_ppm,

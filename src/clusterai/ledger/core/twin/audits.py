@@ -336,12 +336,15 @@ class Audits:
         audit = self.audit(lease_id)
         return audit.state == RESOLVED and now_s > audit.by_s
 
+    def least_rate(self, stake: int, price: int) -> int:
+        rules = self._rules
+        detected = rules.sensitivity_ppm * (_MILLION - rules.corrupt_ppm) * (price + stake)
+        saved = (_MILLION + rules.margin_ppm) * rules.saving_ppm * price * _MILLION
+        return -(-saved // detected)
+
     def rate_of(self, provider: Address, compensation: int) -> int:
-        rules, stake = self._rules, self._registry.participant(provider).stake
-        detected = rules.sensitivity_ppm * (_MILLION - rules.corrupt_ppm) * (compensation + stake)
-        saved = (_MILLION + rules.margin_ppm) * rules.saving_ppm * compensation * _MILLION
-        least = -(-saved // detected)
         newcomer = VETERAN_AT * _MILLION // (self.valid_in_a_row(provider) + 1)
+        least = self.least_rate(self._registry.participant(provider).stake, compensation)
         return min(_MILLION, max(least, newcomer))
 
     def bond_against(self, provider: Address, least: int) -> int:

@@ -88,6 +88,7 @@ class TwinChain:
         self.leases = Leases(self.world, chain_id, self.token, self.registry, self.court)
         self.audits = Audits(self.world, self.token, self.registry, self.beacon, self.panel, self.leases)
         self.leases.audits = self.audits
+        self.court.rates = self.audits
         self.deliveries = Deliveries(self.world, self.token, self.registry, self.panel, self.leases)
         self.leases.deliveries = self.deliveries
         self.disputes = Disputes(self.world, self.token, self.registry, self.panel, self.leases, self.audits)

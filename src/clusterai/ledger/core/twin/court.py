@@ -1,5 +1,7 @@
 """Court.sol: commitments, the draw, challenges, verdicts."""
 
+from typing import Protocol
+
 import msgspec
 
 from clusterai.ledger.core.calls import Parameters
@@ -31,6 +33,7 @@ MAX_PARTS = 64
 MAX_RECEIPTS = 8_192
 MAX_BOUNTY_BPS = 5_000
 MAX_CHALLENGE_BOND_WEI = 1_000 * WEI_PER_TOKEN
+VETERAN_AT = 10
 _MILLION = 10**6
 
 
@@ -79,7 +82,15 @@ def is_drawn(beacon: Digest, provider: Address, epoch: int, root: Digest, index:
     return int.from_bytes(lot) * _MILLION < rate_ppm << 256
 
 
+class Rates(Protocol):
+    """What audit rate deters: Audits, which is wired after the Court."""
+
+    def least_rate(self, stake: int, price: int) -> int: ...
+
+
 class Court:
+    rates: Rates
+
     def __init__(
         self, world: World, token: Token, registry: Registry, channels: Channels, beacon: Beacon
     ) -> None:
@@ -121,7 +132,7 @@ class Court:
         number = self._beacon.next(tx)
         self._store.put(("committed_until", provider), epoch + 1)
         self._store.put(("committed_total", provider), checked(self.committed_total(provider) + total))
-        rate_ppm = self.parameters().audit_rate_ppm
+        rate_ppm = self.rate_of(provider, count, total)
         commitment = Commitment(root, total, count, tx.now_s, number, rate_ppm)
         self._store.put(("commitment", provider, epoch), commitment)
         tx.emit(EpochCommitted(provider, epoch, root, count, total, number, rate_ppm))
@@ -194,6 +205,8 @@ class Court:
         if not reached:
             return
         self._store.put(("cleared", provider, clearance.epoch), True)
+        valid = self.valid_in_a_row(provider) + clearance.audited
+        self._store.put(("valid_receipts", provider), valid)
         tx.emit(
             EpochCleared(
                 provider,
@@ -275,6 +288,15 @@ class Court:
 
     def committed_until(self, provider: Address) -> int:
         return self._store.get(("committed_until", provider), 0)
+
+    def valid_in_a_row(self, provider: Address) -> int:
+        return self._store.get(("valid_receipts", provider), 0)
+
+    def rate_of(self, provider: Address, count: int, total: int) -> int:
+        newcomer = VETERAN_AT * _MILLION // (self.valid_in_a_row(provider) + count)
+        stake = self._registry.participant(provider).stake // 2
+        least = self.rates.least_rate(stake, total) if total else 0
+        return min(_MILLION, max(self.parameters().audit_rate_ppm, newcomer, least))
 
     def committed_total(self, provider: Address) -> int:
         return self._store.get(("committed_total", provider), 0)
