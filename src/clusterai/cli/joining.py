@@ -219,10 +219,27 @@ def faucet_of(data: DataFolder, network: Network) -> Key | None:
     )
 
 
+def _whole() -> dict[str, int]:
+    """What a renter gets of this machine at first: all but a fifth, a gigabyte at least, on which the node itself lives."""
+    page = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = max(64 * 1024**2, min(page * 4 // 5, page - 1024**3))
+    return {"cpu_milli": 1_000 * cores, "memory_bytes": memory}
+
+
 def configured(
-    folder: NodeFolder, joiner: Joiner, told: shapes.Invitation, models: list[str], jobs: bool
+    folder: NodeFolder,
+    joiner: Joiner,
+    told: shapes.Invitation,
+    models: list[str],
+    jobs: bool,
+    rent_wei: int | None = None,
 ) -> None:
-    """Write the node's configuration; what a person changed in it beside these stays."""
+    """Write the node's configuration; what a person changed in it beside these stays.
+
+    Args:
+        rent_wei: at which price an hour the machine is offered to renters; without one that stays as it was.
+    """
     config: dict[str, Any] = msgspec.json.decode(folder.config.read_bytes()) if folder.config.exists() else {}
     serving = {it["name"]: it for it in config.get("models", [])}
     config |= {
@@ -234,6 +251,8 @@ def configured(
         "models": [serving.get(name, {"name": name}) for name in models],
         "jobs": (config.get("jobs") or {}) if jobs else None,
     }
+    if rent_wei is not None:
+        config["rentals"] = (config.get("rentals") or _whole()) | {"hour_wei": rent_wei}
     write_atomically(folder.config, msgspec.json.format(msgspec.json.encode(config)) + b"\n")
 
 

@@ -19,6 +19,7 @@ from clusterai.cli.commands import (
     model,
     network,
     node,
+    offers,
     receipt,
     sim,
     stake,
@@ -36,7 +37,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (network, run_job, jobs, receipt, audit, node, account, stake, model, sim, top, demo, version):
+for part in (
+    network,
+    run_job,
+    jobs,
+    receipt,
+    audit,
+    node,
+    offers,
+    account,
+    stake,
+    model,
+    sim,
+    top,
+    demo,
+    version,
+):
     part.join(app)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from clusterai.cli import rentplan
+from clusterai.cli.main import run
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Address, checksummed
 from clusterai.protocol.offering import Offered
@@ -339,3 +341,45 @@ def test_a_refusal_is_no_plan_that_can_not_be_placed(bed: Bed):
     with Client(bed.url, "sk-clusterai-wrong") as client, pytest.raises(ApiError) as failed:
         Offers(client).plan(wish())
     assert failed.value.status == 401
+
+
+@pytest.fixture
+def command(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CLUSTERAI_DATA", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(bed.folder / "nothing"))
+    monkeypatch.setenv("CLUSTERAI_BASE_URL", bed.url)
+    monkeypatch.setenv("OPENAI_API_KEY", bed.key)
+
+
+@pytest.mark.usefixtures("command")
+def test_the_command_lists_what_stands(machines: Machines, capsys: pytest.CaptureFixture[str]):
+    """A table with marks of whose word it is, JSON as the gateway said it, and the way out where nothing fits."""
+    assert run(["offers"]) == 0
+    assert "no machine is offered now" in capsys.readouterr().out
+    node = checksummed(machines.put(0))
+    machines.put(1, region="us", gpu="h100", gpus=2)
+    assert run(["offers", "--region", "eu", "--cpu", "4", "--mem", "8G"]) == 0
+    out = capsys.readouterr().out
+    assert (node[:12] in out, "4 c" in out, "95 % a" in out, "h100" in out) == (True, True, True, False)
+    assert run(["offers", "--gpu", "h100:2", "--json"]) == 0
+    assert [it["region"]["value"] for it in json.loads(capsys.readouterr().out)["offers"]] == ["us"]
+    assert run(["offers", "--limit", "1"]) == 0
+    assert "1 more: clusterai offers --page" in capsys.readouterr().out
+    assert run(["offers", "--cpu", "5"]) == 0
+    assert "→ 4 processors instead of 5 (cpu): 1 machine for 1 CLAI an hour" in capsys.readouterr().out
+    assert run(["offers", "--near", "far"]) == 2
+
+
+@pytest.mark.usefixtures("command")
+def test_a_plan_is_shown_with_its_price_and_what_wishes_cost(
+    machines: Machines, offers: Offers, capsys: pytest.CaptureFixture[str]
+):
+    """In an hour and in all, with tolls, and that distances aren't known."""
+    machines.put(0, region="us")
+    machines.put(1)
+    machines.put(2)
+    rentplan.plan(offers.plan(PlanRequest(nodes=2, duration_s=7_200, regions=("eu",), hold=False)))
+    out = capsys.readouterr().out
+    assert "2 machines for 2 h: 5 CLAI an hour, 10 CLAI if every interval is proven" in out
+    assert "region costs 2 CLAI an hour" in out
+    assert "isn't known" in out

@@ -86,6 +86,14 @@ def join_network(
         list[str] | None, typer.Option(help="A model to serve; again for another.", show_default=False)
     ] = None,
     jobs: Annotated[bool, typer.Option(help="Lend the machine to jobs, too.")] = True,
+    rent: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRICE",
+            help="Offer the machine whole, at so many tokens an hour; `rentals` in node.json says more.",
+            show_default=False,
+        ),
+    ] = None,
     network_digest: Annotated[
         str | None,
         typer.Option(
@@ -111,6 +119,7 @@ def join_network(
     from clusterai.protocol.money import WEI_PER_TOKEN
 
     begin = time.monotonic()
+    rent_wei = _hour_price(rent)
     place = joining.NodeFolder(folder or default_node())
     if (pid := place.running()) is not None:
         raise Failure(f"a node runs in {place.root} already, process {pid}", next="clusterai node drain")
@@ -130,6 +139,7 @@ def join_network(
             for step in (
                 *joiner.steps,
                 f"serve {', '.join(models)}{' and jobs' if jobs else ''} from {place.root}",
+                *([] if rent is None else [f"offer the machine to renters at {rent} tokens an hour"]),
             ):
                 say.tell(f"  • {step}")
         elif dry_run:
@@ -145,7 +155,7 @@ def join_network(
             return
         options.confirm("Go on?" if is_known else "Is this the network that you mean?", yes)
         asyncio.run(joining.settled(joiner))
-        joining.configured(place, joiner, told, models, jobs)
+        joining.configured(place, joiner, told, models, jobs, rent_wei)
         process = joining.started(place)
         node = joining.listed(client, place, joiner, process)
     took = time.monotonic() - begin
@@ -174,6 +184,21 @@ def _pinned(text: str | None) -> "Digest | None":
         raise Failure(
             "--network-digest isn't one", str(error), "it is 0x and 64 hex digits", Exit.USAGE
         ) from None
+
+
+def _hour_price(text: str | None) -> int | None:
+    from clusterai.protocol.money import BadAmount, parse
+    from clusterai.protocol.offers import MOST_PRICE_WEI
+
+    if text is None:
+        return None
+    try:
+        found = parse(text)
+    except BadAmount as error:
+        raise Failure(f"--rent {text}", str(error), code=Exit.USAGE) from None
+    if found > MOST_PRICE_WEI:
+        raise Failure(f"--rent {text}", "nobody is charged that much an hour", code=Exit.USAGE)
+    return found
 
 
 def drain(folder: Folder = None, json: options.Json = False, quiet: options.Quiet = False) -> None:

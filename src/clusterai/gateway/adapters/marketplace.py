@@ -10,10 +10,11 @@ refused by the book, and planned anew. Only machines whose operator is linked ar
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import structlog
 
 from clusterai.gateway.config import MarketConfig
@@ -41,6 +42,7 @@ from clusterai.market.core.placement import (
     WhyNot,
     answer,
     seats_of,
+    single,
 )
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
@@ -206,8 +208,14 @@ class Marketplace:
 
     # --- plans ---
 
-    async def plan(self, request: Request, *, told: bool = True) -> Answered | WhyNot:
+    async def plan(
+        self, request: Request, *, told: bool = True, but: Iterable[Address] = ()
+    ) -> Answered | WhyNot:
         """The best group that stands free now, or why there is none. Nothing is held.
+
+        Args:
+            told: whether tolls and relaxations are worked out too.
+            but: machines that mustn't be in it.
 
         Raises:
             Busy: too many others wait.
@@ -219,6 +227,7 @@ class Marketplace:
             async with self._planning:
                 now_s = self._clock()
                 index = self.index.copy()
+                index.take(tuple(but))
                 return await asyncio.to_thread(answer, index, request, self.trips, now_s, told=told)
         finally:
             self._waiting -= 1
@@ -241,9 +250,34 @@ class Marketplace:
         Raises:
             Busy.
         """
+        return await self._reserve(request, renter, name, agreed, (), told=True)
+
+    async def another(
+        self, request: Request, renter: Address, name: Digest, most_wei: int, but: Iterable[Address]
+    ) -> Reserved | WhyNot | Refused:
+        """In place of one that was lost: one machine as in `request`, at most as dear, and none of `but`; held under `name`.
+
+        Raises:
+            Busy.
+        """
+        one = msgspec.structs.replace(
+            request, parts=single(1, request.parts[0].need), most_price_wei=max(1, most_wei), us_wei=0
+        )
+        return await self._reserve(one, renter, name, lambda _: None, tuple(but), told=False)
+
+    async def _reserve(
+        self,
+        request: Request,
+        renter: Address,
+        name: Digest,
+        agreed: Callable[[Answered], None],
+        but: tuple[Address, ...],
+        *,
+        told: bool,
+    ) -> Reserved | WhyNot | Refused:
         refused: Refused | None = None
         for _ in range(TRIES):
-            found = await self.plan(request)
+            found = await self.plan(request, told=told, but=but)
             if isinstance(found, WhyNot):
                 return found
             agreed(found)
