@@ -205,7 +205,7 @@ def delegations(seeds: int) -> None:
     print(
         "\n| behind each validator, of its own | commission | a silent auditor over an honest one ± 2 se |\n|---|---|---|"
     )
-    for delegated, commission in ((0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (1.0, 0.3), (3.0, 0.3)):
+    for delegated, commission in ((0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (1.0, 0.3), (3.0, 0.3), (3.0, 0.5)):
         terms = {"delegated": delegated, "commission": commission}
         row = simulate(one("silent-auditor", seeds, 5, HONEST.format(operators=10), "", **terms)).rows[0]
         print(f"| {delegated:g} | {commission:.0%} | {row.extra:+.4f} ± {2 * row.error:.4f} |", flush=True)

@@ -3,7 +3,8 @@
 All machines are the shipped ones over the contracts' twins (`clusterai.simulator`). The load is honest unless asked otherwise: every
 provider does one job of an hour (or more) within the day, at a moment of its own; 64 validators sit on the panel, the rules are the
 default ones. How much is audited follows from them: S = 10 R and 200 audits behind everyone make 9.6 % of the leases, one of 20 segments
-each. With `--strategies` one node in twenty plays one of the provider's strategies instead.
+each. With `--strategies` one node in twenty plays one of the provider's strategies instead, all in one market; colluders have a
+fifth of the panel, and sleepers begin to cheat after half of their leases.
 
 Prints leases, steps of machines and calls of the chain a second, wall and processor time, and memory. The exit code is 1 if a
 lease of an honest node ended otherwise than paid, or an honest node was slashed.
@@ -15,11 +16,15 @@ import resource
 import sys
 import time
 
+from clusterai.protocol.money import WEI_PER_TOKEN
 from clusterai.simulator import Market, decode_scenario
+from clusterai.simulator.core.report import mean_and_error
 
 DAY_S = 86_400
 WORK_S = 3_600
 SETTLING_S = 1_200
+PRICE = 10 * WEI_PER_TOKEN
+"""Of a lease: the scenario's default."""
 SCENARIO = """
 name = "a day"
 [market]
@@ -42,6 +47,7 @@ PLAYED = (
     "hasty",
     "withhold",
     "hide",
+    "collude",
     "bribe-beacon",
     "self-deal",
 )
@@ -49,7 +55,8 @@ GROUP = """
 [[groups]]
 strategy = "{strategy}"
 operators = {operators}
-honest_first = 1
+honest_first = {honest_first}
+corrupt = {corrupt}
 """
 
 
@@ -69,7 +76,9 @@ def main() -> int:
         spread_s=max(1, spread_s),
         honest=arguments.nodes - each * len(PLAYED),
     )
-    text += "".join(GROUP.format(strategy=it, operators=each) for it in PLAYED if each)
+    for it in PLAYED if each else ():
+        corrupt = 0.2 if it == "collude" else 0.0
+        text += GROUP.format(strategy=it, operators=each, honest_first=arguments.leases // 2, corrupt=corrupt)
     wall_s, processor_s = time.perf_counter(), time.process_time()
     market = Market(decode_scenario(text), 0)
     # Machines come and go by reference counts; looking for cycles among millions of them is a third of all time.
@@ -84,7 +93,10 @@ def main() -> int:
         f"{outcome.reasons}, {outcome.false_slashes} honest slashed, {outcome.rerun / outcome.worked:.2%} of the work repeated"
     )
     for group, slashed, profits in zip(("honest", *PLAYED), outcome.slashed, outcome.profits, strict=False):
-        print(f"  {group}: {slashed} slashed, profit {sum(profits) / len(profits) / 1e10:+.3f} R a node")
+        mean, error = mean_and_error([it / PRICE for it in profits])
+        print(
+            f"  {group}: {slashed} of {len(profits)} slashed, profit {mean:+.3f} ± {2 * error:.3f} R a node"
+        )
     print(
         f"{wall_s:.0f} s of wall time, {processor_s:.0f} s of processor time: {outcome.leases / processor_s:.0f} leases/s, "
         f"{outcome.steps / processor_s:.0f} steps/s, {outcome.calls / processor_s:.0f} calls/s; at most {peak:.2f} GB"

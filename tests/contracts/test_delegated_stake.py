@@ -319,14 +319,14 @@ def test_commission_is_announced_a_delay_ahead_and_bounded(pair: StakePair) -> N
     """Raised overnight it isn't: the old one holds for the delay, in which a delegator that minds has left."""
     pair.delegate("payer", "vow", 20_000)
     pair.to_period(2)
-    assert pair.refused(calls.AnnounceCommission(3_001), OWNERS["vow"]) == "CommissionTooHigh"
+    assert pair.refused(calls.AnnounceCommission(5_001), OWNERS["vow"]) == "CommissionTooHigh"
     assert pair.refused(calls.AnnounceCommission(100), HOTS["vow"]) == "NotValidator"
     assert pair.refused(calls.AnnounceCommission(100), OWNERS["ann"]) == "NotValidator"
-    pair.expect(calls.AnnounceCommission(3_000), OWNERS["vow"])
+    pair.expect(calls.AnnounceCommission(5_000), OWNERS["vow"])
     pair.advance(DELAY_S - 1)
     assert told(pair.reward("vow", 2_000), RewardShared).shared == 1_000
     pair.advance(1)
-    assert told(pair.reward("vow", 2_000), RewardShared).shared == 700
+    assert told(pair.reward("vow", 2_000), RewardShared).shared == 500
 
 
 def test_commission_announced_again_begins_its_notice_anew(pair: StakePair) -> None:

@@ -162,7 +162,7 @@ class DelegationHistories(RuleBasedStateMachine):
         self.pair.advance(wait_s)
         self.do(calls.PayReward(at(validator), amount), EVERYONE["payer"])
 
-    @rule(who=anybody, bps=st.sampled_from((0, 500, 3_000, 3_001)))
+    @rule(who=anybody, bps=st.sampled_from((0, 500, 5_000, 5_001)))
     def commission(self, who: str, bps: int) -> None:
         self.do(calls.AnnounceCommission(bps), EVERYONE[who])
 

@@ -124,7 +124,7 @@ def test_a_commission_is_a_validators_to_announce_within_bounds() -> None:
     own = Stakes(VAL, 0, 0, 1_000, 120, [validator()], [])
     assert announcing(own, 500).calls == (calls.AnnounceCommission(500),)
     with pytest.raises(Failure):
-        announcing(own, 3_001)
+        announcing(own, 5_001)
 
 
 def test_validators_are_named_by_how_their_address_begins() -> None:

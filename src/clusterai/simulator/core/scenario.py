@@ -63,7 +63,7 @@ class MarketTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     validators: Annotated[int, Meta(ge=1, le=64)] = 20
     validator_stake_tokens: Annotated[float, Meta(gt=0, le=100_000)] = 1_000.0
     delegated: Annotated[float, Meta(ge=0, le=3)] = 0.0
-    commission: Annotated[float, Meta(ge=0, le=0.3)] = 0.0
+    commission: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
     value: _Multiple = 1.0
 
 

@@ -16,7 +16,7 @@ from clusterai.ledger.core.twin.state import Transaction, World, checked, requir
 from clusterai.ledger.core.twin.token import Token
 from clusterai.protocol.ids import Address
 
-MAX_COMMISSION_BPS = 3_000
+MAX_COMMISSION_BPS = 5_000
 MAX_PENDING = 8
 UNIT = 10**18
 
