@@ -125,6 +125,12 @@ def test_a_gain_outside_makes_sabotage_worth_its_stake() -> None:
     assert row(play("sabotage", "operators = 12\ngain = 20.0")).extra > 0
 
 
+def test_who_keeps_its_outputs_is_convicted_of_the_first() -> None:
+    """The panel asks more than once, as each of its members must before it says anything."""
+    kept = row(play("withhold-outputs", "operators = 12"))
+    assert (kept.caught, kept.until_caught) == (1, 1)
+
+
 def test_who_cancels_late_pays_more_than_it_destroys() -> None:
     """Griefing costs the griefer several times what it costs its victim."""
     griefed = row(play("griefer", "operators = 4\nafter = 0.9"))

@@ -29,6 +29,8 @@ from clusterai.simulator.core.players import Auditor, Customer, Player
 AGAIN_S = 3
 """Auditors take turns at what anybody may do."""
 RETRY_S = 6
+ASKED = 2
+"""Times that a panel looks for outputs after the first; members tick all the time, and who asked once only says nothing."""
 SPARE_S = 4
 """Before a clock's end an auditor says that nothing was served."""
 PANEL_LEVEL = 2
@@ -322,6 +324,8 @@ class Network:
                 self.at(max(due_s, self.now_s + 1), self._overdue, lease)
             case events.DeliveryDemanded():
                 by_s = event.report_by_s
+                for again in range(1, ASKED + 1):
+                    self.at(self.now_s + again * (AGAIN_S + 1), self._demanded, lease)
                 self.at(by_s - SPARE_S, self._demanded, lease)
                 for turn in range(1, 3 * AGAIN_S * 2, AGAIN_S):
                     self.at(by_s + turn, self._demanded, lease)
