@@ -25,6 +25,20 @@ TOKEN = bytes(range(32))
 DEADLINE_S = 240.0
 
 
+SHELL = """
+import asyncio, sys
+from clusterai.work.cluster.adapters.terminal import Terminal
+
+async def main():
+    async with asyncio.timeout(60), await Terminal.open(sys.argv[1], bytes.fromhex(sys.argv[2])) as it:
+        it.write(sys.argv[3].encode())
+        while data := await it.show():
+            sys.stdout.buffer.write(data)
+
+asyncio.run(main())
+"""
+
+
 def environment() -> Path:
     home = install.HOME / "peers" / "ray"
     assert install.peer(install.PEERS / "ray.txt", home) is not None, (
@@ -47,7 +61,7 @@ class Rental:
         self._runner = asyncio.Runner()
         self._relay_host, address = self.internet.host()
         self._relay = RelayServer("0.0.0.0", address)
-        self._ports: dict[int, dict[int, Endpoint]] = {}
+        self.ports: dict[int, dict[int, Endpoint]] = {}
         self._hosts = [self.internet.host()[0] for _ in range(machines)]
         self.renter, _ = self.internet.host()
         self._device: Device | None = None
@@ -89,7 +103,7 @@ class Rental:
         await asyncio.gather(*(self.join(place) for place in self.stays))
 
     async def join(self, place: int) -> None:
-        self.steps[place] = await self.stays[place].join(self.members(), self._ports[place], 0, TOKEN)
+        self.steps[place] = await self.stays[place].join(self.members(), self.ports[place], 0, TOKEN)
 
     async def meet(self) -> None:
         """The relay's ports for those who are there."""
@@ -99,13 +113,13 @@ class Rental:
             opened = await self._relay.open(self.lease, self.members())
         finally:
             netns.popns()
-        self._ports = {place: dict(to) for place, to in opened.items()}
+        self.ports = {place: dict(to) for place, to in opened.items()}
 
     async def call(self) -> None:
         """The renter's own device."""
         assert self._device is not None
         me = Member(MOST, self._key)
-        peers = endpoints(self.net, me, self.members(), self._ports[MOST])
+        peers = endpoints(self.net, me, self.members(), self.ports[MOST])
         await self._device.configure(self._private, peers)
 
     async def exchange(self, place: int, anew: int, host: Host) -> None:
@@ -116,7 +130,7 @@ class Rental:
         await self.call()
         for there, stay in self.stays.items():
             if there != anew:
-                await stay.remesh(self.members(), self._ports[there])
+                await stay.remesh(self.members(), self.ports[there])
         await self.join(anew)
 
     async def ray(self, *words: str, token: bool = True, folder: Path | None = None) -> tuple[int, str]:
@@ -145,6 +159,12 @@ class Rental:
             raise
         assert process.returncode is not None
         return process.returncode, out.decode(errors="replace")
+
+    def shell(self, place: int, typed: str) -> str:
+        """What a machine's shell showed, for a renter who typed this."""
+        arguments = (SHELL, self.net.address(place), TOKEN.hex(), typed)
+        # Aside, as the relay is served by our own loop.
+        return self.run(asyncio.to_thread(self.renter.python, *arguments))
 
     def job(self, program: str, *arguments: str) -> dict[str, Any]:
         """What a job of one file printed as its last line of JSON."""

@@ -1,12 +1,22 @@
 """Ray on rented machines: jobs as they are, drivers from outside, strangers refused, a machine exchanged, nothing left."""
 
+import asyncio
+import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.rooms.cluster.renting import Rental
+from clusterai.mesh import net_of
+from clusterai.protocol.ids import Digest
+from clusterai.work.cluster.adapters.stay import sweep
+from clusterai.work.cluster.inside import sentinel
+from tests.rooms.cluster.renting import Rental, environment
 
 TRAIN = """
 import json, os, sys
@@ -20,6 +30,60 @@ def where():
 
 seen = sorted(set(ray.get([where.remote() for _ in range(12)])))
 print(json.dumps({"nodes": sum(it["Alive"] for it in ray.nodes()), "seen": seen, "python": sys.executable}))
+"""
+LISTEN = """
+import socket, sys
+it = socket.create_server((sys.argv[1], 7))
+print("ready", flush=True)
+it.accept()
+"""
+ATTACK = """
+import fcntl, glob, json, os, socket, struct
+
+reached, read, changed = [], [], []
+for host, port in WANTED:
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_INET, kind) as it:
+            it.settimeout(1)
+            try:
+                it.connect((host, port))
+                it.send(b"x")
+                # A datagram to our own loopback goes nowhere, and says nothing.
+                if not host.startswith("127."):
+                    reached.append([host, port])
+                elif kind == socket.SOCK_STREAM:
+                    reached.append([host, port])
+            except OSError:
+                pass
+for place in ["SECRET", "/var/run/wireguard", "/root/.ssh", "/etc/shadow", "/dev/net/tun", "/proc/kcore", "/dev/mem"]:
+    try:
+        found = os.listdir(place) if os.path.isdir(place) else open(place, "rb").read(1)
+        if found:
+            read.append(place)
+    except OSError:
+        pass
+name = [it for _, it in socket.if_nameindex() if it != "lo"][0]
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as it:
+    for call, what in ((0x8914, "down"), (0x8916, "address")):
+        try:
+            fcntl.ioctl(it, call, struct.pack("16sHH4s8x", name.encode(), 2 if what == "address" else 0, 0, bytes([10, 77, 0, 9])))
+            changed.append(what)
+        except OSError:
+            pass
+for family, kind in ((17, 3), (2, 3), (40, 1)):
+    try:
+        socket.socket(family, kind).close()
+        changed.append(["socket", family, kind])
+    except OSError:
+        pass
+programs = ""
+for it in glob.glob("/proc/[0-9]*/cmdline"):
+    try:
+        programs += open(it).read().replace(chr(0), " ") + ";"
+    except OSError:
+        pass
+print(json.dumps({"reached": reached, "interfaces": sorted(it for _, it in socket.if_nameindex()), "read": read,
+    "changed": changed, "programs": programs}))
 """
 CLIENT = """
 import sys
@@ -69,6 +133,53 @@ def test_a_stranger_without_the_token_is_refused(rental: Rental):
     assert "401" in said or "nauthorized" in said or "uthentication" in said, said[-2000:]
 
 
+def test_heartbeats_tell_of_chains_that_can_be_done_again(rental: Rental):
+    """Each reading's values follow from its seed by as many links as it says, and the tenant's time is counted without the sentinel's."""
+    seed = bytes(range(32))
+    stay = rental.stays[1]
+    first = rental.run(stay.beat(seed))
+    reading = rental.run(stay.beat(seed))
+    while reading.links[0] < 2:
+        reading = rental.run(stay.beat(seed))
+    value = sentinel.first(seed, 0)
+    for _ in range(reading.links[0]):
+        value = sentinel.link(value, seed)
+    assert reading.values == (value,)
+    assert reading.tenant_ms >= first.tenant_ms > 0
+
+
+def test_a_shell_without_ssh(rental: Rental):
+    """Who holds the token gets a terminal on a machine, whose `python` is the cluster's."""
+    seen = rental.shell(1, "cd /; which python; echo $RAY_ADDRESS; exit\n")
+    assert "/peers/ray/bin/python" in seen
+    assert f"{rental.head}:6379" in seen
+
+
+def test_the_tenant_reaches_nothing_but_the_mesh(rental: Rental):
+    """No host, no relay, no other lease, no file of the node's, no sentinel, no key; the mesh's interface can't be changed."""
+    host, address = rental.internet.host()
+    listener = host.start(LISTEN, address)
+    try:
+        assert listener.stdout
+        assert listener.stdout.readline() == "ready\n"
+        other = net_of(Digest(bytes(32))).address(0)
+        relay = next(iter(rental.ports[1].values()))
+        wanted = [[address, 7], list(relay), [other, 6379], ["127.0.0.1", 22]]
+        program = ATTACK.replace("WANTED", json.dumps(wanted)).replace("SECRET", str(rental.token))
+        seen = rental.shell(1, f"cat > attack.py <<'EOF'\n{program}\nEOF\npython attack.py; exit\n")
+    finally:
+        listener.kill()
+        listener.communicate()
+    told = json.loads([line for line in seen.splitlines() if line.startswith('{"reached"')][-1])
+    assert told["reached"] == []
+    assert told["interfaces"] == sorted(["lo", rental.stays[1].interface])
+    assert told["read"] == []
+    assert told["changed"] == []
+    assert "raylet" in told["programs"]
+    assert "sentinel" not in told["programs"]
+    assert "wireguard" not in told["programs"]
+
+
 def test_a_machine_is_exchanged(rental: Rental):
     """A worker dies, another joins, the renter's next job has as many machines as before."""
     host, _ = rental.internet.host()
@@ -83,6 +194,48 @@ def lives(pid: int) -> bool:
         return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+DAEMON = """
+import asyncio, sys
+from pathlib import Path
+from clusterai.protocol.ids import Digest
+from clusterai.work.cluster.adapters.stay import Stay, StaySettings
+from clusterai.work.cluster.spec import ClusterSpec
+
+async def main():
+    settings = StaySettings(ray=Path(sys.argv[1]), cores=(0,))
+    spec = ClusterSpec(memory_bytes=512 << 20, disk_bytes=256 << 20)
+    stay = await Stay.open(Digest(bytes.fromhex(sys.argv[3])), 0, spec, Path(sys.argv[2]), settings)
+    await stay.beat(bytes(32))
+    print(*stay.processes(), *stay.helpers(), flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_a_killed_node_takes_its_tenant_with_it(tmp_path: Path):
+    """`kill -9` of the daemon ends sandbox, sentinel and interface; what names are left are swept, and the same lease opens again."""
+    lease = os.urandom(32).hex()
+    for _ in range(2):
+        asyncio.run(sweep(tmp_path))
+        assert not list(tmp_path.iterdir())
+        daemon = subprocess.Popen(
+            [sys.executable, "-c", DAEMON, str(environment()), str(tmp_path), lease],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert daemon.stdout
+        pids = [int(it) for it in daemon.stdout.readline().split()]
+        assert len(pids) >= 5
+        daemon.kill()
+        daemon.communicate()
+        deadline = time.monotonic() + 30
+        while left := [pid for pid in pids if lives(pid)]:
+            assert time.monotonic() < deadline, left
+    asyncio.run(sweep(tmp_path))
+    assert not Path("/var/run/wireguard", f"ca{lease[:8]}0.sock").exists()
 
 
 def test_nothing_is_left():

@@ -45,6 +45,11 @@ class Device:
         self.name = name
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        """Of what carries its packets."""
+        return self._process.pid
+
     @classmethod
     async def open(cls, name: str, enter: Sequence[str] = ()) -> "Device":
         """

@@ -36,8 +36,11 @@ from clusterai.sandbox import (
     host_python,
 )
 from clusterai.work.cluster import inside
+from clusterai.work.cluster.adapters.chains import Chains, SentinelGone
+from clusterai.work.cluster.adapters.processes import sample
 from clusterai.work.cluster.core import raycluster
-from clusterai.work.cluster.spec import ClusterSpec
+from clusterai.work.cluster.core.foreign import Sample, foreign
+from clusterai.work.cluster.spec import GCS_PORT, JOBS_PORT, SHELL_PORT, ClusterSpec
 
 PREFIX = 24
 JOINS_S = 90.0
@@ -62,15 +65,32 @@ class StaySettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         ray: Ray's Python environment.
         cores: numbers of those that are lent; a spec takes the first of them.
+        allowed: names of programs, as `ps -o comm` shows them, that may run beside the tenant. The node's own are.
         network: where packets leave this machine, as a path such as /run/netns/out; None for our own network.
         processes: of the tenant at once, threads counted: Ray's own take some 300.
     """
 
     ray: Path
     cores: tuple[int, ...]
+    allowed: frozenset[str] = frozenset()
     network: Path | None = None
     processes: int = 8192
     open_files: int = 65_536
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What a machine has to tell at one time.
+
+    Attributes:
+        links, values: how each rented core's chain stands under the seed of the reading before.
+        tenant_ms: processor time of the tenant's processes since the stay was opened; the sentinel's isn't in it.
+        foreign: processes that were neither the tenant's nor allowed, and used more than 2 % of a core since the reading before.
+    """
+
+    links: tuple[int, ...]
+    values: tuple[bytes, ...]
+    tenant_ms: int
+    foreign: int
 
 
 class _Said(msgspec.Struct, frozen=True):
@@ -103,6 +123,8 @@ class Stay:
         self._settings = settings
         self._net = net_of(lease)
         self._cell: Cell | None = None
+        self._chains: Chains | None = None
+        self._before: tuple[float, tuple[Sample, ...]] = (0.0, ())
         self._device: Device | None = None
         self._paths: Paths | None = None
         self._members: tuple[Member, ...] = ()
@@ -111,6 +133,7 @@ class Stay:
         self._log = bytearray()
         self._log_total = 0
         self._closed = False
+        self.foreigners: tuple[Sample, ...] = ()
 
     @classmethod
     async def open(
@@ -145,6 +168,11 @@ class Stay:
         """All of the tenant's, as this machine counts."""
         return self._cell.group.processes() if self._cell is not None else []
 
+    def helpers(self) -> list[int]:
+        """Of ours beside it: the sentinel, and what carries the mesh."""
+        found = self._chains.cell.group.processes() if self._chains is not None else []
+        return [*found, self._device.pid] if self._device is not None else found
+
     async def _open(self) -> None:
         if self._spec.gpus:
             raise StayFailed("no-gpu", "graphics cards aren't lent to clusters yet")
@@ -171,6 +199,7 @@ class Stay:
             )
         except NoWireGuard as error:
             raise StayFailed("no-wireguard", str(error)) from None
+        self._before = (time.monotonic(), await asyncio.to_thread(sample))
         self._tasks = [asyncio.create_task(self._listen(self._cell))]
 
     async def _mesh(self) -> None:
@@ -211,6 +240,8 @@ class Stay:
                 before=("taskset", "--cpu-list", ",".join(map(str, cores))),
                 on_log=self._keep,
             )
+            bare = raycluster.bare(root)
+            self._chains = await Chains.open(runner, bare, task.argv[0], cores)
         except (CannotSandbox, OSError, ValueError) as error:
             raise StayFailed("no-sandbox", str(error)) from None
 
@@ -241,8 +272,15 @@ class Stay:
             self._spec.gpus,
             self._spec.memory_bytes,
         )
-        jobs = f"http://{self.address}:{raycluster.JOBS_PORT}" if head == self._place else ""
-        asked = {"do": "join", "arguments": list(words), "token": token.hex(), "jobs": jobs}
+        jobs = f"http://{self.address}:{JOBS_PORT}" if head == self._place else ""
+        asked = {
+            "do": "join",
+            "arguments": list(words),
+            "token": token.hex(),
+            "jobs": jobs,
+            "shell": [self.address, str(SHELL_PORT)],
+            "gcs": f"{self._net.address(head)}:{GCS_PORT}",
+        }
         try:
             self._cell.say(msgspec.json.encode(asked))
             async with asyncio.timeout(JOINS_S):
@@ -294,6 +332,31 @@ class Stay:
             if it.place == place and place != self._place and self._paths is not None:
                 self._paths.seen_outside(it.key, endpoint)
 
+    async def beat(self, seed: bytes) -> Reading:
+        """A reading; from now on the chains run under this seed, anew where it isn't the one before.
+
+        Raises:
+            StayFailed: the sentinel doesn't answer.
+        """
+        assert self._chains is not None
+        assert self._cell is not None
+        try:
+            links, values = await self._chains.turn(seed)
+        except SentinelGone as error:
+            self._die(str(error))
+            raise StayFailed("no-sentinel", str(error)) from None
+        tenant_ms = self._cell.group.cpu_ms()
+        ours = {os.getpid(), *self.processes(), *self.helpers()}
+        (then, before), now = self._before, await asyncio.to_thread(sample)
+        self._before = (time.monotonic(), now)
+        elapsed_ms = int((self._before[0] - then) * 1000)
+        self.foreigners = foreign(before, now, elapsed_ms, ours, self._settings.allowed)
+        return Reading(links, values, tenant_ms, len(self.foreigners))
+
+    def _die(self, reason: str) -> None:
+        if not self.gone.done() and not self._closed:
+            self.gone.set_result(reason)
+
     def log(self, start: int) -> tuple[int, bytes]:
         """How much was written so far, and what of it begins at `start`, at most 64 KiB; what is older than 1 MiB is gone."""
         oldest = self._log_total - len(self._log)
@@ -310,6 +373,9 @@ class Stay:
         if self._cell is not None:
             cell, self._cell = self._cell, None
             await cell.close()
+        if self._chains is not None:
+            chains, self._chains = self._chains, None
+            await chains.close()
         if self._device is not None:
             device, self._device = self._device, None
             await device.close()
@@ -337,8 +403,7 @@ class Stay:
                     break
                 if self._heard.qsize() < 16:
                     self._heard.put_nowait(said)
-        if not self.gone.done() and not self._closed:
-            self.gone.set_result(reason)
+        self._die(reason)
 
     async def _turn(self) -> None:
         """From the relay to direct ways, and back where they fail."""

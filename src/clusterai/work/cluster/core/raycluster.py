@@ -43,6 +43,11 @@ def root(environment: Path, base: Path, system: Root, inside: Path) -> Root:
     )
 
 
+def bare(root: Root) -> Root:
+    """The same for the sentinel, to which Ray's environment says nothing."""
+    return Root(name=root.name, binds=root.binds, links=root.links, path=root.path)
+
+
 def store_bytes(memory_bytes: int) -> int:
     """Of a machine's memory, what is for Ray's objects: its own share of 30 %."""
     return max(LEAST_STORE, memory_bytes * 3 // 10)

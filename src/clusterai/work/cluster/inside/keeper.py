@@ -1,8 +1,9 @@
 """The first program in a rented machine: it starts Ray when the machine joins its cluster, and tells when Ray died.
 
     python keeper.py
-    <- {"do": "join", "arguments": ["--head", ...], "token": "...", "jobs": "http://..."}
-       words for `ray start`, and where jobs are taken once it started; empty for a worker
+    <- {"do": "join", "arguments": ["--head", ...], "token": "...", "jobs": "http://...",
+        "shell": [address, port], "gcs": "address:port"}
+       words for `ray start`, where jobs are taken once it started (empty for a worker), where our shell is to be, where the head is
     -> {"said": "up"}                                                   Ray is loaded, and can be started at once
     -> {"said": "ready", "ms": 3120}                                    what was started answers
     -> {"said": "failed", "why": "..."}
@@ -18,6 +19,8 @@ import io
 import json
 import os
 import select
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -98,7 +101,7 @@ class Keeper:
         self._out.write(json.dumps(said) + "\n")
         self._out.flush()
 
-    def join(self, arguments: list[str], token: str, jobs: str) -> None:
+    def join(self, arguments: list[str], token: str, jobs: str, shell: list[str], gcs: str) -> None:
         start: Any = importlib.import_module("ray.scripts.scripts").start
         path = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,6 +126,10 @@ class Keeper:
                     raise SystemExit(1)
                 time.sleep(0.05)
         self.tell(said="ready", ms=int((time.monotonic() - began) * 1000))
+        place = Path(__file__).with_name("shell.py")
+        words = [sys.executable, "-I", "-u", str(place), *shell, str(path)]
+        # Who types `python` there is in this cluster.
+        subprocess.Popen(words, stdin=subprocess.DEVNULL, env={**os.environ, "RAY_ADDRESS": gcs})
 
     def run(self) -> None:
         importlib.import_module("ray.scripts.scripts")
@@ -138,7 +145,8 @@ class Keeper:
                 for line in lines:
                     asked = json.loads(line)
                     if asked["do"] == "join":
-                        self.join(asked["arguments"], asked["token"], asked["jobs"])
+                        del asked["do"]
+                        self.join(**asked)
             if what := dead(self._kept):
                 self.tell(said="died", what=what)
                 return

@@ -37,7 +37,7 @@ def link(value: bytes, seed: bytes) -> bytes:
 
 
 def first(seed: bytes, core: int) -> bytes:
-    """The value before a chain's first link: of the seed and its core."""
+    """The value before a chain's first link: of the seed and its core, counted from 0 among those that are rented."""
     return hashlib.sha256(b"clusterai sentinel" + seed + core.to_bytes(4, "big")).digest()
 
 
@@ -50,7 +50,7 @@ def _chain(core: int, at: int, shared: mmap.mmap) -> None:
     while True:
         newest = _newest(shared)
         if newest != seed:
-            seed, value, links = newest, first(newest, core), 0
+            seed, value, links = newest, first(newest, at), 0
         value = link(value, seed)
         links += 1
         shared[offset : offset + _CELL.size] = _CELL.pack(links, seed, value, links)
@@ -63,13 +63,13 @@ def _newest(shared: mmap.mmap) -> bytes:
             return seed
 
 
-def _read(shared: mmap.mmap, at: int, core: int, seed: bytes) -> tuple[int, bytes]:
+def _read(shared: mmap.mmap, at: int, seed: bytes) -> tuple[int, bytes]:
     offset = _SEED.size + at * _CELL.size
     while True:
         cell = shared[offset : offset + _CELL.size]
         links, under, value, again = _CELL.unpack(cell)
         if links == again and shared[offset : offset + _CELL.size] == cell:
-            return (links, value) if under == seed else (0, first(seed, core))
+            return (links, value) if under == seed else (0, first(seed, at))
 
 
 def main(cores: list[int]) -> None:
@@ -87,7 +87,7 @@ def main(cores: list[int]) -> None:
         children.append(child)
     try:
         for line in sys.stdin:
-            cells = [_read(shared, at, core, seed) for at, core in enumerate(cores)]
+            cells = [_read(shared, at, seed) for at in range(len(cores))]
             told = {"links": [links for links, _ in cells], "values": [value.hex() for _, value in cells]}
             sys.stdout.write(json.dumps(told) + "\n")
             sys.stdout.flush()
