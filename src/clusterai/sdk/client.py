@@ -87,6 +87,13 @@ class Client:
     def nodes(self) -> list[shapes.Node]:
         return self._get("nodes", _Nodes).nodes
 
+    def node(self, provider: str) -> shapes.RankedNode:
+        """
+        Raises:
+            ApiError: 404, no provider of this address is registered.
+        """
+        return self._get(f"nodes/{quote(provider, safe='')}", shapes.RankedNode)
+
     def receipt(self, receipt_id: str) -> shapes.Receipt:
         """
         Raises:

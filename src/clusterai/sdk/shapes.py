@@ -95,6 +95,48 @@ class Node(_Told, frozen=True, kw_only=True):
     explained: list[Factor] = []
 
 
+class Rank(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an offer stands among those of its model; prices are of a unit in and one out, together. `share`: of the
+    requests, while nobody is full. `next_price_wei`: the most that it may ask to be one place better."""
+
+    model: str
+    name: str
+    obstacle: str
+    place: int
+    of: int
+    share: float
+    price_wei: int
+    wait_s: float
+    doubt: float
+    next_price_wei: int | None = None
+    first_price_wei: int | None = None
+    cheapest_wei: int | None = None
+    quickest_s: float | None = None
+    answers_an_hour: float = 0.0
+    all_answers_an_hour: float = 0.0
+
+
+class LendingRank(msgspec.Struct, frozen=True, kw_only=True):
+    """How a provider's price of a core's hour stands among all that lend to jobs."""
+
+    core_hour_wei: int
+    place: int
+    of: int
+    cheapest_wei: int
+    next_wei: int | None = None
+    checks: list[str] = []
+    forms: list[str] = []
+    least_stake_wei: int = 0
+    queue: int = 0
+
+
+class RankedNode(Node, frozen=True, kw_only=True):
+    """One node, with how its offers stand; `jobs` is None where it lends nothing."""
+
+    ranks: list[Rank] = []
+    jobs: LendingRank | None = None
+
+
 class Receipt(_Told, frozen=True, kw_only=True):
     """`state`: paid → committed → verified → settled; or convicted → refunded."""
 

@@ -196,6 +196,20 @@ def test_a_model_is_listed_while_somebody_serves_it(bed: Bed):
     assert len(bed.get("/v1/models")["data"]) == 1
 
 
+def test_a_node_sees_where_it_stands(bed: Bed):
+    """Its place among the usable offers, its share and the answers that were counted; strangers are 404, rubbish 400."""
+    bed.chat()
+    providers = [it["provider"] for it in bed.get("/v1/clusterai/nodes")["nodes"]]
+    found = [bed.get(f"/v1/clusterai/nodes/{provider}") for provider in providers]
+    ranks = [one for it in found for one in it["ranks"]]
+    assert {(it["of"], it["obstacle"]) for it in ranks} == {(len(providers), "")}
+    assert all(1 <= it["place"] <= it["of"] and 0 <= it["share"] <= 1 for it in ranks)
+    assert sum(it["answers_an_hour"] for it in ranks) > 0.9
+    assert all(it["jobs"] is None for it in found)
+    assert bed.fetch("GET", "/v1/clusterai/nodes/0x" + "ab" * 20)[0] == 404
+    assert bed.fetch("GET", "/v1/clusterai/nodes/nobody")[0] == 400
+
+
 def test_a_stream_that_can_not_go_on_ends_in_an_error_event(bed: Bed):
     """What was shown stays, the error says that nothing was charged, and the SDK raises it."""
     before = bed.spent()

@@ -135,6 +135,7 @@ class Pages:
                 get("/v1/clusterai/status", self.status),
                 get("/v1/clusterai/network", self.network),
                 get("/v1/clusterai/nodes", self.nodes),
+                get("/v1/clusterai/nodes/{provider}", self.node),
                 get("/v1/clusterai/receipts", self.receipts),
                 get("/v1/clusterai/receipts/{id}", self.receipt),
                 get("/v1/clusterai/receipts/{id}/transcript", self.transcript),
@@ -213,6 +214,14 @@ class Pages:
 
     async def nodes(self, request: Request) -> Response:
         return json_of({"nodes": views.nodes(self._meter, self._reputation, time.time())})
+
+    async def node(self, request: Request) -> Response:
+        """How routing ranks it, for its owner: all in it is public, or follows from what is."""
+        provider = _parsed(ids.address, request.path_params["provider"], "provider")
+        found = views.one_node(self._meter, self._reputation, provider, time.time())
+        if found is None:
+            raise missing("nobody of this address is registered as a provider: GET /v1/clusterai/nodes")
+        return json_of({**found, "jobs": self._jobs.lends(provider)})
 
     async def account(self, request: Request) -> Response:
         admission = await self._admit(request, "read")

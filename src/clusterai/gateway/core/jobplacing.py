@@ -1,6 +1,7 @@
 """Who could take a lease now, at what price, and the terms under which the desk offers it to the cheapest."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -92,6 +93,28 @@ class Placing:
                 )
             )
         return found
+
+    def standing(self, provider: Address) -> dict[str, Any] | None:
+        """How its price of a core's hour stands among all that lend now, for its owner: the cheapest able one is taken.
+        None where it lends nothing."""
+        offers = {it.provider: it for it in self.known_offers() if it.linked and not it.barred}
+        mine = offers.get(hex0x(provider))
+        if mine is None:
+            return None
+        prices = [it.tariff.core_hour_wei for it in offers.values()]
+        price = mine.tariff.core_hour_wei
+        below = [it for it in prices if it < price]
+        return {
+            "core_hour_wei": price,
+            "place": 1 + len(below),
+            "of": len(prices),
+            "cheapest_wei": min(prices),
+            "next_wei": max(below, default=None),
+            "checks": list(mine.checks),
+            "forms": list(mine.forms),
+            "least_stake_wei": self._terms.least_stake_wei,
+            "queue": mine.queue,
+        }
 
     # --- who gets it ---
 

@@ -334,6 +334,7 @@ class Orders:
         self._routing.succeeded(
             opened.provider, None if opened.first_s is None else opened.first_s - opened.started_s
         )
+        self._routing.answered(Digest(opened.order.model), opened.provider, self._step.now_s)
         self._channels.pay(channel, opened.digest)
         if channel.headroom_wei < self._terms.channel_low_wei:
             self._channels.fund()

@@ -10,6 +10,7 @@ import msgspec
 
 from clusterai.gateway.core.book import Channel, Charged, Payout
 from clusterai.gateway.core.meter import Meter
+from clusterai.market.core.ranking import Rank, ranks
 from clusterai.market.core.reputation import Reputation
 from clusterai.protocol.ids import Address, Digest, Role, checksummed, did, hex0x
 from clusterai.protocol.messages import ModelOffer
@@ -72,6 +73,27 @@ def nodes(meter: Meter, reputation: Reputation, now_s: float) -> list[dict[str, 
         node(meter, owner, now_s) | _shown(reputation, owner, meter.directory.stake(owner), now_s)
         for owner in dict.fromkeys(known)
     ]
+
+
+def one_node(meter: Meter, reputation: Reputation, owner: Address, now_s: float) -> dict[str, Any] | None:
+    """One of `nodes`, with where each of its offers stands among others; None for who is no provider."""
+    if not meter.directory.roles(owner) & Role.PROVIDER:
+        return None
+    found = node(meter, owner, now_s) | _shown(reputation, owner, meter.directory.stake(owner), now_s)
+    return found | {"ranks": [_rank(it) for it in ranks(meter.routing, owner, now_s)]}
+
+
+def _rank(it: Rank) -> dict[str, Any]:
+    found = msgspec.structs.asdict(it)
+    numbers = {
+        "price_wei": "claimed",
+        "place": "measured",
+        "share": "measured",
+        "wait_s": "measured",
+        "answers_an_hour": "measured",
+        "all_answers_an_hour": "measured",
+    }
+    return found | {"model": hex0x(it.model), "numbers": numbers}
 
 
 def _shown(reputation: Reputation, owner: Address, stake_wei: int, now_s: float) -> dict[str, Any]:

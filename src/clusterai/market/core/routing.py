@@ -11,6 +11,7 @@ A suspended provider comes back by itself: nobody has to notice that it is well 
 """
 
 from collections.abc import Callable, Container, Iterable
+from math import exp
 from typing import Literal
 
 import msgspec
@@ -23,6 +24,8 @@ SUSPEND_MOST_S = 300.0
 LEAST_LATENCY_S = 0.05
 """First-token times below this count as this: a millisecond's lead must not win all the work. It is also what a
 provider that was never measured is believed to take, so that newcomers are tried."""
+MOST_COUNTED = 20_000
+"""Pairs of model and provider whose answers are counted."""
 SMOOTHING = 0.2
 """Weight of the newest first-token time in its moving average."""
 NEWCOMER_FACTOR = 1.1
@@ -79,6 +82,16 @@ class Standing(msgspec.Struct):
     last_failure: str = ""
 
 
+class Recent(msgspec.Struct):
+    """A count of which an hour forgets all but 1/e: of a steady stream, what comes in an hour."""
+
+    count: float = 0.0
+    at_s: float = 0.0
+
+    def read(self, now_s: float) -> float:
+        return self.count * exp(-max(0.0, now_s - self.at_s) / 3600)
+
+
 class Routing:
     """The gateway's view of the linked providers. Losing it costs nothing: it fills again from the links."""
 
@@ -90,6 +103,7 @@ class Routing:
         self._quality = quality
         self.providers: dict[Address, Standing] = {}
         self._memory: dict[Address, Standing] = {}
+        self._answers: dict[tuple[Digest, Address | None], Recent] = {}
 
     def linked(self, provider: Address) -> None:
         """A provider that failed and comes back keeps its suspension: flapping must not reset it."""
@@ -136,6 +150,22 @@ class Routing:
         if first_token_s is not None:
             standing.first_token_s += SMOOTHING * (first_token_s - standing.first_token_s)
 
+    def answered(self, model: Digest, provider: Address, now_s: float) -> None:
+        """Counted for its owner to read; nothing is chosen by it."""
+        for key in ((model, None), (model, provider)):
+            recent = self._answers.setdefault(key, Recent())
+            recent.count, recent.at_s = recent.read(now_s) + 1, now_s
+        if len(self._answers) > MOST_COUNTED:
+            for key in [key for key, it in self._answers.items() if it.read(now_s) < 0.5]:
+                del self._answers[key]
+            while len(self._answers) > MOST_COUNTED:
+                del self._answers[next(iter(self._answers))]
+
+    def answers_an_hour(self, model: Digest, provider: Address | None, now_s: float) -> float:
+        """Lately, by one provider or by all."""
+        recent = self._answers.get((model, provider))
+        return 0.0 if recent is None else recent.read(now_s)
+
     def failed(self, provider: Address, why: str, now_s: float) -> None:
         standing = self.providers.get(provider) or self._memory.get(provider)
         if standing is None:
@@ -179,6 +209,12 @@ class Routing:
             if (offer := standing.offers.get(model)) is not None:
                 yield provider, offer
 
+    def usable(self, model: Digest, now_s: float) -> Iterable[Pick]:
+        """Whom an order without any preference could go to now, as far as the channel covers it."""
+        for provider, offer in self.offers(model):
+            if self.obstacle(provider, offer, _ANY, (), now_s) is None:
+                yield Pick(provider, offer)
+
     def cheapest(self, model: Digest, preference: Preference) -> tuple[int, int]:
         """The least that a unit in and one out may cost, by the cheapest offer that the preference allows; 0 without any."""
         offers = [
@@ -205,7 +241,7 @@ class Routing:
         usable: list[Pick] = []
         reasons: list[NoPick] = []
         for provider, offer in self.offers(model):
-            obstacle = self._obstacle(provider, offer, preference, exclude, now_s)
+            obstacle = self.obstacle(provider, offer, preference, exclude, now_s)
             if obstacle is None and not affords(provider, offer):
                 obstacle = NoPick("unfunded", "the payment channel is being topped up", 2.0)
             if obstacle is None:
@@ -240,7 +276,7 @@ class Routing:
             return 1 if standing.cleared else NEWCOMER_FACTOR
         return WORST_FACTOR - (WORST_FACTOR - 1) * self._quality(provider)
 
-    def _obstacle(
+    def obstacle(
         self,
         provider: Address,
         offer: ModelOffer,
@@ -248,6 +284,7 @@ class Routing:
         exclude: Container[Address],
         now_s: float,
     ) -> NoPick | None:
+        """Why an order can't go there now."""
         standing = self.providers[provider]
         if provider in exclude:
             return NoPick("unwanted", _RULED_OUT, 5.0)
@@ -265,6 +302,7 @@ class Routing:
         return None
 
 
+_ANY = Preference()
 _RULED_OUT = "every provider of this model refused or was ruled out"
 
 

@@ -5,6 +5,7 @@ import re
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from blake3 import blake3
@@ -21,7 +22,7 @@ from clusterai.gateway.core.faults import Fault
 from clusterai.gateway.core.jobstate import Answer, Job
 from clusterai.protocol import ids
 from clusterai.protocol.canonical import Malformed
-from clusterai.protocol.ids import Digest, hex0x
+from clusterai.protocol.ids import Address, Digest, hex0x
 from clusterai.sandbox import Damaged, NoSuchBlob, StoreFull
 from clusterai.sdk.jobshapes import MOST_CONTENT_BYTES, JobRequest, unpacked
 from clusterai.work.batch.core.request import Wishes
@@ -57,6 +58,10 @@ class JobPages:
             Route("/v1/jobs/{id}/audit", self.audit, methods=["GET"]),
             Route("/v1/content/{id}", self.content, methods=["GET", "HEAD", "PUT"]),
         ]
+
+    def lends(self, provider: Address) -> dict[str, Any] | None:
+        """What this gateway heard of its lending, and how its price of a core stands among others'; None: nothing."""
+        return self._leasing.desk.placing.standing(provider)
 
     # --- jobs ---
 
