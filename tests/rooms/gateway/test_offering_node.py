@@ -8,7 +8,7 @@ import pytest
 
 from clusterai.protocol.ids import checksummed
 from clusterai.sdk import Client
-from clusterai.sdk.offers import Offers
+from clusterai.sdk.offers import NotPlaced, Offers
 from clusterai.sdk.offershapes import PlanRequest
 from tests.rooms.gateway.bed import TOKEN, Bed
 
@@ -48,5 +48,21 @@ def test_a_node_offers_its_machine_and_takes_it_back(bed: Bed):
         bed.start_node(0)
         bed.until(lambda: offers.list().standing == 1, "its return")
         assert offers.list().taken == 1
+        assert bed.fetch("DELETE", f"/v1/clusterai/rentals/plan/{plan.hold}", None, bed.key)[0] == 204
+        assert offers.list().suitable == 1
+
+
+def test_a_gateway_that_was_killed_remembers_what_it_held(bed: Bed):
+    """Between the plan and its confirmation: the machine comes back with its link, and is still held for who saw the plan."""
+    with Client(bed.url, bed.key) as client:
+        offers = Offers(client)
+        bed.until(lambda: offers.list().suitable == 1, "the offer")
+        plan = offers.plan(PlanRequest(nodes=1, duration_s=3_600))
+        bed.kill("gateway")
+        bed.start_gateway()
+        bed.until(lambda: offers.list().standing == 1, "the offer again")
+        assert offers.list().taken == 1
+        with pytest.raises(NotPlaced):
+            offers.plan(PlanRequest(nodes=1, duration_s=3_600))
         assert bed.fetch("DELETE", f"/v1/clusterai/rentals/plan/{plan.hold}", None, bed.key)[0] == 204
         assert offers.list().suitable == 1

@@ -48,7 +48,7 @@ from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.offering import Offered, OfferTurned
-from clusterai.protocol.offers import MachineMeasurement, decode_offer
+from clusterai.protocol.offers import MachineMeasurement, decode_measurement, decode_offer
 from clusterai.protocol.signing import recover
 from clusterai.runtime.adapters.driver import Driver
 from clusterai.runtime.adapters.journal import SqliteJournal
@@ -61,6 +61,8 @@ LOOK_S = 5.0
 """How often round trips of links are read."""
 OFFERS_A_MINUTE = 240
 """Of one operator; each takes a signature's check."""
+MEASUREMENTS_A_MINUTE = 3_000
+"""Of one validator."""
 PLANS_WAITING = 16
 TRIES = 4
 """Plans for one request whose machines were taken while they were worked out."""
@@ -114,6 +116,7 @@ class Marketplace:
         self._answers: dict[Digest, Holding | Booked | Refused] = {}
         self.driver = Driver(self.book, self._journal, self._perform, clock)
         self._buckets: dict[Address, Bucket] = {}
+        self._measured: dict[Address, Bucket] = {}
         self._linked: dict[Address, dict[Address, None]] = {}
         """machines by operator that is linked and has offered"""
         self._planning = asyncio.Semaphore(1)
@@ -134,7 +137,9 @@ class Marketplace:
                 looked_s = now_s
                 for peer in self._linked:
                     self._look(peer)
-                self._buckets = {peer: it for peer, it in self._buckets.items() if it.reset_s(now_s) > 0}
+                for buckets in (self._buckets, self._measured):
+                    for peer in [peer for peer, it in buckets.items() if it.reset_s(now_s) <= 0]:
+                        del buckets[peer]
 
     def sweep(self, now_s: float) -> None:
         self.feed.sweep(now_s, SWEPT_AT_ONCE)
@@ -167,6 +172,23 @@ class Marketplace:
                     self.feed.doubt(operator)
             case _:
                 pass
+
+    def measurement(self, peer: Address, data: bytes, signature: bytes) -> Turned | None:
+        """A `MachineMeasurement` from the link of the validator that signed it; None if it was taken."""
+        now_s = self._clock()
+        bucket = self._measured.setdefault(peer, Bucket(MEASUREMENTS_A_MINUTE))
+        if bucket.take(1, now_s) > 0:
+            return Turned("full", f"at most {MEASUREMENTS_A_MINUTE} measurements a minute")
+        try:
+            found = decode_measurement(data)
+        except Malformed as error:
+            return Turned("malformed", str(error))
+        if found.validator != peer:
+            return Turned("unknown", "a link carries its own validator's measurements alone")
+        turned = self.feed.hear_measurement(data, signature, now_s)
+        if turned is not None:
+            log.info("turned", peer=peer.hex(), reason=turned.reason, detail=turned.detail)
+        return turned
 
     def _offered(self, peer: Address, frame: Offered) -> None:
         now_s = self._clock()

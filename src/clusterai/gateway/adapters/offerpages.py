@@ -58,6 +58,8 @@ class OfferPages:
         self, market: Marketplace, doors: Doors, me: Address, credit_wei: Callable[[Digest], int]
     ) -> None:
         self._market, self._doors, self._me, self._credit_wei = market, doors, me, credit_wei
+        self._asking: set[Digest] = set()
+        """accounts whose plan is being worked out: one of each, so that nobody takes all turns"""
 
     def routes(self) -> list[Route]:
         return [
@@ -101,22 +103,16 @@ class OfferPages:
             raise HTTPException(405, headers={"Allow": "POST"})
         admission = await self._admit(request)
         wish = await _wish(request)
-        asked = views.request_of(wish)
         name = Digest(secrets.token_bytes(32))
+        if admission.account in self._asking:
+            raise _busy("a plan for this account is being worked out: ask again when it is there")
+        self._asking.add(admission.account)
         try:
-            if wish.hold:
-                found = await self._market.reserve(
-                    asked,
-                    renter_of(admission.account),
-                    name,
-                    lambda it: self._affordable(admission.account, wish, it),
-                )
-            else:
-                found = await self._market.plan(asked)
+            found = await self._placed(admission.account, wish, name)
         except Busy:
-            raise Fault(
-                429, "rate_limit_error", "busy", "many plans are being worked out: ask again", None, 1.0
-            ) from None
+            raise _busy("many plans are being worked out: ask again") from None
+        finally:
+            self._asking.discard(admission.account)
         match found:
             case WhyNot():
                 return _unplaced(found)
@@ -141,6 +137,16 @@ class OfferPages:
                 return self._told(found.answered, wish, hex0x(name), held_s)
             case Answered():
                 return self._told(found, wish, "", 0)
+
+    async def _placed(
+        self, account: Digest, wish: PlanRequest, name: Digest
+    ) -> Reserved | Answered | WhyNot | Refused:
+        asked = views.request_of(wish)
+        if not wish.hold:
+            return await self._market.plan(asked)
+        return await self._market.reserve(
+            asked, renter_of(account), name, lambda it: self._affordable(account, wish, it)
+        )
 
     async def release(self, request: Request) -> Response:
         """Give a held plan back. Knowing its name isn't enough: it has to be this account's."""
@@ -241,6 +247,10 @@ def _near_us(request: Request) -> int | None:
     if not 1 <= found <= 2_000_000:
         raise _invalid("near_ms is 0.001 to 2000 milliseconds, with at most three places", "near_ms")
     return found
+
+
+def _busy(why: str) -> Fault:
+    return Fault(429, "rate_limit_error", "busy", why, None, 1.0)
 
 
 def _invalid(why: str, param: str) -> Fault:
