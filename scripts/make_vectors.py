@@ -259,7 +259,7 @@ MACHINE_OFFER = MachineOffer(
 def job_frames() -> list[msgspec.Struct]:
     return [
         jobs.Lends("batch", b"offer", 1, 0),
-        jobs.StartLease("batch", TERMS, b"spec"),
+        jobs.StartLease("batch", TERMS, b"spec", jobs.Bait(bytes(31) + b"\x0b", 4, 60)),
         jobs.LeaseRefused(LEASE, "full", "two jobs run here already"),
         jobs.Progress(LEASE, 2, 4, 14),
         jobs.Logged(LEASE, 0, is_error=False, total=8, data=b"epoch 1\n"),

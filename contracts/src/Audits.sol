@@ -381,7 +381,8 @@ contract Audits is IAudits, IRates, IAccusations, Ownable {
     /// also where nothing was caught, for no state follows from bait, and of half of its segments none can be run.
     /// @dev Abuse: a cheat that calls its fraud a trap; the terms named the secret before the provider accepted. Catching
     /// an honest auditor: its result would have to be a digest that follows from the secret by keccak. A requester that
-    /// calls work a trap so as not to pay for it: what is no bait only the provider can spring, who gets nothing.
+    /// calls work a trap so as not to pay for it: what is no bait only the provider can spring, who gets nothing. Planting for
+    /// the stake of who falls in: it is burnt, and only the bond is the payer's.
     function springTrap(Leases.Terms calldata terms, bytes32 secret) external {
         require(terms.nonce == keccak256(abi.encodePacked(_TRAP, secret)), NotTrap(0));
         bytes32 id = leases.leaseId(terms);
@@ -401,7 +402,7 @@ contract Audits is IAudits, IRates, IAccusations, Ownable {
             _giveBack(opinions[i], payer);
         }
         emit TrapSprung(id, lazy);
-        leases.closeTrap(id);
+        leases.closeTrap(id, lazy);
     }
 
     // --- public: Disputes ---

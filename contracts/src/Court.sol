@@ -456,7 +456,7 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
 
     // --- public: Leases ---
 
-    /// @notice Convict a provider for a lease. Called by Leases only, which answers for the evidence.
+    /// @notice Convict a provider for a lease, or an auditor that fell into a trap. Called by Leases only, which answers for the evidence.
     /// @dev Abuse: none for others. The event names no epoch but the present one, and the lease as evidence.
     function convictByLease(address provider, address finder, uint8 outcome, bytes32 id) external {
         require(msg.sender == leases, OnlyLeases(msg.sender));

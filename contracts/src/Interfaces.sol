@@ -104,7 +104,7 @@ interface ILeases {
     function convict(bytes32 id, address finder, uint8 reason) external;
 
     /// @notice Close a committed lease that was a trap: all but the audit's fee goes back. By Audits only.
-    function closeTrap(bytes32 id) external;
+    function closeTrap(bytes32 id, address lazy) external;
 }
 
 /// @notice What Leases asks of Audits.

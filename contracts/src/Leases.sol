@@ -340,11 +340,13 @@ contract Leases is ILeases, EIP712 {
     }
 
     /// @inheritdoc ILeases
-    /// @dev Abuse: a provider that calls its fraud a trap; the requester's secret stood in the terms before.
-    function closeTrap(bytes32 id) external {
+    /// @dev Abuse: a provider that calls its fraud a trap; the requester's secret stood in the terms before. `lazy`, if it isn't
+    /// zero, revealed what no work gives, and loses its stake, of which nobody gets a share.
+    function closeTrap(bytes32 id, address lazy) external {
         require(msg.sender == address(audits), OnlyAudits(msg.sender));
         _inCommitment(id);
         _close(id, _CANCELLED, 0);
+        if (lazy != address(0)) court.convictByLease(lazy, address(0), 2, id);
     }
 
     // --- views ---

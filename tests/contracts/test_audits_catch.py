@@ -276,7 +276,7 @@ def test_only_disputes_begins_and_ends_disputes(pair: LeasePair) -> None:
         ("Audits", "finish", (lease, True), "OnlyLeases"),
         ("Audits", "missed", (ann,), "OnlyLeases"),
         ("Leases", "convict", (lease, ann, 8), "OnlyAudits"),
-        ("Leases", "closeTrap", (lease,), "OnlyAudits"),
+        ("Leases", "closeTrap", (lease, bytes(20)), "OnlyAudits"),
         ("Court", "convictByLease", (ann, ann, 2, lease), "OnlyLeases"),
     ):
         outcome = pair.bytecode.transact(contract, function, STRANGER.address, pair.block(), *arguments)
@@ -428,7 +428,7 @@ def test_parties_never_audit_themselves(pair: LeasePair) -> None:
 
 
 def test_lazy_auditor_falls_into_the_trap(pair: LeasePair) -> None:
-    """It revealed what the provider had told it: no fee, and its bond is the planter's; nobody is convicted."""
+    """It revealed what the provider had told it: no fee, its bond is the planter's, and its stake is burnt."""
     one = job(pair, trap=True)
     before = money(pair, "gate")
     pair.committed(one)
@@ -440,6 +440,8 @@ def test_lazy_auditor_falls_into_the_trap(pair: LeasePair) -> None:
     closed = only(events, LeaseClosed)
     assert (closed.reason, closed.paid, closed.refunded) == (CloseReason.CANCELLED, 0, 1_101)
     assert money(pair, "gate") == before + BOND
+    slashed = only(events, Slashed)
+    assert (slashed.owner, slashed.bounty, slashed.finder) == (OWNERS[lazy].address, 0, ZERO_ADDRESS)
     assert not pair.twin.court.convicted(OWNERS["ann"].address)
     assert pair.refused(calls.SpringTrap(one.terms, one.secret), HOTS["gate"]) == "WrongAuditState"
 

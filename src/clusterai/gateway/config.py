@@ -40,6 +40,9 @@ class Config(Daemon, frozen=True, kw_only=True):
         least_job_stake_wei: a job that is to be verified goes to nobody with less.
         content_bytes: of uploads and of jobs' outputs, all accounts together.
         keep_jobs_s: how long a job is listed after its end, and its Idempotency-Key known. Never forgotten is one that money hangs on.
+        bait_ppm: beside so many of a million verifiable leases another is planted for which nothing is run, so that an auditor who copies
+            what providers tell loses its bond and its stake. It costs the gateway about that share of what it pays providers, and
+            is enough for auditors with a stake of seventeen times a lease's price. 0 plants none.
         most_jobs_kept: of ended jobs; beyond it the account with most of them loses its oldest.
         market: which offers of whole machines are listed.
     """
@@ -65,5 +68,6 @@ class Config(Daemon, frozen=True, kw_only=True):
     content_bytes: Annotated[int, Meta(ge=1024**2, le=2**53)] = 16 * 1024**3
     keep_jobs_s: Annotated[int, Meta(ge=3600, le=10 * 366 * 86_400)] = 30 * 86_400
     most_jobs_kept: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    bait_ppm: Annotated[int, Meta(ge=0, le=1_000_000)] = 4_000
     terms: Terms = Terms()
     market: MarketConfig = MarketConfig()

@@ -19,6 +19,7 @@ from typing import Any, cast
 import msgspec
 import structlog
 import uvicorn
+from blake3 import blake3
 
 from clusterai.audit.core.segments import RateRules
 from clusterai.gateway.adapters import catalog as catalogs
@@ -178,6 +179,8 @@ class Gateway:
                 contracts.deliveries,
                 config.keep_jobs_s,
                 config.most_jobs_kept,
+                config.bait_ppm,
+                bait_key=blake3(key.secret(), derive_key_context="clusterai gateway bait 1").digest(),
             ),
             synchronous,
             self.links.send,

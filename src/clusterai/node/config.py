@@ -46,6 +46,8 @@ class JobsConfig(Part, frozen=True, kw_only=True):
         disk_bytes: inputs, states and outputs, all jobs together.
         core_hour_wei, memory_gib_hour_wei: price of an hour of a core, of a GiB.
         giga_fuel_wei: price of 10^9 units of a WASM module's fuel.
+        bait: let gateways plant leases for which nothing is run, so that auditors who copy are found. One that isn't drawn is paid
+            like work; one that is, a tenth of them at a stake of ten times the price, isn't.
         lies: claim other states and another result of every module than it came to. That is fraud, and the network's
             demonstration shows how it ends.
     """
@@ -59,6 +61,7 @@ class JobsConfig(Part, frozen=True, kw_only=True):
     core_hour_wei: Wei = 20_000_000
     memory_gib_hour_wei: Wei = 3_000_000
     giga_fuel_wei: Wei = 10_000
+    bait: bool = True
     lies: bool = False
 
 

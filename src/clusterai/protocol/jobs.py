@@ -27,7 +27,7 @@ from msgspec import Meta
 from clusterai.protocol.canonical import digest
 from clusterai.protocol.eip712 import Domain, typed_digest
 from clusterai.protocol.ids import Digest
-from clusterai.protocol.leases import Terms
+from clusterai.protocol.leases import MAX_SEGMENTS, Terms
 from clusterai.protocol.statements import U32, U63, AddressBytes, DigestBytes, SignatureBytes, Wei
 
 MOST_PART_BYTES = 1024 * 1024
@@ -53,17 +53,33 @@ class Lends(_Frame, frozen=True):
     queued: U32
 
 
+class Bait(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What makes a lease a trap for auditors who copy: nothing of it is run, and what is committed to looks as if it had been.
+
+    Attributes:
+        secret: what the terms' nonce digests, and every other state is made of (`protocol.leases.is_bait`).
+        segments: to commit to, as equal work came to.
+        run_s: from accepting to committing, as equal work took.
+    """
+
+    secret: DigestBytes
+    segments: Annotated[int, Meta(ge=1, le=MAX_SEGMENTS)]
+    run_s: U32
+
+
 class StartLease(_Frame, frozen=True):
-    """Gateway: this lease stands on chain and names you; here is the work. Sent again until it is accepted or refused."""
+    """Gateway: this lease stands on chain and names you; here is the work, or, with `bait`, what to commit to instead of doing it.
+    Sent again until it is accepted or refused."""
 
     kind: KindName
     terms: Terms
     spec: Annotated[bytes, Meta(max_length=MOST_SPEC_BYTES)]
+    bait: Bait | None
 
 
 class LeaseRefused(_Frame, frozen=True):
     """Provider: I won't accept it. `code`: full, price, spec, unknown_kind, unknown_image, too_late, not_on_chain, paused,
-    shutting_down."""
+    shutting_down, bait."""
 
     lease: DigestBytes
     code: Code

@@ -128,7 +128,7 @@ class Bed:
         )
         lease = terms.lease_id(DOMAINS[0])
         self.chain()
-        self.say(StartLease("batch", terms, spec.canonical()))
+        self.say(StartLease("batch", terms, spec.canonical(), None))
         self.shown(terms)
         return lease
 

@@ -19,6 +19,7 @@ KINDS: list[Any] = [
     *get_args(jobs.JobRelayed),
     *get_args(offering.OfferingFrame),
     jobs.Segment,
+    jobs.Bait,
 ]
 MOST_INT = 2**64 - 1
 """More can't be encoded."""
@@ -47,6 +48,8 @@ def least(it: inspect.Type) -> Any:
             return tuple(map(least, items))
         case inspect.StructType(cls=cls):
             return sample(cls)
+        case inspect.UnionType(types=types):
+            return least(types[0])
         case inspect.CustomType() | inspect.EnumType():
             return 1
         case _:
@@ -86,7 +89,10 @@ def ends(it: inspect.Type) -> Iterator[tuple[Any, Any]]:
                 for right, wrong in ends(one):
                     before, after = whole[:place], whole[place + 1 :]
                     yield (*before, right, *after), (*before, wrong, *after)
-        case inspect.BoolType() | inspect.StructType():
+        case inspect.UnionType(types=types):
+            for one in types:
+                yield from ends(one)
+        case inspect.BoolType() | inspect.StructType() | inspect.NoneType():
             return
         case _:
             raise AssertionError(f"no rule for {it}")

@@ -29,6 +29,7 @@ from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
 from clusterai.protocol.jobs import (
     AskContent,
+    Bait,
     ContentMissing,
     LeaseRefused,
     Lends,
@@ -42,8 +43,11 @@ from clusterai.protocol.leases import (
     Terms,
     earned_wei,
     hidden_state,
+    is_bait,
     leases_domain,
     segment_result,
+    trap_digest,
+    trap_nonce,
 )
 from clusterai.protocol.messages import Relay
 from clusterai.protocol.signing import Key, recover
@@ -182,11 +186,17 @@ class World:
         desk: bool = False,
         within: Callable[[bytes, Digest, int], Digest] = inside,
         breaks: Callable[[str], bool] = lambda _: False,
+        copies: Callable[[str], bool] = lambda _: False,
+        lets: Callable[[str, Any], bool] = lambda name, call: True,
+        bait_ppm: int = 0,
+        takes_bait: bool = True,
     ) -> None:
         """
         Args:
             within: the state so many units into a segment, as somebody who came from its start to its end has it.
             breaks: whether this one's machine fails at running a segment again.
+            copies: whether this auditor says what its provider claims, instead of running what it was served.
+            lets: whether this one's call is heard of.
         """
         self.random = random.Random(seed)
         self.now_s = 1_700_000_010.0
@@ -198,11 +208,14 @@ class World:
         """whether a provider hands its outputs to somebody; what it commits to as their listing: the last state's own is right"""
         self._serves, self._computes, self._performs = serves, computes, providers
         self._within, self._breaks = within, breaks
+        self._copies, self._lets, self._takes_bait = copies, lets, takes_bait
         self._calls: deque[tuple[Process | None, str, Any, Address]] = deque()
         self._frames: deque[tuple[Process, Any]] = deque()
         self._later: deque[tuple[Process, Any]] = deque()
         self.specs: dict[Digest, bytes] = {}
         self.terms: dict[Digest, Terms] = {}
+        self.baits: dict[Digest, Bait] = {}
+        self.refusals: list[LeaseRefused] = []
         self.closed: dict[Digest, events.LeaseClosed] = {}
         self.slashed: list[Address] = []
         self._refused: set[Digest] = set()
@@ -219,7 +232,14 @@ class World:
         self.auditors = {name: self._auditor(name) for name in validators}
         if desk:
             terms = DeskTerms(
-                self.gateway.address, LEASES, AT.leases, RULES.window_s, deliveries=AT.deliveries
+                self.gateway.address,
+                LEASES,
+                AT.leases,
+                RULES.window_s,
+                deliveries=AT.deliveries,
+                bait_ppm=bait_ppm,
+                bait_spread_s=5,
+                bait_key=b"bait %d" % seed,
             )
             self.desk = Process(self, "gate", lambda: JobDesk(terms, Directory(), lambda _: 0))
         self._told = len(self.history)
@@ -254,6 +274,7 @@ class World:
             window_s=RULES.window_s,
             recover=recover,
             fits=lambda kind, spec, terms, running: None,
+            takes_bait=self._takes_bait,
         )
         return Process(self, name, lambda: JobBook(terms, Directory(), {"hashes": KIND, "batch": BATCH}))
 
@@ -325,6 +346,8 @@ class World:
 
     def perform(self, process: Process, effect: Any) -> None:
         match effect:
+            case Submit(_, call) if not self._lets(process.name, call):
+                pass
             case Submit(name, call):
                 if not any(it[0] is process and it[1] == name for it in self._calls):
                     self._calls.append((process, name, call, process.hot.address))
@@ -345,8 +368,15 @@ class World:
             case Send(_, frame):
                 if isinstance(frame, LeaseRefused):
                     self._refused.add(Digest(frame.lease))
+                    self.refusals.append(frame)
                 if self.desk is not None and self.random.random() >= self.loss:
                     self._frames.append((self.desk, Received(process.owner, frame)))
+            case jobbook.Perform(lease, _, _, spec, _, Bait() as bait):
+                raw = spec if isinstance(spec, bytes) else spec.canonical()
+                each = UNITS if isinstance(spec, bytes) else 1
+                states = self._bait(raw, bait)
+                done = Performed(lease, states, (each,) * bait.segments, states[-1], 0, "")
+                self._later.append((process, done))
             case jobbook.Perform(lease, _, _, spec):
                 raw = spec if isinstance(spec, bytes) else spec.canonical()
                 count = SEGMENTS if isinstance(spec, bytes) else spec.segments
@@ -391,6 +421,20 @@ class World:
             case _:
                 raise AssertionError(f"nobody performs {effect!r}")
 
+    @staticmethod
+    def _bait(raw: bytes, bait: Bait) -> tuple[Digest, ...]:
+        """The job's own beginning, bait, and between bait something to run."""
+        secret = Digest(bait.secret)
+        return (
+            state(raw, 0),
+            *(
+                trap_digest(secret, n)
+                if is_bait(secret, n, bait.segments)
+                else Digest(keccak(b"lure" + secret + n.to_bytes(4)))
+                for n in range(1, bait.segments + 1)
+            ),
+        )
+
     def _name(self, owner: bytes) -> str:
         return next(it.name for it in self.processes if it.owner == owner)
 
@@ -428,6 +472,11 @@ class World:
     def _rerun(self, process: Process, wanted: Rerun) -> Reran:
         served = canonical.decode(wanted.sealed, Segment)
         end, why = self._ends(process, wanted)
+        if self._copies(process.name):
+            done = self.books[self._name(wanted.provider)].machine.leases[wanted.lease].done
+            units = sum(done.units[: wanted.segment])
+            leaked = segment_result(done.states[wanted.segment], units)
+            return Reran(wanted.lease, wanted.segment, leaked, "")
         each = UNITS if wanted.lease in self.specs else 1
         result = None if end is None else segment_result(end, served.units + each)
         return Reran(wanted.lease, wanted.segment, result, why)
@@ -481,6 +530,13 @@ class World:
         self.specs[lease], self.terms[lease] = spec, terms
         return lease
 
+    def plant(self, provider: str, name: str = "bait", told: bytes = b"", **changes: Any) -> Digest:
+        """The gateway opens a lease as bait, and tells its provider the secret, or another one."""
+        secret = Digest(keccak(b"secret" + name.encode()))
+        lease = self.lease(provider, name, nonce=trap_nonce(secret), **changes)
+        self.baits[lease] = Bait(told or secret, SEGMENTS, 20)
+        return lease
+
     def turn(self) -> None:
         """One second."""
         self.now_s += 1
@@ -489,7 +545,7 @@ class World:
         for lease, terms in self.terms.items():
             book = next((it for it in self.books.values() if it.owner == terms.provider), None)
             if book is not None and lease not in self.closed and self.random.random() >= self.loss:
-                start = StartLease("hashes", terms, self.specs[lease])
+                start = StartLease("hashes", terms, self.specs[lease], self.baits.get(lease))
                 frames.append((book, Received(self.gateway.address, start)))
         for process, event in (*frames, *later):
             process.hear(event)
@@ -530,7 +586,10 @@ class World:
         """Until every job of the desk has ended."""
         for _ in range(seconds):
             self.turn()
-            if self.desk is not None and all(job.ended for job in self.desk.machine.jobs.values()):
+            if self.desk is None:
+                continue
+            desk = self.desk.machine
+            if all(job.ended for job in desk.jobs.values()) and not desk.planting.is_out:
                 break
         return self
 

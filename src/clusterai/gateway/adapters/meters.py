@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from clusterai.gateway.adapters.desk import Call
+from clusterai.gateway.core.jobbait import Tally
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -39,6 +40,15 @@ class Meters:
         )  # fmt: skip
         self.linked = Gauge("clusterai_gateway_providers", "Providers linked now", registry=self.registry)
         self.running = Gauge("clusterai_gateway_errands", "Answers on their way", registry=self.registry)
+        self.bait = Gauge(
+            "clusterai_gateway_bait",
+            "Leases planted for auditors who copy: planted, open, drawn, caught",
+            ["state"],
+            registry=self.registry,
+        )
+        self.bait_wei = Gauge(
+            "clusterai_gateway_bait_wei", "What they cost the gateway itself", registry=self.registry
+        )
         self._children: dict[str, tuple[Counter, Histogram, Counter, Counter]] = {}
 
     def ended(self, model: str, call: Call, seconds: float) -> None:
@@ -61,6 +71,11 @@ class Meters:
                 if not call.settled:
                     self._charged.inc(receipt.amount_wei)
         self._charged.inc(call.charged_wei)
+
+    def baited(self, tally: Tally) -> None:
+        for state in ("planted", "open", "drawn", "caught"):
+            self.bait.labels(state).set(getattr(tally, state))
+        self.bait_wei.set(tally.cost_wei)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -372,6 +372,7 @@ class Pages:
     async def metrics(self, request: Request) -> Response:
         self._meters.linked.set(len(self._meter.routing.providers))
         self._meters.running.set(len(self._meter.errands))
+        self._meters.baited(self._jobs.bait())
         return Response(self._meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(self, request: Request) -> Response:

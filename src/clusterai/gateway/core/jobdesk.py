@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from clusterai.gateway.core import jobdelivery
+from clusterai.gateway.core.jobbait import Planting
 from clusterai.gateway.core.jobdelivery import Delivering
 from clusterai.gateway.core.jobplacing import KIND, Placing
 from clusterai.gateway.core.jobretention import doomed
@@ -42,8 +43,10 @@ from clusterai.gateway.core.jobstate import (
     Over,
     Paid,
     Placed,
+    Planted,
     Pruned,
     Slot,
+    Uprooted,
 )
 from clusterai.gateway.core.tabs import ChargeTab, CloseTab, ItemPaid, OpenTab, TabIs
 from clusterai.ledger.core import events
@@ -58,7 +61,7 @@ from clusterai.protocol.leases import CloseReason, Terms
 from clusterai.runtime.core.asking import Asking
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
 from clusterai.sdk.jobshapes import TaskState
-from clusterai.work.batch.spec import decode_array
+from clusterai.work.batch.spec import JobSpec, decode_array
 
 UNANSWERED_S = 60.0
 """After which a question to this very process is put again."""
@@ -83,6 +86,7 @@ class JobDesk:
         self.jobs: dict[Digest, Job] = {}
         self.placing = Placing(terms, directory, rows)
         self.delivering = Delivering(terms, directory)
+        self.planting = Planting(terms)
         self._by_lease: dict[Digest, tuple[Job, Slot]] = {}
         self._asking = Asking()
         self._approved = False
@@ -103,7 +107,7 @@ class JobDesk:
 
     def snapshot(self) -> list[msgspec.Struct]:
         """All records of all jobs: a job has a few dozen, and each attempt's matters to the next."""
-        return [record for job in self.jobs.values() for record in job.history]
+        return [*(record for job in self.jobs.values() for record in job.history), *self.planting.snapshot()]
 
     def step(self, event: Any, now_s: float) -> list[Any]:
         self._effects = []
@@ -147,6 +151,7 @@ class JobDesk:
             for job in list(self.jobs.values()):
                 if not job.ended:
                     self._advance(job)
+            self._plant()
         effects, self._effects = self._effects, []
         return effects
 
@@ -157,6 +162,9 @@ class JobDesk:
     def _apply(self, record: DeskRecord) -> None:
         if isinstance(record, Pruned):
             self._forget(Digest(record.job))
+            return
+        if isinstance(record, Planted | Uprooted):
+            self.planting.apply(record)
             return
         self._change(record)
         if isinstance(record, Accepted | Held | Placed | Cancelled | GaveUp | Over):
@@ -215,13 +223,14 @@ class JobDesk:
                 self.jobs[Digest(job_id)].slots[number].over = why
             case Over(job_id, at_s):
                 self.jobs[Digest(job_id)].ended_s = at_s
-            case Pruned():
+            case Pruned() | Planted() | Uprooted():
                 pass
 
     def _forget(self, job_id: Digest) -> None:
         job = self.jobs.pop(job_id)
         for lease in self._leases(job):
             self._by_lease.pop(lease, None)
+            self.planting.forget(lease)
 
     def _leases(self, job: Job) -> list[Digest]:
         """All that it ever had."""
@@ -233,11 +242,41 @@ class JobDesk:
             return
         self._pruned_s = self._now_s
         unpaid = {charge.tab for charge in self._unpaid.values()}
+        unpaid |= {job.id for job, slot in self._by_lease.values() if self._has_bait_out(slot)}
         terms = self.terms
         for job in doomed(self.jobs.values(), unpaid, self._now_s, terms.keep_s, terms.most_ended):
             leases = tuple(self._leases(job))
             self._save(Pruned(job.id))
             self._effects.append(Forgotten(job.id, leases))
+
+    # --- bait ---
+
+    def _plant(self) -> None:
+        """What is due beside leases of jobs, and what bait needs."""
+        linked = self.placing.linked.__contains__
+        for planted in self.planting.ready(self._chain_s, linked):
+            self._save(planted)
+        for wanted in [*self.planting.wants(self._chain_s, self._now_s, linked)]:
+            match wanted:
+                case Send():
+                    self._effects.append(wanted)
+                case Uprooted():
+                    self._save(wanted)
+                case (_, OpenLease()) if not self._approved:
+                    self._submit("lease-approve", Approve(self.terms.at, UNLIMITED_WEI))
+                case (key, call):
+                    self._submit(key, call)
+
+    def _has_bait_out(self, slot: Slot) -> bool:
+        return slot.lease is not None and self.planting.hangs_on(slot.lease)
+
+    def order_of(self, lease: Digest) -> tuple[Address, JobSpec] | None:
+        """Whose a lease is, and what it is for: a job's, or bait."""
+        if (plant := self.planting.plants.get(lease)) is not None:
+            return Address(plant.planted.terms.provider), plant.spec
+        if (found := self._by_lease.get(lease)) is None or found[1].terms is None:
+            return None
+        return Address(found[1].terms.provider), found[0].array.task(found[1].task)
 
     # --- what is asked ---
 
@@ -392,7 +431,9 @@ class JobDesk:
         ):
             slot.start_s = self._now_s + START_EVERY_S
             spec = job.array.task(slot.task)
-            self._effects.append(Send(Address(terms.provider), StartLease(KIND, terms, spec.canonical())))
+            self._effects.append(
+                Send(Address(terms.provider), StartLease(KIND, terms, spec.canonical(), None))
+            )
         elif slot.committed and not slot.here:
             self._fetch(slot)
         if self._is_due(slot, terms):
@@ -448,6 +489,8 @@ class JobDesk:
         if isinstance(frame, Lends):
             self.placing.lends(sender, frame)
             return
+        if isinstance(frame, LeaseRefused):
+            self.planting.heard(sender, frame)
         known = self._by_lease.get(Digest(getattr(frame, "lease", ZERO_DIGEST)))
         if known is None:
             return
@@ -516,6 +559,9 @@ class JobDesk:
         elif isinstance(event, events.AuditParametersSet | events.RolledBack):
             self.placing.follow(event, self.directory.block + 1)
         lease = Digest(getattr(event, "lease", ZERO_DIGEST))
+        if (uprooted := self.planting.follow(event, self._chain_s)) is not None:
+            self._save(uprooted)
+            self._asking.forget(lease.hex())
         known = self._by_lease.get(lease)
         if known is None:
             return
@@ -525,10 +571,11 @@ class JobDesk:
             case events.LeaseOpened():
                 slot.opened = True
             case events.LeaseAccepted():
-                slot.accepted = True
+                slot.accepted, slot.accepted_s = True, self._chain_s
             case events.LeaseCommitted(_, _, segments, output, units):
                 slot.committed, slot.segment, slot.units = True, segments, units
                 slot.output, slot.last, slot.committed_s = output, event.last, self._chain_s
+                self.planting.committed(slot, job.array.task(slot.task))
                 if slot.came is None or slot.came.output != output:
                     # What was committed counts, whatever was said.
                     self._save(Came(lease, output, 0, ""))

@@ -10,6 +10,7 @@ import msgspec
 from clusterai.audit.core.segments import RateRules
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
+from clusterai.protocol.jobs import Bait
 from clusterai.protocol.leases import CloseReason, Terms
 from clusterai.sdk.jobshapes import Plan, TaskState
 from clusterai.work.batch.core.plan import RULES
@@ -28,6 +29,8 @@ class DeskTerms(msgspec.Struct, frozen=True):
         deliveries: the contract that takes the bond of a demand; without it nothing is demanded.
         rules: by which the chain decides how often to audit, until it says otherwise.
         keep_s, most_ended: of jobs that ended, see `jobretention`.
+        bait_ppm: beside so many of a million verifiable leases bait is planted (`jobbait`), at most `bait_spread_s` behind the commitment.
+        bait_key: secret; it decides beside which, and what.
     """
 
     me: Address
@@ -39,6 +42,9 @@ class DeskTerms(msgspec.Struct, frozen=True):
     deliveries: Address = ZERO_ADDRESS
     keep_s: int = 30 * 86_400
     most_ended: int = 10_000
+    bait_ppm: int = 0
+    bait_spread_s: int = 3_600
+    bait_key: bytes = b""
 
 
 Verdict = Literal["here", "missing", "differs", "unable"]
@@ -201,7 +207,39 @@ class Pruned(msgspec.Struct, frozen=True, tag=True):
     job: bytes
 
 
-DeskRecord = Accepted | Held | Placed | Came | Here | Closed | Paid | Cancelled | GaveUp | Over | Pruned
+class Planted(msgspec.Struct, frozen=True, tag=True):
+    """Bait stands beside a lease, under terms of its own."""
+
+    beside: bytes
+    terms: Terms
+    spec: bytes
+    bait: Bait
+
+
+class Uprooted(msgspec.Struct, frozen=True, tag=True):
+    """The chain closed bait."""
+
+    lease: bytes
+    reason: int
+    paid_wei: int
+    refunded_wei: int
+
+
+DeskRecord = (
+    Accepted
+    | Held
+    | Placed
+    | Came
+    | Here
+    | Closed
+    | Paid
+    | Cancelled
+    | GaveUp
+    | Over
+    | Pruned
+    | Planted
+    | Uprooted
+)
 
 
 # --- state ---
@@ -232,6 +270,7 @@ class Slot(msgspec.Struct):
     output: Digest = ZERO_DIGEST
     last: Digest = ZERO_DIGEST
     """what the chain says was committed to: the outputs' listing, and h_T"""
+    accepted_s: int = 0
     committed_s: int = 0
     closed_s: int = 0
     demanded: bool = False

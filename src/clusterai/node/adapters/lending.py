@@ -65,7 +65,16 @@ class Lending:
         self._peers: Callable[[], Iterable[Address]] = tuple
         self.jobs = Jobs(config, folder, me, self._tell, send, secret)
         leases, network = domains
-        terms = JobTerms(me, leases, network, window_s, recover, self.jobs.fits, confirmations=confirmations)
+        terms = JobTerms(
+            me,
+            leases,
+            network,
+            window_s,
+            recover,
+            self.jobs.fits,
+            confirmations=confirmations,
+            takes_bait=config.bait,
+        )
         self._journal = SqliteJournal(folder / "journal.sqlite", synchronous)
         self.book = JobBook(terms, Directory(), {BATCH.name: BATCH})
         self.driver = Driver(self.book, self._journal, self._perform, clock)

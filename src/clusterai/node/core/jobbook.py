@@ -32,21 +32,25 @@ from clusterai.ledger.core.lease_calls import (
     GiveUpLease,
     OpenSegment,
     Shown,
+    SpringTrap,
 )
 from clusterai.market.core.directory import Directory
+from clusterai.node.core import jobbait
+from clusterai.node.core.jobbait import Baits
 from clusterai.node.core.jobdefence import Accused, Defence, Retrace, Retraced
 from clusterai.node.core.jobshowing import Showing
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.jobs import (
+    Bait,
     Broken,
     Done,
     LeaseRefused,
     Progress,
     StartLease,
 )
-from clusterai.protocol.leases import Terms, earned_wei, hidden_state
+from clusterai.protocol.leases import Terms, earned_wei, hidden_state, is_bait
 from clusterai.protocol.messages import Relay
 from clusterai.runtime.core.asking import Asking
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
@@ -82,19 +86,23 @@ class JobTerms(msgspec.Struct, frozen=True):
     most: int = 64
     """leases at once, done or not"""
     confirmations: int = 0
+    takes_bait: bool = True
+    """whether gateways may plant traps for auditors here"""
 
 
 # --- effects ---
 
 
 class Perform(msgspec.Struct, frozen=True):
-    """Do it, or go on with it from what is on disk; `Progressed`, then `Performed` or `Failed` come back."""
+    """Do it, or go on with it from what is on disk; `Progressed`, then `Performed` or `Failed` come back. With `bait` it isn't done:
+    what comes back is what to commit to instead."""
 
     lease: Digest
     gateway: Address
     kind: str
     spec: Any
     terms: Terms
+    bait: Bait | None = None
 
 
 class Halt(msgspec.Struct, frozen=True):
@@ -156,6 +164,7 @@ class Taken(msgspec.Struct, frozen=True, tag=True):
     kind: str
     terms: Terms
     spec: bytes
+    bait: Bait | None = None
 
 
 class Worked(msgspec.Struct, frozen=True, tag=True):
@@ -184,6 +193,7 @@ class Lease(msgspec.Struct):
     terms: Terms
     spec: Any
     raw: bytes
+    bait: Bait | None = None
     done: Performed | None = None
     failed: GaveUp | None = None
     opened: bool = False
@@ -216,6 +226,7 @@ class JobBook:
         self._showing = Showing(terms.me, terms.network, terms.recover, directory)
         self._rests: dict[Digest, int] = {}
         self._defence = Defence()
+        self._baits = Baits()
         self._asking = Asking()
         self._draining = False
         self._paused = ""
@@ -233,7 +244,7 @@ class JobBook:
     def snapshot(self) -> list[msgspec.Struct]:
         found: list[msgspec.Struct] = []
         for lease in self.leases.values():
-            found.append(Taken(lease.gateway, lease.kind, lease.terms, lease.raw))
+            found.append(Taken(lease.gateway, lease.kind, lease.terms, lease.raw, lease.bait))
             if lease.done is not None:
                 found.append(Worked(lease.done))
             if lease.failed is not None:
@@ -285,10 +296,10 @@ class JobBook:
 
     def _apply(self, record: JobRecord) -> None:
         match record:
-            case Taken(gateway, kind, terms, raw):
+            case Taken(gateway, kind, terms, raw, bait):
                 lease_id = terms.lease_id(self.terms.leases)
                 spec = self._kinds[kind].decode(raw)
-                self.leases[lease_id] = Lease(lease_id, Address(gateway), kind, terms, spec, raw)
+                self.leases[lease_id] = Lease(lease_id, Address(gateway), kind, terms, spec, raw, bait)
             case Worked(done):
                 if (lease := self.leases.get(Digest(done.lease))) is not None:
                     lease.done = done
@@ -311,7 +322,7 @@ class JobBook:
         if refusal is not None:
             self._effects.append(Send(gateway, LeaseRefused(lease_id, *refusal)))
             return
-        self._save(Taken(gateway, frame.kind, frame.terms, frame.spec))
+        self._save(Taken(gateway, frame.kind, frame.terms, frame.spec, frame.bait))
         lease = self.leases[lease_id]
         # The chain's event may have come before the gateway's frame.
         lease.opened = lease_id in self._opened
@@ -333,6 +344,10 @@ class JobBook:
             return "spec", str(error)
         if (why := kind.differs(spec, terms)) is not None:
             return "spec", why
+        if frame.bait is not None:
+            refused = jobbait.refusal(terms, frame.bait)
+            if refused is not None or not self.terms.takes_bait:
+                return "bait", refused or "no bait is planted with this provider"
         if self._draining:
             return "shutting_down", "this provider shuts down"
         if self._paused:
@@ -362,6 +377,9 @@ class JobBook:
                 self._opened.add(lease_id)
             case events.LeaseAccepted(lease_id) if lease_id in self._opened:
                 self._accepted.add(lease_id)
+                self._baits.follow(event, self.chain_s)
+            case events.AuditRevealed(lease_id) if lease_id in self._opened:
+                self._baits.follow(event, self.chain_s)
             case events.LeaseCommitted(lease_id) if lease_id in self._opened:
                 self._commits[lease_id] = self.chain_s
             case (
@@ -418,7 +436,7 @@ class JobBook:
         """A lease that is closed: defended as long as it is disputed, then forgotten."""
         block, at_s = closed
         disputed = self._defence.is_open(lease.id) and self.chain_s <= at_s + DISPUTED_S
-        if disputed and lease.done is not None:
+        if disputed and lease.done is not None and lease.bait is None:
             if (move := self._defence.move(lease.id, self.chain_s)) is not None:
                 self._defend(lease, lease.done, move)
         elif self.directory.block >= block + self.terms.confirmations and self.chain_s > at_s + KEEP_S:
@@ -434,6 +452,7 @@ class JobBook:
             table.pop(lease_id, None)
         self._showing.forget(lease_id)
         self._defence.forget(lease_id)
+        self._baits.forget(lease_id)
 
     # --- doing it ---
 
@@ -464,10 +483,16 @@ class JobBook:
                 self._failed(lease.id, "out_of_time", "the lease's deadline passed")
             elif not lease.running:
                 lease.running = True
-                self._effects.append(Perform(lease.id, lease.gateway, lease.kind, lease.spec, lease.terms))
+                self._effects.append(
+                    Perform(lease.id, lease.gateway, lease.kind, lease.spec, lease.terms, lease.bait)
+                )
             return
         if lease.committed_s is None:
-            self._submit(lease, "commit", self._commitment(lease, lease.done))
+            if lease.bait is None or not self._baits.waits(lease.id, lease.bait, self.chain_s):
+                self._submit(lease, "commit", self._commitment(lease, lease.done))
+        elif lease.bait is not None and self._springs(lease, lease.bait, lease.done):
+            # Before anything else: it couldn't be defended.
+            self._submit(lease, "spring", SpringTrap(lease.terms, Digest(lease.bait.secret)))
         elif lease.to_show:
             self._submit(lease, "show", self._opening(lease, lease.done))
         elif (move := self._defence.move(lease.id, self.chain_s)) is not None:
@@ -480,6 +505,10 @@ class JobBook:
             rest_s, lease.committed_s + self.terms.window_s
         ):
             self._close_in_turn(lease, lease.committed_s)
+
+    def _springs(self, lease: Lease, bait: Bait, done: Performed) -> bool:
+        drawn, demanded = self._showing.drawn.get(lease.id, 0), lease.id in self._showing.demands
+        return self._baits.springs(lease.id, bait, drawn, len(done.units), demanded)
 
     def _close_in_turn(self, lease: Lease, committed_s: int) -> None:
         """What can be audited is paid in the order of the commitments."""
@@ -565,7 +594,12 @@ class JobBook:
         lease = self.leases.get(lease_id)
         if lease is None:
             return None
-        return Address(lease.terms.requester), 0 if lease.done is None else len(lease.done.units)
+        segments = 0 if lease.done is None else len(lease.done.units)
+        if lease.bait is not None and not is_bait(
+            Digest(lease.bait.secret), self._showing.drawn.get(lease_id, 0), segments
+        ):
+            segments = 0
+        return Address(lease.terms.requester), segments
 
     def _opened_at(self, lease_id: Digest, index: int) -> Opening:
         done = self.leases[lease_id].done

@@ -409,7 +409,7 @@ class Market:
         )
         self._secrets[terms.lease_id(self.chain.leases.domain)] = secret
         self.network.submit(None, "", calls.OpenLease(terms), self._treasury)
-        self.network.send(self.planter, self._treasury, StartLease("batch", terms, spec.canonical()))
+        self.network.send(self.planter, self._treasury, StartLease("batch", terms, spec.canonical(), None))
 
     # --- a beacon for which somebody pays ---
 

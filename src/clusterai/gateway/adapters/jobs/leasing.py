@@ -188,10 +188,8 @@ class Leasing:
 
     def _may_have(self, peer: Address, lease: Digest, content: Digest) -> bool:
         """A provider gets the inputs of its own lease, and nothing else that lies here."""
-        found = self._slot(lease)
-        if found is None or found[1].terms is None or found[1].terms.provider != peer:
-            return False
-        return content in self.inputs(found[0].array.task(found[1].task))
+        found = self.desk.order_of(lease)
+        return found is not None and found[0] == peer and content in self.inputs(found[1])
 
     def inputs(self, spec: JobSpec) -> set[Digest]:
         """All content that a spec names, as far as it lies here."""

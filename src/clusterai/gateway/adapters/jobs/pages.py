@@ -19,6 +19,7 @@ from clusterai.gateway.adapters.handling import body_of, json_of, missing, numbe
 from clusterai.gateway.adapters.jobs import views
 from clusterai.gateway.adapters.jobs.leasing import Leasing
 from clusterai.gateway.core.faults import Fault
+from clusterai.gateway.core.jobbait import Tally
 from clusterai.gateway.core.jobstate import Answer, Job
 from clusterai.protocol import ids
 from clusterai.protocol.canonical import Malformed
@@ -48,6 +49,10 @@ class JobPages:
         self._doors = doors
         self._scratch = scratch
         self.closing = asyncio.Event()
+
+    def bait(self) -> Tally:
+        """What the gateway itself planted: no job of anybody's."""
+        return self._leasing.desk.planting.tally()
 
     def routes(self) -> list[Route]:
         return [

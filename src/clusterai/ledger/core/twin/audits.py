@@ -273,7 +273,7 @@ class Audits:
                 lazy = opinion.auditor
                 self._give_back(tx, lease_id, turn, payer)
         tx.emit(TrapSprung(lease_id, lazy))
-        self._leases.close_trap(tx, lease_id)
+        self._leases.close_trap(tx, lease_id, lazy)
 
     # --- for Disputes ---
 

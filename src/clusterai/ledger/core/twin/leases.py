@@ -220,9 +220,11 @@ class Leases:
         outcome = Outcome.FRAUD if reason == CloseReason.FRAUD else Outcome.WITHHELD
         self._court.convict_by_lease(tx, provider, finder, outcome, lease_id)
 
-    def close_trap(self, tx: Transaction, lease_id: Digest) -> None:
+    def close_trap(self, tx: Transaction, lease_id: Digest, lazy: Address) -> None:
         self._in_commitment(lease_id)
         self._close(tx, lease_id, CloseReason.CANCELLED, 0)
+        if lazy != ZERO_ADDRESS:
+            self._court.convict_by_lease(tx, lazy, ZERO_ADDRESS, Outcome.FRAUD, lease_id)
 
     # --- views ---
 

@@ -7,6 +7,8 @@ import msgspec
 
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest
+from clusterai.protocol.keccak import keccak
+from clusterai.protocol.leases import is_bait, trap_digest
 from clusterai.sandbox import (
     BlobStore,
     CannotSandbox,
@@ -222,6 +224,50 @@ class Modules:
         if not found.outcome.ok or not found.digests:
             raise Stopped(found.outcome.reason, found.outcome.why)
         return [Segment(state, fuel) for state, fuel in zip(found.digests, found.meter, strict=True)]
+
+    async def baited(
+        self, spec: JobSpec, secret: Digest, segments: int, leash: Leash | None = None
+    ) -> list[Segment]:
+        """What is committed to for a planted lease: h_0, bait, and between bait the state behind the first segment, which is all that is
+        run of it, with a later meter. Telling such a state from a right one takes running a segment: what an auditor is to do anyway.
+
+        Raises:
+            Stopped: its first segment can't be run here.
+            NoSuchBlob, Damaged, canonical.Malformed: of an input.
+            StoreFull.
+        """
+        start = await self.start(spec, leash)
+        first = await self._runner.prove_in_parts(
+            self.task(spec),
+            spec.steps,
+            lambda states, meter: None,
+            after=start,
+            most=1,
+            leash=leash,
+            store=self._store,
+        )
+        if not first.digests:
+            raise Stopped(first.outcome.reason, first.outcome.why)
+        each = first.meter[0]
+        lure, burnt = self._state(spec, first.digests[0]), self._state(spec, start).fuel
+        if lure.ended is not None:
+            # Nobody goes on from an end.
+            lure = self._state(spec, start)
+        most = spec.fuel // spec.segments
+        found, fuel = [Segment(start, 0)], 0
+        for index in range(1, segments + 1):
+            # Segments of real work differ a little, and the last one ends early.
+            lot = keccak(secret + b"units" + index.to_bytes(4))[0]
+            early = each * (lot + 1) // 256
+            units = early if index == segments else each - (lot * each >> 16)
+            units = max(1, min(most, units))
+            fuel += units
+            if is_bait(secret, index, segments):
+                found.append(Segment(trap_digest(secret, index), units))
+                continue
+            later = msgspec.structs.replace(lure, step=index * spec.steps, fuel=burnt + fuel)
+            found.append(Segment(self._store.put(canonical.encode(later)), units))
+        return found
 
     def needs(self, state: Digest) -> list[tuple[Digest, int]]:
         return [(state, self._store.size(state))]

@@ -106,6 +106,19 @@ class Performer:
             done = await self._self_checked(spec, done, self_checks, leash)
         return done
 
+    async def bait(
+        self, spec: JobSpec, secret: Digest, segments: int, leash: Leash | None = None
+    ) -> list[Segment]:
+        """State 0 and each segment of a lease that is planted for auditors who copy; only its first segment is run.
+
+        Raises:
+            CannotSandbox: of a job that is no module, too.
+            Stopped, Foreign, NoSuchBlob, Damaged, canonical.Malformed, StoreFull.
+        """
+        if spec.check != "wasm":
+            raise CannotSandbox("bait is made of modules only")
+        return await self._modules.baited(spec, secret, segments, leash)
+
     async def start(self, spec: JobSpec, leash: Leash | None = None) -> Digest:
         """h_0, as the spec alone decides it: what every commitment has to begin with.
 
