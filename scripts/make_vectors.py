@@ -287,6 +287,8 @@ def rent_frames() -> list[msgspec.Struct]:
         rentals.StayBroke(LEASE, 2, "died", "Ray's own process ended"),
         rentals.TellPath(LEASE, 0, "203.0.113.9", 51_820),
         rentals.PauseStay(LEASE, 2, paused=True),
+        rentals.AskStayLog(LEASE, 2, 40),
+        rentals.StayLogged(LEASE, 2, 40, 48, b"started\n"),
         rentals.EndStay(LEASE, 2),
     ]
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -38,6 +39,7 @@ from clusterai.gateway.adapters.meters import Meters
 from clusterai.gateway.adapters.offerpages import OfferPages
 from clusterai.gateway.adapters.pages import Invitation, Pages
 from clusterai.gateway.adapters.quote import Quotes
+from clusterai.gateway.adapters.rentals import RentalPages, Renting
 from clusterai.gateway.adapters.replies import Replies
 from clusterai.gateway.adapters.secrets import made_secret
 from clusterai.gateway.adapters.wallet import WalletDoor
@@ -197,6 +199,19 @@ class Gateway:
             self.links.send,
             self.links.round_trip_ms,
         )
+        shown = urlsplit(config.link_url).hostname or config.link_host
+        self.renting = Renting(
+            data / "rentals.db",
+            domain,
+            synchronous,
+            self.market,
+            self.links.send,
+            self.driver.handle,
+            lambda account: self.meter.book.credit_wei(account),
+            _signer,
+            self.directory.owner_of,
+            (config.link_host, shown),
+        )
         self.job_pages = JobPages(self.leasing, self.doors, data / "jobs" / "uploads")
         self.pages = Pages(
             self.meter,
@@ -213,6 +228,7 @@ class Gateway:
             OfferPages(
                 self.market, self.doors, self.owner, lambda it: self.meter.book.account(it).credit_wei
             ),
+            RentalPages(self.renting, self.doors, lambda it: self.meter.book.credit_wei(it)),
             self.reputation,
             Invitation(self.owner, config.link_url, config.link_port, manifest_of(network)),
         )
@@ -246,7 +262,7 @@ class Gateway:
 
     def _hear(self, event: Any) -> None:
         """Jobs have a desk of their own, machines a market; what concerns several, all hear."""
-        if self.market.hear(event):
+        if self.market.hear(event) or self.renting.hear(event):
             return
         if not self.leasing.hear(event):
             self.driver.handle(event)
@@ -256,6 +272,8 @@ class Gateway:
 
     def _perform(self, effect: Any) -> None:
         match effect:
+            case Deliver(errand) | Failed(errand) | Restarted(errand) if self.renting.owns(errand):
+                self.renting.metered(effect)
             case Deliver() | Failed() | Restarted() | Settled():
                 self.desk.perform(effect)
             case Send(to, frame):
@@ -264,7 +282,7 @@ class Gateway:
             case Done():
                 if effect.charged is not None:
                     self.archive.charged(effect.charged, effect.transcript)
-                self.desk.perform(effect)
+                (self.renting.metered if self.renting.owns(effect.errand) else self.desk.perform)(effect)
             case Submit(key):
                 if key.startswith(PREFIX):
                     # A power cut that takes the debt with it, and not the payment, would pay again.
@@ -375,6 +393,8 @@ class Gateway:
                 self.driver.tick_forever(),
                 self.leasing.driver.tick_forever(),
                 self.market.run(),
+                self.renting.driver.tick_forever(),
+                self.renting.run(),
                 self.archive.flush_forever(),
                 self._sweep(),
                 self._observe(),
@@ -387,6 +407,7 @@ class Gateway:
                 await self.links.start()
                 self.driver.start()
                 self.leasing.driver.start()
+                self.renting.driver.start()
                 serving = tasks.create_task(server.serve())
                 log.info(
                     "serving", url=f"http://{self.config.host}:{self.config.port}", links=self.links.port
@@ -400,6 +421,7 @@ class Gateway:
         finally:
             self.archive.close()
             self.leasing.close()
+            self.renting.close()
             self.market.close()
             self.outbox.close()
             self.replies.close()

@@ -21,12 +21,13 @@ from msgspec import Meta
 from clusterai.protocol.eip712 import Domain, struct_hash, type_hash, typed_digest
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.keccak import keccak
-from clusterai.protocol.statements import U32, U40, AddressBytes, DigestBytes, SignatureBytes, Wei
+from clusterai.protocol.statements import U32, U40, U63, AddressBytes, DigestBytes, SignatureBytes, Wei
 
 MOST_MEMBERS = 64
 """Of one mesh, the renter included."""
 MOST_SPEC_BYTES = 64 * 1024
 MOST_TOKEN_BYTES = 128
+MOST_LOG_BYTES = 64 * 1024
 
 Place = Annotated[int, Meta(ge=0, le=MOST_MEMBERS - 1)]
 Code = Annotated[str, Meta(max_length=32)]
@@ -147,10 +148,39 @@ class EndStay(_Frame, frozen=True):
     generation: U32
 
 
+class AskStayLog(_Frame, frozen=True):
+    """Gateway: what the machine's own part printed, from byte `start` on; one `StayLogged` comes back."""
+
+    lease: DigestBytes
+    generation: U32
+    start: U63
+
+
+class StayLogged(_Frame, frozen=True):
+    """Node: what begins at `start`, of `total` so far; what is older than a mebibyte is gone, and left out."""
+
+    lease: DigestBytes
+    generation: U32
+    start: U63
+    total: U63
+    data: Annotated[bytes, Meta(max_length=MOST_LOG_BYTES)]
+
+
 def stay_model(lease: bytes, place: int, generation: int) -> Digest:
     """What a stay's intervals are ordered as, where orders name a model."""
     return Digest(keccak(b"clusterai stay" + lease + bytes([place]) + generation.to_bytes(4, "big")))
 
 
-RentFrame = OpenStay | StayOpened | JoinStay | StayReady | StayBroke | TellPath | PauseStay | EndStay
+RentFrame = (
+    OpenStay
+    | StayOpened
+    | JoinStay
+    | StayReady
+    | StayBroke
+    | TellPath
+    | PauseStay
+    | AskStayLog
+    | StayLogged
+    | EndStay
+)
 """What may stand on a link, beside `messages.Frame`."""

@@ -23,6 +23,7 @@ from clusterai.gateway.adapters.jobs import JobPages
 from clusterai.gateway.adapters.keys import SCOPES, KeyRing
 from clusterai.gateway.adapters.meters import Meters
 from clusterai.gateway.adapters.offerpages import OfferPages
+from clusterai.gateway.adapters.rentals import RentalPages
 from clusterai.gateway.adapters.withdrawals import Withdrawals
 from clusterai.gateway.core import views
 from clusterai.gateway.core.faults import Fault, unknown_model
@@ -102,6 +103,7 @@ class Pages:
         withdrawals: Withdrawals,
         jobs: JobPages,
         offers: OfferPages,
+        rentals: RentalPages,
         reputation: Reputation,
         invitation: Invitation,
     ) -> None:
@@ -116,7 +118,7 @@ class Pages:
         self._version = version
         self._withdrawals = withdrawals
         self._jobs = jobs
-        self._offers = offers
+        self._offers, self._rentals = offers, rentals
         self._reputation = reputation
         self._invitation = invitation
         self._since_s = int(time.time())
@@ -147,6 +149,7 @@ class Pages:
                 Route("/v1/clusterai/keys", self.keys, methods=["GET", "POST"]),
                 Route("/v1/clusterai/keys/{id}", self.revoke_key, methods=["DELETE"]),
                 *self._offers.routes(),
+                *self._rentals.routes(),
                 *self._jobs.routes(),
                 get("/healthz", self.healthz),
                 get("/metrics", self.metrics),

@@ -87,7 +87,10 @@ PAUSE_S = 900.0
 """Without credit the machines wait so long, unpaid, for the account to be filled."""
 AGAIN_S = 1.0
 MOST_FAILURES = 5
-CLOCK_S = 2.0
+CLOCK_S, DRIFT = 0.05, 0.001
+"""A machine's clock begins later than ours and tells before ours hears: honest ones never come near this."""
+FIRST_ERRAND = 2**62
+"""The Meter's names for other work are below."""
 SLACK_PPM = 4_000
 KEEP_S = 7 * 86_400
 """An ended rental is listed for so long."""
@@ -116,8 +119,8 @@ class RentDesk:
         self.rentals: dict[Digest, Rental] = {}
         self.network, self.signer, self._owner_of = network, signer, owner_of
         self._linked: dict[Address, None] = {}
-        self._errands: dict[int, tuple[Rental, Stay]] = {}
-        self._named = 0
+        self._errands: dict[int, tuple[Rental, Stay, Interval]] = {}
+        self._named = FIRST_ERRAND
         self._effects: list[Any] = []
         self._now_s = 0.0
 
@@ -201,9 +204,9 @@ class RentDesk:
                 rental.began_s = at_s
             case Passed():
                 stay = rental.stays[record.place]
-                stay.tried = max(stay.tried, record.number + 1)
-                stay.passed += 1
-                stay.before, stay.evidence, stay.last_units = record.answer, record.evidence, record.units
+                if stay.generation == record.generation:
+                    stay.tried = max(stay.tried, record.number + 1)
+                    stay.before, stay.evidence = record.answer, record.evidence
                 rental.units[record.place] = rental.units.get(record.place, 0) + record.units
                 rental.paid_wei += record.amount_wei
             case Extended(_, until_s):
@@ -390,7 +393,7 @@ class RentDesk:
             return
         model = stay.model(rental.lease)
         seed = seed_of(Digest(rental.rented.secret), model, stay.tried)
-        stay.asked = Interval(
+        interval = Interval(
             model,
             stay.tried,
             beats * BEAT_S,
@@ -404,69 +407,65 @@ class RentDesk:
         self._named += 1
         stay.tried += 1
         stay.errand, stay.tokens, stay.began_s = self._named, [], self._now_s
-        self._errands[self._named] = (rental, stay)
-        self._effects.append(Order(self._named, rental.account, model, stay.asked))
+        self._errands[self._named] = rental, stay, interval
+        self._effects.append(Order(self._named, rental.account, model, interval))
 
     def _beaten(self, event: Beaten) -> None:
         """The machine's clock against ours: its heartbeats can come late, but not early."""
         found = self._errands.get(event.errand)
         if found is None:
             return
-        rental, stay = found
+        rental, stay, interval = found
+        if stay.errand != event.errand:
+            return
         stay.tokens.extend(event.tokens)
         try:
-            beats = beats_of(stay.asked.cores, stay.tokens)
+            beats = beats_of(interval.cores, stay.tokens)
         except ValueError:
             return  # refused with its receipt
-        if beats and beats[-1].elapsed_ms / 1000 > self._now_s - stay.began_s + CLOCK_S:
+        passed_s = self._now_s - stay.began_s
+        if beats and beats[-1].elapsed_ms / 1000 > passed_s * (1 + DRIFT) + CLOCK_S:
             self._note(rental, "clock", f"place {stay.place} says that more time passed than did")
-            self._lose(rental, stay, "its clock runs ahead")
+            self._lose(rental, stay, "its clock runs ahead", is_paid=False)
 
     def _done(self, event: Done) -> None:
         found = self._errands.pop(event.errand, None)
         if found is None:
             return
-        rental, stay = found
-        stay.errand = None
+        rental, stay, interval = found
+        is_current = stay.errand == event.errand
+        if is_current:
+            stay.errand = None
         if event.amount_wei is not None:
             stay.failures = 0
-            evidence = self._weighed(stay, event.tokens)
-            units = recount(stay.asked, event.tokens)[1]
+            evidence = _weighed(interval, stay.evidence, event.tokens)
+            units = recount(interval, event.tokens)[1]
             record = Passed(
                 rental.lease,
                 stay.place,
-                stay.asked.number,
+                stay.generation,
+                interval.number,
                 units,
                 event.amount_wei,
                 event.answer,
                 evidence,
             )
             self._save(record)
-            if evidence.convinced:
+            if evidence.convinced and stay.phase == "ready":
                 self._note(rental, "stolen", f"place {stay.place} gave others a part of its time")
                 self._lose(rental, stay, "others had a part of its time")
                 return
-        if rental.ended is None:
+        if is_current and rental.ended is None:
             self._order(rental)
-
-    @staticmethod
-    def _weighed(stay: Stay, tokens: tuple[int, ...]) -> Evidence:
-        if not stay.asked.links_per_s_milli:
-            return stay.evidence
-        try:
-            beats = beats_of(stay.asked.cores, tokens)
-        except ValueError:
-            return stay.evidence
-        return add(profile_of(stay.asked), stay.evidence, seen_of(beats)) if beats else stay.evidence
 
     def _failed(self, event: Failed) -> None:
         found = self._errands.pop(event.errand, None)
         if found is None:
             return
-        rental, stay = found
-        stay.errand = None
-        if rental.ended is not None or stay.phase == "lost":
+        rental, stay, _ = found
+        if stay.errand != event.errand:
             return
+        stay.errand = None
         stay.again_s = self._now_s + AGAIN_S
         if event.code == "insufficient_credit":
             self._pause(rental, event.detail)
@@ -517,14 +516,14 @@ class RentDesk:
 
     # --- machines go ---
 
-    def _lose(self, rental: Rental, stay: Stay, why: str) -> None:
+    def _lose(self, rental: Rental, stay: Stay, why: str, *, is_paid: bool = True) -> None:
         if stay.phase == "lost":
             return
         operator = Address(stay.seat.operator)
         self._note(rental, "lost" if rental.began_s is not None else "refused", f"place {stay.place}: {why}")
         stay.phase, stay.lost_s = "lost", self._now_s
         rental.gone.append(Address(stay.seat.node))
-        self._drop(stay)
+        self._drop(stay, is_paid=is_paid)
         self._effects.append(Send(operator, EndStay(rental.lease, stay.generation)))
         self._free(rental, [stay])
         rental.seeking[stay.place] = self._now_s
@@ -535,10 +534,10 @@ class RentDesk:
                 self._drop(other)
             self._still(rental, is_paused=True)
 
-    def _drop(self, stay: Stay) -> None:
+    def _drop(self, stay: Stay, *, is_paid: bool = True) -> None:
+        """Its interval ends here; what came of it may still be paid."""
         if stay.errand is not None:
-            self._errands.pop(stay.errand, None)
-            self._effects.append(Abandon(stay.errand))
+            self._effects.append(Abandon(stay.errand, is_paid))
             stay.errand = None
 
     def _seek(self, rental: Rental) -> None:
@@ -669,6 +668,16 @@ def price_wei(rental: Rental) -> int:
     return sum(stay.seat.price_wei for stay in rental.stays.values())
 
 
+def _weighed(interval: Interval, evidence: Evidence, tokens: tuple[int, ...]) -> Evidence:
+    if not interval.links_per_s_milli:
+        return evidence
+    try:
+        beats = beats_of(interval.cores, tokens)
+    except ValueError:
+        return evidence
+    return add(profile_of(interval), evidence, seen_of(beats)) if beats else evidence
+
+
 def _records(rental: Rental) -> Iterable[RentRecord]:
     """The fewest that lead here. What was paid to machines that are gone is kept in one sum."""
     lease = rental.lease
@@ -684,7 +693,7 @@ def _records(rental: Rental) -> Iterable[RentRecord]:
         paid_wei = rental.paid_wei if place == HEAD else 0
         if stay.tried or units or paid_wei:
             number = max(0, stay.tried - 1)
-            yield Passed(lease, place, number, units, paid_wei, stay.before, stay.evidence)
+            yield Passed(lease, place, stay.generation, number, units, paid_wei, stay.before, stay.evidence)
     if rental.renter_key:
         yield RenterKeyed(lease, rental.renter_key)
     if rental.began_s is not None:

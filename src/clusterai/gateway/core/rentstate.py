@@ -98,6 +98,7 @@ class Passed(_Record, frozen=True):
 
     lease: DigestBytes
     place: U32
+    generation: U32
     number: U32
     units: U32
     amount_wei: Wei
@@ -233,9 +234,10 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Abandon(msgspec.Struct, frozen=True):
-    """Nobody wants the rest of that interval; what came of it is paid."""
+    """Nobody wants the rest of that interval. `is_paid`: its renter pays for what came of it."""
 
     errand: int
+    is_paid: bool
 
 
 class FindAnother(msgspec.Struct, frozen=True):
@@ -309,14 +311,11 @@ class Stay(msgspec.Struct):
     errand: int | None = None
     began_s: float = 0.0
     tokens: list[int] = []
-    asked: Any = None
     tried: int = 0
-    passed: int = 0
     failures: int = 0
     again_s: float = 0.0
     before: bytes = bytes(32)
     evidence: Evidence = Evidence()
-    last_units: int = 0
 
     def model(self, lease: Digest) -> Digest:
         return stay_model(lease, self.place, self.generation)

@@ -23,8 +23,9 @@ from clusterai.node.core.staybook import Fell, Join, Joined, Lend, Lower, Raise,
 from clusterai.node.core.staybook import Path as TellPath
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import ModelOffer
-from clusterai.protocol.rentals import JoinStay, RentFrame
+from clusterai.protocol.rentals import AskStayLog, JoinStay, RentFrame, StayLogged
 from clusterai.runtime.machine import Linked, Received, Send, Tick, Unlinked
+from clusterai.work.cluster.adapters.stay import StayFailed
 from clusterai.work.cluster.core.heartbeats import Beat, Cell, tokens_of
 from clusterai.work.cluster.spec import ClusterSpec, Interval
 from clusterai.work.engine import EngineFailed, Finish, Stats, TokenEvent, Unfit
@@ -61,6 +62,7 @@ class Stays(Protocol):
     async def remesh(self, members: tuple[Member, ...], relay: Mapping[int, tuple[str, int]]) -> None: ...
     async def seen_outside(self, place: int, endpoint: tuple[str, int]) -> None: ...
     async def beat(self, seed: bytes) -> Told: ...
+    def log(self, start: int) -> tuple[int, bytes]: ...
     async def freeze(self) -> None: ...
     async def thaw(self) -> None: ...
     async def close(self) -> None: ...
@@ -68,14 +70,6 @@ class Stays(Protocol):
 
 Opens = Callable[[Digest, int, ClusterSpec, Path], "asyncio.Future[Stays] | Any"]
 """(lease, place, spec, folder) to a stay; awaited. Raises `StayFailed`."""
-
-
-class StayFailed(Exception):
-    """It can't begin: {code}: {detail}."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(f"{code}: {detail}")
-        self.code, self.detail = code, detail
 
 
 class Staying:
@@ -112,13 +106,25 @@ class Staying:
             case Received(_, frame):
                 if not isinstance(frame, RentFrame):
                     return False
-                self.tell(event)
+                if isinstance(frame, AskStayLog):
+                    self._log(event.sender, frame)
+                else:
+                    self.tell(event)
                 return True
             case Linked() | Unlinked():
                 self.tell(event)
             case _:
                 pass
         return False
+
+    def _log(self, gateway: Address, asked: AskStayLog) -> None:
+        mine = self.book.stay
+        if self._stay is None or mine is None or mine.gateway != gateway:
+            return
+        if (mine.lease, mine.generation) == (asked.lease, asked.generation):
+            total, data = self._stay.log(asked.start)
+            start = max(min(asked.start, total), total - len(data)) if data else total
+            self._send(gateway, StayLogged(asked.lease, asked.generation, start, total, data))
 
     def tell(self, event: Any) -> None:
         for effect in self.book.step(event, self._clock()):
