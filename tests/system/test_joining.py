@@ -51,6 +51,22 @@ def drain(folder: Path) -> bool:
     return json.loads(done.stdout)["stopped"]
 
 
+def owner(word: str, folder: Path) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "clusterai.cli", "node", word, "--folder", str(folder), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def state_of(network: Network, provider: str) -> str:
+    return next(it["state"] for it in network.http("nodes")["nodes"] if it["provider"] == provider)
+
+
 def test_a_machine_joins_leaves_and_comes_back(network: Network, tmp_path: Path):
     """Registered, staked, delegated and listed by one command; drained by another; the second join finds all done."""
     folder = tmp_path / "node"
@@ -65,6 +81,21 @@ def test_a_machine_joins_leaves_and_comes_back(network: Network, tmp_path: Path)
         assert told["provider"] in {
             it["provider"] for it in network.told("node", "list")["nodes"] if it["state"] == "ready"
         }
+        explained = owner("explain", folder)
+        assert {it["name"] for it in explained["findings"] if it["state"] == "stops"} <= {
+            f"price {network.model}"
+        }
+        assert explained["gateway_says"]["provider"] == told["provider"]
+        assert explained["gateway_says"]["ranks"][0]["of"] == 3
+        assert [it["cause"] for it in owner("pause", folder)["pauses"]] == ["operator"]
+        until(
+            "the gateway to see it", lambda: state_of(network, told["provider"]) == "paused by its operator"
+        )
+        assert "paused" in {
+            it["name"] for it in owner("explain", folder)["findings"] if it["state"] == "stops"
+        }
+        assert owner("resume", folder)["pauses"] == []
+        until("the gateway to see it", lambda: state_of(network, told["provider"]) == "ready")
         twice = join(network, folder)
         assert twice.returncode != 0
         assert "runs in" in twice.stderr

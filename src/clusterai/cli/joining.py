@@ -4,6 +4,7 @@
     folder/owner.key      registers, holds the stake and is paid; better kept elsewhere and named by --owner-key
     folder/hot.key        signs on this machine
     folder/node.json      the node's configuration
+    folder/gateway.url where that gateway's API is, for people's questions
     folder/node.pid       of the daemon; folder/node.log, folder/state   its log and journal
 
 Each step is asked for first and done only where it is missing, so that a join that was killed at any moment is finished by the next.
@@ -72,6 +73,7 @@ class NodeFolder:
         self.config = self.root / "node.json"
         self.pid = self.root / "node.pid"
         self.log = self.root / "node.log"
+        self.gateway = self.root / "gateway.url"
 
     def running(self) -> int | None:
         """The daemon's process, if it runs: it holds a lock on its pid file, so an old number says nothing."""
@@ -233,11 +235,13 @@ def configured(
     told: shapes.Invitation,
     models: list[str],
     jobs: bool,
+    url: str,
     rent_wei: int | None = None,
 ) -> None:
     """Write the node's configuration; what a person changed in it beside these stays.
 
     Args:
+        url: of the gateway's API.
         rent_wei: at which price an hour the machine is offered to renters; without one that stays as it was.
     """
     config: dict[str, Any] = msgspec.json.decode(folder.config.read_bytes()) if folder.config.exists() else {}
@@ -253,6 +257,7 @@ def configured(
     }
     if rent_wei is not None:
         config["rentals"] = (config.get("rentals") or _whole()) | {"hour_wei": rent_wei}
+    write_atomically(folder.gateway, f"{url}\n".encode())
     write_atomically(folder.config, msgspec.json.format(msgspec.json.encode(config)) + b"\n")
 
 

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.joining import NodeFolder
+from clusterai.cli.reach import gateway
 from clusterai.cli.settings import default_node
 from clusterai.node.adapters.watch import Status
 from clusterai.node.adapters.willing import PauseFile
 from clusterai.node.config import BadConfig, Config, load_config
 from clusterai.node.doctor import running
+from clusterai.protocol.ids import checksummed
+from clusterai.sdk.shapes import RankedNode
 
 HEARD_S = 15.0
 POLL_S = 0.1
@@ -80,6 +83,20 @@ def resume(config: Config) -> Status:
     file = PauseFile(config.data)
     _permitted(file.resume, file.path)
     return _heard(config, lambda it: not _by_owner(it))
+
+
+def seen_by_gateway(
+    config: Config, folder: Path | None, file: Path | None, url: str | None, data: Path | None
+) -> tuple[RankedNode | None, str]:
+    """What the gateway says of this node, or why there is nothing: the one that was named, joined, or runs here."""
+    known = NodeFolder(folder or default_node()).gateway
+    if url is None and file is None and known.exists():
+        url = known.read_text().strip()
+    try:
+        with gateway(data, url=url) as client:
+            return client.node(checksummed(config.owner_address())), ""
+    except Failure as error:
+        return None, "; ".join(it for it in (error.what, error.why) if it)
 
 
 def _by_owner(status: Status) -> bool:

@@ -155,7 +155,7 @@ def join_network(
             return
         options.confirm("Go on?" if is_known else "Is this the network that you mean?", yes)
         asyncio.run(joining.settled(joiner))
-        joining.configured(place, joiner, told, models, jobs, rent_wei)
+        joining.configured(place, joiner, told, models, jobs, client.base_url, rent_wei)
         process = joining.started(place)
         node = joining.listed(client, place, joiner, process)
     took = time.monotonic() - begin
@@ -172,7 +172,7 @@ def join_network(
         return
     say.tell(f"[green]listed[/] as {node.provider} after {took:.1f} s; it runs as process {process.pid}")
     say.tell(f"  its earnings go to that address; what it says: {place.log}")
-    say.tell(f"  → clusterai node explain {node.provider[:10]}     → clusterai node drain")
+    say.tell("  → clusterai node explain     → clusterai node earnings     → clusterai node drain")
 
 
 def _pinned(text: str | None) -> "Digest | None":
@@ -322,12 +322,54 @@ def list_nodes(data: options.Data = None, json: options.Json = False, quiet: opt
 
 
 def explain(
-    node: Annotated[str, typer.Argument(metavar="ID", help="A provider's address, or how it begins.")],
+    node: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ID]",
+            help="A provider's address, or how it begins. Without one: this machine's own node.",
+            show_default=False,
+        ),
+    ] = None,
+    folder: Folder = None,
+    config: Configured = None,
+    gateway: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Ask this gateway about one's own node.", show_default=False),
+    ] = None,
     data: options.Data = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Explain a node's standing: why it gets work or not, each factor with what would raise it."""
+    """Explain why a node gets work or not, each factor with what would change it.
+
+    Of this machine's own node: whether it takes work, how its price, latency and standing rank among others, with the numbers
+    that would move it. Of any other: its standing.
+    """
+    if node is None:
+        _explain_own(folder, config, gateway, data, json)
+    else:
+        _explain_standing(node, data, json)
+
+
+def _explain_own(
+    folder: Path | None, config: Path | None, url: str | None, data: Path | None, json: bool
+) -> None:
+    from clusterai.cli import explaining, owning
+
+    made = owning.configuration(folder, config)
+    node, why = owning.seen_by_gateway(made, folder, config, url, data)
+    found = explaining.explained(made, node, why)
+    if json:
+        say.emit({"owner": made.owner, "findings": found, "gateway_says": node})
+        return
+    marks = {"stops": "[red]✗[/]", "limits": "[yellow]![/]", "good": "[green]✓[/]"}
+    for it in found:
+        say.tell(f"{marks[it.state]} {it.name:<18} {it.found}")
+        if it.cure:
+            say.tell(f"  {'':<18} → {it.cure}")
+
+
+def _explain_standing(node: str, data: Path | None, json: bool) -> None:
     from clusterai.cli.reach import gateway
     from clusterai.protocol.money import show as money
 
