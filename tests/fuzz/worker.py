@@ -9,7 +9,7 @@ import msgspec
 from tests.fuzz.mutations import mutated
 
 CODECS: dict[str, Any] = {
-    **dict.fromkeys(("frames", "statements", "canonical_bytes"), msgspec.msgpack),
+    **dict.fromkeys(("frames", "statements", "canonical_bytes", "machines", "leased_work"), msgspec.msgpack),
     **dict.fromkeys(("json_rpc", "payment_header"), msgspec.json),
 }
 """What targets read that is written in a general format."""
