@@ -1,9 +1,13 @@
 """Whole leases in virtual time: paid when right, refunded when not, whatever crashes and whatever is lost."""
 
+from typing import Any
+
 import pytest
 
 from clusterai.ledger.core import events
+from clusterai.protocol.ids import Digest
 from clusterai.protocol.leases import CloseReason
+from clusterai.runtime.machine import Tick
 from tests.simulation.leases.world import AT, World, honest, key, skipper
 
 
@@ -52,3 +56,31 @@ def test_an_absent_provider_costs_nobody_anything() -> None:
     world.run()
     assert world.reason(lease) is CloseReason.NOT_ACCEPTED
     assert world.balance(key("gate hot").address) == before
+
+
+class Walked(dict[Digest, Any]):
+    """Counts how often somebody looks at each of its values."""
+
+    walks = 0
+
+    def values(self) -> Any:
+        self.walks += 1
+        return super().values()
+
+
+def test_many_leases_are_closed_in_their_turn_and_looked_through_once() -> None:
+    """However many wait for their pay, a provider's book asks once a step whose turn it is; all are paid, the oldest first."""
+    world = World(4, {"ann": honest})
+    book = world.books["ann"].machine
+    book.leases = walked = Walked()
+    leases = [world.lease("ann", f"job {n}", start_by_s=int(world.now_s) + 30 + n) for n in range(40)]
+    most = 0
+    while not all(it in world.closed for it in leases):
+        world.turn()
+        before = walked.walks
+        book.step(Tick(), world.now_s)
+        most = max(most, walked.walks - before)
+    assert most <= 3
+    assert {world.reason(it) for it in leases} == {CloseReason.COMPLETED}
+    committed = [it.lease for it in world.history if isinstance(it, events.LeaseCommitted)]
+    assert list(world.closed) == committed

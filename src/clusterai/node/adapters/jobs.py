@@ -46,7 +46,7 @@ from clusterai.protocol.jobs import (
     SegmentServed,
 )
 from clusterai.protocol.keccak import keccak
-from clusterai.protocol.leases import Terms, hidden_state
+from clusterai.protocol.leases import Terms
 from clusterai.protocol.messages import Relay
 from clusterai.sandbox import (
     BlobStore,
@@ -317,7 +317,8 @@ class Jobs:
                 held = book.leases.get(Digest(lease))
                 found = None
                 if held is not None and held.gateway == gateway and held.done is not None:
-                    found = self._delivered(held, held.done, Digest(content), offset)
+                    # What the requester may ask for: the outputs, and what shows that they are those of the last state.
+                    found = self._piece(held, len(held.done.units) + 1, Digest(content), offset)
                 reply = (
                     ContentMissing(lease, content)
                     if found is None
@@ -327,16 +328,6 @@ class Jobs:
             case _:
                 return False
         return True
-
-    def _delivered(
-        self, lease: Lease, done: Performed, content: Digest, offset: int
-    ) -> tuple[int, bytes] | None:
-        """What the requester may ask for: the outputs, and what shows that they are those of the last state."""
-        try:
-            named = self._named(lease, len(done.units) + 1)
-        except (NoSuchBlob, Damaged, Malformed):
-            return None
-        return delivery.piece(self._bench(lease.id).store, named, Digest(done.states[-1]), content, offset)
 
     def _exchanges(self, lease: Digest, gateway: Address, book: JobBook) -> tuple[Exchange, ...]:
         """Who may wait for a content of a lease of that gateway's."""
@@ -395,24 +386,27 @@ class Jobs:
         ask = effect.ask
         lease = book.leases[Digest(ask.lease)]
         assert lease.done is not None, "the book serves what was done"
-        content = Digest(ask.content)
-        bench = self._bench(lease.id)
-        try:
-            named = any(content in dict(self._named(lease, segment)) for segment in effect.segments)
-        except (NoSuchBlob, Damaged, Malformed):
-            named = False
-        store = bench.store if content in bench.store else self.images
-        found = part(store, content, ask.offset) if named else None
-        if len(lease.done.states) in effect.segments and content == hidden_state(
-            last := Digest(lease.done.states[-1])
-        ):
-            found = len(last), bytes(last)
+        pieces = (self._piece(lease, segment, Digest(ask.content), ask.offset) for segment in effect.segments)
+        found = next((it for it in pieces if it is not None), None)
         if found is None:
             self._relay(effect.gateway, Address(ask.validator), NotServed(ask.lease, "missing"))
             return
         total, data = found
         answer = SealedPart(ask.lease, ask.content, ask.offset, total, seal(data, ask.seal_to))
         self._relay(effect.gateway, Address(ask.validator), answer)
+
+    def _piece(self, lease: Lease, segment: int, content: Digest, offset: int) -> tuple[int, bytes] | None:
+        """A part of what `_named` names; behind the last segment the last state too, asked for by what hides it."""
+        assert lease.done is not None, "the book serves what was done"
+        try:
+            named = self._named(lease, segment)
+        except (NoSuchBlob, Damaged, Malformed):
+            return None
+        own = self._bench(lease.id).store
+        store = own if content in own else self.images
+        if segment > len(lease.done.units):
+            return delivery.piece(store, named, Digest(lease.done.states[-1]), content, offset)
+        return part(store, content, offset) if content in dict(named) else None
 
     def _named(self, lease: Lease, segment: int) -> Iterable[tuple[Digest, int]]:
         """What is shown to who may see how a segment begins; behind the last one, what is delivered."""

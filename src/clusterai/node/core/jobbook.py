@@ -14,6 +14,7 @@ two runs that differ would be taken for fraud. States are kept until the lease i
 nobody can ask for them: then its volume's key is destroyed (`Discard`).
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -234,6 +235,8 @@ class JobBook:
         """the chain's past has been read: what is asked of it now is asked of its present"""
         self._effects: list[Any] = []
         self._now_s = 0.0
+        self._unpaid_s: float | None = None
+        """see `_first_unpaid_s`"""
 
     # --- the machine ---
 
@@ -254,6 +257,7 @@ class JobBook:
     def step(self, event: Any, now_s: float) -> list[Any]:
         self._effects = []
         self._now_s = now_s
+        self._unpaid_s = None
         match event:
             case Received(sender, StartLease() as frame):
                 self._start(sender, frame)
@@ -512,11 +516,19 @@ class JobBook:
 
     def _close_in_turn(self, lease: Lease, committed_s: int) -> None:
         """What can be audited is paid in the order of the commitments."""
-        earlier = (
-            it for it in self.leases.values() if it.committed_s is not None and it.committed_s < committed_s
-        )
-        if not lease.terms.determinism or all(it.closed or not it.terms.determinism for it in earlier):
+        if not lease.terms.determinism or committed_s <= self._first_unpaid_s():
             self._submit(lease, "close", CloseLease(lease.id))
+
+    def _first_unpaid_s(self) -> float:
+        """When the oldest was committed of what can be audited and isn't closed; once a step, however many ask."""
+        if self._unpaid_s is None:
+            unpaid = (
+                it.committed_s
+                for it in self.leases.values()
+                if it.committed_s is not None and it.closed is None and it.terms.determinism
+            )
+            self._unpaid_s = min(unpaid, default=math.inf)
+        return self._unpaid_s
 
     def _rest_s(self, lease: Lease) -> int | None:
         """Until when its audit keeps it open; None while that isn't known. Unverified work has none, and no event says so."""
