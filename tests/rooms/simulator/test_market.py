@@ -87,7 +87,6 @@ def test_all_that_was_not_burned_belongs_to_somebody() -> None:
     assert market.chain.token.balance(at.audits) == 0
     assert market.chain.token.balance(at.disputes) == 0
     vested = sum(market.chain.leases.vested(who).amount for it in market.operators for who in it.providers)
-    vested += market.chain.leases.vested(market.planter).amount
     assert market.chain.token.balance(at.leases) == vested
     market.books.audit()
 

@@ -81,10 +81,18 @@ def test_an_auditor_who_does_not_audit_earns_less(strategy: str) -> None:
 
 @pytest.mark.parametrize(("traps", "wins"), [(0.0, True), (0.5, False)])
 def test_who_copies_results_wins_unless_traps_are_planted(traps: float, wins: bool) -> None:
-    """Where providers leak what they claim, only bait tells a copy from work: above K / (A + V) of all audits."""
+    """Where providers leak what they claim, only bait tells a copy from work: above K / (A + V + the auditor's stake) of all audits."""
     honest = '\n[[groups]]\nstrategy = "honest"\noperators = 10'
     report = play("copying-auditor", "operators = 4" + honest, head=f"traps = {traps}\n", history=0, leases=6)
     assert (report.rows[0].extra > 0) == wins
+    assert report.false_slashes == 0
+
+
+def test_honest_auditors_and_providers_live_among_bait() -> None:
+    """Half of all leases are bait: all of it is closed, and nobody is slashed or disputed."""
+    report = play("honest", "operators = 6", head="traps = 0.5\n", history=0, leases=10)
+    assert (report.false_slashes, report.accusations) == (0, 0)
+    assert report.reasons["CANCELLED"] > 10
 
 
 def test_who_claims_units_that_it_did_not_use_is_convicted_of_fraud() -> None:

@@ -130,6 +130,33 @@ def test_one_auditor_who_accuses_at_once_convicts_nobody(seed: int) -> None:
     assert is_even(world)
 
 
+@pytest.mark.parametrize("panel", [("val",), PANEL])
+def test_bonds_come_back_from_a_dispute_about_bait(panel: tuple[str, ...]) -> None:
+    """Whoever accused in good faith has all of it back, however late the trap was sprung."""
+    worlds: list[World] = []
+
+    def lets(_: str, call: Any) -> bool:
+        history = worlds[0].history if worlds else []
+        disputed = any(isinstance(event, events.DisputeOpened) for event in history)
+        return disputed or not isinstance(call, SpringTrap)
+
+    seen = 0
+    for seed in range(4):
+        world = World(seed, {"ann": honest}, panel, lets=lets)
+        worlds[:] = [world]
+        lease = world.plant("ann", f"bait {seed}")
+        world.run()
+        assert lease in world.closed
+        for _ in range(90):
+            world.turn()
+        if any(isinstance(event, events.DisputeOpened) for event in world.history):
+            seen += 1
+            assert world.reason(lease) is CloseReason.CANCELLED
+            assert not world.slashed
+        assert world.balance(AT.disputes) == world.balance(AT.audits) == 0
+    assert seen
+
+
 def test_bait_that_is_not_drawn_is_paid_like_work() -> None:
     """A provider with a history is rarely drawn: what it committed to without running anything is its pay."""
     world = World(3, {"ann": honest})

@@ -346,8 +346,8 @@ class World:
 
     def perform(self, process: Process, effect: Any) -> None:
         match effect:
-            case Submit(_, call) if not self._lets(process.name, call):
-                pass
+            case Submit(name, call) if not self._lets(process.name, call):
+                self._later.append((process, Reverted(name, "nobody heard of it")))
             case Submit(name, call):
                 if not any(it[0] is process and it[1] == name for it in self._calls):
                     self._calls.append((process, name, call, process.hot.address))

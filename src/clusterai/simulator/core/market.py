@@ -19,9 +19,9 @@ from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
 from clusterai.node.core.jobbook import Performed
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role
-from clusterai.protocol.jobs import StartLease
+from clusterai.protocol.jobs import Bait
 from clusterai.protocol.keccak import keccak
-from clusterai.protocol.leases import CloseReason, Terms, trap_digest, trap_nonce
+from clusterai.protocol.leases import CloseReason
 from clusterai.protocol.money import WEI_PER_TOKEN
 from clusterai.simulator.core import work
 from clusterai.simulator.core.books import Books
@@ -31,16 +31,15 @@ from clusterai.simulator.core.players import Auditor, Customer, Node
 from clusterai.simulator.core.scenario import Scenario
 from clusterai.simulator.core.strategies import STRATEGIES, BeaconBriber, Honest, Options
 from clusterai.work.batch.core.plan import Offer
-from clusterai.work.batch.core.prices import GIGA, Tariff, audit_fee_wei
+from clusterai.work.batch.core.prices import GIGA, Tariff
 from clusterai.work.batch.core.request import Wishes
-from clusterai.work.batch.spec import DETERMINISM, Image, JobArray, JobSpec, Resources
+from clusterai.work.batch.spec import Image, JobArray, JobSpec, Resources
 
 BEGIN_S = 1_700_000_010
 CATALOGUE = 16
 """Different jobs on offer; equal specifications have equal results, which are computed once."""
 CHEAP = 100
 """A self-dealer's leases cost one hundredth."""
-START_BY_S = 60
 _MOST = 2**256 - 1
 
 
@@ -114,8 +113,7 @@ class Market:
         self._convicted: Lease | None = None
         self._bribers: set[int] = set()
         self._drawn_epoch = -1
-        self._planter = Operator(-1, Honest(Options()), providers=[named("planter")])
-        self._secrets: dict[Digest, Digest] = {}
+        self._lazy: set[Address] = set()
         self._populate()
 
     # --- what is traded ---
@@ -182,12 +180,10 @@ class Market:
                 self._owner[who] = operator
         for seat in seats:
             self._validator(seat, self._owner[seat], stake)
-        self._provider("planter", self._planter, round(terms.stake * self._price), 0)
         for operator in self.operators:
             for who in (*operator.providers, *operator.auditors, *operator.requesters):
                 self._owner[who] = operator
             operator.began_with = self._wealth(operator)
-        self._owner[self._planter.providers[0]] = self._planter
         net.settled()
 
     def _must(self, call: calls.Call, sender: Address) -> tuple[events.Event, ...]:
@@ -256,9 +252,12 @@ class Market:
         return accuser in self._owner and self.are_friends(operator, self._owner[accuser])
 
     @property
-    def planter(self) -> Address:
-        """Who lends itself to traps."""
-        return self._planter.providers[0]
+    def bait_ppm(self) -> int:
+        return round(self._scenario.traps * 1_000_000)
+
+    @property
+    def bait_key(self) -> bytes:
+        return keccak(b"bait" + self._seed)
 
     # --- a run ---
 
@@ -289,25 +288,26 @@ class Market:
         self._count += 1
         array = self.dice.choice(self._arrays)
         customer.hear(Ask("", ZERO_DIGEST, array, Wishes(), Digest(self._count.to_bytes(32))))
-        if self._scenario.traps and self.dice.random() < self._scenario.traps:
-            self._plant()
 
-    def work_on(self, node: Node, lease: Lease, raw: bytes) -> None:
+    def work_on(self, node: Node, lease: Lease, raw: bytes, bait: Bait | None) -> None:
         """A provider's performer: what comes of it, when, and at what cost."""
         operator, segments = node.operator, self._terms.segments
-        made_up: frozenset[int] = frozenset()
-        if lease.secret is not None:
-            lease.states = tuple(trap_digest(lease.secret, n) for n in range(segments + 1))
+        used = (self.used,) * segments
+        units, takes_s, cost = used, self._terms.work_s, lease.cost
+        if bait is not None:
+            # Its first segment is run, and with that it is there; the book waits until work would be.
+            lease.states, takes_s, cost = work.baited(raw, bait), self.segment_s, lease.cost // segments
+            for late_s in (bait.run_s, bait.run_s + 2):
+                self.network.wake(node, self.network.now_s + late_s)
         else:
             made_up = operator.strategy.skips(lease.nth, segments, self.dice)
             lease.states = work.skipped(raw, segments, made_up) if made_up else work.done(raw, segments)
-        used = (self.used,) * segments
-        units = used if lease.secret is not None else operator.strategy.meters(used, self.steps)
+            units = operator.strategy.meters(used, self.steps)
+            lease.is_wrong = bool(made_up) or units != used or not operator.strategy.hands_over()
+            takes_s = 1 if operator.strategy.hurries() else takes_s
+            cost = cost * (segments - len(made_up)) // segments
         lease.meters = tuple(accumulate(units, initial=0))
-        lease.is_wrong = bool(made_up) or units != used or not operator.strategy.hands_over()
         done = Performed(lease.id, lease.states, units, lease.states[-1], 0, "")
-        takes_s = 1 if operator.strategy.hurries() else self._terms.work_s
-        cost = lease.cost * (segments - len(made_up)) // segments if lease.secret is None else 0
         self.network.at(self.network.now_s + takes_s, self._performed, node, lease, done, cost)
 
     def _performed(self, node: Node, lease: Lease, done: Performed, cost: int) -> None:
@@ -339,11 +339,8 @@ class Market:
                 lease = self.network.leases[lease_id]
                 lease.segment = segment
                 lease.operator.drawn += lease.is_wrong and event.audited
-            case events.AuditRevealed(lease_id):
-                lease = self.network.leases[lease_id]
-                if lease.secret is not None:
-                    call = calls.SpringTrap(lease.terms, lease.secret)
-                    self.network.submit(None, "", call, self._treasury)
+            case events.TrapSprung(_, lazy):
+                self._lazy.add(lazy)
             case events.DisputeOpened(lease_id):
                 self._accusations += not self.network.leases[lease_id].is_wrong
             case events.BeaconRecorded():
@@ -359,7 +356,8 @@ class Market:
         node = self._node(event.provider)
         operator = node.operator
         customer = self.network.players.get(event.requester)
-        nth, operator.opened = operator.opened, operator.opened + 1
+        is_bait = isinstance(customer, Customer) and customer.has_planted(event.lease)
+        nth, operator.opened = operator.opened, operator.opened + (not is_bait)
         node.open += 1
         lease = self.network.leases[event.lease] = Lease(
             event.lease,
@@ -370,12 +368,12 @@ class Market:
             node,
             customer if isinstance(customer, Customer) else None,
         )
-        lease.secret = self._secrets.pop(event.lease, None)
+        lease.is_bait = is_bait
 
     def _accepted(self, lease: Lease) -> None:
         lease.accepted_s = self.network.now_s
         customer = lease.customer
-        if customer is None or not customer.operator.requesters:
+        if customer is None or not customer.operator.requesters or lease.is_bait:
             return
         after = customer.operator.strategy.cancels(lease.nth)
         if after is not None:
@@ -384,32 +382,8 @@ class Market:
             self.network.at(at_s, customer.hear, Cancel(found[0].id))
 
     def _next_of(self, lease: Lease) -> None:
-        if lease.customer is not None:
+        if lease.customer is not None and not lease.is_bait:
             self.network.at(self.network.now_s + self._terms.pause_s, self._order, lease.operator)
-
-    def _plant(self) -> None:
-        """A lease between the market's own people, whose states are bait."""
-        secret = Digest(keccak(b"bait" + self._seed + self._count.to_bytes(8)))
-        spec, now_s = self.dice.choice(self._specs), self.network.now_s
-        terms = Terms(
-            requester=self._treasury,
-            provider=self.planter,
-            spec=spec.digest(),
-            resources=spec.resources_digest(),
-            input=spec.input_root(),
-            expected=ZERO_DIGEST,
-            determinism=DETERMINISM[spec.check],
-            segments=spec.segments,
-            units=spec.units(),
-            compensation_wei=self._price,
-            audit_fee_wei=audit_fee_wei(spec, self._price),
-            start_by_s=now_s + START_BY_S,
-            deadline_s=now_s + START_BY_S + 2 * self._terms.work_s,
-            nonce=trap_nonce(secret),
-        )
-        self._secrets[terms.lease_id(self.chain.leases.domain)] = secret
-        self.network.submit(None, "", calls.OpenLease(terms), self._treasury)
-        self.network.send(self.planter, self._treasury, StartLease("batch", terms, spec.canonical(), None))
 
     # --- a beacon for which somebody pays ---
 
@@ -443,6 +417,10 @@ class Market:
         operator, lease = self._owner[owner], self._convicted
         assert lease is not None, "a conviction closes a lease first"
         operator.slashed += 1
+        if owner in self._lazy:
+            # A digest convicts it, so nobody else can fall in.
+            self._false += type(operator.strategy) is Honest
+            return
         self._false += operator.wrong == 0
         operator.fell = [*operator.fell, (lease.wrong_nth, self.network.now_s - lease.committed_s)]
 
@@ -454,6 +432,8 @@ class Market:
         self._trace = keccak(self._trace + lease.id + bytes([reason]) + now_s.to_bytes(5))
         if not lease.committed_s and lease.customer is not None:
             self._next_of(lease)
+        if lease.is_bait:
+            return
         if reason is CloseReason.CANCELLED and lease.customer is not None:
             operator = lease.customer.operator
             operator.cancelled += 1

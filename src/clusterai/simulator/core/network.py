@@ -66,6 +66,7 @@ _FOR_PROVIDERS = frozenset(
         events.LeaseDrawn,
         events.AuditCommitted,
         events.SegmentShown,
+        events.AuditRevealed,
         events.AuditResolved,
         events.LeaseClosed,
         events.DeliveryDemanded,
@@ -84,6 +85,8 @@ _FOR_REQUESTERS = frozenset(
         events.DemandEnded,
     )
 )
+_OF_BAIT = frozenset((events.LeaseDrawn, events.AuditRevealed, events.TrapSprung))
+"""Of these a requester hears only where it planted the lease."""
 _OF_ONE_REFEREE = (events.RefereeCommitted, events.RefereeRevealed)
 """These move nobody but who is named: telling forty judges of forty seals would be most of a dispute."""
 _OF_PARTICIPANTS = frozenset(
@@ -281,7 +284,7 @@ class Network:
         lease.past.append(event)
         if kind in _FOR_PROVIDERS:
             lease.node.hear(event)
-        if lease.customer is not None and kind in _FOR_REQUESTERS:
+        if lease.customer is not None and (kind in _FOR_REQUESTERS or (lease.is_bait and kind in _OF_BAIT)):
             lease.customer.hear(event)
         alone = event.referee if isinstance(event, _OF_ONE_REFEREE) else None
         for auditor in lease.auditors:

@@ -59,7 +59,7 @@ class Lease(msgspec.Struct, eq=False):
     Attributes:
         nth: of its operator.
         cost: of doing all of it.
-        customer: None for a planted lease.
+        customer: who ordered it, or planted it (`is_bait`).
         auditors: who follows it: one that looks after it, and all whom the chain has named.
         past: what the chain said of it, for auditors that are named later.
         version: grows with every event: a clock that was set for an older one has run out.
@@ -80,7 +80,7 @@ class Lease(msgspec.Struct, eq=False):
     version: int = 0
     states: tuple[Digest, ...] = ()
     meters: tuple[int, ...] = ()
-    secret: Digest | None = None
+    is_bait: bool = False
     wrong_nth: int = 0
     is_wrong: bool = False
     accepted_s: int = 0

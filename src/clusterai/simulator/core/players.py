@@ -158,7 +158,8 @@ class Node(Player):
     def _perform(self, effect: Any) -> None:
         match effect:
             case jobbook.Perform(lease):
-                self.market.work_on(self, self.net.leases[lease], self.machine.leases[lease].raw)
+                record, raw = self.net.leases[lease], self.machine.leases[lease].raw
+                self.market.work_on(self, record, raw, effect.bait)
             case jobshowing.Serve(_, ask, units, proof):
                 lease = self.net.leases.get(Digest(ask.lease))
                 if lease is None:
@@ -260,7 +261,16 @@ class Customer(Player):
         chain = self.market.chain
         at = chain.world.addresses
         window_s = chain.world.rules.window_s
-        terms = DeskTerms(self.address, chain.leases.domain, at.leases, window_s, deliveries=at.deliveries)
+        terms = DeskTerms(
+            self.address,
+            chain.leases.domain,
+            at.leases,
+            window_s,
+            deliveries=at.deliveries,
+            bait_ppm=self.market.bait_ppm,
+            bait_spread_s=0,
+            bait_key=self.market.bait_key,
+        )
         desk = JobDesk(terms, self.net.directory, chain.audits.valid_in_a_row)
         now_s = self.net.now_s
         desk.step(Started(), now_s)
@@ -271,6 +281,9 @@ class Customer(Player):
         self._has_ended = True
         return desk
 
+    def has_planted(self, lease: Digest) -> bool:
+        return self.machine is not None and lease in self.machine.planting.plants
+
     def _admits(self) -> bool:
         return self.address not in self.operator.requesters or self.operator.strategy.has_it()
 
@@ -278,7 +291,7 @@ class Customer(Player):
         if not self._has_ended:
             return False
         self._has_ended = False
-        return all(job.ended for job in self.machine.jobs.values())
+        return not self.machine.planting.is_out and all(job.ended for job in self.machine.jobs.values())
 
     def _perform(self, effect: Any) -> None:
         now_s = self.net.now_s

@@ -120,14 +120,14 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
     Attributes:
         seeds: how many markets of each kind; standard errors need two.
-        traps: planted baits for auditors who copy, as a share of leases.
+        traps: beside so many of the leases bait is planted for auditors who copy; by default what gateways do.
         together: all strategies are played in one market; else one at a time among honest others.
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=100)]
     seeds: Annotated[int, Meta(ge=2, le=1_000)] = 5
     first_seed: Annotated[int, Meta(ge=0, le=2**32)] = 0
-    traps: _Share = 0.0
+    traps: _Share = 0.004
     together: bool = False
     market: MarketTerms = MarketTerms()
     rules: RuleTerms = RuleTerms()

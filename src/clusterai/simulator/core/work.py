@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from clusterai.protocol.ids import Digest
+from clusterai.protocol.jobs import Bait
 from clusterai.protocol.keccak import keccak
+from clusterai.protocol.leases import is_bait, trap_digest
 
 
 def run(before: bytes, segment: int) -> Digest:
@@ -49,4 +51,15 @@ def skipped(spec: bytes, segments: int, made_up: frozenset[int]) -> tuple[Digest
             states.append(Digest(keccak(b"made up" + states[-1])))
         else:
             states.append(run(states[-1], segment))
+    return tuple(states)
+
+
+def baited(spec: bytes, bait: Bait) -> tuple[Digest, ...]:
+    """What is committed to for a planted lease: between bait stands something to run on from."""
+    secret = Digest(bait.secret)
+    states = [Digest(keccak(spec))]
+    for index in range(1, bait.segments + 1):
+        is_end = is_bait(secret, index, bait.segments)
+        lure = keccak(b"lure" + secret + index.to_bytes(4))
+        states.append(trap_digest(secret, index) if is_end else Digest(lure))
     return tuple(states)

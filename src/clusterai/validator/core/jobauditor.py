@@ -202,6 +202,8 @@ class JobAuditor:
         self._gateways: dict[Address, None] = {}
         self._recorded: set[int] = set()
         """rounds of the beacon that the chain has told of"""
+        self._moot: dict[Digest, None] = {}
+        """leases that were closed while I disputed them: my bond lies there until somebody ends the dispute"""
         self._weight: int | None = None
         self._approved: set[str] = set()
         self._is_live = False
@@ -257,6 +259,8 @@ class JobAuditor:
             self._enlist()
             for case in list(self.cases.values()):
                 self._advance(case)
+            for lease in self._moot:
+                self._submit_as(f"job-moot:{lease.hex()}", ExpireDispute(lease))
         effects, self._effects = self._effects, []
         return effects
 
@@ -290,12 +294,16 @@ class JobAuditor:
             case events.LeaseOpened(lease, requester, provider, terms):
                 self.cases[lease] = Case(lease, provider, requester, Digest(terms.spec))
             case events.LeaseClosed(lease):
-                self.cases.pop(lease, None)
+                case = self.cases.pop(lease, None)
+                if case is not None and case.contest is not None and case.contest.accuser == self.settings.me:
+                    self._moot[lease] = None
                 judged = any(it == lease for it, _ in self._judged)
                 if self._looking.knows(lease) or lease in self._found or judged:
                     self._save(Finished(lease))
                 self._effects += self._looking.closed(lease)
                 self._asking.forget(lease.hex())
+            case events.DisputeEnded(lease) if lease in self._moot:
+                del self._moot[lease]
             case events.BeaconRecorded(round_number):
                 self._recorded.add(round_number)
             case events.Enlisted(_, auditor, weight) if auditor == self.settings.me:
