@@ -1,11 +1,13 @@
-"""How fast machines are chosen, and how well: `python bench/placement.py [--parts speed,quality,day,coordinates] [--quick]`.
+"""How fast machines are chosen, and how well: `python bench/placement.py [--parts speed,quality,day,http,coordinates] [--quick]`.
 
 1. speed: a mix of requests over 1,000 and 100,000 machines, p50 and p95, on an index at rest and with churn between requests.
 2. quality: 100 random requests over worlds of 1,000, against the optimum that CP-SAT proves, and beside the k cheapest and the
    closest k. OR-tools comes with `make install-peers`.
 3. day: a day of bookings over 100,000 machines that come and go, half of them rented when it begins: what share is placed, how
    fast, and for a sample the cost against the proven optimum among all that was free then.
-4. coordinates: errors of predicted round trips, and what liars do to them.
+4. http: plans and lists of a gateway's own marketplace over loopback, from a client on the same machine; what the gateway's process
+   took for each, how long its event loop stood still meanwhile, and what an offer costs that comes over a link.
+5. coordinates: errors of predicted round trips, and what liars do to them.
 
 The world is made up (`market/core/placement/population.py`). Times are of one thread, the clock's and the processor's: where a
 machine is shared, the second is what placement took.
@@ -13,31 +15,54 @@ machine is shared, the second is what placement took.
 
 # ruff: noqa: E402 - the installer of other people's programs lies in the repository's root
 import argparse
+import asyncio
+import contextlib
 import heapq
 import itertools
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
+import httpx
 import msgspec
 import numpy as np
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
 
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
+from clusterai.gateway.adapters.door import Admission, Doors
+from clusterai.gateway.adapters.marketplace import Marketplace
+from clusterai.gateway.adapters.offerpages import OfferPages
+from clusterai.gateway.config import MarketConfig
+from clusterai.ledger.core.events import Delegated, Registered
 from clusterai.market.adapters.exact import Proof, Solver
+from clusterai.market.core.directory import Directory
 from clusterai.market.core.placement import coordinates, population
 from clusterai.market.core.placement.book import Book, Booked, Confirm, Hold, Holding, seats_of
 from clusterai.market.core.placement.coordinates import Places
 from clusterai.market.core.placement.explain import tolls, why_not
+from clusterai.market.core.placement.feed import OfferFeed
 from clusterai.market.core.placement.index import Index
 from clusterai.market.core.placement.offers import Measurement, Offer
 from clusterai.market.core.placement.place import Candidates, NoPlan, Plan, candidates, place, problem_of
 from clusterai.market.core.placement.population import GPUS, HARDWARE, REGIONS, World
 from clusterai.market.core.placement.problem import Group, Problem
 from clusterai.market.core.placement.request import Need, Request, single
-from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol import canonical
+from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role
+from clusterai.protocol.offers import MachineOffer, signed_digest
+from clusterai.protocol.signing import Key, recover
+from clusterai.protocol.statements import network_domain
 from clusterai.runtime.machine import Tick
 from scripts import install
 
@@ -377,6 +402,170 @@ def _affordable(
     return Candidates(everyone.rows[kept], everyone.able[:, kept], everyone.burden[kept])
 
 
+# --- over HTTP ---
+
+
+class Anyone:
+    """A door that lets everybody in, each with an account of its own."""
+
+    async def admit(
+        self, method: str, path: str, headers: dict[bytes, bytes], body: bytes, scope: str
+    ) -> Admission:
+        name = headers.get(b"authorization", b"")
+        return Admission(Digest(name.rjust(32, b"0")[-32:]), "bench", ("inference",))
+
+
+def serve(count: int, port: int) -> None:
+    """A gateway's marketplace and its pages with `count` machines, as a process of its own. It ends with its standard input."""
+    now = int(time.time())
+    machines = Machines(count, 1)
+    machines.measured = Measurement(population.ALL, population.VALIDATOR, now)
+    folder = Path(tempfile.mkdtemp())
+    market = Marketplace(
+        folder / "market.db",
+        Directory(),
+        network_domain(31415, Address(bytes(20))),
+        MarketConfig(),
+        "NORMAL",
+        lambda peer, frame: None,
+        lambda peer: None,
+    )
+    for row in range(count):
+        market.index.put(machines.offer(row, now), now)
+    pages = OfferPages(market, cast("Doors", Anyone()), Address(bytes(20)), lambda account: 2**62)
+    stood: list[float] = []
+
+    async def usage(request: HttpRequest) -> Response:
+        found = {"cpu_ms": 1e3 * time.process_time(), "stood_ms": max(stood, default=0.0)}
+        stood.clear()
+        return Response(msgspec.json.encode(found))
+
+    async def watch() -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            stood.append(1e3 * (time.perf_counter() - before) - 1)
+
+    async def run() -> None:
+        app = Starlette(routes=[*pages.routes(), Route("/usage", usage)])
+        server = uvicorn.Server(
+            uvicorn.Config(app, port=port, lifespan="off", log_level="error", access_log=False)
+        )
+        tasks = [asyncio.create_task(it) for it in (watch(), market.driver.tick_forever(), server.serve())]
+        await asyncio.to_thread(sys.stdin.read)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(run())
+    shutil.rmtree(folder)
+
+
+def over_http(count: int, asked: int, port: int) -> None:
+    command = [sys.executable, __file__, "--serve", str(count), "--port", str(port)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as server:
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+                _until_up(client, server)
+                _ask_over_http(client, count, asked)
+        finally:
+            server.communicate()
+
+
+def _until_up(client: httpx.Client, server: "subprocess.Popen[bytes]") -> None:
+    while server.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            client.get("/usage")
+            return
+        time.sleep(0.5)
+    raise SystemExit("the marketplace didn't start")
+
+
+def _ask_over_http(client: httpx.Client, count: int, asked: int) -> None:
+    random = np.random.default_rng(3)
+    mix = requests(random, (1, 2, 3, 4, 8, 16))
+
+    def plan(number: int, hold: bool) -> httpx.Response:
+        request = next(mix)
+        need = request.parts[0].need
+        body = {
+            "nodes": request.nodes,
+            "duration_s": 3_600,
+            "need": {
+                "gpu": need.gpu,
+                "cpu_milli": need.cpu_milli,
+                "hardware": need.hardware,
+                "bandwidth_kbps": need.bandwidth_kbps,
+            },
+            "regions": request.regions,
+            "max_rtt_us": request.most_rtt_us,
+            "max_per_operator": request.most_per_operator,
+            "us_wei": request.us_wei,
+            "hold": hold,
+        }
+        return client.post("/v1/clusterai/rentals/plan", json=body, headers={"authorization": f"{number}"})
+
+    def listed(query: str) -> Callable[[int], httpx.Response]:
+        return lambda number: client.get("/v1/clusterai/offers" + query)
+
+    asks: list[tuple[str, Callable[[int], httpx.Response]]] = [
+        ("a plan with what each wish costs, held", lambda number: plan(number, hold=True)),
+        ("the same, just shown", lambda number: plan(number, hold=False)),
+        ("50 of all offers", listed("")),
+        ("50 with filters", listed("?gpu=h100&cpu_milli=16000&region=r1,r2")),
+    ]
+    for name, ask in asks:
+        wall: list[float] = []
+        cpu: list[float] = []
+        stood: list[float] = []
+        statuses: Counter[int] = Counter()
+        for number in range(asked):
+            before = client.get("/usage").json()
+            began = time.perf_counter()
+            statuses[ask(number).status_code] += 1
+            wall.append(1e3 * (time.perf_counter() - began))
+            after = client.get("/usage").json()
+            cpu.append(after["cpu_ms"] - before["cpu_ms"])
+            stood.append(after["stood_ms"])
+        values = " | ".join(f"{np.percentile(it, p):.1f}" for it in (cpu, wall) for p in (50, 95))
+        told = ", ".join(f"{status}: {times}" for status, times in sorted(statuses.items()))
+        print(f"| {count:,} {name} | {values} | {np.percentile(stood, 95):.1f} | {told} |")
+
+
+def offer_over_a_link(count: int) -> None:
+    """What the gateway does for each: decode, recover the key, judge, put."""
+    owner, network = Key((1).to_bytes(32)), network_domain(31415, Address(bytes(20)))
+    keys = [Key(number.to_bytes(32)) for number in range(2, count + 2)]
+    directory = Directory()
+    directory.apply(Registered(owner.address, int(Role.PROVIDER), ZERO_DIGEST))
+    for key in keys:
+        directory.apply(Delegated(owner.address, key.address))
+    feed = OfferFeed(Index(), directory, network, recover, 0)
+    said: list[tuple[bytes, bytes]] = []
+    for key in keys:
+        offer = MachineOffer(
+            key.address,
+            owner.address,
+            1,
+            "x86-64-v3",
+            4_000,
+            2**33,
+            "",
+            0,
+            "eu",
+            100_000,
+            10**9,
+            NOW,
+            NOW + 600,
+        )
+        said.append((canonical.encode(offer), key.sign(signed_digest(offer, network))))
+    began = time.process_time()
+    for data, signature in said:
+        assert feed.hear_offer(data, signature, NOW) is None
+    each = 1e6 * (time.process_time() - began) / count
+    print(f"| an offer over a link: {each:.0f} us of the processor | | | | | | |")
+
+
 # --- coordinates ---
 
 
@@ -417,10 +606,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--parts", default="speed,quality,day,coordinates")
+    parser.add_argument("--parts", default="speed,quality,day,http,coordinates")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything")
     parser.add_argument("--requests", type=int, default=3_000, help="of the day")
+    parser.add_argument("--port", type=int, default=21_600, help="of the part over HTTP")
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.serve is not None:
+        serve(arguments.serve, arguments.port)
+        return 0
     parts = arguments.parts.split(",")
     less = 10 if arguments.quick else 1
     python = install.peer(install.PEERS / "ortools.txt", install.HOME / "peers" / "ortools")
@@ -439,6 +633,14 @@ def main() -> int:
         day = Day(100_000 // less, arguments.requests // less, python)
         day.run()
         day.show()
+    if "http" in parts:
+        print(
+            "\n| over HTTP | processor ms p50 | p95 | clock ms p50 | p95 | event loop stood still ms p95 | answers |\n"
+            "|---|---|---|---|---|---|---|"
+        )
+        for count in (1_000, 100_000 // less):
+            over_http(count, 200 // less, arguments.port)
+        offer_over_a_link(2_000 // less)
     if "coordinates" in parts:
         liars(2_000)
     return 0
