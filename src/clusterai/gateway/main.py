@@ -407,7 +407,7 @@ class Gateway:
                 await self.links.start()
                 self.driver.start()
                 self.leasing.driver.start()
-                self.renting.driver.start()
+                self.renting.start()
                 serving = tasks.create_task(server.serve())
                 log.info(
                     "serving", url=f"http://{self.config.host}:{self.config.port}", links=self.links.port

@@ -223,6 +223,18 @@ def test_a_hold_that_nobody_confirmed_ends_though_the_gateway_was_away(world: Wo
     assert isinstance(world.reserve(2, OTHER), Reserved)
 
 
+def test_bookings_that_nobody_wants_any_more_are_given_back(world: World):
+    """Those that are wanted stay, and so does what is just held."""
+    for operator in (ANN, BOB, CID):
+        world.offer(operator)
+    for number in range(3):
+        assert isinstance(world.reserve(number), Reserved)
+    for number in range(2):
+        assert isinstance(world.market.confirm(name(number), START_S + 3_600), Booked)
+    world.market.keep_only({name(1)})
+    assert [bool(world.market.seats(name(it))) for it in range(3)] == [False, True, True]
+
+
 # --- races and machines that vanish ---
 
 

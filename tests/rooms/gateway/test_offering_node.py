@@ -1,12 +1,16 @@
 """A real node offers its machine to a real gateway: listed, renewed by each start, gone when it drains or dies."""
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from clusterai.protocol.ids import checksummed
+from clusterai.market.core.placement.book import HoldConfirmed
+from clusterai.protocol import canonical
+from clusterai.protocol.ids import checksummed, digest
+from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.sdk import Client
 from clusterai.sdk.offers import NotPlaced, Offers
 from clusterai.sdk.offershapes import PlanRequest
@@ -66,3 +70,18 @@ def test_a_gateway_that_was_killed_remembers_what_it_held(bed: Bed):
             offers.plan(PlanRequest(nodes=1, duration_s=3_600))
         assert bed.fetch("DELETE", f"/v1/clusterai/rentals/plan/{plan.hold}", None, bed.key)[0] == 204
         assert offers.list().suitable == 1
+
+
+def test_a_booking_that_nothing_rents_is_given_back(bed: Bed):
+    """The gateway was killed when the machines were booked and the rental wasn't written down yet: they don't stand idle for its time."""
+    with Client(bed.url, bed.key) as client:
+        offers = Offers(client)
+        bed.until(lambda: offers.list().suitable == 1, "the offer")
+        plan = offers.plan(PlanRequest(nodes=1, duration_s=3_600))
+        bed.kill("gateway")
+        journal = SqliteJournal(bed.folder / "gateway" / "market.db")
+        journal.append([canonical.encode(HoldConfirmed(digest(plan.hold), int(time.time()) + 3_600))])
+        journal.close()
+        bed.start_gateway()
+        bed.until(lambda: offers.list().suitable == 1, "its return")
+        assert bed.log().count("unwanted_booking") == 1

@@ -10,7 +10,7 @@ refused by the book, and planned anew. Only machines whose operator is linked ar
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -325,6 +325,13 @@ class Marketplace:
         found = self._ask(hold, Confirm(hold, until_s))
         assert not isinstance(found, Holding), "it is booked or refused"
         return found
+
+    def keep_only(self, wanted: Container[Digest]) -> None:
+        """Give back every booking that isn't among these: what a crash left between this book and the one that asked for it."""
+        for hold in self.book.bookings():
+            if hold not in wanted:
+                log.warning("unwanted_booking", hold=hold.hex()[:16], machines=len(self.book.seats(hold)))
+                self.release(hold)
 
     def release(self, hold: Digest) -> None:
         """Give back what is held or booked; nothing if it is over already."""

@@ -92,6 +92,18 @@ class Renting:
         self._tasks: set[asyncio.Task[None]] = set()
         self._logs: dict[tuple[bytes, int, Address], asyncio.Future[StayLogged]] = {}
 
+    def start(self) -> None:
+        """Once, before the doors open: machines are booked in one journal and rented in another, and a crash may have come between."""
+        self.market.keep_only(
+            {
+                Digest(stay.seat.hold)
+                for rental in self.desk.rentals.values()
+                if rental.ended is None
+                for stay in rental.stays.values()
+            }
+        )
+        self.driver.start()
+
     async def run(self) -> None:
         """Look at where members are seen, until cancelled."""
         try:

@@ -186,6 +186,10 @@ class Book:
             return Booked(hold, state.seats, state.until_s)
         return Holding(hold, state.until_s)
 
+    def bookings(self) -> tuple[Digest, ...]:
+        """All that are booked, in the order in which they were held."""
+        return tuple(hold for hold, state in self._holds.items() if state.booked)
+
     def seats(self, hold: Digest) -> tuple[Seat, ...]:
         """The machines of a hold or booking; none once it is over."""
         state = self._holds.get(hold)
