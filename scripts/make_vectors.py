@@ -435,7 +435,10 @@ def offers() -> dict[str, Any]:
         VALIDATOR.address,
         serial=7,
         fields=int(
-            offer_protocol.Field.GPU | offer_protocol.Field.COORDINATE | offer_protocol.Field.RELIABILITY
+            offer_protocol.Field.GPU
+            | offer_protocol.Field.COORDINATE
+            | offer_protocol.Field.RELIABILITY
+            | offer_protocol.Field.PROFILE
         ),
         hardware="",
         cpu_milli=0,
@@ -449,6 +452,9 @@ def offers() -> dict[str, Any]:
         y_us=6_789,
         z_us=-1,
         height_us=450,
+        links_per_s_milli=383_000,
+        links_at_once_per_s_milli=21_448_000,
+        findings=canonical.content_digest(b"findings"),
         at_s=1_790_000_100,
     )
     signed: list[tuple[MachineOffer | MachineMeasurement, Key]] = [

@@ -26,12 +26,14 @@ from clusterai.ledger.core.events import Event
 from clusterai.ledger.core.projection import TooDeep
 from clusterai.market.core import directory as market_directory
 from clusterai.market.core.directory import Directory
+from clusterai.node.adapters import hardware
 from clusterai.node.adapters.chainlog import ChainLog
 from clusterai.node.adapters.engines import Engines, Load, loader
 from clusterai.node.adapters.lending import Lending
 from clusterai.node.adapters.offering import Offering
 from clusterai.node.adapters.openings import opened, prepared
 from clusterai.node.adapters.power import PowerLimit
+from clusterai.node.adapters.proving import Proving
 from clusterai.node.adapters.vault import Vault
 from clusterai.node.adapters.watch import (
     Metrics,
@@ -60,6 +62,7 @@ from clusterai.node.core.leases import (
 from clusterai.node.core.willing import Pause
 from clusterai.protocol.ids import Address, Role, hex0x
 from clusterai.protocol.leases import leases_domain
+from clusterai.protocol.measuring import Claims
 from clusterai.protocol.messages import Finished, Frame, Refused
 from clusterai.protocol.signing import Key, recover
 from clusterai.protocol.statements import channels_domain, network_domain
@@ -121,6 +124,18 @@ class Node:
         self._heard_at_s: float | None = None
         """the time of a replayed event; the clock's else"""
         self.driver = Driver(self.book, self.journal, self._perform, self._clock)
+        self.proving = Proving(
+            self.owner,
+            key,
+            domain,
+            folder / "proving",
+            hardware.cores(),
+            self._claims,
+            lambda: "",
+            self.link,
+            lambda _: None,
+            self._clock,
+        )
         self.lending = None if config.jobs is None else self._lend(config.jobs)
         self.offering = None if config.rentals is None else self._offer(config.rentals, key)
 
@@ -150,6 +165,11 @@ class Node:
         return Offering(
             config, path, self.owner, key, domain, self.config.synchronous, self._perform, self._clock
         )
+
+    def _claims(self) -> Claims:
+        """What is offered; where nothing is, what is found."""
+        offer = None if self.offering is None else self.offering.book.offer
+        return hardware.claims(self.config.data, self.config.rentals, 0 if offer is None else offer.serial)
 
     def _terms(self, key: Key) -> Terms:
         network, rules = self.network, self.network.rules
@@ -199,6 +219,7 @@ class Node:
                     self.engines.run(),
                     self.driver.tick_forever(),
                     self._watch(),
+                    self.proving.run(),
                     *([] if self.lending is None else self.lending.chores(self.link)),
                     *([] if self.offering is None else self.offering.chores()),
                 ):
@@ -267,6 +288,8 @@ class Node:
 
     def _hear(self, event: Any) -> None:
         if self.offering is not None and self.offering.hear(event):
+            return
+        if self.proving.hear(event):
             return
         if self.lending is None or not self.lending.hear(event):
             self.driver.handle(event)

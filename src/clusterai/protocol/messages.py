@@ -23,6 +23,7 @@ from clusterai.protocol.canonical import digest
 from clusterai.protocol.eip712 import Domain, typed_digest
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.jobs import JobFrame, JobRelayed
+from clusterai.protocol.measuring import MeasureFrame, MeasureRelayed
 from clusterai.protocol.offering import OfferingFrame
 from clusterai.protocol.rentals import RentFrame
 from clusterai.protocol.statements import (
@@ -242,8 +243,9 @@ Frame = (
     | JobFrame
     | RentFrame
     | OfferingFrame
+    | MeasureFrame
 )
 """What may stand on a link."""
 
-Relayed = AskEpoch | EpochOpened | JobRelayed
+Relayed = AskEpoch | EpochOpened | JobRelayed | MeasureRelayed
 """What may stand in a `Relay.body`."""

@@ -17,7 +17,7 @@ from clusterai.protocol import canonical
 from clusterai.protocol.eip712 import Domain, struct_hash, type_hash, typed_digest
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.keccak import keccak
-from clusterai.protocol.statements import U8, U32, U40, U63, AddressBytes
+from clusterai.protocol.statements import U8, U32, U40, U63, AddressBytes, DigestBytes
 
 MOST_BYTES = 512
 """Neither statement can be longer."""
@@ -45,9 +45,11 @@ class Field(IntFlag):
     BANDWIDTH = 32
     RELIABILITY = 64
     COORDINATE = 128
+    PROFILE = 256
+    """How fast a core does the sentinel's links alone: what a rental's proven time is counted in."""
 
 
-ALL_FIELDS = Annotated[int, Meta(ge=1, le=255)]
+ALL_FIELDS = Annotated[int, Meta(ge=1, le=511)]
 
 
 class _Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -106,8 +108,13 @@ class MachineMeasurement(_Signed, frozen=True, array_like=True):
 
     Attributes:
         serial: of the offer that was measured against; nothing follows from it but what was then claimed.
-        reliability_ppm: of the hours that it was rented, those without a fault.
+        cpu_milli: thousandths of cores that answered at once, each at half of its speed alone or better, as hardware threads do.
+        memory_bytes: what it held at once under test; a claim that held is left to stand, so this comes with a claim that did not.
+        reliability_ppm: of the times that it was asked, those that it answered.
         x_us, y_us, z_us, height_us: network coordinate.
+        links_per_s_milli: thousandths of the sentinel's links a second, of one core alone; a floor.
+        links_at_once_per_s_milli: of all cores' chains together, run at once; a floor.
+        findings: digest of `measuring.Findings`, all that was found.
     """
 
     node: AddressBytes
@@ -126,12 +133,16 @@ class MachineMeasurement(_Signed, frozen=True, array_like=True):
     y_us: Microseconds
     z_us: Microseconds
     height_us: Height
+    links_per_s_milli: U32
+    links_at_once_per_s_milli: U32
+    findings: DigestBytes
     at_s: U40
 
     TYPE = type_hash(
-        "MachineMeasurement(address node,address validator,uint64 serial,uint8 fields,string hardware,uint32 cpuMilli,"
+        "MachineMeasurement(address node,address validator,uint64 serial,uint16 fields,string hardware,uint32 cpuMilli,"
         "uint64 memoryBytes,string gpu,uint8 gpus,string region,uint40 bandwidthKbps,uint32 reliabilityPpm,"
-        "int32 x,int32 y,int32 z,uint32 height,uint40 at)"
+        "int32 x,int32 y,int32 z,uint32 height,uint32 linksPerSecondMilli,uint32 linksAtOncePerSecondMilli,"
+        "bytes32 findings,uint40 at)"
     )
 
     def struct(self) -> Digest:
@@ -154,6 +165,9 @@ class MachineMeasurement(_Signed, frozen=True, array_like=True):
             self.y_us % 2**256,
             self.z_us % 2**256,
             self.height_us,
+            self.links_per_s_milli,
+            self.links_at_once_per_s_milli,
+            self.findings,
             self.at_s,
         )
 

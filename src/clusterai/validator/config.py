@@ -21,6 +21,7 @@ class Config(Dialer, frozen=True, kw_only=True):
             that failed; false: only blocks with counted votes, for chains whose blocks are large and reads are paid for.
         patience_s: how long a provider may be slow or away before it is challenged on chain. On networks with days
             of window make it hours.
+        measures: examine the machines for which this validator is drawn; it costs some seconds of one core for each.
         drand_relays: where drand's pulses are fetched, on networks that draw by them. None is believed; the first that answers
             truly serves.
     """
@@ -29,6 +30,7 @@ class Config(Dialer, frozen=True, kw_only=True):
     cache_mb: Count = 256
     every_block: bool = True
     patience_s: Annotated[int, Meta(ge=0, le=10**7)] = 20
+    measures: bool = True
     drand_relays: Annotated[
         tuple[Annotated[str, Meta(pattern="^https?://", max_length=512)], ...],
         Meta(min_length=1, max_length=16),

@@ -23,12 +23,14 @@ import structlog
 from blake3 import blake3
 
 from clusterai.audit.adapters.sealing import SealKey
+from clusterai.audit.core.stretches import Sentinel
 from clusterai.ledger.adapters.client import ChainClient
 from clusterai.ledger.adapters.follower import Cursor, LogFollower
 from clusterai.ledger.adapters.network import Network, load_key, load_network
 from clusterai.ledger.adapters.outbox import Outbox
 from clusterai.ledger.core.calls import Submit
-from clusterai.protocol.ids import Address, Role, hex0x
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import Address, Digest, Role, hex0x
 from clusterai.protocol.messages import Frame, Ping
 from clusterai.protocol.signing import Key, recover
 from clusterai.protocol.statements import court_domain, network_domain
@@ -43,14 +45,17 @@ from clusterai.validator.adapters.checker import Checker
 from clusterai.validator.adapters.engines import Engines
 from clusterai.validator.adapters.evidence import EvidenceStore
 from clusterai.validator.adapters.jobaudits import JobAudits
+from clusterai.validator.adapters.measuring import Measuring
 from clusterai.validator.adapters.pages import Meters, Pages
 from clusterai.validator.adapters.pulses import PulseBringer
 from clusterai.validator.adapters.witness import Witness
 from clusterai.validator.config import Config
 from clusterai.validator.core.auditor import Auditor
+from clusterai.validator.core.measurer import MeasurerSettings
 from clusterai.validator.core.settings import Settings
 from clusterai.validator.core.words import Check, Checked, CheckFailed, Forget, Keep, Noted
 from clusterai.work import KINDS
+from clusterai.work.cluster.inside import sentinel
 
 log = structlog.get_logger("validator")
 
@@ -65,6 +70,7 @@ class Validator:
     def __init__(self, config: Config, network: Network, key: Key, client: ChainClient) -> None:
         config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.config = config
+        self._network = network
         self.owner = config.owner_address()
         contracts = network.contracts
         registry = network_domain(network.chain_id, contracts.registry)
@@ -111,6 +117,7 @@ class Validator:
             self.outbox.submit,
             ticks=network.rules.beacon is None,
         )
+        self.measuring = self._measuring(key, registry) if config.measures else None
         self.relays = httpx.AsyncClient(timeout=5.0)
         self.pulses = PulseBringer(
             self.owner, network.rules, config.drand_relays, self.relays, self.outbox.submit
@@ -122,9 +129,32 @@ class Validator:
         self._counts: dict[str, int] = {}
 
     def _hear(self, event: Any) -> None:
-        """Leases have an auditor of their own, and drand's pulses one who brings them; what concerns several, all hear."""
-        if not self.pulses.hear(event) and not self.jobs.hear(event):
+        """Leases have an auditor of their own, machines one who measures them, and drand's pulses one who brings them; what
+        concerns several, all hear."""
+        taken = self.pulses.hear(event) or (self.measuring is not None and self.measuring.hear(event))
+        if not taken and not self.jobs.hear(event):
             self.driver.handle(event)
+
+    def _measuring(self, key: Key, registry: Domain) -> Measuring:
+        rules = self._network.rules
+        word = blake3(key.secret(), derive_key_context="clusterai validator measures 1").digest()
+        settings = MeasurerSettings(
+            me=self.owner,
+            network=registry,
+            sign=key.sign,
+            recover=recover,
+            word=lambda data: Digest(blake3(data, key=word).digest()),
+            sentinel=Sentinel(sentinel.first, sentinel.link),
+            epoch_s=rules.epoch_s,
+            ticks=rules.beacon is None,
+        )
+        return Measuring(
+            self.config.data / "measuring",
+            settings,
+            self.config.synchronous,
+            self.links.send,
+            self.outbox.submit,
+        )
 
     # --- what the machine wants done ---
 
@@ -269,6 +299,7 @@ class Validator:
                 self.outbox.run(),
                 self.driver.tick_forever(),
                 self.jobs.driver.tick_forever(),
+                *([] if self.measuring is None else [self.measuring.driver.tick_forever()]),
                 self.checker.run(),
                 self.pulses.run(),
                 self._link(),
@@ -281,6 +312,8 @@ class Validator:
             await self.pages.close()
             await self.engines.close()
             await self.jobs.close()
+            if self.measuring is not None:
+                await self.measuring.close()
             await self.relays.aclose()
             self.outbox.close()
             self.journal.close()
@@ -289,6 +322,8 @@ class Validator:
         """Dial once it is known who is a gateway: a dial before that is refused by ourselves, and waits 5 s."""
         await self._caught_up.wait()
         self.jobs.driver.start()
+        if self.measuring is not None:
+            self.measuring.driver.start()
         await self.links.run()
 
 

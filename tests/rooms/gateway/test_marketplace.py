@@ -8,7 +8,16 @@ import pytest
 
 from clusterai.gateway.adapters.marketplace import OFFERS_A_MINUTE, PLANS_WAITING, Busy, Marketplace, Reserved
 from clusterai.gateway.config import MarketConfig
-from clusterai.ledger.core.events import Barred, Block, Bonded, Delegated, Registered, Revoked, RolledBack
+from clusterai.ledger.core.events import (
+    Barred,
+    BeaconRecorded,
+    Block,
+    Bonded,
+    Delegated,
+    Registered,
+    Revoked,
+    RolledBack,
+)
 from clusterai.market.core.directory import Directory
 from clusterai.market.core.placement import Answered, Booked, Freed, Holding, Refused, Request, WhyNot, single
 from clusterai.market.core.placement.book import HOLD_S
@@ -62,11 +71,15 @@ class World:
         self.directory = Directory()
         self.sent: list[tuple[Address, Any]] = []
         self.serial = 0
-        for event in (
+        self.told: tuple[Any, ...] = (
             Registered(VALIDATOR.address, int(Role.VALIDATOR), ZERO_DIGEST),
+            Bonded(VALIDATOR.address, 1, 1),
             *(event for it in operators for event in it.events()),
-            Block(1, START_S),
-        ):
+            Block(1, START_S - 20),
+            BeaconRecorded(0, Digest(bytes(32))),
+            Block(2, START_S),
+        )
+        for event in self.told:
             self.directory.apply(event)
         self.market = self.fresh()
 
@@ -82,6 +95,8 @@ class World:
             lambda: self.now_s,
         )
         market.driver.start()
+        for event in self.told:
+            market.follow(event)
         return market
 
     def crash(self) -> None:
@@ -367,6 +382,9 @@ def measurement(node: Address, by: Key = VALIDATOR, **changes: Any) -> MachineMe
         "y_us": 0,
         "z_us": 0,
         "height_us": 0,
+        "links_per_s_milli": 0,
+        "links_at_once_per_s_milli": 0,
+        "findings": bytes(32),
         "at_s": START_S,
     }
     return MachineMeasurement(**(fields | changes))

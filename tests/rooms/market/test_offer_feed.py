@@ -94,6 +94,9 @@ def found(machine: Key = NODES[0], by: Key = VALIDATOR, **changes: Any) -> Machi
         "y_us": 0,
         "z_us": 7,
         "height_us": 100,
+        "links_per_s_milli": 0,
+        "links_at_once_per_s_milli": 0,
+        "findings": bytes(32),
         "at_s": NOW,
     }
     return MachineMeasurement(**(fields | changes))
@@ -324,3 +327,29 @@ def test_the_newest_measurement_of_a_field_is_told_whole() -> None:
     assert it.newest(NODES[0].address, Field.CPU, NOW + 1) is None
     assert it.newest(NODES[1].address, Field.GPU, NOW + 1) is None
     assert it.newest(NODES[0].address, Field.GPU, NOW + MEASUREMENT_LIFE_S + 2) is None
+
+
+def test_one_liar_of_three_moves_nothing() -> None:
+    """Of what validators found the lower middle counts: a lie upwards is no more than what an honest one found."""
+    it = feed()
+    offered(it, offer(expires_s=NOW + 3_600))
+    for at, (eye, ppm, gpus) in enumerate(zip(EYES, (900_000, 910_000, 1_000_000), (1, 1, 8), strict=False)):
+        assert measured(it, found(by=eye, at_s=NOW + at, reliability_ppm=ppm, gpus=gpus), eye) is None
+    assert (listed(it).reliability_ppm, listed(it).gpus) == (910_000, 1)
+
+
+def test_who_was_not_drawn_is_not_heard() -> None:
+    """An operator's own choice of validators measures nothing, whatever its stake."""
+    directory = participants()
+    drawn = {VALIDATOR.address}
+    it = OfferFeed(
+        Index(),
+        directory,
+        NETWORK,
+        recover,
+        STAKE_PER_NODE,
+        may_measure=lambda operator, validator, now_s: validator in drawn,
+    )
+    offered(it, offer())
+    assert reason(measured(it, found(by=EYES[0]), EYES[0])) == "unassigned"
+    assert measured(it, found()) is None

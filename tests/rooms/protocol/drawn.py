@@ -22,12 +22,17 @@ def _of(info: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.BytesType():
             least = info.min_length or 0
             return st.binary(min_size=least, max_size=min(info.max_length or 80, max(least, 80)))
+        case inspect.StrType(pattern=str(pattern)):
+            most = info.max_length or 16
+            return st.from_regex(pattern).filter(lambda text: len(text) <= most)
         case inspect.StrType():
             return st.text(st.characters(exclude_categories=["Cs"]), max_size=min(info.max_length or 16, 16))
         case inspect.BoolType():
             return st.booleans()
         case inspect.VarTupleType():
-            return st.lists(_of(info.item_type), max_size=MOST_ITEMS).map(tuple)
+            return st.lists(_of(info.item_type), min_size=info.min_length or 0, max_size=MOST_ITEMS).map(
+                tuple
+            )
         case inspect.TupleType():
             return st.tuples(*map(_of, info.item_types))
         case inspect.UnionType():

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from clusterai.protocol import canonical, jobs, offering
+from clusterai.protocol import canonical, jobs, measuring, offering
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.leases import Terms
 
@@ -18,6 +18,11 @@ KINDS: list[Any] = [
     *get_args(jobs.JobFrame),
     *get_args(jobs.JobRelayed),
     *get_args(offering.OfferingFrame),
+    *get_args(measuring.MeasureRelayed),
+    *get_args(measuring.Test),
+    *get_args(measuring.Result),
+    measuring.Finding,
+    measuring.Findings,
     jobs.Segment,
     jobs.Bait,
 ]
@@ -42,8 +47,8 @@ def least(it: inspect.Type) -> Any:
             return "x" * (length or 0)
         case inspect.BoolType():
             return False
-        case inspect.VarTupleType():
-            return ()
+        case inspect.VarTupleType(item_type=item, min_length=length):
+            return (least(item),) * (length or 0)
         case inspect.TupleType(item_types=items):
             return tuple(map(least, items))
         case inspect.StructType(cls=cls):
@@ -52,6 +57,8 @@ def least(it: inspect.Type) -> Any:
             return least(types[0])
         case inspect.CustomType() | inspect.EnumType():
             return 1
+        case inspect.UnionType(types=types):
+            return least(types[0])
         case _:
             raise AssertionError(f"no rule for {it}")
 

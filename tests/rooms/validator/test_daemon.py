@@ -25,6 +25,7 @@ from clusterai.ledger.core.deploy import Rules, local_plan
 from clusterai.ledger.core.transaction import sign_transaction
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role, digest, hex0x
+from clusterai.protocol.measuring import Examine
 from clusterai.protocol.messages import AskEpoch, Frame, Relay, Relayed, Unreachable
 from clusterai.protocol.money import WEI_PER_TOKEN
 from clusterai.protocol.signing import Key
@@ -117,7 +118,9 @@ class Loopback:
     def _frame(self, peer: Address, frame: Frame) -> None:
         if not isinstance(frame, Relay) or self.provider is None or self.away:
             return
-        ask = canonical.decode(frame.body, cast("type[AskEpoch]", Relayed))
+        ask = canonical.decode(frame.body, cast("type[AskEpoch | Examine]", Relayed))
+        if isinstance(ask, Examine):
+            return
         opened = self.provider.asked(ask)
         if opened is None:
             self.links.send(peer, Unreachable(frame.to))

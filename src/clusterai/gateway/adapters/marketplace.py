@@ -44,9 +44,11 @@ from clusterai.market.core.placement import (
     seats_of,
     single,
 )
+from clusterai.market.core.placement.assigned import Draws
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.measuring import Measured
 from clusterai.protocol.offering import Offered, OfferTurned
 from clusterai.protocol.offers import MachineMeasurement, decode_measurement, decode_offer
 from clusterai.protocol.signing import recover
@@ -59,6 +61,7 @@ SWEPT_AT_ONCE = 2_000
 TICK_S = 0.5
 LOOK_S = 5.0
 """How often round trips of links are read."""
+MOST_EARLY = 4_096
 OFFERS_A_MINUTE = 240
 """Of one operator; each takes a signature's check."""
 MEASUREMENTS_A_MINUTE = 3_000
@@ -106,9 +109,18 @@ class Marketplace:
     ) -> None:
         self.index = Index()
         self.trips = RoundTrips()
+        self.draws = Draws(directory)
         self.feed = OfferFeed(
-            self.index, directory, network, recover, config.machine_stake_wei, config.most_machines
+            self.index,
+            directory,
+            network,
+            recover,
+            config.machine_stake_wei,
+            config.most_machines,
+            self.draws.may_measure,
         )
+        self._early: dict[tuple[Address, Address], tuple[bytes, bytes]] = {}
+        """by machine and validator, measurements of machines that aren't offered yet, as after a restart of this gateway"""
         self.book = Book(self.index)
         self.freed: list[Callable[[Freed], None]] = []
         self._send, self._round_trip_ms, self._clock = send, round_trip_ms, clock
@@ -153,6 +165,9 @@ class Marketplace:
             case Received(peer, Offered() as frame):
                 self._offered(peer, frame)
                 return True
+            case Received(peer, Measured() as frame):
+                self.measurement(peer, frame.measurement, frame.signature)
+                return True
             case Unlinked(peer):
                 self._linked.pop(peer, None)
                 self.feed.away(peer)
@@ -162,6 +177,7 @@ class Marketplace:
 
     def follow(self, event: Any) -> None:
         """What the chain says, once the directory knows it."""
+        self.draws.apply(event)
         match event:
             case (
                 events.Revoked(owner) | events.Slashed(owner) | events.Barred(owner) | events.Unbonding(owner)
@@ -188,6 +204,8 @@ class Marketplace:
         turned = self.feed.hear_measurement(data, signature, now_s)
         if turned is not None:
             log.info("turned", peer=peer.hex(), reason=turned.reason, detail=turned.detail)
+            if turned.reason == "unknown" and len(self._early) < MOST_EARLY:
+                self._early[Address(found.node), peer] = (data, signature)
         return turned
 
     def _offered(self, peer: Address, frame: Offered) -> None:
@@ -215,6 +233,8 @@ class Marketplace:
         node = Address(offer.node)
         self._linked.setdefault(peer, {})[node] = None
         self._look(peer)
+        for waiting in [key for key in self._early if key[0] == node]:
+            self.feed.hear_measurement(*self._early.pop(waiting), now_s)
 
     def _turn(self, peer: Address, serial: int, turned: Turned) -> None:
         log.info("turned", peer=peer.hex(), reason=turned.reason, detail=turned.detail)

@@ -7,8 +7,9 @@ A machine is offered by its own key, which the Registry binds to an operator wit
 than its stake carries (`stake_per_node_wei`), under one name or under many. Serial numbers are remembered for as long as an older
 offer could still stand, so nothing that was replaced or taken out comes back by being sent again.
 
-What a validator measured stands in place of what was claimed; of several the newest, of each field. Nobody measures its own
-machines. A feed doesn't decide which validators measure: whoever assigns them sees to it that the operator doesn't choose.
+What validators measured stands in place of what was claimed: of each field the lower middle one of what they found, so that of three
+one liar moves nothing beyond what an honest one found. Nobody measures its own machines, and only who was drawn for it measures at
+all (`assigned.py`): `may_measure` says who that is.
 """
 
 from collections.abc import Callable
@@ -52,10 +53,11 @@ class Turned(msgspec.Struct, frozen=True):
 
     `malformed`: not a statement. `forged`: not signed by who it says. `unknown`: the key acts for nobody in that role, or not for
     that operator, or nobody offered the machine. `stale`: over, from the future, too long, or not newer than what is known. `own`:
-    an operator measured itself. `staked`: its stake carries no more machines. `full`: this feed carries no more.
+    an operator measured itself. `unassigned`: this validator wasn't drawn for that operator. `staked`: its stake carries no more
+    machines. `full`: this feed carries no more.
     """
 
-    reason: Literal["malformed", "forged", "unknown", "stale", "own", "staked", "full"]
+    reason: Literal["malformed", "forged", "unknown", "stale", "own", "unassigned", "staked", "full"]
     detail: str = ""
 
 
@@ -76,7 +78,13 @@ class OfferFeed:
         recover: Callable[[Digest, bytes], Address],
         stake_per_node_wei: int,
         most_machines: int = MOST_MACHINES,
+        may_measure: Callable[[Address, Address, float], bool] | None = None,
     ) -> None:
+        """
+        Args:
+            may_measure: whether an operator's machines are a validator's to measure, at that time; every validator's by default.
+        """
+        self._may_measure = may_measure
         self.index = index
         self._directory, self._network, self._recover = directory, network, recover
         self._stake_per_node_wei, self._most_machines = stake_per_node_wei, most_machines
@@ -140,6 +148,10 @@ class OfferFeed:
             return Turned("unknown", "nobody offers this machine")
         if known.offer.operator == validator:
             return Turned("own")
+        if self._may_measure is not None and not self._may_measure(
+            Address(known.offer.operator), validator, now_s
+        ):
+            return Turned("unassigned", "another was drawn")
         if not now_s - MEASUREMENT_LIFE_S < measurement.at_s <= now_s + SKEW_S:
             return Turned("stale")
         before = known.measured.pop(validator, None)
@@ -232,7 +244,7 @@ class OfferFeed:
 
 
 def merged(offer: MachineOffer, measured: dict[Address, MachineMeasurement], now_s: float) -> Offer:
-    """The offer as placement sees it: of each field the newest measurement, else the claim."""
+    """The offer as placement sees it: of each field the lower middle of what was measured, else the claim."""
     values: dict[str, Any] = {"reliability_ppm": NEWCOMER_RELIABILITY_PPM}
     values |= {name: getattr(offer, name) for name in _CLAIMED}
     coordinate: Coordinate | None = None
@@ -241,10 +253,11 @@ def merged(offer: MachineOffer, measured: dict[Address, MachineMeasurement], now
         (it for it in measured.values() if it.at_s > now_s - MEASUREMENT_LIFE_S),
         key=lambda it: (it.at_s, it.validator),
     )
+    for field, names in _MEASURED.items():
+        found = sorted(tuple(getattr(it, name) for name in names) for it in fresh if it.fields & field)
+        if found:
+            values.update(zip(names, found[(len(found) - 1) // 2], strict=True))
     for it in fresh:
-        for field, names in _MEASURED.items():
-            if it.fields & field:
-                values.update({name: getattr(it, name) for name in names})
         if it.fields & Field.COORDINATE:
             coordinate = Coordinate(it.x_us, it.y_us, it.z_us, it.height_us)
         # A clock that runs a little ahead mustn't make its measurement one from the future.

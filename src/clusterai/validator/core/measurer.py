@@ -1,0 +1,434 @@
+"""Which machines this validator measures, when, and what it says of them.
+
+    BeaconRecorded ── draws ──> drawn for this owner? ── Examine … Shown ──> Outcome ──> MachineMeasurement, signed
+                                                                                            │ Save, then
+                                                                                            ├─> gateways: the feed of offers
+                                                                                            └─> the node: its card
+
+Each owner's machine is examined as soon as a beacon has drawn this validator for it, and again each day, when validators are drawn
+anew. What breaks off is begun again later and says nothing of the machine. In between it is asked for an echo each minute: what of
+those it answers is its reliability.
+
+A measurement is kept in the journal before it is told; an examination isn't, it is begun again.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from clusterai.audit.core.stretches import Sentinel
+from clusterai.ledger.core import calls
+from clusterai.ledger.core.calls import Submit
+from clusterai.ledger.core.events import BeaconRecorded, Block, Enlisted, Registered, RolledBack
+from clusterai.market.core.directory import Directory
+from clusterai.market.core.placement.assigned import DAY_S, Draws
+from clusterai.protocol import canonical
+from clusterai.protocol.canonical import Malformed
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import Address, Digest, Role
+from clusterai.protocol.measuring import (
+    Echo,
+    Echoed,
+    Examine,
+    Findings,
+    Measured,
+    Part,
+    Result,
+    Shown,
+    Test,
+)
+from clusterai.protocol.messages import Relay, Unreachable
+from clusterai.protocol.offers import MILLION, Field, MachineMeasurement, signed_digest
+from clusterai.protocol.signing import BadSignature
+from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
+from clusterai.validator.core.examination import Ask, Judge, Outcome, Plan, Reply, Script, Unfinished, examine
+
+MOST_AT_ONCE = 4
+"""Examinations: a validator's own checks take time too, and mustn't be what is measured."""
+AGAIN_S = 10.0
+MOST_AGAIN_S = 3_600.0
+ECHO_EVERY_S = 60.0
+ECHO_S = 5.0
+LEAST_ECHOES = 60
+"""An hour's: less says nothing about reliability."""
+REMEMBERED_ECHOES = 10_080
+"""A week's; then all counts are halved, so that what was long ago fades."""
+MOST_PARTS_BYTES = 16 * 1024 * 1024
+TICK_EVERY_S = 5.0
+
+
+class MeasurerSettings(msgspec.Struct, frozen=True):
+    """Who measures, and how much.
+
+    Attributes:
+        ticks: whether the chain's own beacon draws, which whoever needs it records.
+        word: a digest that nobody else can foretell, of what it is given.
+    """
+
+    me: Address
+    network: Domain
+    sign: Callable[[Digest], bytes]
+    recover: Callable[[Digest, bytes], Address]
+    word: Callable[[bytes], Digest]
+    sentinel: Sentinel
+    epoch_s: int
+    ticks: bool = True
+    plan: Plan = Plan()
+    again_every_s: float = DAY_S
+
+
+# --- records ---
+
+
+class Kept(msgspec.Struct, frozen=True, tag=True):
+    """What was last said of an owner's machine."""
+
+    owner: Address
+    at_s: float
+    round: int
+    measured: Measured
+
+
+class Watched(msgspec.Struct, frozen=True, tag=True):
+    """Of so many echoes that were asked for, so many came."""
+
+    owner: Address
+    asked: int
+    answered: int
+
+
+# --- effects and events ---
+
+
+class Work(msgspec.Struct, frozen=True):
+    """Effect: a pure computation for another thread; `Worked` comes back."""
+
+    owner: Address
+    number: int
+    work: Callable[[], Any]
+
+
+class Worked(msgspec.Struct, frozen=True):
+    owner: Address
+    number: int
+    value: Any
+
+
+class Told(msgspec.Struct, frozen=True):
+    """Effect: for the log."""
+
+    what: str
+    owner: Address
+    detail: str
+
+
+class _Session:
+    """One examination under way."""
+
+    def __init__(
+        self, owner: Address, gateway: Address, number: int, round_: int, now_s: float, script: Script
+    ) -> None:
+        self.owner, self.gateway, self.number, self.round = owner, gateway, number, round_
+        self.script, self.began_s = script, now_s
+        self.node: Address | None = None
+        self.seed = Digest(bytes(32))
+        self.sent_s = now_s
+        self.until_s = now_s
+        self.data = bytearray()
+        self.works = False
+
+
+class Measurer:
+    RECORDS = Kept | Watched
+
+    def __init__(self, settings: MeasurerSettings, directory: Directory) -> None:
+        self.settings = settings
+        self.directory = directory
+        self.draws = Draws(directory)
+        self.kept: dict[Address, Kept] = {}
+        self.watched: dict[Address, Watched] = {}
+        self.sessions: dict[Address, _Session] = {}
+        self._gateways: dict[Address, None] = {}
+        self._due_s: dict[Address, float] = {}
+        self._failed: dict[Address, int] = {}
+        self._turn: dict[Address, int] = {}
+        self._echoes: dict[Digest, tuple[Address, float]] = {}
+        self._echo_at_s: dict[Address, float] = {}
+        self._number = 0
+        self._ticked_s = 0.0
+
+    # --- machine ---
+
+    def restore(self, records: Iterable[Any]) -> None:
+        for record in records:
+            self._apply(record)
+
+    def snapshot(self) -> list[msgspec.Struct]:
+        return [*self.kept.values(), *self.watched.values()]
+
+    def step(self, event: Any, now_s: float) -> list[Any]:
+        match event:
+            case Tick() | Started():
+                return self._tick(now_s)
+            case Linked(peer):
+                self._gateways[peer] = None
+                return [Send(peer, kept.measured) for kept in self.kept.values()]
+            case Unlinked(peer):
+                self._gateways.pop(peer, None)
+                lost = [it for it in self.sessions.values() if it.gateway == peer]
+                return [
+                    effect
+                    for it in lost
+                    for effect in self._over(it, Unfinished("the gateway is away"), now_s)
+                ]
+            case Received(gateway, Relay(sender, _, body)):
+                return self._relayed(gateway, Address(sender), body, now_s)
+            case Received(gateway, Unreachable(to)):
+                session = self.sessions.get(Address(to))
+                if session is None or session.gateway != gateway:
+                    return []
+                return self._over(session, Unfinished("it isn't linked there"), now_s)
+            case Worked(owner, number, value):
+                session = self.sessions.get(owner)
+                if session is None or session.number != number:
+                    return []
+                session.works = False
+                return self._go_on(session, value, now_s)
+            case Block() | RolledBack() | BeaconRecorded() | Registered() | Enlisted():
+                self.directory.apply(event)
+                self.draws.apply(event)
+                return []
+            case _:
+                self.directory.apply(event)
+                return []
+
+    def _apply(self, record: Any) -> None:
+        match record:
+            case Kept(owner):
+                self.kept[owner] = record
+            case Watched(owner):
+                self.watched[owner] = record
+            case _:
+                raise AssertionError(f"no record of a measurer: {record!r}")
+
+    def _save(self, record: Any) -> Save:
+        self._apply(record)
+        return Save(record)
+
+    # --- when ---
+
+    def _tick(self, now_s: float) -> list[Any]:
+        effects: list[Any] = []
+        for session in list(self.sessions.values()):
+            if not session.works and now_s >= session.until_s:
+                effects += self._go_on(session, Reply(None, b"", now_s - session.sent_s, session.seed), now_s)
+        effects += self._unanswered(now_s)
+        if not self._gateways:
+            return effects
+        for owner in self.directory.holders(Role.PROVIDER):
+            drawn = self.draws.drawn(owner, now_s)
+            if drawn is None:
+                effects += self._want_beacon(owner, now_s)
+            elif self.settings.me in drawn.validators and owner not in self.sessions:
+                if self._is_due(owner, drawn.round, now_s):
+                    effects += self._begin(owner, drawn.round, now_s)
+                else:
+                    effects += self._echo(owner, now_s)
+        return effects
+
+    def _is_due(self, owner: Address, round_: int, now_s: float) -> bool:
+        if len(self.sessions) >= MOST_AT_ONCE or now_s < self._due_s.get(owner, 0.0):
+            return False
+        kept = self.kept.get(owner)
+        return kept is None or kept.round != round_ or now_s >= kept.at_s + self.settings.again_every_s
+
+    def _want_beacon(self, owner: Address, now_s: float) -> list[Any]:
+        """Who registered in this epoch is drawn for by a later one's."""
+        joined_s = self.draws.joined_s(owner)
+        if not self.settings.ticks or joined_s is None or now_s < self._ticked_s + TICK_EVERY_S:
+            return []
+        epoch = self.directory.time_s // self.settings.epoch_s
+        if epoch <= joined_s // self.settings.epoch_s:
+            return []
+        self._ticked_s = now_s
+        return [Submit(f"measure-tick:{epoch}", calls.Tick())]
+
+    # --- an examination ---
+
+    def _begin(self, owner: Address, round_: int, now_s: float) -> list[Any]:
+        gateways = tuple(self._gateways)
+        gateway = gateways[self._turn.get(owner, 0) % len(gateways)]
+        self._number += 1
+        number = self._number
+        script = examine(
+            self.settings.plan, lambda data: self._word(owner, number, data), self.settings.sentinel
+        )
+        session = self.sessions[owner] = _Session(owner, gateway, number, round_, now_s, script)
+        return self._go_on(session, None, now_s)
+
+    def _word(self, owner: Address, number: int, data: bytes) -> Digest:
+        return self.settings.word(owner + number.to_bytes(8) + data)
+
+    def _go_on(self, session: _Session, value: Any, now_s: float) -> list[Any]:
+        effects: list[Any] = []
+        while True:
+            try:
+                wanted = session.script.send(value)
+            except StopIteration as end:
+                return effects + self._over(session, end.value, now_s)
+            if isinstance(wanted, Judge):
+                session.works = True
+                return [*effects, Work(session.owner, session.number, wanted.work)]
+            effects += self._ask(session, wanted, now_s)
+            if wanted.within_s:
+                return effects
+            value = Reply(None, b"", 0.0, session.seed)
+
+    def _ask(self, session: _Session, wanted: Ask, now_s: float) -> list[Any]:
+        session.seed = self._seed(session.owner, now_s)
+        session.sent_s, session.until_s = now_s, now_s + wanted.within_s
+        session.data = bytearray()
+        return [Send(session.gateway, self._examine(session.owner, session.seed, wanted.test, now_s))]
+
+    def _seed(self, owner: Address, now_s: float) -> Digest:
+        self._number += 1
+        return self.settings.word(owner + self._number.to_bytes(8) + int(now_s * MILLION).to_bytes(8))
+
+    def _examine(self, owner: Address, seed: Digest, test: Test, now_s: float) -> Relay:
+        ask = Examine(self.settings.me, owner, seed, int(now_s), test, bytes(65))
+        signature = self.settings.sign(ask.signing_digest(self.settings.network))
+        return Relay(
+            self.settings.me, owner, canonical.encode(msgspec.structs.replace(ask, signature=signature))
+        )
+
+    def _relayed(self, gateway: Address, sender: Address, body: bytes, now_s: float) -> list[Any]:
+        try:
+            shown = canonical.decode(body, Shown)
+        except Malformed:
+            return []
+        owner, seed = Address(shown.provider), Digest(shown.seed)
+        if owner != sender or not self._is_signed(shown):
+            return []
+        if seed in self._echoes:
+            return self._echoed(seed, isinstance(shown.result, Echoed))
+        session = self.sessions.get(owner)
+        if session is None or session.gateway != gateway or session.seed != seed or session.works:
+            return []
+        node = Address(shown.node)
+        if session.node not in (None, node):
+            return self._over(session, Unfinished("another machine answered"), now_s)
+        session.node = node
+        return self._answered(session, shown.result, now_s)
+
+    def _answered(self, session: _Session, result: Result, now_s: float) -> list[Any]:
+        if isinstance(result, Part):
+            if result.start != len(session.data) or result.total > MOST_PARTS_BYTES:
+                return self._over(session, Unfinished("parts that don't fit"), now_s)
+            session.data += result.data
+            if len(session.data) < result.total and result.data:
+                return []
+        reply = Reply(result, bytes(session.data), now_s - session.sent_s, session.seed)
+        # What comes to the same test again is no answer to the next.
+        session.seed = Digest(bytes(32))
+        return self._go_on(session, reply, now_s)
+
+    def _is_signed(self, shown: Shown) -> bool:
+        try:
+            hot = self.settings.recover(shown.signing_digest(self.settings.network), shown.signature)
+        except BadSignature:
+            return False
+        return hot == shown.node and self.directory.acts_for(hot, Address(shown.provider), Role.PROVIDER)
+
+    def _over(self, session: _Session, outcome: Outcome | Unfinished, now_s: float) -> list[Any]:
+        del self.sessions[session.owner]
+        session.script.close()
+        owner = session.owner
+        if isinstance(outcome, Unfinished):
+            failed = self._failed[owner] = self._failed.get(owner, 0) + 1
+            self._turn[owner] = self._turn.get(owner, 0) + 1
+            self._due_s[owner] = now_s + min(MOST_AGAIN_S, AGAIN_S * 2 ** min(10, failed - 1))
+            return [Told("not_measured", owner, outcome.why)]
+        self._failed.pop(owner, None)
+        assert session.node is not None, "somebody answered, or it would be unfinished"
+        measured = self._said(session, session.node, outcome, now_s)
+        took = f"{now_s - session.began_s:.1f} s"
+        return [
+            self._save(Kept(owner, now_s, session.round, measured)),
+            *(Send(gateway, measured) for gateway in self._gateways),
+            Send(session.gateway, Relay(self.settings.me, owner, canonical.encode(measured))),
+            Told("measured", owner, took),
+        ]
+
+    def _said(self, session: _Session, node: Address, outcome: Outcome, now_s: float) -> Measured:
+        settings = self.settings
+        findings = canonical.encode(
+            Findings(
+                node,
+                settings.me,
+                session.round,
+                int(session.began_s),
+                max(0, round(1000 * (now_s - session.began_s))),
+                outcome.claims,
+                outcome.found,
+            )
+        )
+        reliability = self._reliability_ppm(session.owner)
+        measurement = MachineMeasurement(
+            node=node,
+            validator=settings.me,
+            serial=outcome.claims.serial,
+            fields=outcome.fields | (0 if reliability is None else Field.RELIABILITY),
+            hardware="",
+            cpu_milli=outcome.cpu_milli,
+            memory_bytes=outcome.memory_bytes,
+            gpu=outcome.gpu,
+            gpus=outcome.gpus,
+            region="",
+            bandwidth_kbps=outcome.bandwidth_kbps,
+            reliability_ppm=reliability or 0,
+            x_us=0,
+            y_us=0,
+            z_us=0,
+            height_us=0,
+            links_per_s_milli=outcome.links_per_s_milli,
+            links_at_once_per_s_milli=outcome.links_at_once_per_s_milli,
+            findings=canonical.content_digest(findings),
+            at_s=int(now_s),
+        )
+        signature = settings.sign(signed_digest(measurement, settings.network))
+        return Measured(canonical.encode(measurement), signature, findings)
+
+    # --- in between ---
+
+    def _echo(self, owner: Address, now_s: float) -> list[Any]:
+        """Only of machines that were there once: who never came isn't unreliable."""
+        if owner not in self.kept or now_s < self._echo_at_s.get(owner, 0.0):
+            return []
+        self._echo_at_s[owner] = now_s + ECHO_EVERY_S
+        gateways = tuple(self._gateways)
+        seed = self._seed(owner, now_s)
+        self._echoes[seed] = (owner, now_s + ECHO_S)
+        # It is asked through all of them: one gateway that is away isn't the machine's fault.
+        return [Send(gateway, self._examine(owner, seed, Echo(), now_s)) for gateway in gateways]
+
+    def _echoed(self, seed: Digest, came: bool) -> list[Any]:
+        owner, _ = self._echoes.pop(seed)
+        was = self.watched.get(owner, Watched(owner, 0, 0))
+        halve = 2 if was.asked >= REMEMBERED_ECHOES else 1
+        return [self._save(Watched(owner, was.asked // halve + 1, was.answered // halve + came))]
+
+    def _unanswered(self, now_s: float) -> list[Any]:
+        late = [seed for seed, (_, until_s) in self._echoes.items() if now_s >= until_s]
+        if not self._gateways:
+            # It is we who are away.
+            for seed in late:
+                del self._echoes[seed]
+            return []
+        return [effect for seed in late for effect in self._echoed(seed, came=False)]
+
+    def _reliability_ppm(self, owner: Address) -> int | None:
+        seen = self.watched.get(owner)
+        if seen is None or seen.asked < LEAST_ECHOES:
+            return None
+        return seen.answered * MILLION // seen.asked
