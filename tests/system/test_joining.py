@@ -106,6 +106,15 @@ def test_a_machine_joins_leaves_and_comes_back(network: Network, tmp_path: Path)
         drain(folder)
 
 
+def test_the_doctor_measures_the_way_and_the_validators_money(network: Network):
+    """Of a local network: bandwidth and clock of the gateway, and each validator's liquid balance against its bonds."""
+    rows = {row["name"]: row for row in network.told("node", "doctor")["rows"]}
+    assert rows["bandwidth"]["state"] == rows["clock (gateway)"]["state"] == "green"
+    bonds = next(row for name, row in rows.items() if name.startswith("validator") and name.endswith("bonds"))
+    assert "auditing the largest provider takes 100 CLAI" in bonds["found"]
+    assert all(row["cure"] for row in rows.values() if row["state"] == "red")
+
+
 def test_an_owner_without_money_is_told_what_to_send(network: Network, tmp_path: Path):
     """Away from the faucet nothing is sent, and the cure names the sum and the address."""
     key = Key(b"\x77" * 32)

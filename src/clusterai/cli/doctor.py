@@ -6,40 +6,61 @@ What a node of the local network is checked for is the node's own doctor's; here
 import asyncio
 import importlib.util
 import os
-import shutil
 from pathlib import Path
 
+from clusterai.cli.auditing import auditing
+from clusterai.cli.joining import NodeFolder
 from clusterai.cli.local.folder import DataFolder
-from clusterai.node import doctor
+from clusterai.cli.settings import default_node
+from clusterai.node import doctor, hardware
 from clusterai.node.config import BadConfig, load_config
 from clusterai.node.doctor import Row
 from clusterai.runtime.adapters.config import default_models
 
 
-def examine(folder: DataFolder, model: str, config: Path | None = None) -> list[Row]:
+def examine(
+    folder: DataFolder,
+    model: str,
+    config: Path | None = None,
+    gateway: str | None = None,
+    validator: Path | None = None,
+) -> list[Row]:
     """
     Args:
-        config: a node's own configuration; without one, the local network's nodes are checked if it runs.
+        config: a node's own configuration; without one, the local network's nodes are checked if it runs, else the node that joined.
+        gateway: address of the API to whose machine the way is measured.
+        validator: a validator's own configuration, to be checked in a node's place.
     """
+    joined = NodeFolder(default_node())
+    if gateway is None and not folder.is_held() and joined.gateway.exists():
+        gateway = joined.gateway.read_text().strip()
+    if validator is not None:
+        return auditing(validator, gateway)
+    if config is None and not folder.is_held() and joined.config.exists():
+        config = joined.config
+    way = [] if gateway is None else hardware.way(gateway)
     if config is not None:
-        return _node(config, "")
+        return [*_node(config, ""), *way]
     if not folder.is_held():
         rows = [
             *doctor.machine(folder.root),
             *doctor.lending(False),
             *_engine(),
-            _accelerator(),
             _model(model),
+            *way,
         ]
         nothing = Row(
             "network", "yellow", f"none runs in {folder.root}", "clusterai up, or --config FILE of a node"
         )
         return [*rows, nothing]
-    rows = [*_engine(), _accelerator(), _processes(folder)]
+    gateway = folder.running().gateway
+    rows = [*_engine(), _processes(folder), *hardware.way(gateway)]
     for service in folder.running().services:
         path = folder.of(service.name) / "config.json"
         if service.name.startswith("node-"):
             rows += _node(path, f"{service.name} ")
+        if service.name.startswith("validator"):
+            rows += auditing(path, gateway, f"{service.name} ")
     return rows
 
 
@@ -59,20 +80,6 @@ def _engine() -> list[Row]:
     if missing:
         return [Row("packages", "red", f"missing: {', '.join(missing)}", "pip install 'clusterai[local]'")]
     return [Row("packages", "green", "engine, chain and gateway are installed")]
-
-
-def _accelerator() -> Row:
-    """What OpenVINO could use; NVIDIA's need the vLLM engine, which isn't here yet."""
-    if shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists():
-        return Row(
-            "accelerator",
-            "yellow",
-            "an NVIDIA GPU",
-            "it isn't used by this version: answers come from the CPU",
-        )
-    if Path("/dev/dri/renderD128").exists():
-        return Row("accelerator", "yellow", "a GPU that OpenVINO may know", "this version uses the CPU")
-    return Row("accelerator", "green", "none: answers come from the CPU")
 
 
 def _model(name: str) -> Row:

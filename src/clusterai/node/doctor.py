@@ -12,12 +12,11 @@ import functools
 import importlib.util
 import os
 import platform
-import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -26,8 +25,10 @@ from clusterai.ledger.adapters.client import ChainClient, OtherChain, Refused
 from clusterai.ledger.adapters.jsonrpc import ChainDown, RpcRefused
 from clusterai.ledger.adapters.network import BadKeyFile, BadNetwork, Network, load_key, load_network
 from clusterai.models import Altered, ModelStore, NoSuchModel
+from clusterai.node import hardware
 from clusterai.node.adapters.watch import Status
 from clusterai.node.config import Config, ModelConfig
+from clusterai.node.hardware import Row
 from clusterai.protocol.ids import Address, Role, address, checksummed
 from clusterai.protocol.money import show
 from clusterai.protocol.signing import Key
@@ -38,7 +39,6 @@ from clusterai.work.loading import find
 
 LEAST_MEMORY_BYTES = 1_500_000_000
 """One engine with a small model and its cache took 0.75 to 0.95 GB."""
-LEAST_DISK_BYTES = 1_000_000_000
 MOST_DRIFT_S = 5.0
 """Epochs are counted in the chain's time; a gateway takes receipts of this epoch and the last."""
 GAS_A_DAY = 6_000 * 250_000
@@ -48,18 +48,9 @@ LINK_S = 6.0
 T = TypeVar("T")
 
 
-class Row(msgspec.Struct, frozen=True):
-    """`state`: green is right, yellow works with a limit, red doesn't work until it is cured."""
-
-    name: str
-    state: Literal["green", "yellow", "red"]
-    found: str
-    cure: str = ""
-
-
 async def examine(config: Config, password: str | None = None) -> list[Row]:
     """All rows, the machine's first."""
-    rows = machine(config.data)
+    rows = await asyncio.to_thread(machine, config.data, config.rentals is not None)
     rows += await asyncio.to_thread(lending, config.jobs is not None)
     rows += await asyncio.to_thread(lambda: [_model(config, model) for model in config.models])
     key = _loaded(rows, "hot key", lambda: load_key(config.key, password))
@@ -74,9 +65,10 @@ async def examine(config: Config, password: str | None = None) -> list[Row]:
     return rows
 
 
-def machine(data: Path) -> list[Row]:
+def machine(data: Path, rents: bool = False) -> list[Row]:
     """What can be said of this machine before there is any configuration."""
-    return [_python(), _cpu(), _memory(), _disk(data)]
+    about = [hardware.system(), _python(), _cpu(), hardware.gpu(), _memory()]
+    return [*about, *hardware.disk(data), *hardware.kernel(rents)]
 
 
 @functools.cache
@@ -141,15 +133,6 @@ def _memory() -> Row:
             "memory", "red", f"{free / 1e9:.1f} GB free", "end other programs, or serve a smaller model"
         )
     return Row("memory", "green", f"{free / 1e9:.1f} GB free")
-
-
-def _disk(folder: Path) -> Row:
-    place = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(place).free
-    found = f"{free / 1e9:.1f} GB free at {place}"
-    if free < LEAST_DISK_BYTES:
-        return Row("disk", "red", found, "free 1 GB there, or set `data` to another disk")
-    return Row("disk", "green", found)
 
 
 def _model(config: Config, model: ModelConfig) -> Row:

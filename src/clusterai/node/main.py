@@ -11,6 +11,7 @@ ones may end, then everybody hears goodbye. `kill -9` loses nothing that was ack
 import asyncio
 import contextlib
 import os
+import platform
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -60,6 +61,7 @@ from clusterai.node.core.leases import (
     Stop,
 )
 from clusterai.node.core.willing import Pause
+from clusterai.node.hardware import UNSUPPORTED
 from clusterai.protocol.ids import Address, Role, hex0x
 from clusterai.protocol.leases import leases_domain
 from clusterai.protocol.measuring import Claims
@@ -408,6 +410,8 @@ async def run(config: Config, load: Load | None = None) -> None:
     began_s = time.monotonic()
     config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     network = load_network(config.network)
+    if (lacks := UNSUPPORTED.get(platform.system())) is not None:
+        log.warning("unsupported_system", system=platform.system(), lacks=lacks)
     limit = None if config.power is None else PowerLimit(config.power)
     for trouble in [] if limit is None else limit.set():
         log.warning("not_limited", why=trouble)

@@ -34,13 +34,29 @@ def doctor(
     config: Annotated[
         Path | None, typer.Option(help="A node's own configuration file.", show_default=False)
     ] = None,
+    gateway: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Measure the way to this gateway. Default: the one that was joined.",
+            show_default=False,
+        ),
+    ] = None,
+    validator: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CONFIG",
+            help="Check a validator's liquid money against the bonds of audits instead.",
+            show_default=False,
+        ),
+    ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
     """Check whether this machine can provide. Each red row names its cure. Exit code 6: there is a red row."""
     from clusterai.cli import doctor as checks
 
-    rows = checks.examine(options.folder(data), model, config)
+    rows = checks.examine(options.folder(data), model, config, gateway, validator)
     healthy = all(row.state != "red" for row in rows)
     if json:
         say.emit({"healthy": healthy, "rows": rows})

@@ -47,8 +47,17 @@ async def chores(*work: Coroutine[Any, Any, None]) -> AsyncGenerator[asyncio.Tas
 def stop_on_signals(stop: asyncio.Event) -> None:
     """SIGTERM and SIGINT set `stop`."""
     loop = asyncio.get_running_loop()
+
+    def told(_: int, __: object) -> None:
+        loop.call_soon_threadsafe(stop.set)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        try:
+            loop.add_signal_handler(number, stop.set)
+        except (
+            NotImplementedError
+        ):  # Windows' loops have no handlers; the next turn of the loop sees the event
+            signal.signal(number, told)
 
 
 def log_json(level: str) -> None:
