@@ -75,6 +75,10 @@ def plan(found: RentalPlan) -> None:
         f"\n{count} machine{'s' * (count != 1)} for {show_duration(found.duration_s)}: [bold]{money(found.price_hour_wei)}[/] an hour, "
         f"{money(found.price_wei)} if every interval is proven; none is billed before all are ready"
     )
+    if found.seat_hour_wei is not None:
+        say.tell(
+            f"each is paid {money(found.seat_hour_wei)} an hour: the lowest ask that lost, or the reserve"
+        )
     if count > 1 and found.diameter_us is None:
         say.tell("how far apart they are isn't known: too few places were measured")
     elif count > 1 and found.diameter_us is not None:

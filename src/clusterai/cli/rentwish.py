@@ -23,6 +23,7 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True):
         near: a round trip, `20ms`.
         region: one or several between commas.
         measured: fields that somebody must have measured, between commas.
+        one_price: buy the group at one price for all, of as many operators as machines; needs `max_price`.
         same_operator: `no` is machines of as many operators as machines, a number at most so many of one.
     """
 
@@ -37,6 +38,7 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True):
     max_rtt: str | None = None
     measured: str | None = None
     same_operator: str | None = None
+    one_price: bool = False
 
 
 def wanted(flags: Flags) -> Wanted:
@@ -75,6 +77,8 @@ def plan_request(flags: Flags, *, hold: bool = True) -> PlanRequest:
     Raises:
         Failure: exit code 2, with the flag and how to write it.
     """
+    if flags.one_price and flags.max_price is None:
+        raise Failure("one price for all needs --max-price", "a share of it is the reserve", code=Exit.USAGE)
     return _built(
         PlanRequest,
         nodes=flags.nodes,
@@ -85,6 +89,7 @@ def plan_request(flags: Flags, *, hold: bool = True) -> PlanRequest:
         near_us=near_us(flags),
         max_rtt_us=None if flags.max_rtt is None else _milliseconds("--max-rtt", flags.max_rtt),
         max_per_operator=_per_operator(flags.same_operator),
+        pricing="uniform" if flags.one_price else "posted",
         hold=hold,
     )
 

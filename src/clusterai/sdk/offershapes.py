@@ -50,6 +50,8 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         max_rtt_us: between any two of the group.
         max_per_operator: machines of one operator; 1 is of as many operators as machines.
         us_wei, ppm_wei: what a microsecond of the longest round trip, and a millionth of unreliability, is worth in an hour.
+        pricing: `posted` pays each machine what its offer says; `uniform` buys a group at one price, the lowest that lost, of as many
+            operators as machines: then `max_price_wei` is needed, and a share of it is the reserve.
         hold: whether the machines are held for a minute; without it a plan is just shown, and may be gone.
     """
 
@@ -63,6 +65,7 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_per_operator: Annotated[int, Meta(ge=1, le=MOST_NODES)] | None = None
     us_wei: Annotated[int, Meta(ge=0, le=10**8)] = 1_000
     ppm_wei: Annotated[int, Meta(ge=0, le=10**8)] = 100
+    pricing: Literal["posted", "uniform"] = "posted"
     hold: bool = True
 
 
@@ -167,6 +170,7 @@ class RentalPlan(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         hold: names the held machines, for whoever confirms them; empty without a hold.
         held_s: how long it is held from now on.
+        seat_hour_wei: what each machine is paid an hour where that is one price for all; null is each its own.
         diameter_us: the longest round trip between two of the group; null where too few places are known.
         pairs_measured: round trips within the group that somebody measured, of `pairs`; the rest is predicted.
     """
@@ -177,6 +181,7 @@ class RentalPlan(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: int
     price_hour_wei: int
     price_wei: int
+    seat_hour_wei: int | None = None
     diameter_us: int | None
     pairs_measured: int
     pairs: int

@@ -61,6 +61,7 @@ def test_hours_are_numbers_or_durations(hours: str, found: int):
         {"gpu": "h100:256"}, {"gpu": "h 100"}, {"gpu": "x" * 33}, {"max_price": "-1"}, {"max_price": "cheap"}, {"region": "e_u"},
         {"region": ",".join(f"r{it}" for it in range(17))}, {"near": "0ms"}, {"near": "2001ms"}, {"near": "inf"},
         {"max_rtt": "x"}, {"measured": "price"}, {"same_operator": "0"}, {"same_operator": "101"}, {"same_operator": "maybe"},
+        {"one_price": True},
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_before_it_is_asked(changes: dict[str, Any]):
@@ -68,6 +69,12 @@ def test_what_makes_no_sense_is_refused_before_it_is_asked(changes: dict[str, An
     with pytest.raises(Failure) as failed:
         plan_request(Flags(**changes))
     assert failed.value.code == Exit.USAGE
+
+
+def test_one_price_is_asked_for_with_its_reserve():
+    """The most that the group may cost goes with it."""
+    asked = plan_request(Flags(nodes=2, one_price=True, max_price="3"))
+    assert (asked.pricing, asked.max_price_wei) == ("uniform", 3 * TOKEN)
 
 
 @pytest.mark.parametrize(("text", "most"), [(None, None), ("yes", None), ("no", 1), ("3", 3), ("100", 100)])

@@ -383,3 +383,18 @@ def test_a_plan_is_shown_with_its_price_and_what_wishes_cost(
     assert "2 machines for 2 h: 5 CLAI an hour, 10 CLAI if every interval is proven" in out
     assert "region costs 2 CLAI an hour" in out
     assert "isn't known" in out
+
+
+def test_a_group_can_be_bought_at_one_price(
+    bed: Bed, machines: Machines, offers: Offers, capsys: pytest.CaptureFixture[str]
+):
+    """The two cheapest of three are each paid what the third asks; without the most it may cost, that can't be asked."""
+    for at in range(3):
+        machines.put(at)
+    plan = offers.plan(wish(2, pricing="uniform", max_price_wei=100 * TOKEN))
+    assert (plan.seat_hour_wei, plan.price_hour_wei, len(plan.machines)) == (3 * TOKEN, 6 * TOKEN, 2)
+    rentplan.plan(plan)
+    assert "each is paid 3 CLAI an hour" in capsys.readouterr().out
+    assert bed.fetch("DELETE", f"{PLAN}/{plan.hold}", None, bed.key)[0] == 204
+    assert post(bed, BEST | {"pricing": "uniform"})[0] == 400
+    assert post(bed, BEST | {"pricing": "sealed"})[0] == 400

@@ -251,13 +251,19 @@ class Marketplace:
     # --- plans ---
 
     async def plan(
-        self, request: Request, *, told: bool = True, but: Iterable[Address] = ()
+        self,
+        request: Request,
+        *,
+        told: bool = True,
+        but: Iterable[Address] = (),
+        one_price: bool = False,
     ) -> Answered | WhyNot:
         """The best group that stands free now, or why there is none. Nothing is held.
 
         Args:
             told: whether tolls and relaxations are worked out too.
             but: machines that mustn't be in it.
+            one_price: every machine is paid alike, as an auction finds.
 
         Raises:
             Busy: too many others wait.
@@ -270,7 +276,9 @@ class Marketplace:
                 now_s = self._clock()
                 index = self.index.copy()
                 index.take(tuple(but))
-                return await asyncio.to_thread(answer, index, request, self.trips, now_s, told=told)
+                return await asyncio.to_thread(
+                    answer, index, request, self.trips, now_s, told=told, one_price=one_price
+                )
         finally:
             self._waiting -= 1
 
@@ -280,11 +288,14 @@ class Marketplace:
         renter: Address,
         name: Digest,
         agreed: Callable[[Answered], None] = lambda _: None,
+        *,
+        one_price: bool = False,
     ) -> Reserved | WhyNot | Refused:
         """A plan whose machines are held for `renter`: to be shown, and confirmed under `name`.
 
         Args:
             agreed: raises where this plan mustn't be held.
+            one_price: as in `plan`.
 
         Returns:
             Refused where the renter holds too many, or others were quicker each time.
@@ -292,7 +303,7 @@ class Marketplace:
         Raises:
             Busy.
         """
-        return await self._reserve(request, renter, name, agreed, (), told=True)
+        return await self._reserve(request, renter, name, agreed, (), told=True, one_price=one_price)
 
     async def another(
         self, request: Request, renter: Address, name: Digest, most_wei: int, but: Iterable[Address]
@@ -316,10 +327,11 @@ class Marketplace:
         but: tuple[Address, ...],
         *,
         told: bool,
+        one_price: bool = False,
     ) -> Reserved | WhyNot | Refused:
         refused: Refused | None = None
         for _ in range(TRIES):
-            found = await self.plan(request, told=told, but=but)
+            found = await self.plan(request, told=told, but=but, one_price=one_price)
             if isinstance(found, WhyNot):
                 return found
             agreed(found)

@@ -142,10 +142,17 @@ class OfferPages:
         self, account: Digest, wish: PlanRequest, name: Digest
     ) -> Reserved | Answered | WhyNot | Refused:
         asked = views.request_of(wish)
+        one_price = wish.pricing == "uniform"
+        if one_price and wish.max_price_wei is None:
+            raise _invalid("one price for all needs `max_price_wei`: a share of it is the reserve", "pricing")
         if not wish.hold:
-            return await self._market.plan(asked)
+            return await self._market.plan(asked, one_price=one_price)
         return await self._market.reserve(
-            asked, renter_of(account), name, lambda it: self._affordable(account, wish, it)
+            asked,
+            renter_of(account),
+            name,
+            lambda it: self._affordable(account, wish, it),
+            one_price=one_price,
         )
 
     async def release(self, request: Request) -> Response:

@@ -135,6 +135,7 @@ def plan(
         duration_s=duration_s,
         price_hour_wei=it.price_wei,
         price_wei=price_of(it.price_wei, duration_s),
+        seat_hour_wei=it.seat_wei,
         diameter_us=None if found.is_blind else it.diameter_us,
         pairs_measured=0 if found.is_blind else it.pairs_measured,
         pairs=it.pairs,

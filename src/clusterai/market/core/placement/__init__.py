@@ -8,7 +8,8 @@
     choose.py       the group                                          place.py        all of it in a row
     explain.py      why not, and what each wish costs                  answer.py       both, or the plan with them
     listing.py      offers by price                                    book.py         held before it is shown
-    auction.py      one price for a group                              population.py   a made-up world
+    auction.py      one price for a group                              sale.py         a group bought at it
+    population.py   a made-up world
 
 Nothing in here talks to anyone or knows the time; a plan is a value. It refuses to trust a machine's word about itself.
 """

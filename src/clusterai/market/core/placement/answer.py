@@ -11,6 +11,7 @@ from clusterai.market.core.placement.index import Index
 from clusterai.market.core.placement.place import Plan, place
 from clusterai.market.core.placement.request import Request, faults
 from clusterai.market.core.placement.roundtrips import RoundTrips
+from clusterai.market.core.placement.sale import buy
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -26,19 +27,27 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 def answer(
-    index: Index, request: Request, trips: RoundTrips | None, now_s: float, *, told: bool = True
+    index: Index,
+    request: Request,
+    trips: RoundTrips | None,
+    now_s: float,
+    *,
+    told: bool = True,
+    one_price: bool = False,
 ) -> Answered | WhyNot:
     """
     Args:
         told: whether tolls and relaxations are worked out, which costs several placements.
+        one_price: buy the group at one price for all (`sale.py`); tolls aren't worked out then.
     """
-    plan = place(index, request, trips, now_s)
+    choose = buy if one_price else place
+    plan = choose(index, request, trips, now_s)
     asked = request
     if not isinstance(plan, Plan) and _may_be_blind(request):
         asked = msgspec.structs.replace(request, us_wei=0)
-        plan = place(index, asked, trips, now_s)
+        plan = choose(index, asked, trips, now_s)
     if isinstance(plan, Plan):
-        costs = tolls(index, asked, plan, trips, now_s) if told else ()
+        costs = tolls(index, asked, plan, trips, now_s) if told and not one_price else ()
         return Answered(asked, plan, costs, asked is not request)
     if tuple(faults(request)) or not told:
         return WhyNot(plan.candidates, (), (), ())

@@ -127,7 +127,15 @@ class _State(msgspec.Struct):
 
 
 def seats_of(plan: Plan) -> tuple[Seat, ...]:
-    return tuple(Seat(it.node, it.operator, it.price_wei, canonical.digest(it)) for it in plan.offers)
+    return tuple(
+        Seat(
+            it.node,
+            it.operator,
+            it.price_wei if plan.seat_wei is None else plan.seat_wei,
+            canonical.digest(it),
+        )
+        for it in plan.offers
+    )
 
 
 class Book:
@@ -225,7 +233,9 @@ class Book:
             offer = self._index.offer(row)
             if not offer.issued_s <= now_s < offer.expires_s:
                 return [Refused(event.hold, "gone", node)]
-            if Seat(offer.node, offer.operator, offer.price_wei, canonical.digest(offer)) != seat:
+            # More than its price is what a group's one price may be.
+            fair = max(offer.price_wei, seat.price_wei)
+            if Seat(offer.node, offer.operator, fair, canonical.digest(offer)) != seat:
                 return [Refused(event.hold, "changed", node)]
             until_s = min(until_s, offer.expires_s)
         record = HoldMade(event.hold, event.renter, event.seats, until_s)

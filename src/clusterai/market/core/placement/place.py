@@ -33,6 +33,7 @@ class Plan(msgspec.Struct, frozen=True):
         parts: the offers by part of the request.
         pairs_measured, pairs: round trips that were measured, of all within the group; the others are predicted.
         cost_wei: what the choice minimised, per hour.
+        seat_wei: what each machine is paid an hour where that is one price for all; None is each its own.
     """
 
     parts: tuple[tuple[Offer, ...], ...]
@@ -42,6 +43,7 @@ class Plan(msgspec.Struct, frozen=True):
     pairs: int
     cost_wei: int
     candidates: int
+    seat_wei: int | None = None
 
     @property
     def offers(self) -> tuple[Offer, ...]:
