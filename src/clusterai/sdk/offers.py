@@ -2,6 +2,7 @@
 
     GET  /v1/clusterai/offers          OfferList: what can be placed now; needs no key
     POST /v1/clusterai/rentals/plan    PlanRequest → RentalPlan, held for a minute; 409 `not-placed` with a WhyNot, 402, 503
+    DELETE /v1/clusterai/rentals/plan/{hold}    → 204: given back
 
 Errors are RFC 9457 problems; a plan belongs to an account (bearer key).
 """
@@ -97,3 +98,7 @@ class Offers:
                 raise NotPlaced(found.detail, found.why) from None
             raise
         return msgspec.json.decode(response.content, type=RentalPlan)
+
+    def give_back(self, hold: str) -> None:
+        """A plan that nobody wants: its machines are free again at once. Nothing happens where it is over."""
+        self._client.ask("DELETE", f"/v1/clusterai/rentals/plan/{hold}", missing_ok=True)

@@ -6,7 +6,7 @@ GET    /v1/clusterai/rentals/{id}          Rental
 DELETE /v1/clusterai/rentals/{id}          → Rental: given back
 POST   /v1/clusterai/rentals/{id}/extend   Extension → Rental
 PUT    /v1/clusterai/rentals/{id}/mesh     Meeting → Rental: the renter's end of the mesh
-GET    /v1/clusterai/rentals/{id}/logs     ?place=0&start=0 → text, `X-Log-Total`
+GET    /v1/clusterai/rentals/{id}/logs     ?place=0&start=0 → text, `X-Log-Start`, `X-Log-Total`
 """
 
 import msgspec
@@ -15,6 +15,14 @@ from clusterai.sdk.client import Client
 from clusterai.sdk.rentalshapes import Extension, Meeting, Rental, RentalList, RentRequest
 
 PATH = "/v1/clusterai/rentals"
+
+
+class Logged(msgspec.Struct, frozen=True):
+    """A piece of a log, at most 64 KiB. It begins later than was asked where the older isn't kept any more."""
+
+    start: int
+    total: int
+    data: bytes
 
 
 class Rentals:
@@ -41,10 +49,12 @@ class Rentals:
     def meet(self, rental: str, key: str) -> Rental:
         return self._client.told("PUT", f"{PATH}/{rental}/mesh", Rental, json=Meeting(key=key))
 
-    def log(self, rental: str, place: int, start: int) -> tuple[int, bytes]:
-        """How much a machine's own part printed so far, and what begins at `start`."""
+    def log(self, rental: str, place: int, start: int) -> Logged:
+        """What a machine's own part printed, from byte `start` on."""
         response = self._client.ask("GET", f"{PATH}/{rental}/logs", params={"place": place, "start": start})
-        return int(response.headers["X-Log-Total"]), response.content
+        return Logged(
+            int(response.headers["X-Log-Start"]), int(response.headers["X-Log-Total"]), response.content
+        )
 
     def _post(self, path: str, body: msgspec.Struct) -> Rental:
         return self._client.told("POST", f"{PATH}{path}", Rental, json=body)

@@ -346,7 +346,7 @@ class RentDesk:
             rental.lease,
             stay.generation,
             HEAD,
-            self.token(rental).encode(),
+            bytes.fromhex(self.token(rental)),
             self.members(rental, stay.place),
         )
         self._effects.append(Send(Address(stay.seat.operator), frame))

@@ -25,7 +25,7 @@ from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import ModelOffer
 from clusterai.protocol.rentals import AskStayLog, JoinStay, RentFrame, StayLogged
 from clusterai.runtime.machine import Linked, Received, Send, Tick, Unlinked
-from clusterai.work.cluster.adapters.stay import StayFailed
+from clusterai.work.cluster.adapters.stay import MOST_LOG, StayFailed
 from clusterai.work.cluster.core.heartbeats import Beat, Cell, tokens_of
 from clusterai.work.cluster.spec import ClusterSpec, Interval
 from clusterai.work.engine import EngineFailed, Finish, Stats, TokenEvent, Unfit
@@ -123,7 +123,8 @@ class Staying:
             return
         if (mine.lease, mine.generation) == (asked.lease, asked.generation):
             total, data = self._stay.log(asked.start)
-            start = max(min(asked.start, total), total - len(data)) if data else total
+            # A piece is at most 64 KiB of what is kept: where it begins doesn't follow from its length.
+            start = min(total, max(asked.start, total - MOST_LOG))
             self._send(gateway, StayLogged(asked.lease, asked.generation, start, total, data))
 
     def tell(self, event: Any) -> None:

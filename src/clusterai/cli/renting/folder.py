@@ -1,0 +1,153 @@
+"""What a renter keeps of a rental, in the data folder:
+
+DIR/rentals/ID/plan.json     which machines the plan named, so that a gateway can't put others behind their keys
+DIR/rentals/ID/mesh.key      this end's WireGuard key of this lease; readable by the owner alone
+DIR/rentals/ID/token         what opens Ray and the shell; readable by the owner alone
+DIR/rentals/ID/keeper.json   how the keeper of this end of the mesh stands; keeper.lock is held (flock) while it runs
+DIR/rentals/ID/keeper.log    what it printed
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from clusterai.cli.local.folder import write_atomically
+from clusterai.protocol.ids import Digest, hex0x
+
+ID_DIGITS = 16
+KeeperPhase = Literal["starting", "meshed", "connected", "failed", "over"]
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """What was booked from here: the hot keys' addresses of the machines that the plan showed."""
+
+    id: str
+    nodes: tuple[str, ...]
+
+
+class KeeperState(msgspec.Struct, frozen=True, kw_only=True):
+    """Attributes:
+    phase: `connected` once the head answered over the mesh.
+    ways: by place, `direct`, `relay`, or `silent` where nothing was heard yet.
+    """
+
+    pid: int
+    interface: str
+    namespace: str
+    phase: KeeperPhase
+    detail: str = ""
+    address: str = ""
+    ways: dict[int, Literal["direct", "relay", "silent"]] = {}
+
+
+class RentalFolder:
+    """Of one rental."""
+
+    def __init__(self, data: Path, lease: Digest) -> None:
+        self.lease = lease
+        self.path = data / "rentals" / lease.hex()[:ID_DIGITS]
+        self.token, self.log = self.path / "token", self.path / "keeper.log"
+        self._plan, self._key = self.path / "plan.json", self.path / "mesh.key"
+        self._state, self._lock = self.path / "keeper.json", self.path / "keeper.lock"
+        self._held: int | None = None
+
+    def make(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    # --- the plan, the token, the key ---
+
+    def plan(self) -> Planned | None:
+        """None where it was booked elsewhere."""
+        try:
+            found = msgspec.json.decode(self._plan.read_bytes(), type=Planned)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        return found if found.id == hex0x(self.lease) else None
+
+    def write_plan(self, nodes: tuple[str, ...]) -> None:
+        self.make()
+        write_atomically(self._plan, msgspec.json.encode(Planned(hex0x(self.lease), nodes)))
+
+    def write_token(self, token: str) -> None:
+        self.make()
+        write_atomically(self.token, token.encode())
+
+    def write_secret(self, secret: bytes) -> None:
+        self.make()
+        write_atomically(self._key, secret.hex().encode())
+
+    def secret(self) -> bytes:
+        """Of this end of the mesh; made where there is none."""
+        try:
+            found = bytes.fromhex(self._key.read_text())
+        except (OSError, ValueError):
+            found = b""
+        if len(found) != 32:
+            found = secrets.token_bytes(32)
+            self.write_secret(found)
+        return found
+
+    # --- the keeper ---
+
+    def state(self) -> KeeperState | None:
+        try:
+            return msgspec.json.decode(self._state.read_bytes(), type=KeeperState)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def write_state(self, state: KeeperState) -> None:
+        write_atomically(self._state, msgspec.json.encode(state))
+
+    def hold(self) -> bool:
+        """Become the one keeper of this rental, until the process ends; False where another is."""
+        self.make()
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return False
+        self._held = descriptor
+        return True
+
+    def let_go(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+    def is_held(self) -> bool:
+        """Whether a keeper runs: its lock dies with it, so this can't be stale."""
+        try:
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(descriptor)
+
+    def remove(self) -> None:
+        """The rental is over: its key and its token are of no use to anybody."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def unheld(data: Path) -> Iterator[KeeperState]:
+    """What keepers said of themselves that run no more."""
+    for path in (data / "rentals").glob("*/keeper.json"):
+        try:
+            state = msgspec.json.decode(path.read_bytes(), type=KeeperState)
+            folder = RentalFolder(data, Digest(bytes.fromhex(path.parent.name.ljust(64, "0"))))
+        except (OSError, ValueError, msgspec.MsgspecError):
+            continue
+        if not folder.is_held():
+            yield state
