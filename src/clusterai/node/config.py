@@ -124,6 +124,9 @@ class RentalsConfig(Part, frozen=True, kw_only=True):
         gpu, gpus: kind and number of GPUs that a renter gets.
         bandwidth_kbps: the lesser of both directions, as far as known.
         longest_s: nobody rents for longer.
+        ray: Ray's Python environment, as `scripts/install.py ray` makes it; empty is `peers/ray` in our own.
+        allowed: programs, as `ps -o comm` names them, that may run beside a tenant; time with others isn't paid.
+            `*` lets all run: of a machine that is shared on purpose, such as one with a whole network on it.
         life_s: how long an offer stands; it is renewed at half of that.
     """
 
@@ -137,6 +140,8 @@ class RentalsConfig(Part, frozen=True, kw_only=True):
     gpus: Annotated[int, Meta(ge=0, le=255)] = 0
     bandwidth_kbps: Annotated[int, Meta(ge=0, le=2**40 - 1)] = 0
     longest_s: Annotated[int, Meta(ge=60, le=30 * 86_400)] = 86_400
+    ray: str = ""
+    allowed: Annotated[tuple[Annotated[str, Meta(max_length=15)], ...], Meta(max_length=256)] = ()
     life_s: Annotated[int, Meta(ge=60, le=MOST_LIFE_S)] = 600
 
 

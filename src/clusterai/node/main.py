@@ -35,6 +35,7 @@ from clusterai.node.adapters.offering import Offering
 from clusterai.node.adapters.openings import opened, prepared
 from clusterai.node.adapters.power import PowerLimit
 from clusterai.node.adapters.proving import Proving
+from clusterai.node.adapters.staying import Staying, renting
 from clusterai.node.adapters.vault import Vault
 from clusterai.node.adapters.watch import (
     Metrics,
@@ -98,6 +99,8 @@ class Node:
         self._key = key
         self._phase = "starting"
         self.pauses: tuple[Pause, ...] = ()
+        self._said: list[str] = []
+        """why nothing new is taken, as all parts were told"""
         self._will = Will(config)
         self._receipts = 0
         synchronous = config.synchronous
@@ -140,6 +143,7 @@ class Node:
         )
         self.lending = None if config.jobs is None else self._lend(config.jobs)
         self.offering = None if config.rentals is None else self._offer(config.rentals, key)
+        self.staying = None if config.rentals is None else self._stays(config.rentals, key)
 
     def _lend(self, config: JobsConfig) -> Lending:
         network = self.network
@@ -172,6 +176,24 @@ class Node:
         """What is offered; where nothing is, what is found."""
         offer = None if self.offering is None else self.offering.book.offer
         return hardware.claims(self.config.data, self.config.rentals, 0 if offer is None else offer.serial)
+
+    def _stays(self, config: RentalsConfig, key: Key) -> Staying:
+        domain = network_domain(self.network.chain_id, self.network.contracts.registry)
+        return renting(
+            config,
+            self.config.data / "stays",
+            key,
+            domain,
+            self.engines,
+            self.link.send,
+            self._busy,
+            lambda _: self._decide(),
+        )
+
+    def _busy(self) -> str | None:
+        """Why the machine can't be had whole now."""
+        jobs = 0 if self.lending is None else self.lending.running
+        return f"{jobs} jobs run here: ask again when they are done" if jobs else None
 
     def _terms(self, key: Key) -> Terms:
         network, rules = self.network, self.network.rules
@@ -224,6 +246,7 @@ class Node:
                     self.proving.run(),
                     *([] if self.lending is None else self.lending.chores(self.link)),
                     *([] if self.offering is None else self.offering.chores()),
+                    *([] if self.staying is None else [self.staying.run()]),
                 ):
                     await stop.wait()
                     await self._drain()
@@ -266,16 +289,24 @@ class Node:
 
     def _decide(self) -> None:
         """Whether to take new work, as owner, hours and the machine's use say."""
-        pauses = self._will.pauses(time.time())
-        if pauses != self.pauses:
-            self.pauses = pauses
-            log.info("paused" if pauses else "resumed", why=[it.said for it in pauses])
-            self._hear(Paused("; ".join(it.said for it in pauses)))
+        self.pauses = self._will.pauses(time.time())
+        why = [it.said for it in self.pauses]
+        if self.staying is not None:
+            # What is rented out goes on while its owner pauses; nothing new is begun.
+            self.staying.tell(Paused("; ".join(why)))
+            if self.staying.book.stay is not None:
+                why.append("this machine is rented out whole")
+        if why != self._said:
+            self._said = why
+            log.info("paused" if why else "resumed", why=why)
+            self._hear(Paused("; ".join(why)))
 
     async def _drain(self) -> None:
         self._phase = "draining"
         log.info("draining", running=len(self.book.running))
         self._hear(Drain())
+        if self.staying is not None:
+            self.staying.tell(Drain())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.grace_s):
                 while self.book.running:  # noqa: ASYNC110  the book is a machine: it has no events to wait on
@@ -289,6 +320,8 @@ class Node:
         return time.time() if self._heard_at_s is None else self._heard_at_s
 
     def _hear(self, event: Any) -> None:
+        if self.staying is not None and self.staying.hear(event):
+            return
         if self.offering is not None and self.offering.hear(event):
             return
         if self.proving.hear(event):

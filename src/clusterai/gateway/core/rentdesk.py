@@ -87,6 +87,8 @@ PAUSE_S = 900.0
 """Without credit the machines wait so long, unpaid, for the account to be filled."""
 AGAIN_S = 1.0
 MOST_FAILURES = 5
+FAILED_S = 30.0
+"""A machine that failed isn't asked again sooner: by then it has swept, or is known to be gone."""
 CLOCK_S, DRIFT = 0.05, 0.001
 """A machine's clock begins later than ours and tells before ours hears: honest ones never come near this."""
 FIRST_ERRAND = 2**62
@@ -337,16 +339,16 @@ class RentDesk:
             if at == place or at in mine
         )
 
-    def token(self, rental: Rental) -> str:
-        """What opens the cluster to its renter."""
-        return keccak(b"clusterai cluster token" + rental.rented.secret).hex()
+    def token(self, rental: Rental) -> bytes:
+        """What opens the cluster to its renter; Ray reads it in hex."""
+        return keccak(b"clusterai cluster token" + rental.rented.secret)
 
     def _join(self, rental: Rental, stay: Stay) -> None:
         frame = JoinStay(
             rental.lease,
             stay.generation,
             HEAD,
-            bytes.fromhex(self.token(rental)),
+            self.token(rental),
             self.members(rental, stay.place),
         )
         self._effects.append(Send(Address(stay.seat.operator), frame))
@@ -522,7 +524,7 @@ class RentDesk:
         operator = Address(stay.seat.operator)
         self._note(rental, "lost" if rental.began_s is not None else "refused", f"place {stay.place}: {why}")
         stay.phase, stay.lost_s = "lost", self._now_s
-        rental.gone.append(Address(stay.seat.node))
+        rental.gone[Address(stay.seat.node)] = self._now_s
         self._drop(stay, is_paid=is_paid)
         self._effects.append(Send(operator, EndStay(rental.lease, stay.generation)))
         self._free(rental, [stay])
@@ -545,7 +547,9 @@ class RentDesk:
             if when_s <= self._now_s:
                 rental.seeking[place] = self._now_s + SEEK_EVERY_S
                 stay = rental.stays[place]
-                but = (*rental.gone, *(Address(it.seat.node) for it in rental.stays.values()))
+                failed = [it for it, when_s in rental.gone.items() if self._now_s - when_s < FAILED_S]
+                there = [Address(it.seat.node) for it in rental.stays.values() if it.phase != "lost"]
+                but = (*failed, *there)
                 self._effects.append(
                     FindAnother(
                         rental.lease,

@@ -340,8 +340,8 @@ class Rental(msgspec.Struct):
     """its renter was told that the money ends soon"""
     seeking: dict[int, float] = {}
     """places without a machine, and when one is sought again"""
-    gone: list[Address] = []
-    """machines that failed here: they aren't asked again"""
+    gone: dict[Address, float] = {}
+    """machines that failed here, and when: they aren't asked again soon"""
     notes: list[tuple[int, str, str]] = []
 
     @property

@@ -87,6 +87,8 @@ class Engines:
                 self._tasks = tasks
                 for model in self._models:
                     tasks.create_task(self._keep(model), name=f"engine {model.name}")
+                # What is lent needs the group also where there are no models.
+                await asyncio.Event().wait()
         finally:
             for loaded in self._loaded.values():
                 await loaded.engine.close()

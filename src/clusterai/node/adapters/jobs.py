@@ -163,6 +163,10 @@ class Jobs:
                 self._send(gateway, self.lends())
             await asyncio.sleep(TELL_EVERY_S)
 
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
     def lends(self) -> Lends:
         running = len(self._running)
         offer = b"" if self.is_paused else canonical.encode(self.offer())

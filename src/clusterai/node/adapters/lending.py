@@ -82,6 +82,11 @@ class Lending:
         for kind, why in self.jobs.box.missing.items():
             log.warning("not_lent", images=kind, why=why)
 
+    @property
+    def running(self) -> int:
+        """Jobs in work."""
+        return self.jobs.running
+
     def chores(self, link: LinkClient) -> list[Coroutine[Any, Any, None]]:
         self._peers = link.peers
         return [self.driver.tick_forever(), self.jobs.tell(link.peers)]

@@ -8,8 +8,10 @@ One thing at a time is done to a stay: raised, joined, lowered, in that order, e
 
 import asyncio
 import contextlib
+import os
+import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,16 +20,19 @@ import structlog
 
 from clusterai.mesh import Member
 from clusterai.node.adapters.engines import Engines, Loaded
+from clusterai.node.config import RentalsConfig
 from clusterai.node.core import staybook
 from clusterai.node.core.staybook import Fell, Join, Joined, Lend, Lower, Raise, Raised, StayBook, StayTerms
 from clusterai.node.core.staybook import Path as TellPath
+from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import ModelOffer
 from clusterai.protocol.rentals import AskStayLog, JoinStay, RentFrame, StayLogged
+from clusterai.protocol.signing import Key
 from clusterai.runtime.machine import Linked, Received, Send, Tick, Unlinked
-from clusterai.work.cluster.adapters.stay import MOST_LOG, StayFailed
+from clusterai.work.cluster.adapters.stay import MOST_LOG, Stay, StayFailed, StaySettings, sweep
 from clusterai.work.cluster.core.heartbeats import Beat, Cell, tokens_of
-from clusterai.work.cluster.spec import ClusterSpec, Interval
+from clusterai.work.cluster.spec import IMAGES, ClusterSpec, Interval
 from clusterai.work.engine import EngineFailed, Finish, Stats, TokenEvent, Unfit
 from clusterai.work.request import Usage
 
@@ -38,14 +43,14 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("node.staying")
 
 
 class Told(Protocol):
-    """How a stay's machine stands; see `work.cluster.adapters.stay.Told`."""
+    """How a stay's machine stands; see `work.cluster.adapters.stay.Reading`."""
 
     @property
     def links(self) -> tuple[int, ...]: ...
     @property
     def values(self) -> tuple[bytes, ...]: ...
     @property
-    def tenant_cpu_ms(self) -> int: ...
+    def tenant_ms(self) -> int: ...
     @property
     def foreign(self) -> int: ...
 
@@ -68,7 +73,7 @@ class Stays(Protocol):
     async def close(self) -> None: ...
 
 
-Opens = Callable[[Digest, int, ClusterSpec, Path], "asyncio.Future[Stays] | Any"]
+Opens = Callable[[Digest, int, ClusterSpec, Path], Awaitable[Stays]]
 """(lease, place, spec, folder) to a stay; awaited. Raises `StayFailed`."""
 
 
@@ -132,7 +137,9 @@ class Staying:
             self._perform(effect)
 
     async def run(self) -> None:
-        """Tick until cancelled, and then leave nothing behind."""
+        """Tick until cancelled, and then leave nothing behind. What a daemon that was killed left goes first."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await sweep(self._folder)
         try:
             while True:
                 await asyncio.sleep(TICK_S)
@@ -236,6 +243,47 @@ class Staying:
             log.info("stay_lowered")
 
 
+def renting(
+    config: RentalsConfig,
+    folder: Path,
+    key: Key,
+    domain: Domain,
+    engines: Engines,
+    send: Callable[[Address, Any], object],
+    busy: Callable[[], str | None],
+    vacancy: Callable[[bool], None],
+) -> Staying:
+    """As configured, with real stays.
+
+    Args:
+        busy: why the machine can't be had whole now.
+    """
+    settings = StaySettings(
+        ray=Path(config.ray) if config.ray else Path(sys.prefix) / "peers" / "ray",
+        cores=tuple(sorted(os.sched_getaffinity(0)))[: max(1, config.cpu_milli // 1000)],
+        allowed=frozenset(config.allowed),
+    )
+
+    def fits(spec: ClusterSpec) -> str | None:
+        if spec.image not in IMAGES:
+            return f"there is no image {spec.image}"
+        for name, asked, lent in (
+            ("thousandths of a core", spec.cpu_milli, config.cpu_milli),
+            ("bytes of memory", spec.memory_bytes, config.memory_bytes),
+            ("bytes of disk", spec.disk_bytes, config.disk_bytes),
+            ("GPUs", spec.gpus, config.gpus),
+        ):
+            if asked > lent:
+                return f"{asked} {name} are asked for, {lent} are lent"
+        return busy()
+
+    async def opens(lease: Digest, place: int, spec: ClusterSpec, within: Path) -> Stays:
+        return await Stay.open(lease, place, spec, within, settings)
+
+    terms = StayTerms(key.address, domain, config.hour_wei, fits, config.longest_s, key.sign)
+    return Staying(terms, folder, engines, opens, send, vacancy)
+
+
 class StayEngine:
     """A stay's intervals, as the engine port has it: one at a time, its tokens are heartbeats."""
 
@@ -290,6 +338,7 @@ class _Beats:
             links = (0,) * asked.cores
             for at in range(1, asked.beats + 1):
                 if await self._waited(since_s + asked.seconds * at / asked.beats - loop.time()):
+                    self.over = True
                     yield Finish("cancelled", Usage(0, 0, count))
                     return
                 told = await self._beat()
@@ -299,10 +348,11 @@ class _Beats:
                 )
                 links = told.links
                 elapsed_ms = round((loop.time() - since_s) * 1000)
-                beat = Beat(elapsed_ms, told.tenant_cpu_ms - began.tenant_cpu_ms, told.foreign, cells)
+                beat = Beat(elapsed_ms, told.tenant_ms - began.tenant_ms, told.foreign, cells)
                 for token in tokens_of(beat):
                     count += 1
                     yield TokenEvent(token)
+            self.over = True
             yield Finish("stop", Usage(0, 0, count))
         finally:
             self.over = True
@@ -310,7 +360,10 @@ class _Beats:
     async def _beat(self) -> Told:
         if self._stay.gone.done():
             raise EngineFailed("this stay is over")
-        told = await self._stay.beat(self._interval.seed)
+        try:
+            told = await self._stay.beat(self._interval.seed)
+        except StayFailed as error:
+            raise EngineFailed(str(error)) from None
         if len(told.links) != self._interval.cores:
             raise EngineFailed(f"{len(told.links)} cores are lent, {self._interval.cores} were asked for")
         return told

@@ -45,7 +45,7 @@ def rental(desk: RentDesk, it: Rental, left_wei: int) -> shapes.Rental:
         place=mine,
         address=net.address(mine),
         head=net.address(0),
-        token="" if it.ended is not None else desk.token(it),
+        token="" if it.ended is not None else desk.token(it).hex(),
         members=[
             shapes.Member(
                 place=member.place,

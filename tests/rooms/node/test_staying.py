@@ -1,0 +1,300 @@
+"""A node's stay with its hands: raised, joined, ordered interval by interval as an engine's work, frozen, lowered."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clusterai.mesh import Member
+from clusterai.node.adapters.engines import Engines
+from clusterai.node.adapters.staying import StayEngine, Staying
+from clusterai.node.core.leases import Produced, Serving, Start, Stop
+from clusterai.node.core.staybook import StayTerms
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.rentals import (
+    AskStayLog,
+    EndStay,
+    JoinStay,
+    MeshMember,
+    OpenStay,
+    PauseStay,
+    StayBroke,
+    StayLogged,
+    StayOpened,
+    StayReady,
+    stay_model,
+)
+from clusterai.protocol.signing import Key
+from clusterai.runtime.machine import Received
+from clusterai.work.cluster.adapters.stay import StayFailed
+from clusterai.work.cluster.check import judge_answer
+from clusterai.work.cluster.core.heartbeats import beats_of, wrong
+from clusterai.work.cluster.inside.sentinel import first, link
+from clusterai.work.cluster.price import recount
+from clusterai.work.cluster.spec import ClusterSpec, Interval
+from clusterai.work.engine import EngineFailed, Finish, TokenEvent, Unfit
+
+KEY = Key(b"\x05" * 32)
+GATEWAY, STRANGER = Address(b"\x01" * 20), Address(b"\x02" * 20)
+LEASE = Digest(b"\x07" * 32)
+NETWORK = Domain("ClusterAI", "1", 31415, Address(bytes(20)))
+SPEC = ClusterSpec(cpu_milli=2000)
+MODEL = stay_model(LEASE, 1, 0)
+
+
+class Reading:
+    def __init__(self, links: tuple[int, ...], values: tuple[bytes, ...], tenant_ms: int) -> None:
+        self.links, self.values, self.tenant_ms, self.foreign = links, values, tenant_ms, 0
+
+
+class Fake:
+    """A stay whose chains make one link a reading."""
+
+    def __init__(self) -> None:
+        self.key = b"\x09" * 32
+        self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.done: list[str] = []
+        self._seed = bytes(32)
+        self._links = 0
+        self._values = [b"", b""]
+        self._cpu_ms = 0
+
+    async def join(
+        self, members: tuple[Member, ...], relay: Mapping[int, tuple[str, int]], head: int, token: bytes
+    ) -> Mapping[str, int]:
+        self.done.append(f"join {len(members)} {dict(relay)} {head} {token.decode()}")
+        return {"ray": 12}
+
+    async def remesh(self, members: tuple[Member, ...], relay: Mapping[int, tuple[str, int]]) -> None:
+        self.done.append(f"remesh {len(members)}")
+
+    async def seen_outside(self, place: int, endpoint: tuple[str, int]) -> None:
+        self.done.append(f"seen {place}")
+
+    async def beat(self, seed: bytes) -> Reading:
+        if seed != self._seed:
+            self._seed, self._links = seed, 0
+            self._values = [first(seed, core) for core in range(2)]
+        else:
+            self._links += 1
+            self._values = [link(value, seed) for value in self._values]
+        self._cpu_ms += 10
+        return Reading((self._links,) * 2, tuple(self._values), self._cpu_ms)
+
+    def log(self, start: int) -> tuple[int, bytes]:
+        return 9, b"it began\n"[start:]
+
+    async def freeze(self) -> None:
+        self.done.append("freeze")
+
+    async def thaw(self) -> None:
+        self.done.append("thaw")
+
+    async def close(self) -> None:
+        self.done.append("close")
+
+
+class Bench:
+    """A staying node without network: what it sends and reports is kept."""
+
+    def __init__(self, folder: Path, fails: StayFailed | None = None) -> None:
+        self.sent: list[Any] = []
+        self.reported: list[Any] = []
+        self.vacancies: list[bool] = []
+        self.stays: list[Fake] = []
+        self.fails = fails
+        self.engines = Engines((), self, self.reported.append, None)  # type: ignore[arg-type]
+        terms = StayTerms(KEY.address, NETWORK, 1000, lambda spec: None, 86_400, KEY.sign)
+        self.staying = Staying(
+            terms, folder, self.engines, self.opens, self.keep, self.vacancies.append, lambda: 1_000_000.0
+        )
+
+    async def opens(self, lease: Digest, place: int, spec: ClusterSpec, folder: Path) -> Fake:
+        if self.fails is not None:
+            raise self.fails
+        self.stays.append(Fake())
+        return self.stays[-1]
+
+    def send(self, gateway: Address, frame: Any) -> bool:
+        return True
+
+    async def drained(self, gateway: Address) -> None: ...
+
+    def keep(self, to: Address, frame: Any) -> None:
+        self.sent.append((to, frame))
+
+    def hear(self, frame: Any, sender: Address = GATEWAY) -> None:
+        assert self.staying.hear(Received(sender, frame))
+
+    async def settle(self) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    async def ready(self) -> Fake:
+        self.hear(OpenStay(LEASE, 1, 0, SPEC.canonical(), 1000, 1_003_600))
+        await self.settle()
+        members = (MeshMember(0, b"\x08" * 32, ("192.0.2.1", 99)), MeshMember(1, b"\x09" * 32, None))
+        self.hear(JoinStay(LEASE, 0, 0, b"token", members))
+        await self.settle()
+        return self.stays[-1]
+
+    def said(self, kind: type) -> list[Any]:
+        return [frame for _, frame in self.sent if isinstance(frame, kind)]
+
+
+def test_a_stay_is_raised_joined_and_lent(tmp_path: Path):
+    """Key and readiness are told; its intervals may be ordered by its gateway alone, while nothing new is taken."""
+
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        stay = await bench.ready()
+        (opened,) = bench.said(StayOpened)
+        assert opened.key == stay.key
+        assert stay.done == ["join 2 {0: ('192.0.2.1', 99)} 0 token"]
+        (ready,) = bench.said(StayReady)
+        assert ready.steps == (("ray", 12),)
+        assert bench.vacancies == [False]
+        assert bench.reported[-1] == Serving(bench.reported[-1].offers, (MODEL,))
+        bench.engines.start(Start(Digest(b"\x0b" * 32), STRANGER, MODEL, "cluster", interval()))
+        assert bench.reported[-1].code == "engine_failed"
+
+    asyncio.run(main())
+
+
+def interval(beats: int = 2, seconds: int = 1) -> Interval:
+    return Interval(MODEL, 0, seconds, beats, 2, 0, 4_000, b"\x0c" * 32, bytes(32))
+
+
+async def answered(engine: StayEngine, asked: Interval) -> tuple[tuple[int, ...], str]:
+    tokens: list[int] = []
+    async for event in engine.submit(asked):
+        if isinstance(event, TokenEvent):
+            tokens.append(event.token)
+        else:
+            assert isinstance(event, Finish)
+            return tuple(tokens), event.reason
+    raise AssertionError("an interval ends")
+
+
+def test_an_interval_is_answered_by_heartbeats_that_hold_in_an_audit():
+    """What an honest machine tells is right, of the asked length, and paid."""
+
+    async def main() -> None:
+        told = 0
+
+        def worked() -> None:
+            nonlocal told
+            told += 1
+
+        engine = StayEngine(MODEL, Fake(), worked)
+        tokens, reason = await answered(engine, interval())
+        assert told == 1
+        assert wrong(interval(), tokens, reason) is None
+        findings, _ = await judge_answer(None, interval(), tokens, reason)
+        assert findings.matches == findings.tokens == 4
+        assert recount(interval(), tokens) == (0, 10)
+        assert [beat.tenant_ms for beat in beats_of(2, tokens)] == [10, 20]
+
+    asyncio.run(main())
+
+
+def test_one_interval_follows_the_other():
+    """While one runs another isn't begun; cancelled, it ends with what it has."""
+
+    async def main() -> None:
+        engine = StayEngine(MODEL, Fake(), lambda: None)
+        running = engine.submit(interval(seconds=30))
+        events = [asyncio.ensure_future(anext(aiter(running)))]
+        await asyncio.sleep(0)
+        with pytest.raises(Unfit):
+            engine.submit(interval())
+        running.cancel()
+        finish = await events[0]
+        assert isinstance(finish, Finish)
+        assert finish.reason == "cancelled"
+        assert running.over
+        engine.submit(interval())
+
+    asyncio.run(main())
+
+
+def test_a_dead_stay_answers_nothing(tmp_path: Path):
+    """Its engine fails, the gateway hears why, and the machine is free again."""
+
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        stay = await bench.ready()
+        engine = StayEngine(MODEL, stay, lambda: None)
+        stay.gone.set_result("raylet died")
+        await bench.settle()
+        (broke,) = bench.said(StayBroke)
+        assert (broke.code, broke.detail) == ("died", "raylet died")
+        assert stay.done[-1] == "close"
+        assert bench.vacancies == [False, True]
+        assert bench.reported[-1] == Serving((), ())
+        with pytest.raises(EngineFailed):
+            engine.submit(interval())
+
+    asyncio.run(main())
+
+
+def test_what_can_not_begin_says_why(tmp_path: Path):
+    """Without wireguard-go, say, the machine isn't held for nothing."""
+
+    async def main() -> None:
+        bench = Bench(tmp_path, StayFailed("no-wireguard", "apt-get install wireguard-go"))
+        bench.hear(OpenStay(LEASE, 1, 0, SPEC.canonical(), 1000, 1_003_600))
+        await bench.settle()
+        (broke,) = bench.said(StayBroke)
+        assert broke.code == "no-wireguard"
+        assert bench.vacancies == [False, True]
+
+    asyncio.run(main())
+
+
+def test_its_gateway_pauses_reads_its_log_and_ends_it_and_nobody_else(tmp_path: Path):
+    """Frames of a stranger change nothing."""
+
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        stay = await bench.ready()
+        bench.hear(PauseStay(LEASE, 0, paused=True), STRANGER)
+        bench.hear(AskStayLog(LEASE, 0, 3), STRANGER)
+        bench.hear(EndStay(LEASE, 0), STRANGER)
+        await bench.settle()
+        assert bench.said(StayLogged) == []
+        assert len(stay.done) == 1
+        bench.hear(PauseStay(LEASE, 0, paused=True))
+        await bench.settle()
+        bench.hear(PauseStay(LEASE, 0, paused=False))
+        bench.hear(AskStayLog(LEASE, 0, 3))
+        await bench.settle()
+        assert stay.done[1:] == ["freeze", "thaw"]
+        assert bench.said(StayLogged) == [StayLogged(LEASE, 0, 3, 9, b"began\n")]
+        bench.hear(EndStay(LEASE, 0))
+        await bench.settle()
+        assert stay.done[-1] == "close"
+
+    asyncio.run(main())
+
+
+def test_an_order_of_its_gateway_streams_heartbeats(tmp_path: Path):
+    """Through the engines, as any work: tokens, then what was produced; stopped early it reports what it has."""
+
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        running = asyncio.ensure_future(bench.engines.run())
+        await bench.ready()
+        order = Digest(b"\x0b" * 32)
+        bench.engines.start(Start(order, GATEWAY, MODEL, "cluster", interval(seconds=30)))
+        await bench.settle()
+        bench.engines.stop(Stop(order, report=True))
+        await bench.settle()
+        assert isinstance(bench.reported[-1], Produced)
+        assert bench.reported[-1].answer.reason == "cancelled"
+        running.cancel()
+
+    asyncio.run(main())
