@@ -19,6 +19,7 @@ COLUMNS = (
     "region",
     "#round trip",
     "#reliability",
+    "time proven",
     "operator",
     "by whom",
 )
@@ -46,6 +47,7 @@ def _row(it: Machine) -> tuple[str, ...]:
         if it.round_trip_us is None
         else f"{it.round_trip_us.value / 1000:.1f} ms {_mark(it.round_trip_us)}",
         f"{it.reliability_ppm.value / 10_000:g} % {_mark(it.reliability_ppm)}",
+        "no" if it.links_per_s_milli is None else f"yes {_mark(it.links_per_s_milli)}",
         it.operator[:12],
         ", ".join(sorted(measurers)) or "nobody yet",
     )
@@ -71,10 +73,15 @@ def plan(found: RentalPlan) -> None:
     """The group, what it costs, and what each wish costs."""
     machines(found.machines)
     count = len(found.machines)
+    unproven = sum(it.links_per_s_milli is None for it in found.machines)
     say.tell(
         f"\n{count} machine{'s' * (count != 1)} for {show_duration(found.duration_s)}: [bold]{money(found.price_hour_wei)}[/] an hour, "
-        f"{money(found.price_wei)} if every interval is proven; none is billed before all are ready"
+        f"{money(found.price_wei)} if every interval is paid; none is billed before all are ready"
     )
+    if unproven:
+        say.tell(
+            f"{unproven} of them nobody measured yet: how much of their time you really get can't be told"
+        )
     if found.seat_hour_wei is not None:
         say.tell(
             f"each is paid {money(found.seat_hour_wei)} an hour: the lowest ask that lost, or the reserve"

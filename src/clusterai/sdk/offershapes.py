@@ -16,7 +16,9 @@ MOST_LISTED = 500
 
 Name = Annotated[str, Meta(max_length=32, pattern=r"\A[a-z0-9.-]*\Z")]
 U63 = Annotated[int, Meta(ge=0, le=2**53)]
-FieldName = Literal["hardware", "cpu", "memory", "gpu", "region", "bandwidth", "reliability", "coordinate"]
+FieldName = Literal[
+    "hardware", "cpu", "memory", "gpu", "region", "bandwidth", "reliability", "coordinate", "profile"
+]
 
 
 # --- what is asked ---
@@ -88,6 +90,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
         price_wei: of an hour, in force until the offer expires.
         round_trip_us: from the gateway over the machine's link; null until that was measured.
         coordinate: x, y, z, height in microseconds of round trip; null until somebody measured it.
+        links_per_s_milli: how fast its cores do the sentinel's links, thousandths of one a second, against which rented time is proven;
+            null until somebody measured it: such a machine is rented unproven.
     """
 
     node: str
@@ -103,6 +107,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     reliability_ppm: Said
     round_trip_us: Said | None
     coordinate: Said | None
+    links_per_s_milli: Said | None
     expires_in_s: int
 
 

@@ -121,7 +121,7 @@ def test_what_stands_is_listed_with_whose_word_it_is(bed: Bed, machines: Machine
     assert (first.cpu_milli.value, first.cpu_milli.says, first.cpu_milli.by) == (4_000, "claimed", operator)
     assert (first.price_wei.value, first.price_wei.says) == (TOKEN, "offered")
     assert first.reliability_ppm.says == "assumed"
-    assert first.coordinate is None
+    assert (first.coordinate, first.links_per_s_milli) == (None, None)
     assert (found.suitable, found.standing, found.taken, found.next) == (2, 2, 0, "")
     bed.until(lambda: offers.list().offers[0].round_trip_us is not None, "a round trip")
     assert offers.list(near_ms=2_000).suitable == 2
@@ -380,7 +380,7 @@ def test_a_plan_is_shown_with_its_price_and_what_wishes_cost(
     machines.put(2)
     rentplan.plan(offers.plan(PlanRequest(nodes=2, duration_s=7_200, regions=("eu",), hold=False)))
     out = capsys.readouterr().out
-    assert "2 machines for 2 h: 5 CLAI an hour, 10 CLAI if every interval is proven" in out
+    assert "2 machines for 2 h: 5 CLAI an hour, 10 CLAI if every interval is paid" in out
     assert "region costs 2 CLAI an hour" in out
     assert "isn't known" in out
 

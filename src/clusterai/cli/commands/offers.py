@@ -35,7 +35,7 @@ def offers(
         str | None,
         typer.Option(
             metavar="FIELD,…",
-            help="Not just claimed: hardware, cpu, memory, gpu, region, bandwidth, reliability, coordinate.",
+            help="Not just claimed: hardware, cpu, memory, gpu, region, bandwidth, reliability, coordinate, profile.",
             show_default=False,
         ),
     ] = None,

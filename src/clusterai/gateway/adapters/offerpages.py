@@ -17,10 +17,11 @@ from clusterai.gateway.adapters.marketplace import Busy, Marketplace, Reserved
 from clusterai.gateway.core import offerviews as views
 from clusterai.gateway.core.faults import Fault
 from clusterai.market.core import placement
-from clusterai.market.core.placement import Answered, Refused, WhyNot, listing, single
+from clusterai.market.core.placement import Answered, Field, Refused, WhyNot, listing, single
 from clusterai.protocol import ids
 from clusterai.protocol.ids import Address, Digest, hex0x
 from clusterai.protocol.money import show as money
+from clusterai.protocol.offers import MachineMeasurement
 from clusterai.sdk.offershapes import MOST_LISTED, PlanRequest, Wanted
 
 MOST_BODY = 16 * 1024
@@ -93,7 +94,7 @@ class OfferPages:
         if not found.suitable and not self._market.is_busy:
             worked_out = await self._market.plan(asked)
             why = worked_out if isinstance(worked_out, WhyNot) else None
-        return json_of(views.offers(found, why, self._me, now_s))
+        return json_of(views.offers(found, why, self._profile, self._me, now_s))
 
     # --- plans ---
 
@@ -182,7 +183,12 @@ class OfferPages:
 
     def _told(self, found: Answered, wish: PlanRequest, hold: str, held_s: int) -> Response:
         links_us = {offer.node: self._market.link_us(offer.node) for offer in found.plan.offers}
-        return json_of(views.plan(found, links_us, hold, held_s, wish.duration_s, self._me, time.time()))
+        return json_of(
+            views.plan(found, links_us, self._profile, hold, held_s, wish.duration_s, self._me, time.time())
+        )
+
+    def _profile(self, node: Address) -> MachineMeasurement | None:
+        return self._market.measured(node, Field.PROFILE)
 
     async def _admit(self, request: Request) -> Admission:
         admission = await self._doors.admit(

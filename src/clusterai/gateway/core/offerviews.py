@@ -1,15 +1,22 @@
 """Machines and plans as clients see them: each field with whose word it is and how old that is."""
 
 import re
+from collections.abc import Callable
+from functools import lru_cache
 
 from clusterai.market.core.placement import Answered, Field, Offer, Request, WhyNot
 from clusterai.market.core.placement.listing import Page, Place
 from clusterai.market.core.placement.offers import Source
 from clusterai.market.core.placement.request import Need, single
 from clusterai.protocol.ids import Address, checksummed
+from clusterai.protocol.offers import MachineMeasurement
 from clusterai.sdk import offershapes as shapes
 
 HOUR_S = 3_600
+_shown = lru_cache(8_192)(checksummed)
+"""A machine's operator stands beside each of its fields, and a checksum is a hash."""
+Profile = Callable[[Address], MachineMeasurement | None]
+"""Of a machine, who measured its sentinel last."""
 PLACE = re.compile(r"([0-9]{1,16})-([0-9a-f]{40})", re.ASCII)
 
 
@@ -47,18 +54,25 @@ def need_of(wanted: shapes.Wanted) -> Need:
     )
 
 
-def machine(offer: Offer, link_us: int, me: Address, now_s: float) -> shapes.Machine:
+def machine(
+    offer: Offer, link_us: int, profile: MachineMeasurement | None, me: Address, now_s: float
+) -> shapes.Machine:
+    """
+    Args:
+        profile: who measured its sentinel last, if anybody did.
+    """
+
     def told(value: object, source: Source) -> shapes.Said:
         age_s = max(0, int(now_s) - source.at_s)
-        return shapes.Said(value=value, says=source.kind, by=checksummed(source.by), age_s=age_s)
+        return shapes.Said(value=value, says=source.kind, by=_shown(source.by), age_s=age_s)
 
     def of(field: Field, value: object) -> shapes.Said:
         return told(value, offer.source(field, now_s))
 
     at = offer.coordinate if offer.measured(now_s) & Field.COORDINATE else None
     return shapes.Machine(
-        node=checksummed(offer.node),
-        operator=checksummed(offer.operator),
+        node=_shown(offer.node),
+        operator=_shown(offer.operator),
         price_wei=told(offer.price_wei, offer.price_source),
         hardware=of(Field.HARDWARE, offer.hardware),
         cpu_milli=of(Field.CPU, offer.cpu_milli),
@@ -72,6 +86,9 @@ def machine(offer: Offer, link_us: int, me: Address, now_s: float) -> shapes.Mac
         coordinate=of(Field.COORDINATE, (at.x_us, at.y_us, at.z_us, at.height_us))
         if at is not None
         else None,
+        links_per_s_milli=None
+        if profile is None
+        else told(profile.links_per_s_milli, Source("measured", Address(profile.validator), profile.at_s)),
         expires_in_s=max(0, offer.expires_s - int(now_s)),
     )
 
@@ -80,12 +97,12 @@ def _reliability(said: shapes.Said, me: Address) -> shapes.Said:
     """An operator isn't asked how reliable it is: without a measurement a newcomer's is assumed."""
     if said.says == "measured":
         return said
-    return shapes.Said(value=said.value, says="assumed", by=checksummed(me), age_s=0)
+    return shapes.Said(value=said.value, says="assumed", by=_shown(me), age_s=0)
 
 
-def offers(page: Page, why: WhyNot | None, me: Address, now_s: float) -> shapes.OfferList:
+def offers(page: Page, why: WhyNot | None, profile: Profile, me: Address, now_s: float) -> shapes.OfferList:
     return shapes.OfferList(
-        offers=[machine(offer, link_us, me, now_s) for offer, link_us in page.offers],
+        offers=[machine(it, link_us, profile(it.node), me, now_s) for it, link_us in page.offers],
         suitable=page.suitable,
         standing=page.standing,
         taken=page.taken,
@@ -121,6 +138,7 @@ def why_not(why: WhyNot) -> shapes.WhyNot:
 def plan(
     found: Answered,
     links_us: dict[Address, int],
+    profile: Profile,
     hold: str,
     held_s: int,
     duration_s: int,
@@ -131,7 +149,9 @@ def plan(
     return shapes.RentalPlan(
         hold=hold,
         held_s=held_s,
-        machines=[machine(offer, links_us.get(offer.node, 0), me, now_s) for offer in it.offers],
+        machines=[
+            machine(offer, links_us.get(offer.node, 0), profile(offer.node), me, now_s) for offer in it.offers
+        ],
         duration_s=duration_s,
         price_hour_wei=it.price_wei,
         price_wei=price_of(it.price_wei, duration_s),
