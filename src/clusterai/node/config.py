@@ -21,8 +21,6 @@ class ModelConfig(Part, frozen=True, kw_only=True):
         queue: answers waiting in the engine beyond those.
         threads: of the engine; one per engine is fastest where cores are shared.
         cache_mb: of keys and values, all answers together.
-        weights: serve these weights (a name in the store) under the model's address. That is fraud, and the
-            network's demonstration shows how it ends.
         pause_ms: `tiny` only: time per token, so that a stream can be watched.
     """
 
@@ -33,7 +31,6 @@ class ModelConfig(Part, frozen=True, kw_only=True):
     queue: Count = 128
     threads: Count = 1
     cache_mb: Count = 512
-    weights: str | None = None
     pause_ms: Annotated[float, Meta(ge=0, le=10_000)] = 0.0
 
 
@@ -48,8 +45,6 @@ class JobsConfig(Part, frozen=True, kw_only=True):
         giga_fuel_wei: price of 10^9 units of a WASM module's fuel.
         bait: let gateways plant leases for which nothing is run, so that auditors who copy are found. One that isn't drawn is paid
             like work; one that is, a tenth of them at a stake of ten times the price, isn't.
-        lies: claim other states and another result of every module than it came to. That is fraud, and the network's
-            demonstration shows how it ends.
     """
 
     most: Count = 4
@@ -62,7 +57,6 @@ class JobsConfig(Part, frozen=True, kw_only=True):
     memory_gib_hour_wei: Wei = 3_000_000
     giga_fuel_wei: Wei = 10_000
     bait: bool = True
-    lies: bool = False
 
 
 Clock = Annotated[str, Meta(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$")]

@@ -77,6 +77,7 @@ from clusterai.runtime.adapters.link import LinkClient
 from clusterai.runtime.core.greeting import Identity, Reason
 from clusterai.runtime.machine import Linked, Received, Send, Unlinked
 from clusterai.work import KINDS
+from clusterai.work.batch.adapters.perform import Performer
 
 STATUS_S = 1.0
 DRAIN_POLL_S = 0.05
@@ -87,8 +88,19 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("node")
 class Node:
     """One node, made of its configuration; `live` runs it."""
 
-    def __init__(self, config: Config, network: Network, key: Key, load: Load | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        network: Network,
+        key: Key,
+        load: Load | None = None,
+        performs: type[Performer] = Performer,
+    ) -> None:
         """
+        Args:
+            load: what makes engines.
+            performs: what does jobs.
+
         Raises:
             WrongKey, OtherNetwork: the data folder is of another key or network.
         """
@@ -97,6 +109,7 @@ class Node:
         self.owner = config.owner_address()
         self.hot = key.address
         self._key = key
+        self._performs = performs
         self._phase = "starting"
         self.pauses: tuple[Pause, ...] = ()
         self._said: list[str] = []
@@ -163,6 +176,7 @@ class Node:
             self._clock,
             self._key.secret(),
             network.confirmations,
+            self._performs,
         )
 
     def _offer(self, config: RentalsConfig, key: Key) -> Offering:
@@ -438,8 +452,8 @@ class Node:
         )
 
 
-async def run(config: Config, load: Load | None = None) -> None:
-    """Be a node until SIGTERM or SIGINT."""
+async def run(config: Config, load: Load | None = None, performs: type[Performer] = Performer) -> None:
+    """Be a node until SIGTERM or SIGINT; see `Node`."""
     began_s = time.monotonic()
     config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     network = load_network(config.network)
@@ -448,7 +462,7 @@ async def run(config: Config, load: Load | None = None) -> None:
     limit = None if config.power is None else PowerLimit(config.power)
     for trouble in [] if limit is None else limit.set():
         log.warning("not_limited", why=trouble)
-    node = Node(config, network, load_key(config.key, os.environ.get(PASSWORD)), load)
+    node = Node(config, network, load_key(config.key, os.environ.get(PASSWORD)), load, performs)
     stop = asyncio.Event()
     stop_on_signals(stop)
     log.info(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from clusterai.cli.failure import Failure
@@ -89,6 +90,26 @@ def test_a_killed_process_is_started_again(bench: Bench):
         state = supervisor.states()[0]
         assert state.restarts == 1
         assert state.last_error == "SIGKILL"
+
+    supervised(story)
+
+
+def test_another_program_takes_its_place_at_the_next_start_when_it_is_told_to(bench: Bench):
+    """What runs instead is asked at each start, so that a node can be made a villain, and honest again, while `up` runs."""
+    wanted: list[tuple[str, ...] | None] = [None]
+
+    async def story(supervisor: Supervisor) -> None:
+        villain = bench.service("villain", LIVES)
+        honest = msgspec.structs.replace(bench.service("honest", LIVES), instead=lambda: wanted[0])
+        supervisor.start(honest)
+        await supervisor.until_ready("honest")
+        wanted[0] = (villain.module,)
+        await supervisor.restart("honest")
+        await until((bench.folder / "villain.mark").exists)
+        wanted[0] = None
+        before = bench.pid("honest")
+        await supervisor.restart("honest")
+        await until(lambda: bench.pid("honest") != before)
 
     supervised(story)
 

@@ -290,6 +290,17 @@ def test_a_wrong_configuration_is_refused(tmp_path: Path, was: str, now: str) ->
         load_config(path, {})
 
 
+@pytest.mark.parametrize(
+    "cheat",
+    ['[[models]]\nname = "tiny"\nweights = "tiny-q3"', '[[models]]\nname = "tiny"\n[jobs]\nlies = true'],
+)
+def test_a_daemon_cannot_be_configured_to_cheat(tmp_path: Path, cheat: str) -> None:
+    """Neither other weights nor lies about jobs are a setting; villains are programs of their own."""
+    path = written(tmp_path, GOOD[: GOOD.index("[[models]]")] + cheat)
+    with pytest.raises(BadConfig, match=r"weights|lies"):
+        load_config(path, {})
+
+
 def test_a_missing_configuration_is_refused(tmp_path: Path) -> None:
     """There is no default network to join."""
     with pytest.raises(BadConfig):

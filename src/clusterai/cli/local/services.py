@@ -69,6 +69,15 @@ def gateway(folder: DataFolder, ports: Ports, people: People, model: str) -> Ser
 
 def node(folder: DataFolder, ports: Ports, people: People, one: Person, model: str) -> Service:
     config = write_node(folder, ports, people, one, model, folder.cheat_of(one.name))
+
+    def villain() -> tuple[str, ...] | None:
+        """What is started instead while the demonstration makes it cheat."""
+        cheat = folder.cheat_of(one.name)
+        if cheat is None:
+            return None
+        how = ("--weights", cheat.weights) if cheat.weights else ("--lies",)
+        return ("clusterai.cli.local.villain", "--config", str(config), *how)
+
     return Service(
         name=one.name,
         kind="node",
@@ -78,28 +87,24 @@ def node(folder: DataFolder, ports: Ports, people: People, one: Person, model: s
         ready=probes.serves(ports.api_url, checksummed(one.owner.address), served(model)),
         rank=2,
         environment=ONE_THREAD,
+        instead=villain,
     )
 
 
 def write_node(
     folder: DataFolder, ports: Ports, people: People, one: Person, model: str, cheat: Cheat | None
 ) -> Path:
-    """The node's configuration; with `cheat`, one that serves other weights under the model's address, or lies about jobs."""
+    """The node's configuration. Who lies about jobs asks half the usual price, which brings it the work."""
     home = folder.of(one.name)
-    serving: dict[str, Any] = {"name": model}
-    jobs: dict[str, Any] = {}
-    if cheat is not None and cheat.weights:
-        serving["weights"] = cheat.weights
-    if cheat is not None and cheat.lies:
-        # Half the usual price brings it the work.
-        jobs = {"lies": True, "giga_fuel_wei": JobsConfig().giga_fuel_wei // 2}
+    lies = cheat is not None and cheat.lies
+    jobs: dict[str, Any] = {"giga_fuel_wei": JobsConfig().giga_fuel_wei // 2} if lies else {}
     config: dict[str, Any] = {
         "data": str(home / STATE),
         "network": str(folder.manifest),
         "key": str(one.hot_file),
         "owner": hex0x(one.owner.address),
         "gateways": [{"owner": hex0x(people.gateway.owner.address), "url": f"wss://{HOST}:{ports.link}"}],
-        "models": [serving, *({"name": name} for name in served(model)[1:])],
+        "models": [{"name": name} for name in served(model)],
         "models_folder": str(default_models()),
         "jobs": jobs,
         "rentals": rented_out(),

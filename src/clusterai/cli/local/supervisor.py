@@ -38,6 +38,7 @@ class Service(msgspec.Struct, frozen=True):
         module: run as `python -m module *arguments`.
         ready: asked until it is true; it answers within a second.
         rank: on stop, higher ranks end first.
+        instead: asked at each start; what it gives, a module and its arguments, is run this time.
     """
 
     name: str
@@ -49,6 +50,11 @@ class Service(msgspec.Struct, frozen=True):
     rank: int = 0
     url: str = ""
     environment: tuple[tuple[str, str], ...] = ()
+    instead: Callable[[], tuple[str, ...] | None] | None = None
+
+    def command(self) -> tuple[str, ...]:
+        other = None if self.instead is None else self.instead()
+        return other or (self.module, *self.arguments)
 
 
 class Supervisor:
@@ -175,8 +181,7 @@ class Supervisor:
                 "-m",
                 "clusterai.cli.local.leash",
                 str(self._read),
-                service.module,
-                *service.arguments,
+                *service.command(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -7,8 +7,9 @@ each order's tokens of a step leave in one frame.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import msgspec
@@ -271,8 +272,13 @@ def _milli(logprob: float) -> int:
     return max(LEAST_MILLI, round(logprob * 1000)) if logprob > -1e6 else LEAST_MILLI
 
 
-def loader(models_folder: Path) -> Load:
-    """Engines as configured, of models that are verified before they are loaded."""
+def loader(models_folder: Path, weights: Mapping[str, str] = MappingProxyType({})) -> Load:
+    """Engines as configured, of models that are verified before they are loaded.
+
+    Args:
+        weights: what else is served under a model's address, by the model's name. That is fraud, and nothing that a node can be
+            configured with comes here: the demonstration's villain does.
+    """
 
     def load(config: ModelConfig, progress: Progress) -> Loaded:
         store = ModelStore(models_folder)
@@ -281,7 +287,7 @@ def loader(models_folder: Path) -> Load:
             engine = load_engine(
                 store,
                 model,
-                weights=find(store, config.weights) if config.weights else None,
+                weights=find(store, weights[config.name]) if config.name in weights else None,
                 slots=config.slots,
                 queue=config.queue,
                 cache_bytes=config.cache_mb << 20,

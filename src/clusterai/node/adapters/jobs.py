@@ -13,7 +13,6 @@ from typing import Any
 import structlog
 
 from clusterai.audit.adapters.sealing import seal
-from clusterai.node.adapters.liar import Liar
 from clusterai.node.config import JobsConfig
 from clusterai.node.core.jobbook import (
     Discard,
@@ -82,9 +81,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("jobs")
 class Bench:
     """What works on one lease: its volume, and who performs and fetches in it."""
 
-    def __init__(
-        self, store: LeaseStore, running: Path, box: Sandbox, performs: type[Performer] = Performer
-    ) -> None:
+    def __init__(self, store: LeaseStore, running: Path, box: Sandbox, performs: type[Performer]) -> None:
         self.store = store
         self.performer = performs(store, running, box)
         self.exchange = Exchange(store)
@@ -102,6 +99,7 @@ class Jobs:
         hear: Callable[[Any], None],
         send: Callable[[Address, Any], object],
         secret: bytes,
+        performs: type[Performer] = Performer,
     ) -> None:
         """
         Raises:
@@ -115,6 +113,7 @@ class Jobs:
         self._benches: dict[Digest, Bench] = {}
         self._coming_images = Exchange(self.images)
         self._config = config
+        self._performs = performs
         self._me = me
         self._hear = hear
         self._send = send
@@ -235,8 +234,9 @@ class Jobs:
     def _bench(self, lease: Digest) -> Bench:
         """Of a lease that the book has."""
         if (bench := self._benches.get(lease)) is None:
-            performs = Liar if self._config.lies else Performer
-            bench = self._benches[lease] = Bench(self.volumes.of(lease), self._folder, self.box, performs)
+            bench = self._benches[lease] = Bench(
+                self.volumes.of(lease), self._folder, self.box, self._performs
+            )
         return bench
 
     async def close(self) -> None:

@@ -25,6 +25,7 @@ from clusterai.runtime.adapters.driver import Driver
 from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.runtime.adapters.link import LinkClient
 from clusterai.runtime.machine import Linked, Received, Send
+from clusterai.work.batch.adapters.perform import Performer
 from clusterai.work.batch.kind import BATCH
 
 OWN_KEYS = "lease-"
@@ -49,6 +50,7 @@ class Lending:
         clock: Callable[[], float],
         secret: bytes,
         confirmations: int = 0,
+        performs: type[Performer] = Performer,
     ) -> None:
         """
         Args:
@@ -63,7 +65,7 @@ class Lending:
         self._send = send
         self._submit = submit
         self._peers: Callable[[], Iterable[Address]] = tuple
-        self.jobs = Jobs(config, folder, me, self._tell, send, secret)
+        self.jobs = Jobs(config, folder, me, self._tell, send, secret, performs)
         leases, network = domains
         terms = JobTerms(
             me,

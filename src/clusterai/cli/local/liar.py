@@ -1,4 +1,4 @@
-"""A provider that cheats at modules, for the network's demonstration and for the tests that must catch it.
+"""What cheats at modules, for the network's demonstration and for the tests that must catch it.
 
 It does the work, and claims other states and another result: each state it commits to is the right one but for the last byte of
 memory, so every segment is wrong, and each begins with something that can be run and served. Accused, it defends its lie for as
