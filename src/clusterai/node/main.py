@@ -28,6 +28,7 @@ from clusterai.ledger.core.projection import TooDeep
 from clusterai.market.core import directory as market_directory
 from clusterai.market.core.directory import Directory
 from clusterai.node.adapters import hardware
+from clusterai.node.adapters.carding import Carding
 from clusterai.node.adapters.chainlog import ChainLog
 from clusterai.node.adapters.engines import Engines, Load, loader
 from clusterai.node.adapters.lending import Lending
@@ -65,7 +66,7 @@ from clusterai.node.core.willing import Pause
 from clusterai.node.hardware import UNSUPPORTED
 from clusterai.protocol.ids import Address, Role, hex0x
 from clusterai.protocol.leases import leases_domain
-from clusterai.protocol.measuring import Claims
+from clusterai.protocol.measuring import Claims, Measured
 from clusterai.protocol.messages import Finished, Frame, Refused
 from clusterai.protocol.signing import Key, recover
 from clusterai.protocol.statements import channels_domain, network_domain
@@ -149,9 +150,19 @@ class Node:
             folder / "proving",
             hardware.cores(),
             self._claims,
-            lambda: "",
+            self._engaged,
             self.link,
-            lambda _: None,
+            self._measured,
+            self._clock,
+        )
+        self.carding = Carding(
+            folder,
+            self.owner,
+            self.hot,
+            domain,
+            self._claims,
+            self.proving.may_measure,
+            self._perform,
             self._clock,
         )
         self.lending = None if config.jobs is None else self._lend(config.jobs)
@@ -185,6 +196,13 @@ class Node:
         return Offering(
             config, path, self.owner, key, domain, self.config.synchronous, self._perform, self._clock
         )
+
+    def _engaged(self) -> str:
+        """What keeps the machine from being measured: whatever keeps it from being rented."""
+        return "" if self.offering is None else "; ".join(self.offering.book.withheld)
+
+    def _measured(self, measured: Measured) -> None:
+        self.carding.hear(measured)
 
     def _claims(self) -> Claims:
         """What is offered; where nothing is, what is found."""

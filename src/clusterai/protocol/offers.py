@@ -108,7 +108,7 @@ class MachineMeasurement(_Signed, frozen=True, array_like=True):
 
     Attributes:
         serial: of the offer that was measured against; nothing follows from it but what was then claimed.
-        cpu_milli: thousandths of cores that answered at once, each at half of its speed alone or better, as hardware threads do.
+        cpu_milli: thousandths of cores that answered at once: whole where one ran at half of its speed alone or better, as hardware threads do.
         memory_bytes: what it held at once under test; a claim that held is left to stand, so this comes with a claim that did not.
         reliability_ppm: of the times that it was asked, those that it answered.
         x_us, y_us, z_us, height_us: network coordinate.

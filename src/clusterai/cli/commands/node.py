@@ -25,6 +25,7 @@ def join(app: typer.Typer) -> None:
     group.command()(earnings)
     group.command(name="list")(list_nodes)
     group.command()(explain)
+    group.command()(card)
     app.add_typer(group, name="node")
 
 
@@ -406,3 +407,46 @@ def _explain_standing(node: str, data: Path | None, json: bool) -> None:
         say.tell(f"  {line.value:.2f}  {line.name:<13} {line.found} [dim]({line.source})[/]")
         if line.cure:
             say.tell(f"        {'':<13} → {line.cure}")
+
+
+def card(
+    folder: Folder = None,
+    config: Configured = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Show this machine's card: of every field whether it is claimed or measured, by whom and since when.
+
+    Its digest stands in the Registry. Validators are drawn for each owner; until one has come, all is claimed.
+    """
+    from datetime import UTC, datetime
+
+    from clusterai.cli import owning
+    from clusterai.node.adapters.carding import card_digest, read_card
+    from clusterai.protocol.cards import lines
+    from clusterai.protocol.ids import hex0x
+
+    made = owning.configuration(folder, config)
+    found, digest = read_card(made.data), card_digest(made.data)
+    if found is None or digest is None:
+        raise Failure(
+            "this machine has no card yet",
+            "no validator has measured it",
+            "clusterai node explain",
+            Exit.NOT_FOUND,
+        )
+    rows = lines(found)
+    if json:
+        say.emit(
+            {
+                "digest": hex0x(digest),
+                "operator": hex0x(found.operator),
+                "node": hex0x(found.node),
+                "lines": rows,
+            }
+        )
+        return
+    say.tell(f"card {hex0x(digest)} of {hex0x(found.node)}")
+    for it in rows:
+        when = datetime.fromtimestamp(it.at_s, UTC).strftime("%Y-%m-%d %H:%M")
+        say.tell(f"  {it.name:<26} {it.value:<28} {it.kind:<12} {it.by[:10]}… {when}  [dim]{it.note}[/]")

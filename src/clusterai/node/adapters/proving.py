@@ -15,8 +15,10 @@ from typing import Any, Protocol, cast
 import msgspec
 import structlog
 
+from clusterai.ledger.core.calls import Mined, Reverted
 from clusterai.market.core.directory import Directory
 from clusterai.market.core.placement.assigned import Draws
+from clusterai.node.adapters.carding import OWN_KEYS
 from clusterai.node.adapters.exerciser import LENGTH, ONE_THREAD, Order
 from clusterai.node.core.proving import Asked, Decline, Exercise, Exercised, Prover
 from clusterai.protocol import canonical
@@ -97,10 +99,17 @@ class Proving:
                 return self._relayed(gateway, body)
             case Received():
                 return False
+            case Mined(key) | Reverted(key):
+                return key.startswith(OWN_KEYS)
             case _:
                 self.directory.apply(event)
                 self.draws.apply(event)
                 return False
+
+    def may_measure(self, hot: Address, validator: Address) -> bool:
+        """Whether this key speaks for a validator that was drawn for this node."""
+        acts = self.directory.acts_for(hot, validator, Role.VALIDATOR)
+        return acts and self.draws.may_measure(self._me, validator, self._clock())
 
     def _relayed(self, gateway: Address, body: bytes) -> bool:
         try:

@@ -54,6 +54,8 @@ MILLION = 1_000_000
 OPENED_LINKS = 2
 """Of one drawn core. The others' commitments aren't looked at: which core is drawn after all were sent."""
 CHECKED_STRETCHES = 6
+TRIES = 2
+"""What else ran on the machine for a moment shouldn't be its card for a day; all of them are floors, so the best counts."""
 MOST_SLOWED = 2
 """Two hardware threads of one core slow each other by less; so a machine passes for twice its cores at most, each half as fast."""
 SHOWN_PAGES = 12
@@ -82,8 +84,8 @@ class Plan(msgspec.Struct, frozen=True):
     together_ms: int = 2_000
     size: int = 512
     links: int = 48
-    fill_core_bytes: int = 2 * 1024**3
-    fill_bytes: int = 64 * 1024**3
+    fill_core_bytes: int = 256 * 1024**2
+    fill_bytes: int = 16 * 1024**3
     stored_bytes: int = 32 * 1024**2
     line_bytes: int = 2 * MOST_PART_BYTES
     gpu_size: int = 1024
@@ -268,17 +270,25 @@ def _together(
 ) -> Generator[Ask | Judge, Any, tuple[int, int]]:
     """Cores that answered at once, and what all came to."""
     claims = found.claims
-    each, wrong = yield from _chains(plan.together_ms, tuple(range(claims.cores)), draw, sentinel)
-    # Who runs the one core slowly gains cores by it, and each of them is as slow: what all came to is what was done.
-    cores = sum(0 < alone_milli <= MOST_SLOWED * milli for milli in each)
-    cpu_milli = min(claims.cpu_milli, 1000 * cores)
+    cpu_milli, each, wrong = 0, [0], ""
+    for _ in range(TRIES):
+        again, wrong = yield from _chains(plan.together_ms, tuple(range(claims.cores)), draw, sentinel)
+        if wrong:
+            cpu_milli, each = 0, [0]
+            break
+        # Who runs the one core slowly gains cores by it, and each of them is as slow: what all came to is what was done.
+        shares = [
+            min(1000, MOST_SLOWED * 1000 * milli // alone_milli) if alone_milli else 0 for milli in again
+        ]
+        if sum(again) >= sum(each):
+            cpu_milli, each = min(claims.cpu_milli, sum(shares)), again
+        if cpu_milli == claims.cpu_milli:
+            break
     found.fields |= Field.CPU
-    found.add(
-        "cpu_milli",
-        cpu_milli,
-        claims.cpu_milli,
-        wrong or f"cores at {100 // MOST_SLOWED} % of one alone, or better",
+    note = (
+        wrong or f"cores that ran at {100 // MOST_SLOWED} % of one alone or better; slower ones in proportion"
     )
+    found.add("cpu_milli", cpu_milli, claims.cpu_milli, note)
     found.add(
         "links_at_once_per_s_milli",
         sum(each),

@@ -1,0 +1,122 @@
+"""The machine's card as a file, and its digest in the Registry: written anew when a validator says something new.
+
+    Measured ── signed, of this machine, by one who was drawn? ──> card.bin ──> UpdateCard(digest), once a day at most
+
+Attestations are files that the owner puts beside it: `attestations/*.bin`, each the canonical bytes of one.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from clusterai.ledger.core.calls import Submit, UpdateCard
+from clusterai.protocol import canonical
+from clusterai.protocol.canonical import Malformed, content_digest
+from clusterai.protocol.cards import MOST_ATTESTATIONS, Attestation, Card, decode_card, with_measured
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import Address, Digest, hex0x
+from clusterai.protocol.measuring import Claims, Measured, decode_findings
+from clusterai.protocol.offers import decode_measurement, signed_digest
+from clusterai.protocol.signing import BadSignature, recover
+
+DAY_S = 86_400.0
+CARD = "card.bin"
+SENT = "card-sent.json"
+OWN_KEYS = "card-"
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("carding")
+
+
+class _Sent(msgspec.Struct, frozen=True):
+    digest: str
+    at_s: float
+
+
+class Carding:
+    """One node's card. `may` says whether a key speaks for a validator that was drawn."""
+
+    def __init__(
+        self,
+        folder: Path,
+        operator: Address,
+        node: Address,
+        network: Domain,
+        claims: Callable[[], Claims],
+        may: Callable[[Address, Address], bool],
+        submit: Callable[[Submit], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._folder, self._operator, self._node, self._network = folder, operator, node, network
+        self._claims, self._may, self._submit, self._clock = claims, may, submit, clock
+
+    def hear(self, measured: Measured) -> None:
+        """Take what a validator says, if it is so; the card and perhaps the Registry follow."""
+        why = self._wrong(measured)
+        if why:
+            log.warning("measurement_refused", why=why)
+            return
+        now_s = int(self._clock())
+        old = read_card(self._folder)
+        before = () if old is None or old.node != self._node else old.measured
+        blank = Card(self._operator, self._node, self._claims(), before, self._attestations(), now_s)
+        data = canonical.encode(with_measured(blank, measured, now_s))
+        self._write(CARD, data)
+        log.info("card", digest=hex0x(content_digest(data)))
+        self._publish(content_digest(data))
+
+    def _wrong(self, measured: Measured) -> str:
+        try:
+            said = decode_measurement(measured.measurement)
+            decode_findings(measured.findings)
+            signer = recover(signed_digest(said, self._network), measured.signature)
+        except (Malformed, BadSignature) as error:
+            return str(error)
+        if said.node != self._node or content_digest(measured.findings) != said.findings:
+            return "it is of another machine, or its findings are other ones"
+        if not self._may(signer, Address(said.validator)):
+            return "its signer wasn't drawn to measure this machine"
+        return ""
+
+    def _attestations(self) -> tuple[Attestation, ...]:
+        found: list[Attestation] = []
+        for path in sorted((self._folder / "attestations").glob("*.bin"))[:MOST_ATTESTATIONS]:
+            try:
+                found.append(canonical.decode(path.read_bytes(), Attestation, 1_024))
+            except (Malformed, OSError) as error:
+                log.warning("attestation_refused", file=path.name, why=str(error))
+        return tuple(found)
+
+    def _publish(self, digest: Digest) -> None:
+        now_s = self._clock()
+        try:
+            sent = msgspec.json.decode((self._folder / SENT).read_bytes(), type=_Sent)
+        except (OSError, msgspec.MsgspecError):
+            sent = _Sent("", 0.0)
+        if sent.digest == hex0x(digest) or now_s < sent.at_s + DAY_S:
+            return
+        self._write(SENT, msgspec.json.encode(_Sent(hex0x(digest), now_s)))
+        self._submit(Submit(f"{OWN_KEYS}{digest.hex()[:16]}", UpdateCard(digest)))
+
+    def _write(self, name: str, data: bytes) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fresh = self._folder / f".{name}"
+        fresh.write_bytes(data)
+        fresh.replace(self._folder / name)
+
+
+def read_card(folder: Path) -> Card | None:
+    """The card that lies there; None where there is none, or a damaged one."""
+    try:
+        return decode_card((folder / CARD).read_bytes())
+    except (OSError, Malformed):
+        return None
+
+
+def card_digest(folder: Path) -> Digest | None:
+    """Of the file as it is."""
+    try:
+        return content_digest((folder / CARD).read_bytes())
+    except OSError:
+        return None
