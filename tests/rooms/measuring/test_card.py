@@ -99,7 +99,9 @@ def test_the_card_lies_there_and_its_digest_goes_to_the_registry_once_a_day(tmp_
     desk = Desk(tmp_path)
     desk.carding.hear(measured())
     (call,) = desk.calls
-    assert call.call == UpdateCard(card_digest(tmp_path) or b"")
+    digest = card_digest(tmp_path)
+    assert digest is not None
+    assert call.call == UpdateCard(digest)
     desk.now_s += 60
     desk.carding.hear(measured(at_s=BEGIN_S + 60))
     assert len(desk.calls) == 1
