@@ -43,6 +43,7 @@ class Config(Daemon, frozen=True, kw_only=True):
         bait_ppm: beside so many of a million verifiable leases another is planted for which nothing is run, so that an auditor who copies
             what providers tell loses its bond and its stake. It costs the gateway about that share of what it pays providers, and
             is enough for auditors with a stake of seventeen times a lease's price. 0 plants none.
+        bait_spread_s: bait is opened at some moment within so long of the lease that it looks like, not just behind it.
         most_jobs_kept: of ended jobs; beyond it the account with most of them loses its oldest.
         market: which offers of whole machines are listed.
     """
@@ -69,5 +70,6 @@ class Config(Daemon, frozen=True, kw_only=True):
     keep_jobs_s: Annotated[int, Meta(ge=3600, le=10 * 366 * 86_400)] = 30 * 86_400
     most_jobs_kept: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     bait_ppm: Annotated[int, Meta(ge=0, le=1_000_000)] = 4_000
+    bait_spread_s: Annotated[int, Meta(ge=0, le=86_400)] = 3_600
     terms: Terms = Terms()
     market: MarketConfig = MarketConfig()

@@ -182,6 +182,7 @@ class Gateway:
                 config.keep_jobs_s,
                 config.most_jobs_kept,
                 config.bait_ppm,
+                config.bait_spread_s,
                 bait_key=blake3(key.secret(), derive_key_context="clusterai gateway bait 1").digest(),
             ),
             synchronous,

@@ -136,7 +136,8 @@ def epochs(terms: Terms, totals: Sequence[float], rates: Sequence[float]) -> flo
 
 
 def trap_rate(check_cost: float, fee: float, bond: float) -> float:
-    """Planted wrong receipts, as a share of what an auditor gets, above which rubber-stamping loses: K/(A + V)."""
+    """Planted wrong receipts, as a share of what an auditor gets, above which rubber-stamping loses: K/(A + V). `bond`: all that it
+    loses besides the fee, its stake where that is slashed."""
     return check_cost / (fee + bond)
 
 
