@@ -50,10 +50,11 @@ def environment() -> Path:
 class Rental:
     """Made whole by `begin`, gone by `end`."""
 
-    def __init__(self, machines: int, env: dict[str, str] | None = None) -> None:
+    def __init__(self, machines: int, cores: tuple[int, ...] = (0,)) -> None:
+        self._cores = cores
         self.lease = Digest(os.urandom(32))
         self.folder = Path(tempfile.mkdtemp(prefix="clusterai-rental-"))
-        self.spec = ClusterSpec(cpu_milli=1000, memory_bytes=1 << 30, disk_bytes=1 << 30, env=env or {})
+        self.spec = ClusterSpec(cpu_milli=1000 * len(cores), memory_bytes=1 << 30, disk_bytes=1 << 30)
         self.internet = Internet()
         self.net = net_of(self.lease)
         self.stays: dict[int, Stay] = {}
@@ -88,7 +89,7 @@ class Rental:
         return [Member(place, it.key) for place, it in sorted(self.stays.items())] + [Member(MOST, self._key)]
 
     async def open(self, place: int, host: Host) -> Stay:
-        settings = StaySettings(ray=environment(), cores=(0,), network=Path(host.namespace))
+        settings = StaySettings(ray=environment(), cores=self._cores, network=Path(host.namespace))
         stay = await Stay.open(self.lease, place, self.spec, self.folder / f"node-{place}", settings)
         self.stays[place] = stay
         return stay

@@ -13,11 +13,11 @@ import signal
 import subprocess
 from collections.abc import Callable
 
-from clusterai.sandbox.adapters.cgroup import Group
+from clusterai.sandbox.adapters.cgroup import ControlGroups, Group
 from clusterai.sandbox.adapters.native import NativeRunner
 from clusterai.sandbox.adapters.running import CannotSandbox, Held, gone, start, walls
 from clusterai.sandbox.core.bubble import Root
-from clusterai.sandbox.core.spec import Task
+from clusterai.sandbox.core.spec import Limits, Task
 
 MOST_LINE = 1 << 16
 ENDS_S = 10.0
@@ -32,9 +32,18 @@ class Cell:
         group: its control groups.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], outside: int, held: Held, group: Group) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        outside: int,
+        held: Held,
+        group: Group,
+        groups: ControlGroups,
+    ) -> None:
         self.pid = held.pid
         self.group = group
+        self._groups = groups
+        self._idle: Group | None = None
         self.ended: asyncio.Task[None] = asyncio.create_task(gone(outside))
         self._process = process
         self._outside = outside
@@ -53,14 +62,12 @@ class Cell:
         shared_bytes: int | None = None,
         before: tuple[str, ...] = (),
         on_log: Callable[[bytes], None] = lambda _: None,
-        yields: bool = False,
     ) -> "Cell":
         """
         Args:
             shared_bytes: of /dev/shm.
             before: a command line that runs another, `taskset -c 0,1`.
             on_log: is handed what it writes to standard error.
-            yields: it gets only the processor time that other groups leave.
 
         Raises:
             CannotSandbox.
@@ -75,8 +82,6 @@ class Cell:
         group = runner.groups.make(f"{os.getpid()}-{run_id}", task.limits)
         wires = None
         try:
-            if yields:
-                group.yields()
             wires = runner.wires(group)
             try:
                 command = runner.command(task, root, folder, group, wires, run_id, shared_bytes)
@@ -109,7 +114,7 @@ class Cell:
             if wires is not None:
                 wires.close_ours()
             shutil.rmtree(folder, ignore_errors=True)
-        cell = cls(process, outside, held, group)
+        cell = cls(process, outside, held, group, runner.groups)
         await cell._listen(on_log)
         return cell
 
@@ -138,6 +143,21 @@ class Cell:
                     loop.remove_reader(self._logged)
 
         loop.add_reader(self._logged, read)
+
+    def yields(self, pid: int, limits: Limits) -> None:
+        """This process of it gets only the processor time that other groups leave, from now on.
+
+        Raises:
+            NoControlGroups.
+        """
+        if self._idle is None:
+            self._idle = self._groups.make(f"{os.getpid()}-{os.urandom(8).hex()}", limits)
+            self._idle.yields()
+        self._idle.take(pid)
+
+    def processes(self) -> list[int]:
+        """Those inside, and bubblewrap."""
+        return [*self.group.processes(), *(self._idle.processes() if self._idle is not None else ())]
 
     def say(self, line: bytes) -> None:
         """Raises: OSError: it doesn't read any more."""
@@ -169,6 +189,8 @@ class Cell:
         asyncio.get_running_loop().remove_reader(self._logged)
         _reap(self._process, outside, self._held)
         self.group.close()
+        if self._idle is not None:
+            self._idle.close()
 
 
 def _kill(*descriptors: int) -> None:

@@ -72,7 +72,7 @@ class ControlGroups:
         if self.version == 2:
             self._delegate(self._mounts["memory"].folder)
         self._sweep()
-        probe = self.make(f"{os.getpid()}-probe", Limits())
+        probe = self.make(f"{os.getpid()}-probe-{os.urandom(4).hex()}", Limits())
         probe.close()
 
     @staticmethod
@@ -155,6 +155,11 @@ class Group:
             # Kernels before 5.15: the smallest weight there is.
             self._write("cpu", *(("cpu.shares", 2) if self._version == 1 else ("cpu.weight", 1)))
 
+    def take(self, pid: int) -> None:
+        """Move a process in here; where controllers have trees of their own, for the processor alone."""
+        with contextlib.suppress(ProcessLookupError):
+            self._write("cpu", "cgroup.procs", pid)
+
     def _write(self, controller: str, file: str, value: int | str) -> None:
         (self._folders[controller] / file).write_text(str(value))
 
@@ -181,7 +186,7 @@ class Group:
     def processes(self) -> list[int]:
         """Those in it now, threads not counted."""
         try:
-            return [int(line) for line in (self._folders["pids"] / "cgroup.procs").read_text().split()]
+            return [int(line) for line in (self._folders["cpu"] / "cgroup.procs").read_text().split()]
         except (OSError, KeyError):
             return []
 

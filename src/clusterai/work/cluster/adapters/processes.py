@@ -33,3 +33,11 @@ def sample(proc: Path = PROC) -> tuple[Sample, ...]:
                 )
             )
     return tuple(found)
+
+
+def parent(pid: int) -> int:
+    """Of a process; 0 where it is gone."""
+    try:
+        return int(Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0

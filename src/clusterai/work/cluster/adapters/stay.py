@@ -135,6 +135,7 @@ class Stay:
         self._log_total = 0
         self._closed = False
         self.foreigners: tuple[Sample, ...] = ()
+        self.steps: dict[str, int] = {}
 
     @classmethod
     async def open(
@@ -171,10 +172,11 @@ class Stay:
 
     def helpers(self) -> list[int]:
         """Of ours beside it: the sentinel, and what carries the mesh."""
-        found = self._chains.cell.group.processes() if self._chains is not None else []
+        found = self._chains.cell.processes() if self._chains is not None else []
         return [*found, self._device.pid] if self._device is not None else found
 
     async def _open(self) -> None:
+        began = time.monotonic()
         if self._spec.gpus:
             raise StayFailed("no-gpu", "graphics cards aren't lent to clusters yet")
         cores = self._settings.cores[: self._spec.cores]
@@ -200,20 +202,24 @@ class Stay:
             )
         except NoWireGuard as error:
             raise StayFailed("no-wireguard", str(error)) from None
+        self.steps["opened"] = int((time.monotonic() - began) * 1000)
         self._before = (time.monotonic(), await asyncio.to_thread(sample))
         self._tasks = [asyncio.create_task(self._listen(self._cell))]
 
     async def _mesh(self) -> None:
+        began = time.monotonic()
         # Killed by the kernel when we die, as the sandbox is.
         enter = ["setpriv", "--pdeathsig", "KILL"]
         if self._settings.network is not None:
             enter = ["nsenter", f"--net={self._settings.network}", *enter]
         try:
             self._device = await Device.open(self.interface, enter)
+            self.steps["interface"] = int((time.monotonic() - began) * 1000)
         except NoWireGuard as error:
             raise StayFailed("no-wireguard", str(error)) from None
 
     async def _sandbox(self, cores: Sequence[int]) -> None:
+        began = time.monotonic()
         try:
             root = ray_root(self._settings.ray)
             runner = await asyncio.to_thread(
@@ -241,8 +247,9 @@ class Stay:
                 before=("taskset", "--cpu-list", ",".join(map(str, cores))),
                 on_log=self._keep,
             )
-            bare = raycluster.bare(root)
-            self._chains = await Chains.open(runner, bare, task.argv[0], cores)
+            self.steps["sandbox"] = int((time.monotonic() - began) * 1000)
+            self._chains = await Chains.open(runner, raycluster.bare(root), task.argv[0], cores)
+            self.steps["sandbox and sentinel"] = int((time.monotonic() - began) * 1000)
         except (CannotSandbox, OSError, ValueError) as error:
             raise StayFailed("no-sandbox", str(error)) from None
 

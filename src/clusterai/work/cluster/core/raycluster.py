@@ -38,7 +38,6 @@ def root(environment: Path, base: Path, system: Root, inside: Path) -> Root:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": TOKEN,
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_DISABLE_IMPORT_WARNING": "1",
         },
     )
 

@@ -24,6 +24,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,27 @@ def lighten(head: bool, modules: str) -> None:
     services.start_ray_process = start
 
 
+@contextlib.contextmanager
+def unwaited(dashboard: str) -> Generator[None]:
+    """Don't let the starter wait until the dashboard wrote its address down, which it knows: the raylet starts meanwhile.
+
+    Whether the dashboard came up is seen when it answers.
+    """
+    kv: Any = importlib.import_module("ray.experimental.internal_kv")
+    plain = kv._internal_kv_get
+
+    def get(key: Any, *more: Any, **named: Any) -> Any:
+        if key in (b"dashboard", "dashboard"):
+            return dashboard.encode()
+        return plain(key, *more, **named)
+
+    kv._internal_kv_get = get
+    try:
+        yield
+    finally:
+        kv._internal_kv_get = plain
+
+
 class Keeper:
     def __init__(self) -> None:
         # What Ray prints is log; only what is told goes where the machine listens.
@@ -110,7 +132,8 @@ class Keeper:
         lighten("--head" in arguments, MODULES)
         began = time.monotonic()
         try:
-            start.main(args=arguments, standalone_mode=False)
+            with unwaited(jobs.removeprefix("http://")) if jobs else contextlib.nullcontext():
+                start.main(args=arguments, standalone_mode=False)
         except SystemExit as ended:
             if ended.code:
                 self.tell(said="failed", why=f"ray start ended with {ended.code}")
