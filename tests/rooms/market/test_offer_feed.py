@@ -353,3 +353,38 @@ def test_who_was_not_drawn_is_not_heard() -> None:
     offered(it, offer())
     assert reason(measured(it, found(by=EYES[0]), EYES[0])) == "unassigned"
     assert measured(it, found()) is None
+
+
+def test_what_was_found_of_a_machine_outlives_a_day_in_which_it_was_rented() -> None:
+    """Its offer was withdrawn and forgotten; offered again it is as measured as before, until that fades."""
+    it = feed()
+    offered(it, offer())
+    measured(it, found())
+    offered(it, offer(serial=2, expires_s=NOW))
+    later = NOW + 86_400
+    it.sweep(later)
+    assert it.newest(NODES[0].address, Field.GPU, later) == found()
+    assert offered(it, offer(serial=3, issued_s=later, expires_s=later + 600), now_s=later) is None
+    assert listed(it).gpu == "l4"
+    offered(it, offer(serial=4, issued_s=later, expires_s=later), now_s=later)
+    faded = NOW + MEASUREMENT_LIFE_S + 86_400
+    it.sweep(faded)
+    offered(it, offer(serial=5, issued_s=faded, expires_s=faded + 600), now_s=faded)
+    assert listed(it).gpu == "h100"
+
+
+def test_a_key_that_goes_over_to_another_owner_takes_nothing_with_it() -> None:
+    """What was found isn't the new owner's, and its stake has to carry the machine."""
+    directory = participants()
+    it = OfferFeed(Index(), directory, NETWORK, recover, STAKE_PER_NODE)
+    for machine in NODES[:2]:
+        assert offered(it, offer(machine), machine) is None
+    measured(it, found())
+    for machine in NODES[:2]:
+        directory.apply(Delegated(SECOND.address, machine.address))
+    moved = offer(serial=2, operator=SECOND.address)
+    assert offered(it, moved) is None
+    assert listed(it).gpu == "h100"
+    other = offer(NODES[1], serial=2, operator=SECOND.address)
+    assert reason(offered(it, other, NODES[1])) == "staked"
+    assert listed(it, NODES[1]) is None

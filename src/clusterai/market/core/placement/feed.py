@@ -92,6 +92,8 @@ class OfferFeed:
         self._machines: dict[Address, dict[Address, None]] = {}
         """by operator, those taken out but not yet forgotten included"""
         self._unswept: list[Address] = []
+        self._left: dict[Address, _Known] = {}
+        """What was found of machines that aren't offered for longer, as of one that is rented for a day; the oldest gives way."""
 
     def hear_offer(self, data: bytes, signature: bytes, now_s: float) -> Turned | None:
         """None if it was taken."""
@@ -116,14 +118,21 @@ class OfferFeed:
             or (offer.expires_s <= now_s and not withdrawn)
         ):
             return Turned("stale", "over, from the future, or for too long")
+        if known is not None and known.offer.operator != operator:
+            # Its key went over to another owner: what was found of it was found under the last one.
+            self.index.remove(node)
+            self._forget(node)
+            known = None
         if known is None:
             if len(self._machines.get(operator, ())) >= self._most(operator):
                 return Turned("staked", f"{len(self._machines.get(operator, ()))} machines already")
             if len(self._known) >= self._most_machines:
                 return Turned("full", f"{len(self._known)} machines already")
-            known = self._known[node] = _Known(offer, now_s)
-        elif known.offer.operator != offer.operator:
-            self._forget(node, Address(known.offer.operator))
+            left = self._left.pop(node, None)
+            same = left is not None and left.offer.operator == operator
+            known = self._known[node] = _Known(
+                offer, now_s, left.measured if left is not None and same else {}
+            )
         self._machines.setdefault(operator, {})[node] = None
         known.offer, known.heard_s = offer, now_s
         if withdrawn:
@@ -206,13 +215,16 @@ class OfferFeed:
                 self.index.remove(node)
                 gone.append(node)
             if node not in self.index and known.heard_s + MOST_LIFE_S + SKEW_S < now_s:
-                del self._known[node]
-                self._forget(node, operator)
+                self._forget(node)
+                if any(it.at_s > now_s - MEASUREMENT_LIFE_S for it in known.measured.values()):
+                    self._left[node] = known
+                    if len(self._left) > self._most_machines:
+                        del self._left[next(iter(self._left))]
         return gone
 
     def newest(self, node: Address, field: Field, now_s: float) -> MachineMeasurement | None:
         """Who measured `field` of this machine last, with all that was found, unless it has faded."""
-        known = self._known.get(node)
+        known = self._known.get(node) or self._left.get(node)
         if known is None:
             return None
         return max(
@@ -236,7 +248,8 @@ class OfferFeed:
             return MOST_PER_OPERATOR
         return min(MOST_PER_OPERATOR, self._directory.stake(operator) // self._stake_per_node_wei)
 
-    def _forget(self, node: Address, operator: Address) -> None:
+    def _forget(self, node: Address) -> None:
+        operator = Address(self._known.pop(node).offer.operator)
         machines = self._machines[operator]
         del machines[node]
         if not machines:
