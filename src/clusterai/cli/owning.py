@@ -1,6 +1,7 @@
 """The node that runs on this machine, as its owner's commands find it: its configuration, and what it says of itself."""
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from clusterai.protocol.ids import checksummed
 from clusterai.sdk.shapes import RankedNode
 
 HEARD_S = 15.0
+ENDS_S = 60.0
 POLL_S = 0.1
 
 
@@ -83,6 +85,27 @@ def resume(config: Config) -> Status:
     file = PauseFile(config.data)
     _permitted(file.resume, file.path)
     return _heard(config, lambda it: not _by_owner(it))
+
+
+def drain(config: Config) -> bool:
+    """End a daemon that something else started, such as systemd, once its running answers have ended; whether one ran.
+
+    Raises:
+        Failure: it doesn't end.
+    """
+    status = running(config)
+    if status is None:
+        return False
+    os.kill(status.pid, signal.SIGTERM)
+    ends_s = time.monotonic() + config.grace_s + ENDS_S
+    while (now := running(config)) is not None and now.pid == status.pid:
+        if time.monotonic() > ends_s:
+            raise Failure(
+                f"process {status.pid} doesn't end",
+                next=f"kill -9 {status.pid}; nothing that was acknowledged is lost",
+            )
+        time.sleep(POLL_S)
+    return True
 
 
 def seen_by_gateway(

@@ -106,6 +106,25 @@ def test_a_node_that_does_not_run_cannot_be_paused(tmp_path: Path) -> None:
     run(test())
 
 
+def test_a_daemon_that_systemd_started_is_drained_by_its_configuration(tmp_path: Path) -> None:
+    """The running answer ends with its receipt, the process with exit code 0, and a second drain finds nothing."""
+
+    async def test() -> None:
+        async with network(tmp_path, pause_ms=20) as (gateway, node):
+            await gateway.serving()
+            running = gateway.order(max_tokens=60)
+            await gateway.until(lambda: len(running.tokens) > 0)
+            drained = await asyncio.to_thread(owner, node, "drain")
+            assert json.loads(drained.stdout)["stopped"], drained.stderr
+            assert running.finished is not None
+            assert node.process is not None
+            assert await node.process.wait() == 0
+            again = await asyncio.to_thread(owner, node, "drain")
+            assert not json.loads(again.stdout)["stopped"]
+
+    run(test())
+
+
 def test_outside_its_hours_a_node_is_paused(tmp_path: Path) -> None:
     """A window on a day that isn't today takes nothing, and says which hours it keeps."""
 

@@ -10,7 +10,7 @@ from clusterai.cli.failure import Exit, Failure
 
 if TYPE_CHECKING:
     from clusterai.node.adapters.watch import Status
-    from clusterai.protocol.ids import Digest
+    from clusterai.protocol.ids import Address, Digest
 
 
 def join(app: typer.Typer) -> None:
@@ -81,6 +81,12 @@ Folder = Annotated[
 ]
 
 
+Configured = Annotated[
+    Path | None,
+    typer.Option("--config", help="The file of a node that was set up by hand.", show_default=False),
+]
+
+
 def join_network(
     url: Annotated[
         str | None,
@@ -119,6 +125,10 @@ def join_network(
             show_default=False,
         ),
     ] = None,
+    start: Annotated[
+        bool,
+        typer.Option(help="Start the node; without, something else does: systemd, a container."),
+    ] = True,
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
     data: options.Data = None,
@@ -173,6 +183,9 @@ def join_network(
         options.confirm("Go on?" if is_known else "Is this the network that you mean?", yes)
         asyncio.run(joining.settled(joiner))
         joining.configured(place, joiner, told, models, jobs, client.base_url, rent_wei)
+        if not start:
+            _tell_start(joiner.owner.address, digest, place.root, place.config, json)
+            return
         process = joining.started(place)
         node = joining.listed(client, place, joiner, process)
     took = time.monotonic() - begin
@@ -190,6 +203,16 @@ def join_network(
     say.tell(f"[green]listed[/] as {node.provider} after {took:.1f} s; it runs as process {process.pid}")
     say.tell(f"  its earnings go to that address; what it says: {place.log}")
     say.tell("  → clusterai node explain     → clusterai node earnings     → clusterai node drain")
+
+
+def _tell_start(owner: "Address", digest: str, folder: Path, config: Path, json: bool) -> None:
+    from clusterai.protocol.ids import checksummed
+
+    if json:
+        say.emit({"provider": checksummed(owner), "network_digest": digest, "folder": str(folder)})
+        return
+    say.tell(f"joined as {checksummed(owner)}; not started")
+    say.tell(f"  → python -m clusterai.node --config {config}")
 
 
 def _pinned(text: str | None) -> "Digest | None":
@@ -218,27 +241,29 @@ def _hour_price(text: str | None) -> int | None:
     return found
 
 
-def drain(folder: Folder = None, json: options.Json = False, quiet: options.Quiet = False) -> None:
+def drain(
+    folder: Folder = None,
+    config: Configured = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
     """Stop this machine's node once its running answers have ended. What it is owed stays owed; `join` goes on."""
-    from clusterai.cli import joining
+    from clusterai.cli import joining, owning
     from clusterai.cli.settings import default_node
 
     place = joining.NodeFolder(folder or default_node())
-    ran = joining.stopped(place)
-    if json:
-        say.emit({"stopped": ran, "folder": str(place.root)})
-    elif not ran:
-        say.tell(f"no node runs in {place.root}")
+    if config is not None:
+        ran, where = owning.drain(owning.configuration(None, config)), config
     else:
-        say.tell(
-            f"stopped; its stake stays bonded, and [bold]clusterai node join[/] goes on from {place.root}"
-        )
-
-
-Configured = Annotated[
-    Path | None,
-    typer.Option("--config", help="The file of a node that was set up by hand.", show_default=False),
-]
+        ran, where = joining.stopped(place), place.root
+    if json:
+        say.emit({"stopped": ran, "folder": str(where)})
+    elif not ran:
+        say.tell(f"no node runs in {where}")
+    elif config is not None:
+        say.tell("stopped; its stake stays bonded")
+    else:
+        say.tell(f"stopped; its stake stays bonded, and [bold]clusterai node join[/] goes on from {where}")
 
 
 def pause(
