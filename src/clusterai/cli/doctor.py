@@ -45,7 +45,7 @@ def examine(
         rows = [
             *doctor.machine(folder.root),
             *doctor.lending(False),
-            *_engine(),
+            *_engine(runs_network=False),
             _model(model),
             *way,
         ]
@@ -74,12 +74,16 @@ def _node(config: Path, prefix: str) -> list[Row]:
     return [Row(prefix + row.name, row.state, row.found, row.cure) for row in found]
 
 
-def _engine() -> list[Row]:
+def _engine(runs_network: bool = True) -> list[Row]:
     parts = {"openvino": "node", "openvino_genai": "node", "pyrevm": "chain", "uvicorn": "gateway"}
-    missing = [part for part in parts if importlib.util.find_spec(part) is None]
-    if missing:
-        return [Row("packages", "red", f"missing: {', '.join(missing)}", "pip install 'clusterai[local]'")]
-    return [Row("packages", "green", "engine, chain and gateway are installed")]
+    missing = {part: extra for part, extra in parts.items() if importlib.util.find_spec(part) is None}
+    if not missing:
+        return [Row("packages", "green", "engine, chain and gateway are installed")]
+    told = f"missing: {', '.join(missing)}"
+    if not runs_network and "node" not in missing.values():
+        cure = "pip install 'clusterai[local]' for clusterai up; a node needs none of it"
+        return [Row("packages", "yellow", told, cure)]
+    return [Row("packages", "red", told, "pip install 'clusterai[local]'")]
 
 
 def _model(name: str) -> Row:

@@ -55,6 +55,8 @@ def doctor(
     quiet: options.Quiet = False,
 ) -> int:
     """Check whether this machine can provide. Each red row names its cure. Exit code 6: there is a red row."""
+    from rich.markup import escape
+
     from clusterai.cli import doctor as checks
 
     rows = checks.examine(options.folder(data), model, config, gateway, validator)
@@ -64,9 +66,9 @@ def doctor(
     else:
         colours = {"green": "[green]✓[/]", "yellow": "[yellow]![/]", "red": "[red]✗[/]"}
         for row in rows:
-            say.tell(f"{colours[row.state]} {row.name:<22} {row.found}")
+            say.tell(f"{colours[row.state]} {row.name:<22} {escape(row.found)}")
             if row.cure:
-                say.tell(f"  {'':<22} → {row.cure}")
+                say.tell(f"  {'':<22} → {escape(row.cure)}")
     return Exit.OK if healthy else Exit.UNTRUE
 
 
@@ -396,6 +398,8 @@ def explain(
 def _explain_own(
     folder: Path | None, config: Path | None, url: str | None, data: Path | None, json: bool
 ) -> None:
+    from rich.markup import escape
+
     from clusterai.cli import explaining, owning
 
     made = owning.configuration(folder, config)
@@ -406,9 +410,9 @@ def _explain_own(
         return
     marks = {"stops": "[red]✗[/]", "limits": "[yellow]![/]", "good": "[green]✓[/]"}
     for it in found:
-        say.tell(f"{marks[it.state]} {it.name:<18} {it.found}")
+        say.tell(f"{marks[it.state]} {it.name:<18} {escape(it.found)}")
         if it.cure:
-            say.tell(f"  {'':<18} → {it.cure}")
+            say.tell(f"  {'':<18} → {escape(it.cure)}")
 
 
 def _explain_standing(node: str, data: Path | None, json: bool) -> None:
