@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from clusterai.audit.adapters.drand import RELAYS
+from clusterai.protocol.offers import Label
 from clusterai.runtime.adapters.config import BadConfig, Count, Dialer, load
 
 
@@ -22,6 +23,7 @@ class Config(Dialer, frozen=True, kw_only=True):
         patience_s: how long a provider may be slow or away before it is challenged on chain. On networks with days
             of window make it hours.
         measures: examine the machines for which this validator is drawn; it costs some seconds of one core for each.
+        region: where this validator stands, in the letters that offers use; machines that answer soon enough count as being there.
         drand_relays: where drand's pulses are fetched, on networks that draw by them. None is believed; the first that answers
             truly serves.
     """
@@ -31,6 +33,7 @@ class Config(Dialer, frozen=True, kw_only=True):
     every_block: bool = True
     patience_s: Annotated[int, Meta(ge=0, le=10**7)] = 20
     measures: bool = True
+    region: Label = ""
     drand_relays: Annotated[
         tuple[Annotated[str, Meta(pattern="^https?://", max_length=512)], ...],
         Meta(min_length=1, max_length=16),

@@ -147,6 +147,7 @@ class Validator:
             sentinel=Sentinel(sentinel.first, sentinel.link),
             epoch_s=rules.epoch_s,
             ticks=rules.beacon is None,
+            region=self.config.region,
         )
         return Measuring(
             self.config.data / "measuring",

@@ -51,7 +51,7 @@ class Node:
 
 
 class Validator:
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, region: str = "eu-de") -> None:
         self.owner, self.hot = key(3_000 + number), key(4_000 + number)
         settings = MeasurerSettings(
             me=self.owner.address,
@@ -62,6 +62,7 @@ class Validator:
             sentinel=QUICK,
             epoch_s=15,
             plan=PLAN,
+            region=region,
         )
         self.measurer = Measurer(settings, Directory())
         self.saved: list[Any] = []
@@ -157,6 +158,11 @@ class World:
         self.perform(validator, validator.measurer.step(event, self.now_s))
 
     def relay(self, validator: Validator, to: Address, body: bytes) -> None:
+        peer = next((it for it in self.validators if it.owner.address == to), None)
+        if peer is not None:
+            relayed = Relay(validator.owner.address, to, body)
+            self.later(0.01, lambda: self.hear(peer, Received(GATEWAY, relayed)))
+            return
         node = next((it for it in self.nodes if it.owner.address == to), None)
         if node is None or to not in self.linked:
             self.later(0.001, lambda: self.hear(validator, Received(GATEWAY, Unreachable(to))))

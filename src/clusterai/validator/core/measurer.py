@@ -13,7 +13,7 @@ A measurement is kept in the journal before it is told; an examination isn't, it
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -37,12 +37,14 @@ from clusterai.protocol.measuring import (
     Result,
     Shown,
     Test,
+    Trip,
 )
 from clusterai.protocol.messages import Relay, Unreachable
 from clusterai.protocol.offers import MILLION, Field, MachineMeasurement, signed_digest
 from clusterai.protocol.signing import BadSignature
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
 from clusterai.validator.core.examination import Ask, Judge, Outcome, Plan, Reply, Script, Unfinished, examine
+from clusterai.validator.core.places import Atlas
 
 MOST_AT_ONCE = 4
 """Examinations: a validator's own checks take time too, and mustn't be what is measured."""
@@ -56,6 +58,7 @@ REMEMBERED_ECHOES = 10_080
 """A week's; then all counts are halved, so that what was long ago fades."""
 MOST_PARTS_BYTES = 16 * 1024 * 1024
 TICK_EVERY_S = 5.0
+_HEARD = cast("type[Shown | Trip]", Shown | Trip)
 
 
 class MeasurerSettings(msgspec.Struct, frozen=True):
@@ -64,6 +67,7 @@ class MeasurerSettings(msgspec.Struct, frozen=True):
     Attributes:
         ticks: whether the chain's own beacon draws, which whoever needs it records.
         word: a digest that nobody else can foretell, of what it is given.
+        region: in which this validator stands, by its own word.
     """
 
     me: Address
@@ -75,6 +79,7 @@ class MeasurerSettings(msgspec.Struct, frozen=True):
     epoch_s: int
     ticks: bool = True
     plan: Plan = Plan()
+    region: str = ""
     again_every_s: float = DAY_S
 
 
@@ -146,6 +151,7 @@ class Measurer:
         self.settings = settings
         self.directory = directory
         self.draws = Draws(directory)
+        self.atlas = Atlas(settings.me, settings.region)
         self.kept: dict[Address, Kept] = {}
         self.watched: dict[Address, Watched] = {}
         self.sessions: dict[Address, _Session] = {}
@@ -304,8 +310,11 @@ class Measurer:
 
     def _relayed(self, gateway: Address, sender: Address, body: bytes, now_s: float) -> list[Any]:
         try:
-            shown = canonical.decode(body, Shown)
+            shown = canonical.decode(body, _HEARD)
         except Malformed:
+            return []
+        if isinstance(shown, Trip):
+            self._trip(shown, now_s)
             return []
         owner, seed = Address(shown.provider), Digest(shown.seed)
         if owner != sender or not self._is_signed(shown):
@@ -320,6 +329,48 @@ class Measurer:
             return self._over(session, Unfinished("another machine answered"), now_s)
         session.node = node
         return self._answered(session, shown.result, now_s)
+
+    def _trip(self, trip: Trip, now_s: float) -> None:
+        """Another validator's, which was drawn for the same owner."""
+        validator, node = Address(trip.validator), Address(trip.node)
+        owner = self.directory.owner_of(node)
+        if owner is None or validator == self.settings.me:
+            return
+        try:
+            hot = self.settings.recover(trip.signing_digest(self.settings.network), trip.signature)
+        except BadSignature:
+            return
+        drawn = self.draws.may_measure(owner, validator, now_s)
+        if drawn and self.directory.acts_for(hot, validator, Role.VALIDATOR):
+            self.atlas.heard(node, trip, now_s)
+
+    def _tell_trip(self, session: _Session, node: Address, rtt_us: int, now_s: float) -> list[Any]:
+        """To the others who were drawn for this owner."""
+        settings = self.settings
+        x, y, z, height = self.atlas.place()
+        trip = Trip(
+            settings.me,
+            node,
+            rtt_us,
+            int(now_s),
+            settings.region,
+            x,
+            y,
+            z,
+            height,
+            self.atlas.error_ppm(),
+            bytes(65),
+        )
+        signature = settings.sign(trip.signing_digest(settings.network))
+        body = canonical.encode(msgspec.structs.replace(trip, signature=signature))
+        drawn = self.draws.drawn(session.owner, now_s)
+        others = () if drawn is None else drawn.validators
+        return [
+            Send(gateway, Relay(settings.me, other, body))
+            for other in others
+            if other != settings.me
+            for gateway in self._gateways
+        ]
 
     def _answered(self, session: _Session, result: Result, now_s: float) -> list[Any]:
         if isinstance(result, Part):
@@ -351,12 +402,15 @@ class Measurer:
             return [Told("not_measured", owner, outcome.why)]
         self._failed.pop(owner, None)
         assert session.node is not None, "somebody answered, or it would be unfinished"
+        self.atlas.forget(now_s)
+        self.atlas.measured(session.node, outcome.rtt_us, now_s)
         measured = self._said(session, session.node, outcome, now_s)
         took = f"{now_s - session.began_s:.1f} s"
         return [
             self._save(Kept(owner, now_s, session.round, measured)),
             *(Send(gateway, measured) for gateway in self._gateways),
             Send(session.gateway, Relay(self.settings.me, owner, canonical.encode(measured))),
+            *self._tell_trip(session, session.node, outcome.rtt_us, now_s),
             Told("measured", owner, took),
         ]
 
@@ -374,23 +428,29 @@ class Measurer:
             )
         )
         reliability = self._reliability_ppm(session.owner)
+        place = self.atlas.where(node)
+        is_there = self.atlas.stands_in(node, outcome.claims.region, lambda witness: witness)
+        fields = outcome.fields
+        fields |= 0 if reliability is None else Field.RELIABILITY
+        fields |= 0 if place is None else Field.COORDINATE
+        fields |= Field.REGION if is_there else 0
         measurement = MachineMeasurement(
             node=node,
             validator=settings.me,
             serial=outcome.claims.serial,
-            fields=outcome.fields | (0 if reliability is None else Field.RELIABILITY),
+            fields=fields,
             hardware="",
             cpu_milli=outcome.cpu_milli,
             memory_bytes=outcome.memory_bytes,
             gpu=outcome.gpu,
             gpus=outcome.gpus,
-            region="",
+            region=outcome.claims.region if is_there else "",
             bandwidth_kbps=outcome.bandwidth_kbps,
             reliability_ppm=reliability or 0,
-            x_us=0,
-            y_us=0,
-            z_us=0,
-            height_us=0,
+            x_us=0 if place is None else place.x_us,
+            y_us=0 if place is None else place.y_us,
+            z_us=0 if place is None else place.z_us,
+            height_us=0 if place is None else place.height_us,
             links_per_s_milli=outcome.links_per_s_milli,
             links_at_once_per_s_milli=outcome.links_at_once_per_s_milli,
             findings=canonical.content_digest(findings),
