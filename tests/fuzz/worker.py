@@ -10,7 +10,7 @@ from tests.fuzz.mutations import mutated
 
 CODECS: dict[str, Any] = {
     **dict.fromkeys(("frames", "statements", "canonical_bytes", "machines", "leased_work"), msgspec.msgpack),
-    **dict.fromkeys(("json_rpc", "payment_header"), msgspec.json),
+    **dict.fromkeys(("json_rpc", "payment_header", "relayed_pulses"), msgspec.json),
 }
 """What targets read that is written in a general format."""
 

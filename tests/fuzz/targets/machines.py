@@ -1,12 +1,14 @@
-"""What strangers say of machines: offers, and validators' findings about them."""
+"""What strangers say of machines: offers, validators' measurements and findings, and what a machine shows under test."""
 
 from collections.abc import Callable
 from typing import Any
 
+from clusterai.audit.core.pages import PagesShown
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address
+from clusterai.protocol.measuring import Claims, Finding, Findings, Gpu, decode_findings
 from clusterai.protocol.offers import MOST_BYTES, decode_measurement, decode_offer, signed_digest
 from tests.fuzz.vectors import values_of
 
@@ -27,8 +29,23 @@ def once(data: bytes) -> bool:
         assert canonical.encode(value) == data
         assert len(signed_digest(value, NETWORK)) == 32
         assert all(it.isascii() for it in (value.hardware, value.gpu, value.region))
+    for decode in (decode_findings, _shown):
+        try:
+            assert canonical.encode(decode(data)) == data
+        except Malformed:
+            continue
+        taken = True
     return taken
 
 
+def _shown(data: bytes) -> PagesShown:
+    return canonical.decode(data, PagesShown)
+
+
 def seeds() -> list[bytes]:
-    return values_of("offers.json", "statements")
+    claims = Claims(
+        7, "x86-64-v3", "a processor", 2, 2_000, 1 << 30, 1 << 30, (Gpu("h100", "u", 1),), "eu", 1
+    )
+    found = (Finding("links_per_s_milli", None, 1, ""),)
+    findings = Findings(b"n" * 20, b"v" * 20, 1, 1, 1, claims, found)
+    return [*values_of("offers.json", "statements"), canonical.encode(findings)]

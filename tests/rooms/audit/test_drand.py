@@ -107,13 +107,18 @@ def test_lying_and_broken_relays_are_passed_over() -> None:
             {
                 "down": (503, b""),
                 "garbled": (200, b"<html>"),
+                "no-text": (200, b'{"round":1,"signature":"\xff"}'),
+                "deep": (200, b'{"x":' + b"[" * 2_000 + b"]" * 2_000 + b"}"),
                 "endless": (200, b" " * 5_000 + body(second)),
                 "stale": (200, body(RECORDED[0])),
                 "forging": (200, body(second, signature=RECORDED[0].signature)),
                 "true": (200, body(second, randomness="00" * 32)),
             }
         ) as client:
-            relays = [f"http://{host}" for host in ("down", "garbled", "endless", "stale", "forging")]
+            relays = [
+                f"http://{host}"
+                for host in ("down", "garbled", "no-text", "deep", "endless", "stale", "forging")
+            ]
             pulse, random = await fetch(client, QUICKNET, second.round, [*relays, "http://true"])
             assert pulse == second.pulse()
             assert random.hex() == second.randomness, "what a relay says of the randomness is not read"

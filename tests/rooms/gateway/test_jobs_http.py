@@ -85,13 +85,14 @@ def test_what_is_no_digest_is_no_content(bed: Bed, name: str):
         b'{"job": 7}',
         b'{"job": "%%%"}',
         json.dumps({"job": b64encode(b"\x93\x01\x02\x03").decode()}).encode(),
+        b'{"x":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
         asked(replicas=0),
         asked(replicas=10_000),
         asked(retries=-1),
         asked(max_price_wei=-1),
         asked(deadline_s=2**60),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs/plan"])
 def test_nonsense_is_a_400_that_names_the_field(bed: Bed, path: str, body: bytes):

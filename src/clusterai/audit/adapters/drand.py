@@ -19,7 +19,7 @@ RELAYS = (
 )
 MAX_BODY_BYTES = 4_096
 
-_Hex = Annotated[str, Meta(pattern=f"^[0-9a-f]{{{2 * SIGNATURE_BYTES}}}$")]
+_Hex = Annotated[str, Meta(pattern=rf"\A[0-9a-f]{{{2 * SIGNATURE_BYTES}}}\Z")]
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ async def fetch(
             if pulse.round != round_number:
                 raise FalsePulse(f"round {pulse.round} instead of {round_number}")
             return pulse, randomness(drand, pulse)
-        except (httpx.HTTPError, msgspec.DecodeError, FalsePulse) as refusal:
+        except (httpx.HTTPError, FalsePulse) as refusal:
             said.append(f"{relay}: {refusal}")
     raise NoPulse("; ".join(said))
 
@@ -61,5 +61,17 @@ async def _ask(client: httpx.AsyncClient, url: str) -> Pulse:
             body += chunk
             if len(body) > MAX_BODY_BYTES:
                 raise FalsePulse(f"more than {MAX_BODY_BYTES} bytes")
-    answer = msgspec.json.decode(bytes(body), type=_Body)
+    return read_pulse(bytes(body))
+
+
+def read_pulse(body: bytes) -> Pulse:
+    """What a relay answered, not yet verified.
+
+    Raises:
+        FalsePulse: it is no pulse.
+    """
+    try:
+        answer = msgspec.json.decode(body, type=_Body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FalsePulse(str(error)) from None
     return Pulse(answer.round, bytes.fromhex(answer.signature))

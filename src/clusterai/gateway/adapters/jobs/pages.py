@@ -240,7 +240,7 @@ class JobPages:
         try:
             asked = msgspec.json.decode(raw, type=JobRequest)
             array = decode_array(unpacked(asked.job))
-        except (msgspec.DecodeError, ValueError, Malformed) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError, Malformed) as error:
             raise _invalid(str(error), "job") from None
         if not 1 <= asked.replicas <= MOST_REPLICAS or not 0 <= asked.retries <= MOST_RETRIES:
             raise _invalid(f"replicas: 1 to {MOST_REPLICAS}; retries: 0 to {MOST_RETRIES}", "replicas")
