@@ -132,3 +132,13 @@ def test_what_each_wish_costs() -> None:
     assert (region.constraint, region.price_wei, region.price_without_wei) == ("region", 6 * TOKEN, 3 * TOKEN)
     assert region.saved_wei == 3 * TOKEN
     assert (spread.constraint, spread.saved_wei) == ("per operator", 0)
+
+
+def test_where_nobody_has_a_gpu_going_without_is_told() -> None:
+    """Another kind is told first where there is one; where there is none, that it is none."""
+    asked = Request(parts=single(1, Need(gpu="h100", gpus=1)), us_wei=0)
+    bare = machine(1)
+    nothing = why_not(index_of(bare), asked, None, NOW)
+    assert [(it.constraints, it.text) for it in nothing.relaxations] == [(("gpus",), "GPU none")]
+    other = why_not(index_of(bare, machine(2, price=0.5, gpu="l4", gpus=1)), asked, None, NOW)
+    assert (other.relaxations[0].constraints, other.relaxations[0].text) == (("gpu",), "GPU l4")

@@ -174,7 +174,11 @@ def drops(request: Request) -> Iterator[tuple[str, Change]]:
 
 
 def _single(index: Index, request: Request, attempt: Place, now_s: float) -> Iterator[tuple[str, str, Plan]]:
-    for name, change in drops(request):
+    wishes = list(drops(request))
+    if any(it.need.gpus for it in request.parts):
+        # Another kind is one thing to give up, GPUs at all are another.
+        wishes.append(("gpus", lambda it: _needs(it, gpu="", gpus=0)))
+    for name, change in wishes:
         free = change(request)
         if name == "round trip":
             free = _replace(free, us_wei=MOST_US_WEI)
@@ -218,7 +222,7 @@ def _least(name: str, request: Request, plan: Plan, attempt: Place) -> tuple[str
         case "hardware":
             kinds = ", ".join(sorted({it.hardware for it in plan.offers}))
             return f"hardware {kinds}", plan
-        case "gpu":
+        case "gpu" | "gpus":
             kinds = ", ".join(sorted({it.gpu or "none" for it in plan.offers}))
             return f"GPU {kinds}", plan
         case "measured":
