@@ -75,7 +75,7 @@ def rent(
         str | None,
         typer.Option(
             metavar="FIELD,…",
-            help="Not just claimed: hardware, cpu, memory, gpu, region, bandwidth, reliability, coordinate.",
+            help="Not just claimed: hardware, cpu, memory, gpu, region, bandwidth, reliability, coordinate, profile.",
             show_default=False,
         ),
     ] = None,
@@ -85,6 +85,12 @@ def rent(
             metavar="no", help="no: as many operators as machines; 2: at most two of one.", show_default=False
         ),
     ] = None,
+    one_price: Annotated[
+        bool,
+        typer.Option(
+            "--one-price", help="Pay all alike, the lowest ask that lost; needs --max-price, the reserve."
+        ),
+    ] = False,
     # Not `env`: the settings' table `rent` has the commands' names as keys, and one is `env`.
     variables: Annotated[
         list[str] | None,
@@ -124,6 +130,7 @@ def rent(
         max_rtt=max_rtt,
         measured=measured,
         same_operator=same_operator,
+        one_price=one_price,
     )
     request = rentwish.plan_request(flags, hold=not dry_run)
     setup = setup_of(request, disk, variables or [])
