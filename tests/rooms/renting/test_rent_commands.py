@@ -113,7 +113,7 @@ def test_a_dry_run_holds_and_books_nothing(cli: Told, bed: RentBed):
     """The plan and its price, with what each wish costs."""
     code, out, _ = cli("rent", "--dry-run", "--region", "eu", "--hours", "90m")
     assert code == Exit.OK
-    assert "1 CLAI an hour, 1.5 CLAI if every interval is proven" in out
+    assert "1 CLAI an hour, 1.5 CLAI if every interval is paid" in out
     assert "costs nothing: " in out
     assert bed.standing() == 3
     told = json.loads(cli("rent", "--dry-run", "--json")[1])
@@ -192,7 +192,8 @@ def test_a_log_is_printed_whole(cli: Told, bed: RentBed):
     assert cli("rent", "logs", it["id"], "--place", "1")[1] == LOG.decode()
     code, _, err = cli("rent", "logs", it["id"], "--place", "2")
     assert (code, "it has 2, from 0" in err) == (Exit.NOT_FOUND, True)
-    bed.machine(1).tempers.is_mute = True
+    for at in (0, 1):
+        bed.machine(at).tempers.is_mute = True
     code, _, err = cli("rent", "logs", it["id"], "--place", "1")
     assert (code, "doesn't answer" in err) == (Exit.FAILED, True)
 
@@ -262,3 +263,31 @@ def test_a_hold_that_is_over_is_told(cli: Told, bed: RentBed, monkeypatch: pytes
         monkeypatch.setattr("clusterai.cli.options.confirm", too_late)
         code, _, err = cli("rent", "--no-mesh")
     assert (code, "plans are held for a minute" in err) == (Exit.FAILED, True)
+
+
+def test_without_what_the_mesh_needs_nothing_is_booked_and_the_cure_is_named(
+    cli: Told, bed: RentBed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """What to install, and how to rent without; the same for `connect`, while all else works."""
+    it = rented(cli)["rental"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for words in (["rent", "--yes"], ["rent", "connect", it["id"]]):
+        code, _, err = cli(*words)
+        assert code == Exit.FAILED
+        assert "wireguard-go isn't installed" in err
+        assert "apt-get install wireguard-go" in err
+        assert "--no-mesh" in err
+    assert bed.standing() == 2
+    assert "was not connected" in cli("rent", "disconnect", it["id"])[1]
+    code, _, err = cli("rent", "shell", it["id"])
+    assert (code, "clusterai rent connect" in err) == (Exit.FAILED, True)
+    assert cli("rent", "shell", it["id"], "--place", "1")[0] == Exit.NOT_FOUND
+    assert cli("rent", "shell", it["id"], "--place", "63")[0] == Exit.USAGE
+
+
+@pytest.mark.parametrize("name", ["", "..", ".", "a/b", "no-such-namespace-here"])
+def test_a_namespace_that_is_none_is_refused(cli: Told, bed: RentBed, name: str):
+    """Before anything is booked."""
+    code, _, err = cli("rent", "--yes", "--netns", name)
+    assert (code, "ip netns add" in err) == (Exit.USAGE, True)
+    assert bed.standing() == 3

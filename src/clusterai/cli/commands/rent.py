@@ -42,6 +42,9 @@ def join(app: typer.Typer) -> None:
     group.command()(release)
     group.command()(logs)
     group.command()(env)
+    group.command()(connect)
+    group.command()(disconnect)
+    group.command()(shell)
     app.add_typer(group, name="rent")
 
 
@@ -96,6 +99,7 @@ def rent(
         list[str] | None,
         typer.Option("--env", metavar="NAME=VALUE", help="A variable; no secrets.", show_default=False),
     ] = None,
+    netns: NetNs = None,
     mesh: Annotated[
         bool,
         typer.Option(
@@ -115,6 +119,7 @@ def rent(
     if ctx.invoked_subcommand is not None:
         return Exit.OK
     from clusterai.cli import rentplan, rentwish
+    from clusterai.cli.renting import keeping
     from clusterai.cli.renting.setup import setup_of
     from clusterai.sdk.offers import NotPlaced, Offers
 
@@ -134,6 +139,9 @@ def rent(
     )
     request = rentwish.plan_request(flags, hold=not dry_run)
     setup = setup_of(request, disk, variables or [])
+    keeping.namespace_of(netns)
+    if mesh and not dry_run:
+        keeping.able()
     with gateway(data) as client:
         try:
             plan = Offers(client).plan(request)
@@ -148,8 +156,10 @@ def rent(
                 say.emit({"placed": True, "plan": plan})
             return Exit.OK
         _ask(client, plan, yes)
-        booked = _book(client, data, request, plan, setup)
-        return _come_up(client, data, booked, plan, json)
+        booked = _book(client, data, request, plan, setup, mesh)
+        if mesh:
+            keeping.start(_folder(data, booked), data, netns)
+        return _come_up(client, data, booked, plan, mesh, json)
 
 
 def _ask(client: "Client", plan: "RentalPlan", yes: bool) -> None:
@@ -165,37 +175,61 @@ def _ask(client: "Client", plan: "RentalPlan", yes: bool) -> None:
 
 
 def _book(
-    client: "Client", data: Path | None, request: "PlanRequest", plan: "RentalPlan", setup: "Setup"
+    client: "Client",
+    data: Path | None,
+    request: "PlanRequest",
+    plan: "RentalPlan",
+    setup: "Setup",
+    mesh: bool,
 ) -> "Rental":
+    """With this end's key, so that the machines know it from the beginning."""
+    import secrets
+
+    from clusterai.mesh import keypair
+    from clusterai.protocol.ids import hex0x
     from clusterai.sdk.rentals import Rentals
     from clusterai.sdk.rentalshapes import RentRequest
 
-    booked = Rentals(client).rent(RentRequest(hold=plan.hold, plan=request, setup=setup))
+    secret = secrets.token_bytes(32)
+    key = hex0x(keypair(secret)[1]) if mesh else None
+    booked = Rentals(client).rent(RentRequest(hold=plan.hold, plan=request, setup=setup, key=key))
     folder = _folder(data, booked)
     folder.write_plan(tuple(it.node for it in plan.machines))
     folder.write_token(booked.token)
+    folder.write_secret(secret)
     return booked
 
 
-def _come_up(client: "Client", data: Path | None, it: "Rental", plan: "RentalPlan", json: bool) -> int:
-    from clusterai.cli.renting import entry, wait
+def _come_up(
+    client: "Client", data: Path | None, it: "Rental", plan: "RentalPlan", mesh: bool, json: bool
+) -> int:
+    from clusterai.cli.renting import entry, keeping, wait
     from clusterai.cli.renting.named import short
     from clusterai.sdk.rentals import Rentals
 
-    say.say(f"rental {short(it)} is booked; {len(it.machines)} machines come up")
+    name, folder, count = short(it), _folder(data, it), len(it.machines)
+    say.say(f"rental {name} is booked: {count} machine{'s' * (count != 1)} come{'s' * (count == 1)} up")
     try:
-        running = wait.until_running(Rentals(client), it)
+        try:
+            running = wait.until_running(Rentals(client), it)
+        except Failure:
+            keeping.stop(folder)
+            raise
+        connected = mesh and keeping.until(folder, ("connected",), keeping.CONNECTS_S) is not None
     except KeyboardInterrupt:
-        say.say(
-            f"\nit goes on without you:  clusterai rent show {short(it)}\ngive it back:  clusterai rent release {short(it)}"
-        )
+        say.say(f"\nit goes on without you:  clusterai rent show {name}")
+        say.say(f"give it back:  clusterai rent release {name}")
         return Exit.INTERRUPTED
-    found = entry.entry_of(running, _folder(data, running).token)
+    found = entry.entry_of(running, folder.token)
     if json:
-        say.emit({"rental": running, "plan": plan, "ray": found})
-        return Exit.OK
-    entry.tell(found)
-    return Exit.OK
+        say.emit({"rental": running, "plan": plan, "ray": found, "connected": connected})
+    else:
+        entry.tell(found)
+    if mesh and not connected:
+        say.say(f"the head didn't answer over the mesh yet: clusterai rent show {name}; log: {folder.log}")
+    elif not mesh:
+        say.say(f"\nthese addresses are reached from a machine that joins: clusterai rent connect {name}")
+    return Exit.OK if connected or not mesh else Exit.FAILED
 
 
 def list_rentals(
@@ -229,7 +263,8 @@ def show(
     if json:
         say.emit(it)
         return
-    told.rental(it)
+    folder = _folder(data, it)
+    told.rental(it, folder.state() if folder.is_held() else None)
 
 
 def extend(
@@ -269,6 +304,7 @@ def release(
     quiet: options.Quiet = False,
 ) -> None:
     """Give the machines back now. What ran is paid, the rest of the booked time isn't; all that is on them is gone."""
+    from clusterai.cli.renting import keeping
     from clusterai.cli.renting import show as told
     from clusterai.cli.renting.named import find, short
     from clusterai.sdk.rentals import Rentals
@@ -279,7 +315,9 @@ def release(
         if it.state != "ended":
             options.confirm(f"Give back {short(it)}, with all that is on its machines?", yes)
             it = rentals.release(it.id)
-    _folder(data, it).remove()
+    folder = _folder(data, it)
+    keeping.stop(folder)
+    folder.remove()
     if json:
         say.emit(it)
     else:
@@ -329,6 +367,108 @@ def env(
         say.emit(found)
     else:
         entry.tell(found)
+
+
+def connect(
+    rental_id: Id,
+    netns: NetNs = None,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Be the keeper, instead of starting one in the background.")
+    ] = False,
+    data: options.Data = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Make this machine the renter's end of the cluster's private network, until the rental ends or `disconnect`.
+
+    Of a rental's machines only those are talked to that the plan named and whose keys they signed; nothing that they begin comes in.
+    """
+    from clusterai.cli.renting import entry, keeping
+    from clusterai.cli.renting.named import find, short
+    from clusterai.sdk.rentals import Rentals
+
+    namespace = keeping.namespace_of(netns)
+    keeping.able()
+    with gateway(data) as client:
+        it = find(Rentals(client), rental_id)
+        token, folder = _token(data, it), _folder(data, it)
+        if foreground:
+            return _kept(client, data, folder, namespace)
+    keeping.start(folder, data, netns)
+    state = keeping.until(folder, ("connected",), keeping.STARTS_S)
+    found = entry.entry_of(it, token)
+    if json:
+        say.emit({"ray": found, "keeper": folder.state()})
+    elif state is not None:
+        entry.tell(found)
+    if state is None:
+        raise Failure(
+            "the head doesn't answer over the mesh",
+            "its machines may still come up; this end stays and goes on trying",
+            f"clusterai rent show {short(it)}, or read {folder.log}",
+        )
+    return Exit.OK
+
+
+def _kept(client: "Client", data: Path | None, folder: "RentalFolder", namespace: str) -> int:
+    import asyncio
+
+    from clusterai.cli.renting import keeper, keeping
+    from clusterai.protocol.ids import Address, address
+    from clusterai.sdk.rentals import Rentals
+
+    plan = folder.plan()
+    planned = frozenset(address(it) for it in plan.nodes) if plan is not None else frozenset[Address]()
+    kept = keeper.Keeper(Rentals(client), folder, keeping.domain_of(client), planned, namespace)
+
+    async def run() -> str:
+        await keeper.sweep(options.folder(data).root)
+        return await keeper.keep(kept)
+
+    try:
+        phase = asyncio.run(run())
+    except keeper.Held:
+        raise Failure(
+            "a keeper runs for this rental", "", "clusterai rent disconnect ID", Exit.BUSY
+        ) from None
+    state = folder.state()
+    if phase in ("failed", "forged") and state is not None:
+        raise keeping.refused(folder, state)
+    return Exit.OK
+
+
+def disconnect(
+    rental_id: Id, data: options.Data = None, json: options.Json = False, quiet: options.Quiet = False
+) -> None:
+    """Take this machine out of the cluster's private network. The rental goes on."""
+    from clusterai.cli.renting import keeping
+    from clusterai.cli.renting.named import find, short
+    from clusterai.sdk.rentals import Rentals
+
+    with gateway(data) as client:
+        it = find(Rentals(client), rental_id)
+    ran = keeping.stop(_folder(data, it))
+    if json:
+        say.emit({"id": it.id, "was_connected": ran})
+    else:
+        say.tell(f"{short(it)}: {'disconnected' if ran else 'this machine was not connected'}")
+
+
+def shell(rental_id: Id, place: Place = 0, data: options.Data = None, quiet: options.Quiet = False) -> int:
+    """Open a shell on one of the machines, beside Ray, as your processes there see it."""
+    from clusterai.cli.renting.named import find
+    from clusterai.cli.renting.shell import open_shell
+    from clusterai.sdk.rentals import Rentals
+
+    with gateway(data) as client:
+        it = find(Rentals(client), rental_id)
+    _token(data, it)
+    if place >= len(it.machines):
+        raise Failure(
+            f"there is no machine {place}", f"it has {len(it.machines)}, from 0", code=Exit.NOT_FOUND
+        )
+    folder = _folder(data, it)
+    return open_shell(it, place, folder.state() if folder.is_held() else None)
 
 
 def _token(data: Path | None, it: "Rental") -> Path:

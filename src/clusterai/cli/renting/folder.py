@@ -21,7 +21,7 @@ from clusterai.cli.local.folder import write_atomically
 from clusterai.protocol.ids import Digest, hex0x
 
 ID_DIGITS = 16
-KeeperPhase = Literal["starting", "meshed", "connected", "failed", "over"]
+KeeperPhase = Literal["starting", "meshed", "connected", "failed", "forged", "over"]
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -33,7 +33,7 @@ class Planned(msgspec.Struct, frozen=True):
 
 class KeeperState(msgspec.Struct, frozen=True, kw_only=True):
     """Attributes:
-    phase: `connected` once the head answered over the mesh.
+    phase: `connected` once the head answered over the mesh; `forged` where a key in it wasn't the plan's machine's.
     ways: by place, `direct`, `relay`, or `silent` where nothing was heard yet.
     """
 
@@ -103,6 +103,9 @@ class RentalFolder:
 
     def write_state(self, state: KeeperState) -> None:
         write_atomically(self._state, msgspec.json.encode(state))
+
+    def forget_state(self) -> None:
+        self._state.unlink(missing_ok=True)
 
     def hold(self) -> bool:
         """Become the one keeper of this rental, until the process ends; False where another is."""

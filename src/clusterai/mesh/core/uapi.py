@@ -62,6 +62,11 @@ def moving(key: bytes, endpoint: Endpoint) -> bytes:
     return _text(["set=1", f"public_key={key.hex()}", "update_only=true", f"endpoint={_written(endpoint)}"])
 
 
+def joining(peer: Peer) -> bytes:
+    """One peer more, or the same at another endpoint; the others' sessions go on."""
+    return _text(["set=1", *_peer(peer)])
+
+
 def leaving(key: bytes) -> bytes:
     """Forget a peer; nothing of it is accepted any more."""
     return _text(["set=1", f"public_key={key.hex()}", "remove=true"])
