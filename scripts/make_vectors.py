@@ -35,7 +35,14 @@ from clusterai.protocol import canonical, jobs, merkle, rentals
 from clusterai.protocol import offers as offer_protocol
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest, Role, address, hex0x
-from clusterai.protocol.leases import Terms, leases_domain, sealed_result, trap_digest, trap_nonce
+from clusterai.protocol.leases import (
+    Terms,
+    is_bait,
+    leases_domain,
+    sealed_result,
+    trap_digest,
+    trap_nonce,
+)
 from clusterai.protocol.messages import (
     Announce,
     Answer,
@@ -420,6 +427,8 @@ def segments() -> dict[str, Any]:
         "trap": {
             "secret": hex0x(secret),
             "digests": [hex0x(trap_digest(secret, index)) for index in range(3)],
+            "bait": [is_bait(secret, index, 4) for index in range(5)],
+            "bait_of_one": [is_bait(secret, index, 1) for index in range(2)],
         },
         "rates_ppm": [
             [stake, valid, rate_ppm(rules, stake, 1_000_000, valid)]

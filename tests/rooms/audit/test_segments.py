@@ -27,7 +27,14 @@ from clusterai.audit.core.segments import (
 )
 from clusterai.protocol.ids import Address, Digest, digest
 from clusterai.protocol.keccak import keccak
-from clusterai.protocol.leases import Terms, leases_domain, sealed_result, trap_digest, trap_nonce
+from clusterai.protocol.leases import (
+    Terms,
+    is_bait,
+    leases_domain,
+    sealed_result,
+    trap_digest,
+    trap_nonce,
+)
 
 VECTOR: dict[str, Any] = json.loads((Path(__file__).parents[2] / "vectors" / "segments.json").read_text())
 FIELDS = (
@@ -211,9 +218,20 @@ def test_sealed_results_are_bound_to_everything_in_them(at: int) -> None:
     assert before != after
 
 
+def test_no_two_states_in_a_row_are_bait() -> None:
+    """Each segment that ends in bait begins with something to run, and over secrets each may be one."""
+    for secret in (Digest(bytes(31) + bytes([n])) for n in range(4)):
+        found = [is_bait(secret, index, 9) for index in range(10)]
+        assert not found[0]
+        assert all(found[n] != found[n + 1] for n in range(1, 9))
+
+
 def test_traps_are_one_secret() -> None:
     """The nonce and each digest follow from the secret, and differ from each other."""
     secret = Digest(bytes(31) + b"\x07")
     made = {trap_nonce(secret), *(trap_digest(secret, index) for index in range(5))}
     assert len(made) == 6
+    bait = [is_bait(digest(VECTOR["trap"]["secret"]), index, 4) for index in range(5)]
+    assert bait == VECTOR["trap"]["bait"]
+    assert VECTOR["trap"]["bait_of_one"] == [False, True]
     assert VECTOR["trap"]["digests"][1] == "0x" + trap_digest(digest(VECTOR["trap"]["secret"]), 1).hex()

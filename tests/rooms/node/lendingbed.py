@@ -13,8 +13,8 @@ from clusterai.ledger.core.lease_calls import CommitLease
 from clusterai.node.adapters.lending import Lending
 from clusterai.node.config import JobsConfig
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
-from clusterai.protocol.jobs import AskContent, Broken, ContentMissing, ContentPart, Done, StartLease
-from clusterai.protocol.leases import Terms, leases_domain
+from clusterai.protocol.jobs import AskContent, Bait, Broken, ContentMissing, ContentPart, Done, StartLease
+from clusterai.protocol.leases import Terms, leases_domain, trap_nonce
 from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import network_domain
 from clusterai.runtime.machine import Received
@@ -108,7 +108,7 @@ class Bed:
         )
         return msgspec.structs.replace(spec, **changes)
 
-    def start(self, spec: JobSpec) -> Digest:
+    def start(self, spec: JobSpec, bait: Bait | None = None) -> Digest:
         """The lease as the gateway brings it and the chain shows it, accepted."""
         terms = Terms(
             requester=GATEWAY,
@@ -124,11 +124,11 @@ class Bed:
             audit_fee_wei=0,
             start_by_s=NOW_S + 60,
             deadline_s=NOW_S + 600,
-            nonce=Digest(bytes(32)),
+            nonce=Digest(bytes(32)) if bait is None else trap_nonce(Digest(bait.secret)),
         )
         lease = terms.lease_id(DOMAINS[0])
         self.chain()
-        self.say(StartLease("batch", terms, spec.canonical(), None))
+        self.say(StartLease("batch", terms, spec.canonical(), bait))
         self.shown(terms)
         return lease
 
