@@ -72,7 +72,7 @@ def test_each_day_it_is_measured_anew() -> None:
     world.run(20)
     world.now_s += 86_400
     world.beacon(b"another day")
-    world.run(20)
+    world.run(60)
     assert len(world.measured) == 2
 
 

@@ -99,6 +99,19 @@ class Ask(msgspec.Struct, frozen=True):
     within_s: float
 
 
+class Until(msgspec.Struct, frozen=True):
+    """Yielded: go on at this time; nothing is sent back."""
+
+    at_s: float
+
+
+class Called(msgspec.Struct, frozen=True):
+    """What a roll-call came to: whether the right answer was there in time, and after how long."""
+
+    in_time: bool
+    took_s: float
+
+
 class Judge(msgspec.Struct, frozen=True):
     """Yielded: a pure computation, too long for an event loop; what it comes to is sent back."""
 
@@ -137,7 +150,8 @@ class Unfinished(msgspec.Struct, frozen=True):
     why: str
 
 
-Script = Generator[Ask | Judge, Any, Outcome | Unfinished]
+Script = Generator[Ask | Judge | Until, Any, Outcome | Called | Unfinished]
+Examination = Generator[Ask | Judge, Any, Outcome | Unfinished]
 
 
 class _Broke(Exception):
@@ -158,7 +172,7 @@ class _Found:
         self.rows.append(Finding(name, claimed, found, note))
 
 
-def examine(plan: Plan, draw: Callable[[bytes], Digest], sentinel: Sentinel) -> Script:
+def examine(plan: Plan, draw: Callable[[bytes], Digest], sentinel: Sentinel) -> Examination:
     """
     Args:
         draw: words that nobody else can foretell; each is asked for behind what it draws from.
@@ -170,7 +184,18 @@ def examine(plan: Plan, draw: Callable[[bytes], Digest], sentinel: Sentinel) -> 
         return Unfinished(broke.why)
 
 
-def _examine(plan: Plan, draw: Callable[[bytes], Digest], sentinel: Sentinel) -> Script:
+def call(plan: Plan, draw: Callable[[bytes], Digest], cores: int, at_s: float, limit_s: float) -> Script:
+    """One device's part of a roll-call (`audit/core/rollcall.py`): made ready, then called at `at_s`, with all others."""
+    try:
+        yield from _asked(Run((0,), 1), 20, Ran)
+        yield Until(at_s)
+        _, wrong, took_s = yield from _products(Multiply(0, cores, plan.size, plan.links), draw)
+    except _Broke as broke:
+        return Unfinished(broke.why)
+    return Called(not wrong and took_s <= limit_s, took_s)
+
+
+def _examine(plan: Plan, draw: Callable[[bytes], Digest], sentinel: Sentinel) -> Examination:
     claims = (yield from _asked(Introduce(), 5, Claims))[0]
     found = _Found(claims)
     rtt_us = yield from _round_trip(plan, found)

@@ -9,6 +9,9 @@ Each owner's machine is examined as soon as a beacon has drawn this validator fo
 anew. What breaks off is begun again later and says nothing of the machine. In between it is asked for an echo each minute: what of
 those it answers is its reliability.
 
+Four times a day all machines are called at one moment (`audit/core/rollcall.py`), each by one of its validators: a device that answers under two
+names is late for one of them at least, and after some such calls that name has no cores here.
+
 A measurement is kept in the journal before it is told; an examination isn't, it is begun again.
 """
 
@@ -17,6 +20,7 @@ from typing import Any, cast
 
 import msgspec
 
+from clusterai.audit.core.rollcall import MOST_MISSED, deadline_s, missed_in_a_row
 from clusterai.audit.core.stretches import Sentinel
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.calls import Submit
@@ -31,6 +35,7 @@ from clusterai.protocol.measuring import (
     Echo,
     Echoed,
     Examine,
+    Finding,
     Findings,
     Measured,
     Part,
@@ -38,12 +43,25 @@ from clusterai.protocol.measuring import (
     Shown,
     Test,
     Trip,
+    decode_findings,
 )
 from clusterai.protocol.messages import Relay, Unreachable
-from clusterai.protocol.offers import MILLION, Field, MachineMeasurement, signed_digest
+from clusterai.protocol.offers import MILLION, Field, MachineMeasurement, decode_measurement, signed_digest
 from clusterai.protocol.signing import BadSignature
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
-from clusterai.validator.core.examination import Ask, Judge, Outcome, Plan, Reply, Script, Unfinished, examine
+from clusterai.validator.core.examination import (
+    Ask,
+    Called,
+    Judge,
+    Outcome,
+    Plan,
+    Reply,
+    Script,
+    Unfinished,
+    Until,
+    call,
+    examine,
+)
 from clusterai.validator.core.places import Atlas
 
 MOST_AT_ONCE = 4
@@ -58,6 +76,13 @@ REMEMBERED_ECHOES = 10_080
 """A week's; then all counts are halved, so that what was long ago fades."""
 MOST_PARTS_BYTES = 16 * 1024 * 1024
 TICK_EVERY_S = 5.0
+ROLL_EVERY_S = 6 * 3_600
+READY_S = 20
+"""From the block of a beacon to the moment of the call: time to start what does the tests."""
+MOST_CALLED = 256
+MOST_TIMES = 20
+LATE_S = 30
+"""A block as old as this calls nobody: it is read again."""
 _HEARD = cast("type[Shown | Trip]", Shown | Trip)
 
 
@@ -103,6 +128,16 @@ class Watched(msgspec.Struct, frozen=True, tag=True):
     answered: int
 
 
+class Timed(msgspec.Struct, frozen=True, tag=True):
+    """How long a machine took for its products, of late, and how many roll-calls in a row it missed."""
+
+    owner: Address
+    cores: int
+    times_s: tuple[float, ...]
+    rtt_us: int
+    missed: int = 0
+
+
 # --- effects and events ---
 
 
@@ -142,10 +177,11 @@ class _Session:
         self.until_s = now_s
         self.data = bytearray()
         self.works = False
+        self.wakes_s: float | None = None
 
 
 class Measurer:
-    RECORDS = Kept | Watched
+    RECORDS = Kept | Watched | Timed
 
     def __init__(self, settings: MeasurerSettings, directory: Directory) -> None:
         self.settings = settings
@@ -154,6 +190,9 @@ class Measurer:
         self.atlas = Atlas(settings.me, settings.region)
         self.kept: dict[Address, Kept] = {}
         self.watched: dict[Address, Watched] = {}
+        self.timed: dict[Address, Timed] = {}
+        self._beacon = False
+        self._rolled = -1
         self.sessions: dict[Address, _Session] = {}
         self._gateways: dict[Address, None] = {}
         self._due_s: dict[Address, float] = {}
@@ -171,7 +210,7 @@ class Measurer:
             self._apply(record)
 
     def snapshot(self) -> list[msgspec.Struct]:
-        return [*self.kept.values(), *self.watched.values()]
+        return [*self.kept.values(), *self.watched.values(), *self.timed.values()]
 
     def step(self, event: Any, now_s: float) -> list[Any]:
         match event:
@@ -204,7 +243,7 @@ class Measurer:
             case Block() | RolledBack() | BeaconRecorded() | Registered() | Enlisted():
                 self.directory.apply(event)
                 self.draws.apply(event)
-                return []
+                return self._told(event, now_s)
             case _:
                 self.directory.apply(event)
                 return []
@@ -215,6 +254,8 @@ class Measurer:
                 self.kept[owner] = record
             case Watched(owner):
                 self.watched[owner] = record
+            case Timed(owner):
+                self.timed[owner] = record
             case _:
                 raise AssertionError(f"no record of a measurer: {record!r}")
 
@@ -227,7 +268,11 @@ class Measurer:
     def _tick(self, now_s: float) -> list[Any]:
         effects: list[Any] = []
         for session in list(self.sessions.values()):
-            if not session.works and now_s >= session.until_s:
+            if session.wakes_s is not None:
+                if now_s >= session.wakes_s:
+                    session.wakes_s = None
+                    effects += self._go_on(session, None, now_s)
+            elif not session.works and now_s >= session.until_s:
                 effects += self._go_on(session, Reply(None, b"", now_s - session.sent_s, session.seed), now_s)
         effects += self._unanswered(now_s)
         if not self._gateways:
@@ -260,17 +305,102 @@ class Measurer:
         self._ticked_s = now_s
         return [Submit(f"measure-tick:{epoch}", calls.Tick())]
 
+    # --- roll-call ---
+
+    def _told(self, event: Any, now_s: float) -> list[Any]:
+        """The first beacon of each quarter of a day calls all, by the same block's time for every validator."""
+        if isinstance(event, BeaconRecorded):
+            self._beacon = True
+        if not isinstance(event, Block) or not self._beacon:
+            return []
+        self._beacon = False
+        turn = event.timestamp_s // ROLL_EVERY_S
+        if turn == self._rolled or not self._gateways or abs(now_s - event.timestamp_s) > LATE_S:
+            return []
+        self._rolled = turn
+        effects: list[Any] = []
+        for owner, timed in list(self.timed.items())[:MOST_CALLED]:
+            drawn = self.draws.drawn(owner, now_s)
+            # One of the three: what one machine does for two of them, it does for neither in time.
+            if (
+                drawn is not None
+                and drawn.validators[:1] == (self.settings.me,)
+                and owner not in self.sessions
+            ):
+                effects += self._call(owner, timed, drawn.round, event.timestamp_s + READY_S, now_s)
+        return effects
+
+    def _call(self, owner: Address, timed: Timed, round_: int, at_s: float, now_s: float) -> list[Any]:
+        limit_s = deadline_s(timed.times_s, timed.rtt_us / MILLION)
+        return self._open(
+            owner, round_, now_s, lambda draw: call(self.settings.plan, draw, timed.cores, at_s, limit_s)
+        )
+
+    def _was_called(self, session: _Session, called: Called, now_s: float) -> list[Any]:
+        timed = self.timed[session.owner]
+        missed = missed_in_a_row(timed.missed, is_missing=not called.in_time)
+        times = (*timed.times_s, called.took_s)[-MOST_TIMES:] if called.in_time else timed.times_s
+        effects: list[Any] = [
+            self._save(msgspec.structs.replace(timed, times_s=times, missed=missed)),
+            Told(
+                "called",
+                session.owner,
+                f"{'in time' if called.in_time else 'missing'}, {called.took_s:.2f} s",
+            ),
+        ]
+        kept = self.kept.get(session.owner)
+        if missed != MOST_MISSED or kept is None:
+            return effects
+        was = decode_measurement(kept.measured.measurement)
+        findings = decode_findings(kept.measured.findings)
+        measured = self._signed(was, findings, now_s, absent=True)
+        effects.append(self._save(Kept(session.owner, kept.at_s, kept.round, measured)))
+        effects += [Send(gateway, measured) for gateway in self._gateways]
+        return [
+            *effects,
+            Send(session.gateway, Relay(self.settings.me, session.owner, canonical.encode(measured))),
+        ]
+
+    def _signed(
+        self, measurement: MachineMeasurement, findings: Findings, now_s: float, *, absent: bool
+    ) -> Measured:
+        """A machine that is absent when it is called has no cores, whatever it does when it is asked alone."""
+        if absent:
+            row = Finding(
+                "roll_calls_missed",
+                None,
+                MOST_MISSED,
+                "in a row: whatever it shows alone, it works for others too",
+            )
+            found = tuple(it for it in findings.found if it.name != row.name)
+            findings = msgspec.structs.replace(findings, found=(*found, row))
+            measurement = msgspec.structs.replace(
+                measurement,
+                fields=measurement.fields | Field.CPU | Field.PROFILE,
+                cpu_milli=0,
+                links_per_s_milli=0,
+                links_at_once_per_s_milli=0,
+            )
+        data = canonical.encode(findings)
+        said = msgspec.structs.replace(measurement, findings=canonical.content_digest(data), at_s=int(now_s))
+        signature = self.settings.sign(signed_digest(said, self.settings.network))
+        return Measured(canonical.encode(said), signature, data)
+
     # --- an examination ---
 
     def _begin(self, owner: Address, round_: int, now_s: float) -> list[Any]:
+        settings = self.settings
+        return self._open(owner, round_, now_s, lambda draw: examine(settings.plan, draw, settings.sentinel))
+
+    def _open(
+        self, owner: Address, round_: int, now_s: float, script: Callable[[Callable[[bytes], Digest]], Script]
+    ) -> list[Any]:
         gateways = tuple(self._gateways)
         gateway = gateways[self._turn.get(owner, 0) % len(gateways)]
         self._number += 1
         number = self._number
-        script = examine(
-            self.settings.plan, lambda data: self._word(owner, number, data), self.settings.sentinel
-        )
-        session = self.sessions[owner] = _Session(owner, gateway, number, round_, now_s, script)
+        begun = script(lambda data: self._word(owner, number, data))
+        session = self.sessions[owner] = _Session(owner, gateway, number, round_, now_s, begun)
         return self._go_on(session, None, now_s)
 
     def _word(self, owner: Address, number: int, data: bytes) -> Digest:
@@ -286,6 +416,9 @@ class Measurer:
             if isinstance(wanted, Judge):
                 session.works = True
                 return [*effects, Work(session.owner, session.number, wanted.work)]
+            if isinstance(wanted, Until):
+                session.wakes_s = wanted.at_s
+                return effects
             effects += self._ask(session, wanted, now_s)
             if wanted.within_s:
                 return effects
@@ -391,7 +524,7 @@ class Measurer:
             return False
         return hot == shown.node and self.directory.acts_for(hot, Address(shown.provider), Role.PROVIDER)
 
-    def _over(self, session: _Session, outcome: Outcome | Unfinished, now_s: float) -> list[Any]:
+    def _over(self, session: _Session, outcome: Outcome | Called | Unfinished, now_s: float) -> list[Any]:
         del self.sessions[session.owner]
         session.script.close()
         owner = session.owner
@@ -401,12 +534,20 @@ class Measurer:
             self._due_s[owner] = now_s + min(MOST_AGAIN_S, AGAIN_S * 2 ** min(10, failed - 1))
             return [Told("not_measured", owner, outcome.why)]
         self._failed.pop(owner, None)
+        if isinstance(outcome, Called):
+            return self._was_called(session, outcome, now_s)
         assert session.node is not None, "somebody answered, or it would be unfinished"
         self.atlas.forget(now_s)
         self.atlas.measured(session.node, outcome.rtt_us, now_s)
         measured = self._said(session, session.node, outcome, now_s)
         took = f"{now_s - session.began_s:.1f} s"
+        timed: list[Any] = []
+        if outcome.multiply_ms:
+            was = self.timed.get(owner, Timed(owner, 0, (), 0))
+            times = (*was.times_s, outcome.multiply_ms / 1000)[-MOST_TIMES:]
+            timed = [self._save(Timed(owner, outcome.claims.cores, times, outcome.rtt_us, was.missed))]
         return [
+            *timed,
             self._save(Kept(owner, now_s, session.round, measured)),
             *(Send(gateway, measured) for gateway in self._gateways),
             Send(session.gateway, Relay(self.settings.me, owner, canonical.encode(measured))),
@@ -416,16 +557,14 @@ class Measurer:
 
     def _said(self, session: _Session, node: Address, outcome: Outcome, now_s: float) -> Measured:
         settings = self.settings
-        findings = canonical.encode(
-            Findings(
-                node,
-                settings.me,
-                session.round,
-                int(session.began_s),
-                max(0, round(1000 * (now_s - session.began_s))),
-                outcome.claims,
-                outcome.found,
-            )
+        findings = Findings(
+            node,
+            settings.me,
+            session.round,
+            int(session.began_s),
+            max(0, round(1000 * (now_s - session.began_s))),
+            outcome.claims,
+            outcome.found,
         )
         reliability = self._reliability_ppm(session.owner)
         place = self.atlas.where(node)
@@ -453,11 +592,12 @@ class Measurer:
             height_us=0 if place is None else place.height_us,
             links_per_s_milli=outcome.links_per_s_milli,
             links_at_once_per_s_milli=outcome.links_at_once_per_s_milli,
-            findings=canonical.content_digest(findings),
+            findings=bytes(32),
             at_s=int(now_s),
         )
-        signature = settings.sign(signed_digest(measurement, settings.network))
-        return Measured(canonical.encode(measurement), signature, findings)
+        timed = self.timed.get(session.owner)
+        absent = timed is not None and timed.missed >= MOST_MISSED
+        return self._signed(measurement, findings, now_s, absent=absent)
 
     # --- in between ---
 
