@@ -82,9 +82,7 @@ def test_a_machine_joins_leaves_and_comes_back(network: Network, tmp_path: Path)
             it["provider"] for it in network.told("node", "list")["nodes"] if it["state"] == "ready"
         }
         explained = owner("explain", folder)
-        assert {it["name"] for it in explained["findings"] if it["state"] == "stops"} <= {
-            f"price {network.model}"
-        }
+        assert [it for it in explained["findings"] if it["state"] == "stops"] == []
         assert explained["gateway_says"]["provider"] == told["provider"]
         assert explained["gateway_says"]["ranks"][0]["of"] == 3
         assert [it["cause"] for it in owner("pause", folder)["pauses"]] == ["operator"]
@@ -102,6 +100,15 @@ def test_a_machine_joins_leaves_and_comes_back(network: Network, tmp_path: Path)
         assert drain(folder)
         assert not drain(folder)
         assert json.loads(join(network, folder, "--dry-run").stdout)["steps"] == []
+        config = json.loads((folder / "node.json").read_bytes())
+        config["models"][0] |= {"input_wei": 0, "output_wei": 1}
+        (folder / "node.json").write_text(json.dumps(config))
+        again = join(network, folder, "--no-start")
+        assert json.loads(again.stdout)["provider"] == told["provider"]
+        assert owner("explain", folder)["findings"][0]["name"] == "daemon"
+        assert join(network, folder).returncode == 0
+        (cheap,) = owner("explain", folder)["gateway_says"]["ranks"]
+        assert (cheap["place"], cheap["of"], cheap["price_wei"]) == (1, 3, 1)
     finally:
         drain(folder)
 

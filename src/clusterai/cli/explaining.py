@@ -168,14 +168,14 @@ def _rank(it: Rank) -> list[Finding]:
     found: list[Finding] = []
     if it.obstacle and "no new work" not in it.obstacle:
         found.append(Finding(name, "stops", it.obstacle, "answers that succeed end it"))
-    where = f"{_place(it.place)} of {it.of}: {it.share:.0%} of the requests while nobody is full"
+    where = f"{_place(it.place)} of {it.of}: {it.share:.0%} of the requests while all are as busy as now"
     if it.place == 1:
         found.append(Finding(name, "good", where))
     else:
         found.append(
             Finding(
                 name,
-                "stops" if not it.share else "limits",
+                "limits",
                 f"{where}; it asks {it.price_wei} wei",
                 _cheaper(it),
             )
@@ -207,13 +207,12 @@ def _rank(it: Rank) -> list[Finding]:
 
 
 def _cheaper(it: Rank) -> str:
-    steps: list[str] = []
-    for price, place in ((it.next_price_wei, it.place - 1), (it.first_price_wei, 1)):
-        if price is not None:
-            steps.append(
-                f"at {price / it.price_wei:.2f} x your price ({price} wei) you would be {_place(place)}"
-            )
-    steps = list(dict.fromkeys(steps))
+    places = ((it.next_price_wei, it.place - 1), (it.first_price_wei, 1))
+    wanted = {price: place for price, place in places if price is not None}
+    steps = [
+        f"at {price / it.price_wei:.3g} x your price ({price} wei) you would be {_place(place)}"
+        for price, place in wanted.items()
+    ]
     if steps:
         return "; ".join(steps)
     return f"no price makes up for the wait and the standing; the cheapest offer asks {it.cheapest_wei} wei"

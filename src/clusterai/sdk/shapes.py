@@ -97,7 +97,7 @@ class Node(_Told, frozen=True, kw_only=True):
 
 class Rank(msgspec.Struct, frozen=True, kw_only=True):
     """Where an offer stands among those of its model; prices are of a unit in and one out, together. `share`: of the
-    requests, while nobody is full. `next_price_wei`: the most that it may ask to be one place better."""
+    requests, while all are as busy as now. `next_price_wei`: the most that it may ask to be one place better."""
 
     model: str
     name: str

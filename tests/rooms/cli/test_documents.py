@@ -1,10 +1,14 @@
 """The documents say what is: the reference is what the program would write, and no link leads nowhere."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
+from clusterai.cli import main as cli
 from scripts import reference
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,3 +44,18 @@ def test_every_decision_is_listed():
     folder = ROOT / "docs" / "decisions"
     index = (folder / "README.md").read_text()
     assert all(page.name in index for page in folder.glob("0*.md"))
+
+
+def test_the_owners_tutorial_types_what_the_program_knows():
+    """Each of its commands is there, with each of its options."""
+    text = (ROOT / "docs" / "tutorials" / "earn-with-a-machine.md").read_text()
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    assert len(lines) >= 8
+    for line in lines:
+        program, *words = shlex.split(line)
+        assert program == "clusterai"
+        command = typer.main.get_command(cli.app)
+        while words and isinstance(command, TyperGroup):
+            command = command.commands[words.pop(0)]
+        known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+        assert {word for word in words if word.startswith("--")} <= known, line

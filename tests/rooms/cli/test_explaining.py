@@ -115,14 +115,15 @@ def test_a_dear_price_names_the_factors_that_would_do():
     price = of(found, "price tiny")
     assert price.state == "limits"
     assert "3rd of 5" in price.found
-    assert "at 0.80 x your price (400 wei) you would be 2nd" in price.cure
-    assert "at 0.60 x your price (300 wei) you would be 1st" in price.cure
+    assert "at 0.8 x your price (400 wei) you would be 2nd" in price.cure
+    assert "at 0.6 x your price (300 wei) you would be 1st" in price.cure
 
 
-def test_the_last_of_several_gets_nothing():
-    """Routing takes the better of two: the last place stops all work, and where no price helps that is said."""
+def test_the_last_of_several_is_told_that_it_gets_nothing_for_now():
+    """Routing takes the better of two: only when others are busier is it the last one's turn. Where no price helps that is said."""
     price = of(told(rank={"place": 5, "share": 0.0}), "price tiny")
-    assert price.state == "stops"
+    assert price.state == "limits"
+    assert "5th of 5: 0% of the requests while all are as busy as now" in price.found
     assert "no price makes up" in price.cure
 
 

@@ -4,7 +4,7 @@ Routing draws two providers and takes the better one, so the place alone says ho
 
     share of the r-th of n = 2 (n - r) / (n (n - 1)),     all of it for who is alone, none for the last of several
 
-as long as nobody is full: then the others' turn comes.
+as long as all are as busy as they are now: load counts as waiting, so the others' turn comes when the better ones work.
 """
 
 import msgspec
@@ -20,7 +20,7 @@ class Rank(msgspec.Struct, frozen=True):
     Attributes:
         obstacle: why it gets nothing at all now; it is ranked as if that weren't.
         place: from 1, the best, to `of`.
-        share: of this gateway's requests for the model that come to it while nobody is full.
+        share: of this gateway's requests for the model that come to it while all are as busy as now.
         price_wei, wait_s, doubt: its score's factors: price, expected wait for the first token, and 1 for the best
             standing up to 2 for the worst. The lowest product is the best.
         next_price_wei: the most that it may ask to be one place better; None for the first, and where no price would.
