@@ -31,7 +31,7 @@ from clusterai.ledger.core import calls
 from clusterai.ledger.core.abi import Codec
 from clusterai.ledger.core.deploy import LOCAL, Addresses
 from clusterai.ledger.core.twin import BlockContext, TwinChain
-from clusterai.protocol import canonical, jobs, merkle, rentals
+from clusterai.protocol import canonical, jobs, measuring, merkle, rentals
 from clusterai.protocol import offers as offer_protocol
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest, Role, address, hex0x
@@ -216,9 +216,10 @@ def frames() -> dict[str, Any]:
         Unreachable(PROVIDER.address),
         *job_frames(),
         *rent_frames(),
+        measured(),
         *offering_frames(),
     ]
-    inner: list[msgspec.Struct] = [ask, opened, *job_relayed()]
+    inner: list[msgspec.Struct] = [ask, opened, *job_relayed(), *measuring_relayed()]
     values: list[msgspec.Struct] = [GENERATION, ANSWER, TRANSCRIPT, open_receipt([RECEIPT], 0, TRANSCRIPT)]
     return {
         "frames": [_bytes_of(frame) for frame in examples],
@@ -276,6 +277,33 @@ def job_frames() -> list[msgspec.Struct]:
         jobs.AskContent(LEASE, CONTENT, 0),
         jobs.ContentPart(LEASE, CONTENT, 0, 7, b"content"),
         jobs.ContentMissing(LEASE, CONTENT),
+    ]
+
+
+def measured() -> measuring.Measured:
+    """What stands in the measurement is another chapter's: here the shape counts."""
+    claims = measuring.Claims(7, "x86-64-v3", "a processor", 2, 2_000, 2**31, 2**33, (), "eu", 100_000)
+    found = (measuring.Finding("memory_bytes", 2**31, 2**29, "as much as was asked to be filled"),)
+    findings = measuring.Findings(
+        PROVIDER.address, VALIDATOR.address, 9, 1_700_000_000, 21_400, claims, found
+    )
+    return measuring.Measured(b"measurement", SIGNATURE, canonical.encode(findings))
+
+
+def measuring_relayed() -> list[msgspec.Struct]:
+    def signed(frame: measuring.Examine | measuring.Shown | measuring.Trip, key: Key) -> msgspec.Struct:
+        return msgspec.structs.replace(frame, signature=key.sign(frame.signing_digest(DOMAINS["network"])))
+
+    node, validator, seed = PROVIDER.address, VALIDATOR.address, bytes([8]) * 32
+    run = measuring.Run((0, 1), 2_000)
+    examine = measuring.Examine(validator, node, seed, 1_700_000_000, run, bytes(65))
+    ran = measuring.Ran(((bytes([4]) * 32,), (bytes([5]) * 32,)))
+    trip = measuring.Trip(validator, node, 12_300, 1_700_000_000, "eu", 10, -20, 30, 400, 250_000, bytes(65))
+    return [
+        signed(examine, VALIDATOR),
+        signed(measuring.Shown(node, node, seed, ran, bytes(65)), PROVIDER),
+        signed(trip, VALIDATOR),
+        measured(),
     ]
 
 

@@ -36,7 +36,7 @@ from clusterai.gateway.core.rentstate import (
     RelayOpened,
     Seat,
 )
-from clusterai.market.core.placement import Booked, WhyNot
+from clusterai.market.core.placement import Booked, Field, WhyNot
 from clusterai.market.core.routing import Preference
 from clusterai.mesh import Member, RelayServer
 from clusterai.protocol.canonical import digest
@@ -251,7 +251,9 @@ class Renting:
         )
 
     def _links_per_s_milli(self, node: Address) -> int:
-        return 0
+        """What its sentinel was measured at; 0 where nobody did, and then its time is what passed."""
+        found = self.market.measured(node, Field.PROFILE)
+        return 0 if found is None else found.links_per_s_milli
 
     # --- what pages ask ---
 
