@@ -414,3 +414,34 @@ def test_a_validators_finding_stands_in_place_of_the_claim(world: World):
     own = measurement(node, BOB.machines[0])
     signed = BOB.machines[0].sign(signed_digest(own, NETWORK))
     assert reason(BOB.machines[0].address, canonical.encode(own), signed) == "forged"
+
+
+def test_a_replacement_keeps_to_the_groups_limit_on_round_trips(world: World):
+    """The cheaper machine is too far from one that stayed, and one that nobody measured is nowhere: the near one is taken."""
+    dan = Operator(5)
+    for event in (
+        *dan.events(),
+        Block(2, START_S),
+        BeaconRecorded(1, Digest(b"1" * 32)),
+        Block(3, START_S + 1),
+    ):
+        world.directory.apply(event)
+        world.market.follow(event)
+    places = {ANN: 0, BOB: 500_000, CID: 9_000}
+    for operator in (ANN, BOB, CID, dan):
+        assert world.offer(operator, price_wei=TOKEN if operator is not CID else 2 * TOKEN) is None
+    for operator, x_us in places.items():
+        found = measurement(operator.machines[0].address, fields=int(Field.COORDINATE), x_us=x_us)
+        signature = VALIDATOR.sign(signed_digest(found, NETWORK))
+        assert world.market.measurement(VALIDATOR.address, canonical.encode(found), signature) is None
+    stayed = ANN.machines[0].address
+    close = Request(parts=single(2), us_wei=0, most_rtt_us=10_000)
+
+    def another(number: int, request: Request) -> Any:
+        return asyncio.run(world.market.another(request, RENTER, name(number), 2 * TOKEN, (stayed,)))
+
+    found = another(1, close)
+    assert isinstance(found, Reserved)
+    assert found.answered.plan.nodes == (CID.machines[0].address,)
+    assert isinstance(another(2, close), WhyNot)
+    assert isinstance(another(3, Request(parts=single(2), us_wei=0)), Reserved)

@@ -26,6 +26,7 @@ from clusterai.market.core.placement import (
     Book,
     Booked,
     Confirm,
+    Coordinate,
     Field,
     Freed,
     Hold,
@@ -256,6 +257,7 @@ class Marketplace:
         *,
         told: bool = True,
         but: Iterable[Address] = (),
+        near_us: int | None = None,
         one_price: bool = False,
     ) -> Answered | WhyNot:
         """The best group that stands free now, or why there is none. Nothing is held.
@@ -263,6 +265,7 @@ class Marketplace:
         Args:
             told: whether tolls and relaxations are worked out too.
             but: machines that mustn't be in it.
+            near_us: no further than that from each of `but` whose place somebody measured.
             one_price: every machine is paid alike, as an auction finds.
 
         Raises:
@@ -275,7 +278,10 @@ class Marketplace:
             async with self._planning:
                 now_s = self._clock()
                 index = self.index.copy()
-                index.take(tuple(but))
+                but = tuple(but)
+                index.take(but)
+                if near_us is not None:
+                    index.take_far(self._places(but), near_us)
                 return await asyncio.to_thread(
                     answer, index, request, self.trips, now_s, told=told, one_price=one_price
                 )
@@ -310,13 +316,22 @@ class Marketplace:
     ) -> Reserved | WhyNot | Refused:
         """In place of one that was lost: one machine as in `request`, at most as dear, and none of `but`; held under `name`.
 
+        Where the group had a limit on round trips, it is that near to all of `but`: those are the group and who was of it.
+
         Raises:
             Busy.
         """
         one = msgspec.structs.replace(
             request, parts=single(1, request.parts[0].need), most_price_wei=max(1, most_wei), us_wei=0
         )
-        return await self._reserve(one, renter, name, lambda _: None, tuple(but), told=False)
+        return await self._reserve(
+            one, renter, name, lambda _: None, tuple(but), told=False, near_us=request.most_rtt_us
+        )
+
+    def _places(self, nodes: Iterable[Address]) -> list[Coordinate]:
+        now_s = self._clock()
+        found = (self.feed.newest(node, Field.COORDINATE, now_s) for node in nodes)
+        return [Coordinate(it.x_us, it.y_us, it.z_us, it.height_us) for it in found if it is not None]
 
     async def _reserve(
         self,
@@ -327,11 +342,12 @@ class Marketplace:
         but: tuple[Address, ...],
         *,
         told: bool,
+        near_us: int | None = None,
         one_price: bool = False,
     ) -> Reserved | WhyNot | Refused:
         refused: Refused | None = None
         for _ in range(TRIES):
-            found = await self.plan(request, told=told, but=but, one_price=one_price)
+            found = await self.plan(request, told=told, but=but, near_us=near_us, one_price=one_price)
             if isinstance(found, WhyNot):
                 return found
             agreed(found)

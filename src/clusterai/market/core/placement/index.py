@@ -4,13 +4,13 @@ Rows of gone offers are used again. An offer that expired is out of every answer
 what is taken (held or rented) is out until it is given back, even if its operator offers it anew meanwhile.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clusterai.market.core.placement.offers import NEWCOMER_RELIABILITY_PPM, Offer
+from clusterai.market.core.placement.offers import NEWCOMER_RELIABILITY_PPM, Coordinate, Offer
 from clusterai.market.core.placement.problem import Flags, Ints
 from clusterai.market.core.placement.request import Need, Request
 from clusterai.protocol.ids import Address
@@ -246,6 +246,14 @@ class Index:
     def take(self, nodes: tuple[Address, ...]) -> None:
         """These are held or rented; they stay so until given back, offered or not."""
         self._mark(nodes, taken=True)
+
+    def take_far(self, places: Iterable[Coordinate], most_us: int) -> None:
+        """Whoever is further than that from any of these, as predicted, or is nowhere, is taken in this index: for one that was copied."""
+        c = self.columns
+        for at in places:
+            apart = c.place[:, :3] - np.array((at.x_us, at.y_us, at.z_us), np.float32)
+            rtt = np.sqrt((apart**2).sum(axis=1)) + c.place[:, 3] + at.height_us
+            c.taken[~c.placed | (rtt > most_us)] = True
 
     def give_back(self, nodes: tuple[Address, ...]) -> None:
         self._mark(nodes, taken=False)
