@@ -1,11 +1,11 @@
 """The doctor's rows about the machine: each thing that is missing names the command that cures it."""
 
+import contextlib
 import errno
 import platform
 import subprocess
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,18 +28,21 @@ def always(value: object) -> Callable[..., object]:
     return answer
 
 
-@contextmanager
+@contextlib.contextmanager
 def api(headers: Callable[[], dict[str, str]]) -> Generator[str]:
     """A gateway's API that answers everything with 100 kB."""
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = b"x" * 100_000
+            told = {"content-length": str(len(body)), **headers()}
             self.send_response_only(200)
-            for name, value in {"content-length": str(len(body)), **headers()}.items():
+            for name, value in told.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(ConnectionError):
+                for _ in range(int(told["content-length"]) // len(body)):
+                    self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base's own name
             pass
@@ -60,7 +63,7 @@ def test_the_way_to_a_gateway_is_measured_with_an_end():
     with api(dict) as url:
         (row,) = hardware.way(url)
     assert row.state == "green"
-    assert "4.0 MB fetched" in row.found or "3." in row.found or "2." in row.found
+    assert "MB fetched" in row.found
 
 
 @pytest.mark.parametrize(
@@ -73,6 +76,13 @@ def test_a_clock_that_is_off_is_red(date: str, state: str | None):
     found = rows.get("clock (gateway)")
     assert (found and found.state) == state
     assert found is None or "timedatectl" in found.cure
+
+
+def test_a_gateway_that_never_ends_its_answer_is_left():
+    """However much it sends, no more than the bound is taken, and the line is measured all the same."""
+    with api(lambda: {"content-length": str(10**15)}) as url:
+        (row,) = hardware.way(url)
+    assert row.state == "green"
 
 
 def test_no_gateway_is_said():
