@@ -1,6 +1,7 @@
 """The mesh between hosts of its own network: through the relay, direct where it works, closed to strangers, gone at its end."""
 
 import asyncio
+import signal
 import subprocess
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -249,3 +250,23 @@ def test_the_interface_lives_in_the_tenants_namespace_alone(internet: Internet):
             tenant.close()
 
     asyncio.run(play())
+
+
+def test_to_settle_an_interface_ends_nobody(internet: Internet):
+    """A daemon that listens for the signal to end hears none: a helper that was ended by one once shared its pipe."""
+    heard: list[int] = []
+
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, lambda: heard.append(signal.SIGTERM))
+        (origin, _), (tenant, _) = internet.host(), internet.host()
+        device = await Device.open(f"ca{origin.pid}", origin.enter)
+        try:
+            await device.settle(NET.address(0), 24, tenant.namespace, origin.namespace)
+            await asyncio.sleep(0)
+        finally:
+            await device.close()
+            loop.remove_signal_handler(signal.SIGTERM)
+
+    asyncio.run(play())
+    assert heard == []

@@ -8,11 +8,12 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
-from pyroute2 import IPRoute, NetlinkError
+from pyroute2 import IPRoute, NetlinkError, netns
 
 from clusterai.mesh.core.uapi import (
     ASKING,
@@ -156,17 +157,45 @@ class Device:
 
 
 def _settled(name: str, address: str, prefix: int, namespace: str | None, origin: str | None) -> None:
+    def move(target: int) -> None:
+        with IPRoute() as routes:
+            routes.link("set", index=_index(routes, name), net_ns_fd=target)
+
+    def raise_it() -> None:
+        with IPRoute() as routes:
+            index = _index(routes, name)
+            routes.addr("add", index=index, address=address, prefixlen=prefix)
+            routes.link("set", index=index, mtu=MTU, state="up")
+
     if namespace is not None:
-        with Path(namespace).open() as target, _routes(origin) as routes:
-            routes.link("set", index=_index(routes, name), net_ns_fd=target.fileno())
-    with _routes(namespace or origin) as routes:
-        index = _index(routes, name)
-        routes.addr("add", index=index, address=address, prefixlen=prefix)
-        routes.link("set", index=index, mtu=MTU, state="up")
+        with Path(namespace).open() as target:
+            _inside(origin, lambda: move(target.fileno()))
+    _inside(namespace or origin, raise_it)
 
 
-def _routes(namespace: str | None) -> IPRoute:
-    return IPRoute(netns=namespace) if namespace is not None else IPRoute()
+def _inside(namespace: str | None, work: Callable[[], None]) -> None:
+    """Do it in another network namespace: in a thread of its own, which ends there.
+
+    Not by `IPRoute(netns=…)`: that forks a helper and ends it by SIGTERM, and as the helper has our signal pipe, our event loop hears that
+    signal as its own.
+    """
+    if namespace is None:
+        return work()
+    failed: list[BaseException] = []
+
+    def enter() -> None:
+        try:
+            netns.setns(namespace, flags=0)
+            work()
+        except (NetlinkError, OSError, LookupError) as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=enter, name="netns")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return None
 
 
 def _index(routes: IPRoute, name: str) -> int:
