@@ -10,11 +10,13 @@ from typing import Literal
 
 import msgspec
 
+from clusterai.node.adapters.carding import read_card
 from clusterai.node.adapters.watch import Status
 from clusterai.node.adapters.willing import hours
 from clusterai.node.config import Config
 from clusterai.node.core.willing import Hours
 from clusterai.node.doctor import running
+from clusterai.protocol.cards import lines
 from clusterai.protocol.money import show as money
 from clusterai.sdk.shapes import LendingRank, Rank, RankedNode
 
@@ -30,7 +32,9 @@ class Finding(msgspec.Struct, frozen=True):
 
 def explained(config: Config, node: RankedNode | None, why_no_node: str) -> list[Finding]:
     """Of a node that may run or not, now."""
-    return findings(config, running(config), node, why_no_node, hours(config), time.time())
+    card = read_card(config.data)
+    measured = None if card is None else sum(it.kind == "measured" for it in lines(card))
+    return findings(config, running(config), node, why_no_node, hours(config), time.time(), measured)
 
 
 def findings(
@@ -40,9 +44,11 @@ def findings(
     why_no_node: str,
     schedule: Hours | None,
     now_s: float,
+    measured: int | None = None,
 ) -> list[Finding]:
     """
     Args:
+        measured: how many fields of its card a validator measured; None: it has no card.
         status: what the daemon says of itself; None: it doesn't run.
         node: what its gateway says of it; None for `why_no_node`.
     """
@@ -59,6 +65,7 @@ def findings(
         )
     found += _willing(status, schedule, now_s)
     found += _machine(config, status)
+    found.append(_hardware(config, status, measured))
     if node is None:
         found.append(Finding("gateway", "limits", why_no_node, "--gateway URL names another"))
         return found
@@ -136,6 +143,23 @@ def _machine(config: Config, status: Status) -> list[Finding]:
     else:
         found.append(Finding("queue", "good", f"{status.running} orders of at most {slots} + {config.queue}"))
     return found
+
+
+def _hardware(config: Config, status: Status, measured: int | None) -> Finding:
+    """Answers are routed by the wait that the gateway measured; who rents a whole machine chooses by its card."""
+    speed = ", ".join(f"{it.name} {it.tokens_per_s:.0f} tokens/s" for it in status.models if it.tokens_per_s)
+    said = f"lately {speed}, by its own count; " if speed else ""
+    if measured:
+        return Finding("hardware", "good", f"{said}{measured} fields of its card are measured")
+    found = f"{said}no validator has measured it yet"
+    if config.rentals is None:
+        return Finding("hardware", "good", found)
+    return Finding(
+        "hardware",
+        "limits",
+        f"{found}: all on its card is claimed, and renters can ask for what is measured",
+        "stay linked: validators are drawn, and come by themselves; clusterai node card shows it",
+    )
 
 
 def _credit(config: Config, status: Status) -> Finding:

@@ -9,7 +9,7 @@ import pytest
 
 from clusterai.cli.explaining import Finding, findings
 from clusterai.node.adapters.watch import LinkView, ModelView, Status
-from clusterai.node.config import Config, JobsConfig, ModelConfig
+from clusterai.node.config import Config, JobsConfig, ModelConfig, RentalsConfig
 from clusterai.node.core.willing import Hours, Pause, window
 from clusterai.runtime.adapters.config import GatewayConfig
 from clusterai.sdk.shapes import Factor, LendingRank, NodeModel, Rank, RankedNode
@@ -195,6 +195,15 @@ def test_slowness_bad_standing_unpaid_credit_and_no_demand_limit():
     slow = told(rank={"wait_s": 1.0, "all_answers_an_hour": 0.0})
     assert "10.0 x as quick" in of(slow, "latency tiny").cure
     assert of(slow, "demand tiny").state == "limits"
+
+
+def test_an_unmeasured_machine_limits_who_rents_it_out():
+    """Who only answers is routed by its wait and not by a card; who rents out is told that all is claimed."""
+    rents = msgspec.structs.replace(CONFIG, rentals=RentalsConfig(hour_wei=1))
+    for config, measured, state in ((CONFIG, None, "good"), (rents, 0, "limits"), (rents, 7, "good")):
+        found = findings(config, STATUS, NODE, "", None, NOON_S, measured)
+        assert of(found, "hardware").state == state
+    assert "7 fields" in of(findings(rents, STATUS, NODE, "", None, NOON_S, 7), "hardware").found
 
 
 def test_without_a_gateways_word_the_rest_is_told():
