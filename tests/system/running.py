@@ -63,10 +63,13 @@ class Network:
         nodes: int = 2,
         validators: int = 1,
         program: str = "clusterai.cli",
+        *,
+        rent: bool = False,
     ) -> None:
         self.data = data
         self._validators = validators
         self._program = program
+        self._rent = rent
         self.model = model
         self.port = free_port()
         self._nodes = nodes
@@ -80,6 +83,7 @@ class Network:
                 "up",
                 *("--port", str(self.port), "--model", self.model, "--nodes", str(self._nodes)),
                 *("--validators", str(self._validators), "--json"),
+                *(("--rent",) if self._rent else ()),
                 program=self._program,
             ),
             env=os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))},

@@ -199,7 +199,9 @@ class Node:
 
     def _engaged(self) -> str:
         """What keeps the machine from being measured: whatever keeps it from being rented."""
-        return "" if self.offering is None else "; ".join(self.offering.book.withheld)
+        if self.offering is None:
+            return "this machine isn't rented out"
+        return "; ".join(self.offering.book.withheld)
 
     def _measured(self, measured: Measured) -> None:
         self.carding.hear(measured)

@@ -59,6 +59,9 @@ def up(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return when it is ready; `clusterai down` ends it.")
     ] = False,
+    rent: Annotated[
+        bool, typer.Option("--rent", help="Offer the nodes as whole machines too, for `clusterai rent`.")
+    ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     dry_run: options.DryRun = False,
@@ -72,7 +75,7 @@ def up(
     from clusterai.cli.local.ports import Ports
 
     folder = options.folder(data)
-    wish = wishes.Wish(Ports.beside(port, validators), nodes, model)
+    wish = wishes.Wish(Ports.beside(port, validators), nodes, model, rent)
     if dry_run:
         wishes.describe(folder, wish, json)
     elif detach:

@@ -19,7 +19,7 @@ def run_detached(folder: DataFolder, wish: Wish, json: bool) -> None:
     folder.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     command = [sys.executable, "-m", "clusterai.cli", "up", "--quiet", "--data", str(folder.root)]
     command += ["--port", str(wish.ports.api), "--nodes", str(wish.nodes), "--model", wish.model]
-    command += ["--validators", str(len(wish.ports.validators))]
+    command += ["--validators", str(len(wish.ports.validators)), *(["--rent"] if wish.rent else [])]
     with folder.log.open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

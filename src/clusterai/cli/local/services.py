@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from clusterai.cli.failure import Failure
 from clusterai.cli.local import probes
 from clusterai.cli.local.folder import Cheat, DataFolder, write_atomically
 from clusterai.cli.local.models import served
@@ -67,8 +68,10 @@ def gateway(folder: DataFolder, ports: Ports, people: People, model: str) -> Ser
     )
 
 
-def node(folder: DataFolder, ports: Ports, people: People, one: Person, model: str) -> Service:
-    config = write_node(folder, ports, people, one, model, folder.cheat_of(one.name))
+def node(
+    folder: DataFolder, ports: Ports, people: People, one: Person, model: str, *, rent: bool = False
+) -> Service:
+    config = write_node(folder, ports, people, one, model, folder.cheat_of(one.name), rent)
 
     def villain() -> tuple[str, ...] | None:
         """What is started instead while the demonstration makes it cheat."""
@@ -92,10 +95,22 @@ def node(folder: DataFolder, ports: Ports, people: People, one: Person, model: s
 
 
 def write_node(
-    folder: DataFolder, ports: Ports, people: People, one: Person, model: str, cheat: Cheat | None
+    folder: DataFolder,
+    ports: Ports,
+    people: People,
+    one: Person,
+    model: str,
+    cheat: Cheat | None,
+    rent: bool | None = None,
 ) -> Path:
-    """The node's configuration. Who lies about jobs asks half the usual price, which brings it the work."""
+    """The node's configuration. Who lies about jobs asks half the usual price, which brings it the work.
+
+    Args:
+        rent: whether it is offered whole; None leaves that as it is.
+    """
     home = folder.of(one.name)
+    if rent is None:
+        rent = msgspec.json.decode((home / "config.json").read_bytes()).get("rentals") is not None
     lies = cheat is not None and cheat.lies
     jobs: dict[str, Any] = {"giga_fuel_wei": JobsConfig().giga_fuel_wei // 2} if lies else {}
     config: dict[str, Any] = {
@@ -107,18 +122,27 @@ def write_node(
         "models": [{"name": name} for name in served(model)],
         "models_folder": str(default_models()),
         "jobs": jobs,
-        "rentals": rented_out(),
+        "rentals": rented_out() if rent else None,
         # Nobody but this machine has a stake here: a power cut may cost the last second.
         "survives": "process",
     }
     return _written(folder, one.name, config)
 
 
-def rented_out() -> dict[str, Any] | None:
-    """Each node lends a core of this machine, if it has what clusters need. They share it, so nobody has it alone."""
-    ray = Path(sys.prefix) / "peers" / "ray" / "bin" / "ray"
-    if not ray.exists() or shutil.which("wireguard-go") is None or os.geteuid() != 0:
-        return None
+def rented_out() -> dict[str, Any]:
+    """Each node lends a core of this machine. They share it, so nobody has it alone.
+
+    Raises:
+        Failure: what clusters need isn't here.
+    """
+    missing = [
+        (not (Path(sys.prefix) / "peers" / "ray" / "bin" / "ray").exists(), "Ray", "make install-peers"),
+        (shutil.which("wireguard-go") is None, "wireguard-go", "apt-get install wireguard-go"),
+        (os.geteuid() != 0, "the rights of root", "run it as root"),
+    ]
+    for is_missing, what, cure in missing:
+        if is_missing:
+            raise Failure(f"machines can't be rented out here: {what} is missing", next=cure)
     return {"cpu_milli": 1000, "memory_bytes": 1 << 30, "disk_bytes": 1 << 30, "allowed": ["*"]}
 
 

@@ -113,7 +113,7 @@ class _Network:
         finally:
             preparing.cancel()
         for one in people.nodes:
-            supervisor.start(services.node(folder, wish.ports, people, one, wish.model))
+            supervisor.start(services.node(folder, wish.ports, people, one, wish.model, rent=wish.rent))
         self._say("loading models, linking nodes")
         telling = asyncio.create_task(self._tell_what_loads())
         try:

@@ -20,6 +20,8 @@ class Wish(msgspec.Struct, frozen=True):
     ports: Ports
     nodes: int
     model: str
+    rent: bool = False
+    """whether the nodes are offered whole"""
 
     @property
     def validators(self) -> int:

@@ -1,0 +1,81 @@
+"""Rented machines between real processes: Ray comes up in the sandbox, time is paid by intervals, a machine that dies is replaced."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.system.running import Network, until
+
+pytestmark = pytest.mark.system
+READY_S = 240.0
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """A network whose two nodes are offered whole."""
+    running = Network(tmp_path_factory.mktemp("network") / "data", rent=True)
+    try:
+        yield running.up()
+    finally:
+        running.stop()
+
+
+def rental(network: Network, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = network.http(f"rentals/{name}")
+    return found
+
+
+def settled(network: Network, name: str) -> dict[str, Any] | None:
+    """How it stands, once it isn't being opened any more."""
+    found = rental(network, name)
+    assert found["state"] != "ended", found["notes"]
+    head = found["machines"][0]
+    return found if found["state"] == "running" and head["phase"] == "ready" else None
+
+
+def test_a_machine_of_the_network_gets_a_measured_card(network: Network):
+    """Nobody asks for it: a beacon draws the validator, which examines the node and tells it what it found."""
+    config = str(network.data / "node-1" / "config.json")
+    command = [sys.executable, "-m", "clusterai.cli", "node", "card", "--config", config, "--json"]
+
+    def card() -> Any:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return json.loads(done.stdout) if done.returncode == 0 else None
+
+    found = until("a measured card", card)
+    kinds = {(line["name"], line["kind"]) for line in found["lines"]}
+    assert ("cpu_milli", "claimed") in kinds
+    assert ("cpu_milli", "measured") in kinds
+    assert ("links_per_s_milli", "measured") in kinds
+    assert ("round_trip_us", "measured") in kinds
+
+
+def test_a_rented_machine_is_paid_by_the_interval_replaced_when_it_dies_and_given_back(network: Network):
+    """One of two: its time is charged as receipts; killed, the other takes its place; released, both are free again."""
+    until("two machines on offer", lambda: network.http("offers")["suitable"] == 2)
+    asked = ("--nodes", "1", "--hours", "0.3", "--mem", "1G", "--disk", "1G", "--no-mesh", "--yes")
+    name = network.told("rent", *asked)["id"]
+    until("Ray to run on it", lambda: settled(network, name), READY_S)
+    until("an interval to be paid", lambda: rental(network, name)["paid_wei"] > 0)
+
+    before = rental(network, name)
+    network.kill(network.service_of(before["machines"][0]["operator"]))
+    until("another machine", lambda: rental(network, name)["machines"][0]["generation"] > 0, READY_S)
+    after = until("Ray to run there", lambda: settled(network, name), READY_S)
+    assert after["place"] == before["place"]
+    assert after["head"] == before["head"]
+    until("it to be paid as well", lambda: rental(network, name)["paid_wei"] > before["paid_wei"])
+
+    released = network.told("rent", "release", name, "--yes")
+    assert (released["state"], released["why"]) == ("ended", "released")
+    until("both to be free", lambda: network.http("offers")["suitable"] == 2, READY_S)
+
+    paid_wei = rental(network, name)["paid_wei"]
+    receipts = network.http("receipts")["receipts"]
+    assert sum(int(it["price_wei"]) for it in receipts) == paid_wei
+    hours = (rental(network, name)["ended_s"] - rental(network, name)["began_s"]) / 3600
+    assert 0 < paid_wei <= hours * before["price_hour_wei"] * 1.01
