@@ -1,6 +1,8 @@
 """The shell without SSH: a real terminal for who holds the token, nothing for others, and an end to every session."""
 
 import asyncio
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -55,6 +57,20 @@ def test_a_shell_is_a_terminal_with_an_end(port: int):
             assert "42-it" in seen
             assert "33 99" in seen
             assert it.code == 3
+
+    asyncio.run(play())
+
+
+def test_what_runs_on_behind_does_not_keep_a_session(port: int):
+    """A session ends with its shell, though a program in the background holds the terminal still."""
+
+    async def play() -> None:
+        async with await Terminal.open("127.0.0.1", TOKEN, port) as it:
+            it.write(b"trap '' HUP; sleep 600 & echo $((6*7))-it $!-pid; exit 4\n")
+            seen = await shown(it)
+            assert "42-it" in seen
+            assert it.code == 4
+            os.kill(int(seen.split("42-it ")[1].split("-pid")[0]), signal.SIGKILL)
 
     asyncio.run(play())
 

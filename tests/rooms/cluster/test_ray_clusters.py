@@ -85,6 +85,23 @@ for it in glob.glob("/proc/[0-9]*/cmdline"):
 print(json.dumps({"reached": reached, "interfaces": sorted(it for _, it in socket.if_nameindex()), "read": read,
     "changed": changed, "programs": programs}))
 """
+WAKERS = """
+import os, signal
+
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+for _ in range(4):
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        while not os.path.exists("/job/enough"):
+            for entry in os.listdir("/proc"):
+                if entry.isdigit() and int(entry) > 2:
+                    try:
+                        os.kill(int(entry), signal.SIGCONT)
+                    except OSError:
+                        pass
+        os._exit(0)
+"""
 CLIENT = """
 import sys
 import ray
@@ -178,6 +195,19 @@ def test_the_tenant_reaches_nothing_but_the_mesh(rental: Rental):
     assert "raylet" in told["programs"]
     assert "sentinel" not in told["programs"]
     assert "wireguard" not in told["programs"]
+
+
+def test_a_frozen_tenant_cannot_wake_itself(rental: Rental):
+    """Processes that wake each other all day stand still nevertheless, use no time, and go on when they are let."""
+    stay = rental.stays[1]
+    rental.shell(
+        1, f"cat > wake.py <<'EOF'\n{WAKERS}\nEOF\npython wake.py >/dev/null 2>&1 </dev/null; exit\n"
+    )
+    rental.run(stay.freeze())
+    before = rental.run(stay.beat(bytes(32))).tenant_ms
+    assert rental.run(stay.beat(bytes(32))).tenant_ms == before
+    rental.run(stay.thaw())
+    assert "gone on" in rental.shell(1, "touch /job/enough; echo gone $((0))on | tr -d 0; exit\n")
 
 
 def test_a_machine_is_exchanged(rental: Rental):

@@ -37,7 +37,18 @@ def sample(proc: Path = PROC) -> tuple[Sample, ...]:
 
 def parent(pid: int) -> int:
     """Of a process; 0 where it is gone."""
+    words = _words(pid)
+    return int(words[1]) if words else 0
+
+
+def stopped(pid: int) -> bool | None:
+    """Whether a signal made it stand still; None where it is gone, or about to be."""
+    words = _words(pid)
+    return None if not words or words[0] in "ZX" else words[0] == "T"
+
+
+def _words(pid: int) -> list[str]:
     try:
-        return int(Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[1])
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0
+        return []

@@ -38,7 +38,7 @@ from clusterai.sandbox import (
 )
 from clusterai.work.cluster import inside
 from clusterai.work.cluster.adapters.chains import Chains, SentinelGone
-from clusterai.work.cluster.adapters.processes import sample
+from clusterai.work.cluster.adapters.processes import sample, stopped
 from clusterai.work.cluster.core import raycluster
 from clusterai.work.cluster.core.foreign import Sample, foreign
 from clusterai.work.cluster.spec import GCS_PORT, JOBS_PORT, SHELL_PORT, ClusterSpec
@@ -47,6 +47,7 @@ PREFIX = 24
 JOINS_S = 90.0
 TURN_S = 1.0
 MOST_LOG = 1 << 20
+MOST_ROUNDS = 1000
 LOG_BYTES = 1 << 16
 MOUNTED = Path("/var/run/wireguard")
 
@@ -373,11 +374,12 @@ class Stay:
         await asyncio.to_thread(self._signal, signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
-        told: set[int] = set()
-        # Again, while they fork faster than they are told.
-        while fresh := set(self.processes()) - told:
-            told |= fresh
-            for process in fresh:
+        """Again and again, while they fork, or wake each other, faster than they are told."""
+        for _ in range(MOST_ROUNDS):
+            wrong = [it for it in self.processes() if stopped(it) is (number != signal.SIGSTOP)]
+            if not wrong:
+                return
+            for process in wrong:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, number)
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 LOOK_S = 0.5
+PATIENCE_S = 75.0
 MODULES = "JobHead,NodeHead"
 """Of Ray's dashboard: what `ray job` asks, and what tells it where the head is. Each module is a process of 90 MB."""
 
@@ -91,6 +92,24 @@ def lighten(head: bool, modules: str) -> None:
     services.start_ray_process = start
 
 
+def patient() -> None:
+    """Ray asks without a pause whether its raylet is there, and gives a slow machine 30 s: ask calmly, and wait for longer."""
+    services: Any = importlib.import_module("ray._private.services")
+    plain = services.get_node
+
+    def get_node(*words: Any) -> Any:
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return plain(*words)
+            except RuntimeError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(0.05)
+
+    services.get_node = get_node
+
+
 @contextlib.contextmanager
 def unwaited(dashboard: str) -> Generator[None]:
     """Don't let the starter wait until the dashboard wrote its address down, which it knows: the raylet starts meanwhile.
@@ -130,6 +149,7 @@ class Keeper:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(token)
         lighten("--head" in arguments, MODULES)
+        patient()
         began = time.monotonic()
         try:
             with unwaited(jobs.removeprefix("http://")) if jobs else contextlib.nullcontext():

@@ -96,9 +96,14 @@ class Server:
         os.set_blocking(master, False)
         shown = asyncio.create_task(self._show(master, writer))
         try:
-            typed = asyncio.create_task(self._type(reader, master))
-            await asyncio.wait([shown, typed], return_when=asyncio.FIRST_COMPLETED)
+            typed, ended = asyncio.create_task(self._type(reader, master)), asyncio.create_task(_ended(pid))
+            await asyncio.wait([shown, typed, ended], return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                # What it started in the background may hold the terminal for ever; what was shown so far is shown.
+                shown.cancel()
+                _rest(master, writer)
             typed.cancel()
+            ended.cancel()
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGHUP)
@@ -147,6 +152,24 @@ class Server:
                 return
             writer.write(frame(b"d", data))
             await writer.drain()  # Who doesn't read stops what writes.
+
+
+async def _ended(pid: int) -> None:
+    loop = asyncio.get_running_loop()
+    descriptor, over = os.pidfd_open(pid), loop.create_future()
+    loop.add_reader(descriptor, lambda: over.done() or over.set_result(None))
+    try:
+        await over
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def _rest(master: int, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        for _ in range(64):
+            if data := os.read(master, MOST_FRAME):
+                writer.write(frame(b"d", data))
 
 
 async def main(address: str, port: int, token: bytes) -> None:
