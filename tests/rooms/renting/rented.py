@@ -1,12 +1,14 @@
 """Machines that are rented, played by stand-ins on real links: they open, join and say that they are ready, and err when told to."""
 
+import asyncio
 import time
 from typing import Any
 
 import msgspec
 
-from clusterai.mesh import keypair
+from clusterai.mesh import Device, Member, endpoints, keypair, net_of
 from clusterai.protocol import canonical
+from clusterai.protocol.ids import Digest
 from clusterai.protocol.messages import Announce, ModelOffer, Work
 from clusterai.protocol.offering import Offered
 from clusterai.protocol.offers import MachineOffer, signed_digest
@@ -26,6 +28,7 @@ from clusterai.protocol.statements import network_domain
 from clusterai.work.inference.core import tiny
 from tests.rooms.gateway.bed import TOKEN, Bed, Person
 from tests.rooms.gateway.standin import PRICE, StandIn
+from tests.rooms.mesh.hosts import Host
 
 LOG = b"ray started\n" + b"x" * 70_000 + b"\nthe end\n"
 
@@ -53,6 +56,9 @@ class RentedStandIn(StandIn):
         self.tempers = Tempers()
         self.opened: list[OpenStay] = []
         self.models: set[bytes] = set()
+        self.home: Host | None = None
+        """where it has a real end of the mesh, if it has one"""
+        self.device: Device | None = None
         self.joined: list[JoinStay] = []
         self.ended: list[EndStay] = []
 
@@ -62,11 +68,10 @@ class RentedStandIn(StandIn):
                 self._open(frame)
             case JoinStay():
                 self.joined.append(frame)
-                if not self.tempers.lingers:
-                    self._lend(frame)
-                    self.send(
-                        self._any(StayReady(frame.lease, frame.generation, (("mesh", 7), ("ray", 900))))
-                    )
+                if self.home is not None:
+                    self._tasks.add(asyncio.get_running_loop().create_task(self._mesh(frame, self.home)))
+                elif not self.tempers.lingers:
+                    self._ready(frame)
             case AskStayLog():
                 if not self.tempers.is_mute:
                     data = LOG[frame.start : frame.start + (1 << 16)]
@@ -79,6 +84,30 @@ class RentedStandIn(StandIn):
                 pass  # It is silent for the few seconds that a test takes.
             case _:
                 super()._frame(peer, frame)
+
+    def _ready(self, frame: JoinStay) -> None:
+        self._lend(frame)
+        self.send(self._any(StayReady(frame.lease, frame.generation, (("mesh", 7), ("ray", 900)))))
+
+    async def _mesh(self, frame: JoinStay, home: Host) -> None:
+        """Its end of the mesh, in its home."""
+        net = net_of(Digest(frame.lease))
+        me = next(Member(it.place, it.key) for it in frame.members if it.relay is None)
+        is_first = self.device is None
+        if self.device is None:
+            self.device = await Device.open(f"rs{home.pid}")
+            await self.device.settle(net.address(me.place), 24, home.namespace)
+        members = [Member(it.place, it.key) for it in frame.members]
+        relay = {it.place: it.relay for it in frame.members if it.relay is not None}
+        private = keypair(self.secret(frame.lease, frame.generation))[0]
+        await self.device.configure(private, endpoints(net, me, members, relay))
+        if is_first:
+            self._ready(frame)
+
+    async def leave(self) -> None:
+        if self.device is not None:
+            await self.device.close()
+            self.device = None
 
     def _open(self, frame: OpenStay) -> None:
         self.opened.append(frame)
