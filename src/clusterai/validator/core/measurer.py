@@ -24,7 +24,7 @@ from clusterai.audit.core.rollcall import MOST_MISSED, deadline_s, missed_in_a_r
 from clusterai.audit.core.stretches import Sentinel
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.calls import Submit
-from clusterai.ledger.core.events import BeaconRecorded, Block, Enlisted, Registered, RolledBack
+from clusterai.ledger.core.events import BeaconRecorded, Block
 from clusterai.market.core.directory import Directory
 from clusterai.market.core.placement.assigned import DAY_S, Draws
 from clusterai.protocol import canonical
@@ -240,13 +240,10 @@ class Measurer:
                     return []
                 session.works = False
                 return self._go_on(session, value, now_s)
-            case Block() | RolledBack() | BeaconRecorded() | Registered() | Enlisted():
+            case _:
                 self.directory.apply(event)
                 self.draws.apply(event)
                 return self._told(event, now_s)
-            case _:
-                self.directory.apply(event)
-                return []
 
     def _apply(self, record: Any) -> None:
         match record:

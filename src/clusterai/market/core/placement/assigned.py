@@ -19,7 +19,17 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from clusterai.ledger.core.events import BeaconRecorded, Block, Enlisted, Registered, RolledBack
+from clusterai.ledger.core.events import (
+    Barred,
+    BeaconRecorded,
+    Block,
+    Bonded,
+    Enlisted,
+    Registered,
+    RolledBack,
+    Slashed,
+    Unbonding,
+)
 from clusterai.market.core.directory import Directory
 from clusterai.protocol.ids import Address, Digest, Role
 from clusterai.protocol.keccak import keccak
@@ -28,6 +38,9 @@ DAY_S = 86_400
 PER_OWNER = 3
 KEPT_BEACONS = 32_768
 """Two days of one each 5 s."""
+
+
+_CHANGES = (BeaconRecorded, Registered, Enlisted, RolledBack, Slashed, Barred, Bonded, Unbonding)
 
 
 class Drawn(NamedTuple):
@@ -53,35 +66,40 @@ class Draws:
         self._unnamed: list[Any] = []
         self._beacons: list[_Said] = []
         self._others: list[_Said] = []
+        self._joined: dict[Address, int] = {}
+        self._known: dict[tuple[Address, int], list[Drawn]] = {}
+        """by owner and day, until something happens that may change it: daemons ask of every owner, every second"""
 
     def apply(self, event: object) -> None:
+        if isinstance(event, _CHANGES):
+            self._known.clear()
         match event:
             case BeaconRecorded() | Registered() | Enlisted():
                 self._unnamed.append(event)
-            case Block(number, time_s):
+            case Block(number, time_s) if self._unnamed:
                 for one in self._unnamed:
                     kept = self._beacons if isinstance(one, BeaconRecorded) else self._others
                     kept.append(_Said(number, time_s, one))
+                    if isinstance(one, Registered):
+                        self._joined.setdefault(one.owner, time_s)
                 self._unnamed.clear()
+                self._known.clear()
                 if len(self._beacons) > 2 * KEPT_BEACONS:
                     del self._beacons[:KEPT_BEACONS]
             case RolledBack(number):
                 self._unnamed.clear()
                 self._beacons = [it for it in self._beacons if it.block <= number]
                 self._others = [it for it in self._others if it.block <= number]
+                self._joined = {}
+                for it in self._others:
+                    if isinstance(it.event, Registered):
+                        self._joined.setdefault(it.event.owner, it.time_s)
             case _:
                 pass
 
     def joined_s(self, owner: Address) -> int | None:
         """When it registered; None before."""
-        return next(
-            (
-                it.time_s
-                for it in self._others
-                if isinstance(it.event, Registered) and it.event.owner == owner
-            ),
-            None,
-        )
+        return self._joined.get(owner)
 
     def drawn(self, owner: Address, now_s: float) -> Drawn | None:
         """Who measures `owner`'s machines now; None while no beacon came since it registered."""
@@ -94,6 +112,12 @@ class Draws:
 
     def _draws(self, owner: Address, now_s: float) -> list[Drawn]:
         """This day's and the last's, the newest first."""
+        key = (owner, int(now_s) // DAY_S)
+        if key not in self._known:
+            self._known[key] = self._computed(owner, now_s)
+        return self._known[key]
+
+    def _computed(self, owner: Address, now_s: float) -> list[Drawn]:
         joined = self.joined_s(owner)
         if joined is None:
             return []
