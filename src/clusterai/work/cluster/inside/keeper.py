@@ -19,6 +19,7 @@ import io
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 import time
@@ -58,6 +59,14 @@ def answers(url: str) -> bool:
         return error.code in (401, 403)
     except OSError:
         return False
+
+
+def listens(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), 2).close()
+    except OSError:
+        return False
+    return True
 
 
 def dead(pids: dict[int, str]) -> str:
@@ -150,6 +159,10 @@ class Keeper:
             file.write(token)
         lighten("--head" in arguments, MODULES)
         patient()
+        place = Path(__file__).with_name("shell.py")
+        words = [sys.executable, "-I", "-u", str(place), *shell, str(path)]
+        # Who types `python` there is in this cluster.
+        terminal = subprocess.Popen(words, stdin=subprocess.DEVNULL, env={**os.environ, "RAY_ADDRESS": gcs})
         began = time.monotonic()
         try:
             with unwaited(jobs.removeprefix("http://")) if jobs else contextlib.nullcontext():
@@ -161,18 +174,16 @@ class Keeper:
         except Exception as error:
             self.tell(said="failed", why=f"{type(error).__name__}: {error}"[:500])
             raise
-        self._kept = children()
+        self._kept = {pid: name for pid, name in children().items() if pid != terminal.pid}
         if jobs:
             while not answers(f"{jobs}/api/version"):
                 if what := dead(self._kept):
                     self.tell(said="failed", why=f"{what} ended")
                     raise SystemExit(1)
                 time.sleep(0.05)
+        while terminal.poll() is None and not listens(shell[0], int(shell[1])):
+            time.sleep(0.05)
         self.tell(said="ready", ms=int((time.monotonic() - began) * 1000))
-        place = Path(__file__).with_name("shell.py")
-        words = [sys.executable, "-I", "-u", str(place), *shell, str(path)]
-        # Who types `python` there is in this cluster.
-        subprocess.Popen(words, stdin=subprocess.DEVNULL, env={**os.environ, "RAY_ADDRESS": gcs})
 
     def run(self) -> None:
         importlib.import_module("ray.scripts.scripts")
