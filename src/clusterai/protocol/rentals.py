@@ -114,8 +114,8 @@ class StayReady(_Frame, frozen=True):
 class StayBroke(_Frame, frozen=True):
     """Node: it is no more, or never came to be.
 
-    `code`: off, taken, price, spec, image, paused, shutting_down, not_booked (a refusal), no_sandbox, no_mesh, no_ray (couldn't begin), died,
-    unpaid, over (ended here).
+    `code`: taken, price, spec, paused, shutting_down (a refusal); what it couldn't begin for lack of (`no-sandbox`, `no-wireguard`, `ray-failed`, …);
+    died, unpaid, over (it ended here).
     """
 
     lease: DigestBytes

@@ -130,13 +130,14 @@ class Bench:
         assert self.staying.hear(Received(sender, frame))
 
     async def settle(self) -> None:
+        # Names are looked up by a thread.
         for _ in range(20):
-            await asyncio.sleep(0)
+            await asyncio.get_running_loop().getaddrinfo("localhost", 99)
 
     async def ready(self) -> Fake:
         self.hear(OpenStay(LEASE, 1, 0, SPEC.canonical(), 1000, 1_003_600))
         await self.settle()
-        members = (MeshMember(0, b"\x08" * 32, ("192.0.2.1", 99)), MeshMember(1, b"\x09" * 32, None))
+        members = (MeshMember(0, b"\x08" * 32, ("127.0.0.1", 99)), MeshMember(1, b"\x09" * 32, None))
         self.hear(JoinStay(LEASE, 0, 0, b"token", members))
         await self.settle()
         return self.stays[-1]
@@ -153,7 +154,7 @@ def test_a_stay_is_raised_joined_and_lent(tmp_path: Path):
         stay = await bench.ready()
         (opened,) = bench.said(StayOpened)
         assert opened.key == stay.key
-        assert stay.done == ["join 2 {0: ('192.0.2.1', 99)} 0 token"]
+        assert stay.done == ["join 2 {0: ('127.0.0.1', 99)} 0 token"]
         (ready,) = bench.said(StayReady)
         assert ready.steps == (("ray", 12),)
         assert bench.vacancies == [False]

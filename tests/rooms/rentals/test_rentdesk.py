@@ -2,11 +2,12 @@
 
 import pytest
 
-from clusterai.gateway.core.rentdesk import NEVER_S, RentDesk, price_wei
+from clusterai.gateway.core.rentdesk import NEVER_S, RentDesk, core_worth, price_wei
 from clusterai.gateway.core.rentstate import Close, Extend, Meet, Outside, Release, Rent
 from clusterai.node.core.staybook import Join, Lower, Path, Still
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.offers import MachineMeasurement
 from clusterai.protocol.rentals import EndStay, StayOpened, StayReady, stay_model
 from clusterai.runtime.machine import Linked, Received, Unlinked
 from tests.rooms.rentals.stage import GATEWAY, HOLD, LEASE, PRICE_WEI, Stage
@@ -323,3 +324,24 @@ def test_a_machine_without_its_gateway_frees_itself():
     stage.run(70)
     assert machine.book.is_vacant
     assert machine.lent == {}
+
+
+def found(**changes: int) -> MachineMeasurement:
+    fields: dict[str, object] = dict.fromkeys(MachineMeasurement.__struct_fields__, 0)
+    fields |= {"node": bytes(20), "validator": bytes(20), "fields": 256, "findings": bytes(32)}
+    fields |= {"hardware": "", "gpu": "", "region": ""}
+    return MachineMeasurement(**(fields | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("measured", "worth"),
+    [
+        (None, 0),
+        (found(links_per_s_milli=380_000), 380_000),
+        (found(links_per_s_milli=380_000, links_at_once_per_s_milli=900_000, cpu_milli=4_000), 225_000),
+        (found(links_per_s_milli=380_000, links_at_once_per_s_milli=1_600_000, cpu_milli=4_000), 380_000),
+    ],
+)
+def test_a_core_is_held_to_what_it_does_beside_its_siblings(measured: MachineMeasurement | None, worth: int):
+    """Hardware threads that share a core aren't taken for thieves of each other's time."""
+    assert core_worth(measured) == worth

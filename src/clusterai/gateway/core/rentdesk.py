@@ -56,6 +56,7 @@ from clusterai.gateway.core.rentstate import (
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.keccak import keccak
+from clusterai.protocol.offers import MachineMeasurement
 from clusterai.protocol.rentals import (
     EndStay,
     JoinStay,
@@ -665,6 +666,18 @@ class RentDesk:
         rental.notes.append((int(self._now_s), what, detail[:300]))
         del rental.notes[:-MOST_NOTES]
         self._effects.append(Noted(rental.lease, what, detail))
+
+
+def core_worth(found: MachineMeasurement | None) -> int:
+    """Thousandths of links a second that a rented core's chain is held to; 0 where nobody measured it.
+
+    Of hardware threads each does less while its sibling works, and in a rental all of them work: at the tenant's things, or the sentinel's.
+    """
+    if found is None:
+        return 0
+    cores = found.cpu_milli // 1000
+    together = found.links_at_once_per_s_milli // cores if cores else 0
+    return min(found.links_per_s_milli, together or found.links_per_s_milli)
 
 
 def price_wei(rental: Rental) -> int:

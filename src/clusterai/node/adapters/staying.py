@@ -9,6 +9,7 @@ One thing at a time is done to a stay: raised, joined, lowered, in that order, e
 import asyncio
 import contextlib
 import os
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -220,7 +221,7 @@ class Staying:
         if stay is None:
             return
         members = tuple(Member(it.place, it.key) for it in frame.members)
-        relay = {it.place: it.relay for it in frame.members if it.relay is not None}
+        relay = await _resolved({it.place: it.relay for it in frame.members if it.relay is not None})
         is_ready = self.book.stay is not None and self.book.stay.phase == "ready"
         try:
             if is_ready:
@@ -241,6 +242,17 @@ class Staying:
                 async with asyncio.timeout(LOWERED_S):
                     await stay.close()
             log.info("stay_lowered")
+
+
+async def _resolved(relay: Mapping[int, tuple[str, int]]) -> dict[int, tuple[str, int]]:
+    """WireGuard wants addresses; a gateway may be known by its name. What isn't found is left out: the direct way may be."""
+    found: dict[int, tuple[str, int]] = {}
+    loop = asyncio.get_running_loop()
+    for place, (host, port) in relay.items():
+        with contextlib.suppress(OSError, UnicodeError):
+            known = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+            found[place] = (str(known[0][4][0]), port)
+    return found
 
 
 def renting(

@@ -18,7 +18,7 @@ import structlog
 from clusterai.gateway.adapters.marketplace import Busy, Marketplace, Reserved
 from clusterai.gateway.core import errands, rentstate
 from clusterai.gateway.core.offerviews import request_of
-from clusterai.gateway.core.rentdesk import FIRST_ERRAND, RentDesk
+from clusterai.gateway.core.rentdesk import FIRST_ERRAND, RentDesk, core_worth
 from clusterai.gateway.core.rentstate import (
     Abandon,
     AskCredit,
@@ -246,14 +246,15 @@ class Renting:
     def seats(self, hold: Digest) -> tuple[Seat, ...]:
         """The machines of a hold, with what is known of their sentinels."""
         return tuple(
-            Seat(it.node, it.operator, it.price_wei, self._links_per_s_milli(Address(it.node)), hold)
+            Seat(
+                it.node,
+                it.operator,
+                it.price_wei,
+                core_worth(self.market.measured(Address(it.node), Field.PROFILE)),
+                hold,
+            )
             for it in self.market.seats(hold)
         )
-
-    def _links_per_s_milli(self, node: Address) -> int:
-        """What its sentinel was measured at; 0 where nobody did, and then its time is what passed."""
-        found = self.market.measured(node, Field.PROFILE)
-        return 0 if found is None else found.links_per_s_milli
 
     # --- what pages ask ---
 
