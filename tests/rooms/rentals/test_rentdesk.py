@@ -2,8 +2,10 @@
 
 import pytest
 
-from clusterai.gateway.core.rentdesk import NEVER_S, RentDesk, core_worth, price_wei
+from clusterai.gateway.core.rentbooks import price_wei
+from clusterai.gateway.core.rentdesk import NEVER_S, RentDesk
 from clusterai.gateway.core.rentstate import Close, Extend, Meet, Outside, Release, Rent
+from clusterai.gateway.core.renttime import core_worth
 from clusterai.node.core.staybook import Join, Lower, Path, Still
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Address, Digest

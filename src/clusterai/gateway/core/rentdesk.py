@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from clusterai.audit.core.timelock import Evidence, add
+from clusterai.gateway.core.rentbooks import HEAD, apply, price_wei, records
 from clusterai.gateway.core.rentstate import (
     Abandon,
     AskCredit,
@@ -53,10 +53,10 @@ from clusterai.gateway.core.rentstate import (
     Seated,
     Stay,
 )
+from clusterai.gateway.core.renttime import next_interval, runs_ahead, weighed
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.keccak import keccak
-from clusterai.protocol.offers import MachineMeasurement
 from clusterai.protocol.rentals import (
     EndStay,
     JoinStay,
@@ -70,11 +70,9 @@ from clusterai.protocol.rentals import (
     TellPath,
 )
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
-from clusterai.work.cluster.core.heartbeats import beats_of
-from clusterai.work.cluster.price import profile_of, recount, seen_of
-from clusterai.work.cluster.spec import BEAT_S, MOST_CORES, Interval, beats_for, decode_spec, seed_of
+from clusterai.work.cluster.price import recount
+from clusterai.work.cluster.spec import Interval
 
-HEAD = 0
 READY_WITHIN_S = 60.0
 """From being asked to being ready; a machine that takes longer is replaced."""
 NEVER_S = 180.0
@@ -90,11 +88,8 @@ AGAIN_S = 1.0
 MOST_FAILURES = 5
 FAILED_S = 30.0
 """A machine that failed isn't asked again sooner: by then it has swept, or is known to be gone."""
-CLOCK_S, DRIFT = 0.05, 0.001
-"""A machine's clock begins later than ours and tells before ours hears: honest ones never come near this."""
 FIRST_ERRAND = 2**62
 """The Meter's names for other work are below."""
-SLACK_PPM = 4_000
 KEEP_S = 7 * 86_400
 """An ended rental is listed for so long."""
 MOST_NOTES = 200
@@ -131,10 +126,10 @@ class RentDesk:
 
     def restore(self, records: Iterable[RentRecord]) -> None:
         for record in records:
-            self._apply(record)
+            apply(self.rentals, record)
 
     def snapshot(self) -> Sequence[RentRecord]:
-        return [record for rental in self.rentals.values() for record in _records(rental)]
+        return [record for rental in self.rentals.values() for record in records(rental)]
 
     def step(self, event: Any, now_s: float) -> list[Any]:
         self._effects, self._now_s = [], now_s
@@ -184,40 +179,8 @@ class RentDesk:
     # --- records ---
 
     def _save(self, record: RentRecord) -> None:
-        self._apply(record)
+        apply(self.rentals, record)
         self._effects.append(Save(record))
-
-    def _apply(self, record: RentRecord) -> None:
-        if isinstance(record, Rented):
-            stays = {place: Stay(place, 0, seat) for place, seat in enumerate(record.seats)}
-            self.rentals[Digest(record.lease)] = Rental(record, record.until_s, stays)
-            return
-        rental = self.rentals[Digest(record.lease)]
-        match record:
-            case Seated(_, place, generation, seat):
-                rental.stays[place] = Stay(place, generation, seat)
-                rental.seeking.pop(place, None)
-            case Keyed(_, place, generation, key, signature):
-                stay = rental.stays[place]
-                if stay.generation == generation:
-                    stay.key, stay.signature = key, signature
-            case RenterKeyed(_, key):
-                rental.renter_key = key
-            case Began(_, at_s):
-                rental.began_s = at_s
-            case Passed():
-                stay = rental.stays[record.place]
-                if stay.generation == record.generation:
-                    stay.tried = max(stay.tried, record.number + 1)
-                    stay.before, stay.evidence = record.answer, record.evidence
-                rental.units[record.place] = rental.units.get(record.place, 0) + record.units
-                rental.paid_wei += record.amount_wei
-            case Extended(_, until_s):
-                rental.until_s = until_s
-            case Ended():
-                rental.ended = record
-            case Dropped():
-                del self.rentals[rental.lease]
 
     # --- what is asked ---
 
@@ -390,28 +353,14 @@ class RentDesk:
                 self._order_of(rental, stay)
 
     def _order_of(self, rental: Rental, stay: Stay) -> None:
-        cores = min(decode_spec(rental.rented.spec).cores, MOST_CORES)
-        beats = min(beats_for(cores), int(rental.until_s - self._now_s) // BEAT_S)
-        if beats < 1:
+        interval = next_interval(rental, stay, self._now_s)
+        if interval is None:
             return
-        model = stay.model(rental.lease)
-        seed = seed_of(Digest(rental.rented.secret), model, stay.tried)
-        interval = Interval(
-            model,
-            stay.tried,
-            beats * BEAT_S,
-            beats,
-            cores,
-            stay.seat.links_per_s_milli,
-            SLACK_PPM,
-            seed,
-            stay.before,
-        )
         self._named += 1
         stay.tried += 1
         stay.errand, stay.tokens, stay.began_s = self._named, [], self._now_s
         self._errands[self._named] = rental, stay, interval
-        self._effects.append(Order(self._named, rental.account, model, interval))
+        self._effects.append(Order(self._named, rental.account, stay.model(rental.lease), interval))
 
     def _beaten(self, event: Beaten) -> None:
         """The machine's clock against ours: its heartbeats can come late, but not early."""
@@ -422,12 +371,7 @@ class RentDesk:
         if stay.errand != event.errand:
             return
         stay.tokens.extend(event.tokens)
-        try:
-            beats = beats_of(interval.cores, stay.tokens)
-        except ValueError:
-            return  # refused with its receipt
-        passed_s = self._now_s - stay.began_s
-        if beats and beats[-1].elapsed_ms / 1000 > passed_s * (1 + DRIFT) + CLOCK_S:
+        if runs_ahead(interval, stay.tokens, self._now_s - stay.began_s):
             self._note(rental, "clock", f"place {stay.place} says that more time passed than did")
             self._lose(rental, stay, "its clock runs ahead", is_paid=False)
 
@@ -441,7 +385,7 @@ class RentDesk:
             stay.errand = None
         if event.amount_wei is not None:
             stay.failures = 0
-            evidence = _weighed(interval, stay.evidence, event.tokens)
+            evidence = weighed(interval, stay.evidence, event.tokens)
             units = recount(interval, event.tokens)[1]
             record = Passed(
                 rental.lease,
@@ -666,56 +610,3 @@ class RentDesk:
         rental.notes.append((int(self._now_s), what, detail[:300]))
         del rental.notes[:-MOST_NOTES]
         self._effects.append(Noted(rental.lease, what, detail))
-
-
-def core_worth(found: MachineMeasurement | None) -> int:
-    """Thousandths of links a second that a rented core's chain is held to; 0 where nobody measured it.
-
-    Of hardware threads each does less while its sibling works, and in a rental all of them work: at the tenant's things, or the sentinel's.
-    """
-    if found is None:
-        return 0
-    cores = found.cpu_milli // 1000
-    together = found.links_at_once_per_s_milli // cores if cores else 0
-    return min(found.links_per_s_milli, together or found.links_per_s_milli)
-
-
-def price_wei(rental: Rental) -> int:
-    """Of an hour of all its machines."""
-    return sum(stay.seat.price_wei for stay in rental.stays.values())
-
-
-def _weighed(interval: Interval, evidence: Evidence, tokens: tuple[int, ...]) -> Evidence:
-    if not interval.links_per_s_milli:
-        return evidence
-    try:
-        beats = beats_of(interval.cores, tokens)
-    except ValueError:
-        return evidence
-    return add(profile_of(interval), evidence, seen_of(beats)) if beats else evidence
-
-
-def _records(rental: Rental) -> Iterable[RentRecord]:
-    """The fewest that lead here. What was paid to machines that are gone is kept in one sum."""
-    lease = rental.lease
-    yield msgspec.structs.replace(
-        rental.rented, seats=tuple(rental.stays[at].seat for at in sorted(rental.stays))
-    )
-    for place, stay in rental.stays.items():
-        if stay.generation:
-            yield Seated(lease, place, stay.generation, stay.seat)
-        if stay.key:
-            yield Keyed(lease, place, stay.generation, stay.key, stay.signature)
-        units = rental.units.get(place, 0)
-        paid_wei = rental.paid_wei if place == HEAD else 0
-        if stay.tried or units or paid_wei:
-            number = max(0, stay.tried - 1)
-            yield Passed(lease, place, stay.generation, number, units, paid_wei, stay.before, stay.evidence)
-    if rental.renter_key:
-        yield RenterKeyed(lease, rental.renter_key)
-    if rental.began_s is not None:
-        yield Began(lease, rental.began_s)
-    if rental.until_s != rental.rented.until_s:
-        yield Extended(lease, rental.until_s)
-    if rental.ended is not None:
-        yield rental.ended

@@ -17,7 +17,7 @@ from clusterai.gateway.adapters.rentals import views
 from clusterai.gateway.adapters.rentals.renting import NoLog, Renting
 from clusterai.gateway.core.faults import Fault
 from clusterai.gateway.core.offerviews import price_of
-from clusterai.gateway.core.rentdesk import price_wei
+from clusterai.gateway.core.rentbooks import price_wei
 from clusterai.gateway.core.rentstate import Extend, Meet, Release, Rent, Rental, Rented
 from clusterai.market.core.placement import Refused
 from clusterai.protocol import canonical, ids

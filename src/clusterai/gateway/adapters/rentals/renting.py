@@ -18,7 +18,7 @@ import structlog
 from clusterai.gateway.adapters.marketplace import Busy, Marketplace, Reserved
 from clusterai.gateway.core import errands, rentstate
 from clusterai.gateway.core.offerviews import request_of
-from clusterai.gateway.core.rentdesk import FIRST_ERRAND, RentDesk, core_worth
+from clusterai.gateway.core.rentdesk import FIRST_ERRAND, RentDesk
 from clusterai.gateway.core.rentstate import (
     Abandon,
     AskCredit,
@@ -36,6 +36,7 @@ from clusterai.gateway.core.rentstate import (
     RelayOpened,
     Seat,
 )
+from clusterai.gateway.core.renttime import core_worth
 from clusterai.market.core.placement import Booked, Field, WhyNot
 from clusterai.market.core.routing import Preference
 from clusterai.mesh import Member, RelayServer

@@ -1,6 +1,7 @@
 """A rental as its renter sees it."""
 
-from clusterai.gateway.core.rentdesk import RentDesk, price_wei
+from clusterai.gateway.core.rentbooks import price_wei
+from clusterai.gateway.core.rentdesk import RentDesk
 from clusterai.gateway.core.rentstate import Rental, Stay
 from clusterai.mesh import net_of
 from clusterai.protocol.ids import Address, checksummed, hex0x
