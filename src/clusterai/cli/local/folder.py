@@ -8,7 +8,6 @@ DIR/up.json            what that `up` started: rewritten whenever it changes
 DIR/chain, gateway, node-1, …, validator    each daemon's config.json, log and journal
 """
 
-import fcntl
 import os
 from pathlib import Path
 from typing import Literal
@@ -16,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.lock import Lock
 
 State = Literal["starting", "ready", "restarting", "stopped", "failed"]
 
@@ -79,8 +79,7 @@ class DataFolder:
         self.account = self.root / "account.json"
         self.log = self.root / "up.log"
         self._state = self.root / "up.json"
-        self._lock = self.root / "up.lock"
-        self._held: int | None = None
+        self._lock = Lock(self.root / "up.lock")
 
     def of(self, service: str) -> Path:
         return self.root / service
@@ -103,40 +102,23 @@ class DataFolder:
             Failure: another one is.
         """
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
+        if not self._lock.take():
             state = self.state()
             raise Failure(
                 f"a network already runs in {self.root}",
                 f"process {state.pid} holds it" if state else "another process holds its lock",
                 f"clusterai status --data {self.root}, or clusterai down --data {self.root}",
                 Exit.BUSY,
-            ) from None
-        self._held = descriptor
+            )
 
     def let_go(self) -> None:
-        if self._held is not None:
+        if self._lock.is_ours:
             self._state.unlink(missing_ok=True)
-            os.close(self._held)
-            self._held = None
+            self._lock.let_go()
 
     def is_held(self) -> bool:
-        """Whether an `up` runs here: its lock dies with it, so this can't be stale."""
-        try:
-            descriptor = os.open(self._lock, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        else:
-            return False
-        finally:
-            os.close(descriptor)
+        """Whether an `up` runs here."""
+        return self._lock.is_held()
 
     # --- what runs ---
 

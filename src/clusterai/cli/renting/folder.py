@@ -7,8 +7,6 @@ DIR/rentals/ID/keeper.json   how the keeper of this end of the mesh stands; keep
 DIR/rentals/ID/keeper.log    what it printed
 """
 
-import fcntl
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from clusterai.cli.local.folder import write_atomically
+from clusterai.cli.lock import Lock
 from clusterai.protocol.ids import Digest, hex0x
 
 ID_DIGITS = 16
@@ -54,8 +53,7 @@ class RentalFolder:
         self.path = data / "rentals" / lease.hex()[:ID_DIGITS]
         self.token, self.log = self.path / "token", self.path / "keeper.log"
         self._plan, self._key = self.path / "plan.json", self.path / "mesh.key"
-        self._state, self._lock = self.path / "keeper.json", self.path / "keeper.lock"
-        self._held: int | None = None
+        self._state, self._lock = self.path / "keeper.json", Lock(self.path / "keeper.lock")
 
     def make(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -110,34 +108,14 @@ class RentalFolder:
     def hold(self) -> bool:
         """Become the one keeper of this rental, until the process ends; False where another is."""
         self.make()
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            return False
-        self._held = descriptor
-        return True
+        return self._lock.take()
 
     def let_go(self) -> None:
-        if self._held is not None:
-            os.close(self._held)
-            self._held = None
+        self._lock.let_go()
 
     def is_held(self) -> bool:
-        """Whether a keeper runs: its lock dies with it, so this can't be stale."""
-        try:
-            descriptor = os.open(self._lock, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        else:
-            return False
-        finally:
-            os.close(descriptor)
+        """Whether a keeper runs."""
+        return self._lock.is_held()
 
     def remove(self) -> None:
         """The rental is over: its key and its token are of no use to anybody."""
