@@ -114,7 +114,7 @@ class StayReady(_Frame, frozen=True):
 class StayBroke(_Frame, frozen=True):
     """Node: it is no more, or never came to be.
 
-    `code`: taken, price, spec, paused, shutting_down (a refusal); what it couldn't begin for lack of (`no-sandbox`, `no-wireguard`, `ray-failed`, …);
+    `code`: taken, price, spec, paused, shutting_down, unpaid (a refusal); what it couldn't begin for lack of (`no-sandbox`, `no-wireguard`, `ray-failed`, …);
     died, unpaid, over (it ended here).
     """
 

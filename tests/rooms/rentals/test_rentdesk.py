@@ -10,9 +10,17 @@ from clusterai.node.core.staybook import Join, Lower, Path, Still
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.offers import MachineMeasurement
-from clusterai.protocol.rentals import EndStay, StayOpened, StayReady, stay_model
-from clusterai.runtime.machine import Linked, Received, Unlinked
-from tests.rooms.rentals.stage import GATEWAY, HOLD, LEASE, PRICE_WEI, Stage
+from clusterai.protocol.rentals import (
+    EndStay,
+    OpenStay,
+    PauseStay,
+    StayBroke,
+    StayOpened,
+    StayReady,
+    stay_model,
+)
+from clusterai.runtime.machine import Linked, Received, Send, Tick, Unlinked
+from tests.rooms.rentals.stage import GATEWAY, HOLD, LEASE, PRICE_WEI, SPEC, Machine, Stage
 
 HOUR_WEI = PRICE_WEI
 
@@ -326,6 +334,43 @@ def test_a_machine_without_its_gateway_frees_itself():
     stage.run(70)
     assert machine.book.is_vacant
     assert machine.lent == {}
+
+
+def test_a_gateway_that_does_not_pay_gets_no_other_stay_for_a_while():
+    """Villain: a gateway that opens machines and never orders an interval holds each of them once in ten minutes."""
+    stage = Stage(1)
+    stage.rent(1)
+    machine = stage.machines[0]
+    stage.desk.rentals.clear()
+    stage.running.clear()
+    stage.run(70)
+    assert machine.book.is_vacant
+    again = OpenStay(b"\x06" * 32, 0, 0, SPEC.canonical(), PRICE_WEI, int(stage.now_s) + 3600)
+    assert refused(machine, stage, again) == "unpaid"
+    stage.now_s += 600
+    assert refused(machine, stage, again) is None
+
+
+def refused(machine: Machine, stage: Stage, frame: OpenStay) -> str | None:
+    """The code, if it doesn't open."""
+    effects = machine.book.step(Received(GATEWAY, frame), stage.now_s)
+    said = [it.frame for it in effects if isinstance(it, Send)]
+    return said[0].code if said and isinstance(said[0], StayBroke) else None
+
+
+def test_pauses_are_counted_together():
+    """Villain: a gateway that pauses again and again holds a machine unpaid for fifteen minutes in all, not each time."""
+    stage = Stage(1)
+    stage.rent(1)
+    machine = stage.machines[0]
+    stage.desk.rentals.clear()
+    stage.running.clear()
+    for _ in range(4):
+        machine.tell(Received(GATEWAY, PauseStay(LEASE, 0, paused=True)))
+        stage.now_s += 300
+        machine.tell(Tick())
+        machine.tell(Received(GATEWAY, PauseStay(LEASE, 0, paused=False)))
+    assert machine.book.stay is None
 
 
 def found(**changes: int) -> MachineMeasurement:

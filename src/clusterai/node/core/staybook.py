@@ -40,7 +40,10 @@ JOINED_WITHIN_S = 90.0
 UNPAID_S = 60.0
 """Ready, and nobody orders an interval."""
 PAUSED_S = 920.0
-"""The same, when its gateway asked it to stand still: fifteen minutes for an account to be filled."""
+"""In all of a stay, when its gateway asked it to stand still: fifteen minutes for an account to be filled."""
+SHUNNED_S = 600.0
+"""A gateway that left a stay unpaid gets no other for so long: opening one costs it nothing, and the owner a machine."""
+MOST_SHUNNED = 256
 FORSAKEN_S = 60.0
 """Its gateway's link is down: a restart takes seconds."""
 SPARE_S = 30
@@ -167,6 +170,8 @@ class _Stay(msgspec.Struct):
     """the newest, that came while one was under way"""
     unlinked_s: float | None = None
     is_paused: bool = False
+    paused_s: float = 0.0
+    """in all, before the pause that is on"""
 
     @property
     def model(self) -> Digest:
@@ -181,6 +186,8 @@ class StayBook:
         self.stay: _Stay | None = None
         self._why_not: dict[str, str] = {}
         """why no new stay is taken: code to words"""
+        self._shunned: dict[Address, float] = {}
+        """gateways that didn't pay, and when"""
 
     def step(self, event: Any, now_s: float) -> list[Any]:
         match event:
@@ -256,7 +263,7 @@ class StayBook:
             stay.until_s = max(stay.until_s, min(frame.until_s, int(now_s) + self.terms.longest_s))
             said = stay.ready or stay.opened
             return [] if said is None else [Send(gateway, said)]
-        refusal = self._refusal(frame, now_s)
+        refusal = self._refusal(gateway, frame, now_s)
         if isinstance(refusal, tuple):
             return [Send(gateway, StayBroke(lease, frame.generation, *refusal))]
         self.stay = _Stay(
@@ -273,8 +280,10 @@ class StayBook:
         )
         return [Vacant(vacant=False), Raise(lease, frame.place, frame.generation, refusal)]
 
-    def _refusal(self, frame: OpenStay, now_s: float) -> ClusterSpec | tuple[str, str]:
+    def _refusal(self, gateway: Address, frame: OpenStay, now_s: float) -> ClusterSpec | tuple[str, str]:
         """The spec, or a code and words."""
+        if now_s - self._shunned.get(gateway, -SHUNNED_S) < SHUNNED_S:
+            return "unpaid", "this gateway left a stay here unpaid: ask again in ten minutes"
         if self.stay is not None:
             return "taken", "this machine is rented"
         for code, why in self._why_not.items():
@@ -299,6 +308,8 @@ class StayBook:
     def _pause(stay: _Stay, paused: bool, now_s: float) -> list[Any]:
         if stay.phase != "ready" or stay.is_paused == paused:
             return []
+        if stay.is_paused:
+            stay.paused_s += now_s - stay.paid_s
         stay.is_paused, stay.paid_s = paused, now_s
         return [Still(paused)]
 
@@ -360,12 +371,18 @@ class StayBook:
             return self._end("over", "the booking is over")
         if stay.unlinked_s is not None and now_s - stay.unlinked_s > FORSAKEN_S:
             return self._end("unpaid", "its gateway was out of reach for too long")
-        unpaid_s = PAUSED_S if stay.is_paused else UNPAID_S
+        unpaid_s = PAUSED_S - stay.paused_s if stay.is_paused else UNPAID_S
         if stay.phase == "ready" and now_s - stay.paid_s > unpaid_s:
+            self._shun(stay.gateway, now_s)
             return self._end("unpaid", f"nobody ordered an interval for {unpaid_s:.0f} s")
         if stay.phase != "ready" and now_s - stay.since_s > JOINED_WITHIN_S:
             return self._end("unpaid", f"it wasn't ready within {JOINED_WITHIN_S:.0f} s")
         return []
+
+    def _shun(self, gateway: Address, now_s: float) -> None:
+        self._shunned[gateway] = now_s
+        if len(self._shunned) > MOST_SHUNNED:
+            del self._shunned[next(iter(self._shunned))]
 
     def _end(self, code: str = "", detail: str = "") -> list[Any]:
         stay = self.stay
