@@ -55,7 +55,7 @@ def test_a_machine_of_the_network_gets_a_measured_card(network: Network):
 
 
 def test_a_rented_machine_is_paid_by_the_interval_replaced_when_it_dies_and_given_back(network: Network):
-    """One of two: its time is charged as receipts; killed, the other takes its place; released, both are free again."""
+    """One of two: its time is charged as receipts; killed, its place is taken anew; released, both are free again."""
     until("two machines on offer", lambda: network.http("offers")["suitable"] == 2)
     asked = ("--nodes", "1", "--hours", "0.3", "--mem", "1G", "--disk", "1G", "--no-mesh", "--yes")
     name = network.told("rent", *asked)["rental"]["id"]

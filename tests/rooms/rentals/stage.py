@@ -70,6 +70,7 @@ class Machine:
         self.seat = Seat(self.key.address, self.operator, PRICE_WEI, 0, HOLD)
         self.is_up = True
         self.raises = True
+        self.starts = 0
         self.lent: dict[Digest, Lend] = {}
         self.done: list[Any] = []
         self.begin()
@@ -91,7 +92,7 @@ class Machine:
                 self.stage.later(lambda: self.stage.hear(self, frame))
             case Raise(lease, place, generation):
                 if self.raises:
-                    key = bytes([place, generation]) + self.key.address[:12] + bytes(18)
+                    key = bytes([place, generation, self.starts]) + self.key.address[:12] + bytes(17)
                     self.stage.later(lambda: self.tell(Raised(lease, generation, key)))
             case Join(generation, frame):
                 lease = Digest(frame.lease)
@@ -110,6 +111,15 @@ class Machine:
         self.is_up = False
         self.begin()
         self.stage.tell(Unlinked(self.operator))
+
+    def blink(self) -> None:
+        """Killed and started again, before anybody misses it: what was on it is gone."""
+        self.stage.tell(Unlinked(self.operator))
+        self.begin()
+        self.starts += 1
+        self.stage.now_s += 1
+        self.stage.tell(Linked(self.operator))
+        self.stage.settle()
 
     def count(self, kind: type) -> int:
         return sum(isinstance(it, kind) for it in self.done)

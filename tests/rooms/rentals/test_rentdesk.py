@@ -136,6 +136,24 @@ def test_without_a_head_nobody_is_paid_and_a_new_head_gathers_all():
     assert len(stage.charged) > charged
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_machine_that_was_started_again_begins_anew(place: int):
+    """Back before it is missed, it is another stay of the same machine; of a head all others begin again with it."""
+    stage = Stage(2)
+    rental = stage.rent(2)
+    stage.run(40)
+    stage.machines[place].blink()
+    stage.run(5)
+    assert rental.is_complete
+    assert [it.generation for it in rental.stays.values()] == ([1, 1] if place == 0 else [0, 1])
+    assert rental.stays[place].seat == stage.machines[place].seat
+    assert said(stage, "lost") == 1
+    charged = len(stage.charged)
+    stage.run(60)
+    assert len(stage.charged) > charged
+    assert rental.paid_wei == sum(amount for _, amount in stage.charged)
+
+
 def test_a_lost_head_that_cannot_be_replaced_ends_it():
     """After five minutes, with that reason."""
     stage = Stage(2)

@@ -261,9 +261,12 @@ class RentDesk:
         if signer != node or self._owner_of(node) != stay.seat.operator:
             self._lose(rental, stay, "its mesh key isn't signed by the machine that was booked")
             return
+        if stay.key and stay.key != frame.key:
+            self._begin_anew(rental, stay)
+            return
         if stay.phase == "opening":
             stay.phase = "opened"
-        if stay.key != frame.key:
+        if not stay.key:
             self._save(Keyed(rental.lease, stay.place, stay.generation, frame.key, frame.signature))
             self._gather(rental)
         elif rental.ports:
@@ -526,11 +529,21 @@ class RentDesk:
     def _restart(self, rental: Rental) -> None:
         """A new head knows nobody: all others begin again, as new stays of the same machines."""
         for place, stay in list(rental.stays.items()):
-            if place == HEAD or stay.phase == "lost":
-                continue
-            self._effects.append(Send(Address(stay.seat.operator), EndStay(rental.lease, stay.generation)))
-            self._save(Seated(rental.lease, place, stay.generation + 1, stay.seat))
-            self._open(rental, rental.stays[place])
+            if place != HEAD and stay.phase != "lost":
+                self._again(rental, stay)
+
+    def _begin_anew(self, rental: Rental, stay: Stay) -> None:
+        """It was down and is back before anybody took its place: nothing that was on it is left, but the machine is here."""
+        self._note(rental, "lost", f"place {stay.place}: it was started again; it begins anew")
+        self._again(rental, stay)
+        if stay.place == HEAD:
+            self._restart(rental)
+
+    def _again(self, rental: Rental, stay: Stay) -> None:
+        self._drop(stay)
+        self._effects.append(Send(Address(stay.seat.operator), EndStay(rental.lease, stay.generation)))
+        self._save(Seated(rental.lease, stay.place, stay.generation + 1, stay.seat))
+        self._open(rental, rental.stays[stay.place])
 
     # --- links and time ---
 
