@@ -11,8 +11,8 @@ from clusterai.cli.local.supervisor import Service
 honest = services.node
 
 
-def villain(*arguments: Any) -> Service:
-    return msgspec.structs.replace(honest(*arguments), module="tests.system.withholder")
+def villain(*arguments: Any, **options: Any) -> Service:
+    return msgspec.structs.replace(honest(*arguments, **options), module="tests.system.withholder")
 
 
 if __name__ == "__main__":
