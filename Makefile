@@ -45,7 +45,7 @@ contracts: install-dev ## recompile the contracts and compare with the committed
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh contracts/check.sh
 
 pytest: install-dev install-peers ## all tests, or TESTS=path
-	$(BIN)/pytest $(TESTS)
+	$(if $(TESTS),$(BIN)/pytest $(TESTS),$(BIN)/python scripts/halves.py)
 
 fuzz: install-dev ## fuzz every strict decoder, each for SECONDS=60
 	@$(PYTHON) scripts/install.py peers atheris

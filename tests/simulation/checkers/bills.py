@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from clusterai.gateway.core.book import Charged, Ended
-from clusterai.gateway.core.errands import Abandon, Ask, Done, Failed
+from clusterai.gateway.core.errands import Abandon, Ask, Done, Failed, Refunded
 from clusterai.gateway.core.meter import Meter
 from clusterai.protocol.ids import Address, Digest
 from clusterai.runtime.machine import Save, Started
@@ -47,6 +47,8 @@ class BillsFair:
         self._calls: dict[tuple[Address, int], Whole] = {}
         self._errands: dict[tuple[Address, int], tuple[int, Whole]] = {}
         self._waiting: dict[Address, dict[Digest, Held]] = {it: {} for it in gateways}
+        self._refunded: set[Digest] = set()
+        """charges that were refunded while they waited: their provider was convicted, and nobody pays them"""
         self._billed_wei: dict[tuple[Address, Digest], int] = {}
         self._abandon: Abandon | None = None
         self.borne: dict[Digest, Charged] = {}
@@ -63,6 +65,8 @@ class BillsFair:
                     self._charged(gateway, charged)
                 case Save(Ended() as ended):
                     self._ended(gateway, event, ended)
+                case Refunded(refund):
+                    self._refunded.add(Digest(refund.order))
                 case Done(errand):
                     self._errands[gateway, errand][1].done[errand] = effect
                 case Failed(errand):
@@ -111,7 +115,8 @@ class BillsFair:
         billed = [waiting[Digest(it)] for it in ended.billed]
         self._fair(gateway, event, ended, billed)
         for held in billed:
-            self._bill(gateway, held.charged)
+            if held.charged.receipt.order not in self._refunded:
+                self._bill(gateway, held.charged)
         for order in ended.borne:
             self.borne[Digest(order)] = waiting[Digest(order)].charged
         for order in orders:
