@@ -42,7 +42,8 @@ class AuditRules(msgspec.Struct, frozen=True, kw_only=True):
         commit_s: for an auditor to begin, twice as long with each that is drawn after another, at most by what the terms allow for
             a segment; it has twice the mean time of a segment besides.
         open_s: for the provider to show the drawn segment.
-        reveal_s: for the auditor to reveal, and again for a trap to be sprung.
+        reveal_s: for the auditor to reveal, and again for a trap to be sprung. Longer than a validator that was killed needs to be back: it
+            would lose its bond.
         dispute_s: for an accuser to start a dispute.
         bond_wei: what an auditor puts up at least; at most 1000 tokens.
         bond_ppm: of the provider's stake, if that is more; of an accuser as of an auditor. At most a tenth, the default: who copies
@@ -55,7 +56,7 @@ class AuditRules(msgspec.Struct, frozen=True, kw_only=True):
     margin_ppm: int = 200_000
     commit_s: int = 30
     open_s: int = 20
-    reveal_s: int = 10
+    reveal_s: int = 20
     dispute_s: int = 20
     bond_wei: int = WEI_PER_TOKEN
     bond_ppm: int = 100_000
