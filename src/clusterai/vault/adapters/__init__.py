@@ -1,0 +1,1 @@
+"""What touches the world: encrypted files, journals, sealed calls."""

@@ -1,0 +1,1 @@
+"""What decides: cards, policies, grants, budgets. Pure."""
