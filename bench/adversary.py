@@ -147,7 +147,7 @@ def copiers(seeds: int) -> None:
         "\n| auditors who copy | stake of each | bait beside so many of the leases | profit over honest, in R ± 2 se | caught |"
     )
     print("|---|---|---|---|---|")
-    for share, stake in ((0.0, 100), (0.004, 100), (0.004, 30), (0.004, 10), (0.02, 10)):
+    for share, stake in ((0.0, 100), (0.004, 100), (0.004, 30), (0.004, 10), (0.004, 3)):
         terms = {"traps": share, "history": 0, "leases": 20, "auditor_stake": 10.0 * stake}
         scenario = one("copying-auditor", seeds, 20, HONEST.format(operators=25), "", **terms)
         report = simulate(scenario)

@@ -184,6 +184,7 @@ class Gateway:
                 config.bait_ppm,
                 config.bait_spread_s,
                 bait_key=blake3(key.secret(), derive_key_context="clusterai gateway bait 1").digest(),
+                bond_ppm=rules.audits.bond_ppm,
             ),
             synchronous,
             self.links.send,

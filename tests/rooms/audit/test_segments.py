@@ -13,11 +13,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from clusterai.audit.core.segments import (
+    MILLION,
     Commitment,
     Opening,
     RateRules,
     Seat,
     auditor_lot,
+    bait_ppm,
     draw,
     drawn_unit,
     is_opened,
@@ -146,6 +148,16 @@ def test_reputation_lowers_the_rate_never_below_the_least(stake: int, pay: int, 
     assert least_rate_ppm(RULES, stake, pay) <= rate <= 1_000_000
     assert rate_ppm(RULES, stake, pay, valid + 1) <= rate
     assert valid >= 10 or rate == 1_000_000
+
+
+def test_bait_deters_the_weakest_auditor() -> None:
+    """K = 0.7 R / 20; a copier falls into half of the bait that it is drawn for, and loses fee, bond and stake: 6 / 100 R, R and S_a."""
+    rules, price = RateRules(700_000, 990_000, 200_000, 200_000), 1_000_000
+    rates = [bait_ppm(rules, price, 20, price * 106 // 100 + price * stake) for stake in (0, 10, 100, 10_000)]
+    assert rates == [79_246, 7_595, 832, 9]
+    for stake, rate in zip((0, 10, 100, 10_000), rates, strict=True):
+        assert rate / MILLION / 2 * (1.06 + stake) >= 1.2 * 0.7 / 20
+    assert bait_ppm(rules, price, 20, 0) == MILLION
 
 
 def test_rules_that_detect_nothing_audit_everything() -> None:

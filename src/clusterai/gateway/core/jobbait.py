@@ -141,14 +141,19 @@ class Planting:
 
     # --- where it is planted ---
 
-    def committed(self, slot: Slot, spec: JobSpec) -> None:
-        """A provider committed to a job's lease: is bait to be beside it, and when?"""
+    def committed(self, slot: Slot, spec: JobSpec, least_ppm: int) -> None:
+        """A provider committed to a job's lease: is bait to be beside it, and when?
+
+        Args:
+            least_ppm: what the weakest auditor needs in order to be deterred, see `segments.bait_ppm`.
+        """
         terms, lease = slot.terms, slot.lease
         if terms is None or lease is None or lease in self._beside or not slot.accepted_s:
             return
         if terms.determinism != DeterminismClass.WASM or terms.expected != ZERO_DIGEST:
             return
-        if self._lot(b"lot", lease) % MILLION >= self._terms.bait_ppm:
+        share = self._terms.bait_ppm and max(self._terms.bait_ppm, least_ppm)
+        if self._lot(b"lot", lease) % MILLION >= share:
             return
         due_s = slot.committed_s + self._lot(b"when", lease) % (self._terms.bait_spread_s + 1)
         run_s = slot.committed_s - slot.accepted_s

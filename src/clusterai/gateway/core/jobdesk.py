@@ -575,7 +575,9 @@ class JobDesk:
             case events.LeaseCommitted(_, _, segments, output, units):
                 slot.committed, slot.segment, slot.units = True, segments, units
                 slot.output, slot.last, slot.committed_s = output, event.last, self._chain_s
-                self.planting.committed(slot, job.array.task(slot.task))
+                if slot.terms is not None:
+                    least_ppm = self.placing.bait_ppm(slot.terms, segments)
+                    self.planting.committed(slot, job.array.task(slot.task), least_ppm)
                 if slot.came is None or slot.came.output != output:
                     # What was committed counts, whatever was said.
                     self._save(Came(lease, output, 0, ""))

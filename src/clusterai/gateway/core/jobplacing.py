@@ -5,13 +5,13 @@ from typing import Any
 
 import msgspec
 
-from clusterai.audit.core.segments import RateRules
+from clusterai.audit.core.segments import MILLION, RateRules, bait_ppm
 from clusterai.gateway.core.jobstate import DeskTerms, Job, Slot
 from clusterai.ledger.core import events
 from clusterai.market.core.directory import Directory
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed
-from clusterai.protocol.ids import ZERO_DIGEST, Address, hex0x
+from clusterai.protocol.ids import ZERO_DIGEST, Address, Role, hex0x
 from clusterai.protocol.jobs import Lends
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import Terms
@@ -36,8 +36,8 @@ class Placing:
         self.offers: dict[Address, tuple[Offer, int, int]] = {}
         self.linked: dict[Address, None] = {}
         self._terms = terms
-        self._set: list[tuple[int, RateRules]] = [(-1, terms.rules)]
-        """audit rules, with the blocks that set them: the manifest's until the chain says otherwise"""
+        self._set: list[tuple[int, RateRules, int]] = [(-1, terms.rules, terms.bond_ppm)]
+        """audit rules and an auditor's bond, with the blocks that set them: the manifest's until the chain says otherwise"""
         self._directory = directory
         self._rows = rows
 
@@ -55,10 +55,18 @@ class Placing:
                 rules = RateRules(
                     given.saving_ppm, given.sensitivity_ppm, given.corrupt_ppm, given.margin_ppm
                 )
-                self._set.append((block, rules))
+                self._set.append((block, rules, given.bond_ppm))
             case events.RolledBack(number):
                 while self._set[-1][0] > number:
                     self._set.pop()
+
+    def bait_ppm(self, terms: Terms, segments: int) -> int:
+        """Beside so many of a million leases like this one bait makes copying a loss for the member of the panel with the least to lose."""
+        _, rules, bond_ppm = self._set[-1]
+        known = self._directory
+        bond_wei = known.stake(Address(terms.provider)) * bond_ppm // MILLION
+        stake_wei = min(map(known.stake, known.holders(Role.VALIDATOR)), default=0)
+        return bait_ppm(rules, terms.compensation_wei, segments, terms.audit_fee_wei + bond_wei + stake_wei)
 
     # --- what is lent ---
 

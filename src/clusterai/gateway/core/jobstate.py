@@ -29,8 +29,10 @@ class DeskTerms(msgspec.Struct, frozen=True):
         deliveries: the contract that takes the bond of a demand; without it nothing is demanded.
         rules: by which the chain decides how often to audit, until it says otherwise.
         keep_s, most_ended: of jobs that ended, see `jobretention`.
-        bait_ppm: beside so many of a million verifiable leases bait is planted (`jobbait`), at most `bait_spread_s` behind the commitment.
+        bait_ppm: beside so many of a million verifiable leases bait is planted (`jobbait`), at most `bait_spread_s` behind the commitment; more where
+            an auditor has too little at stake for that to deter it, and none at all for 0.
         bait_key: secret; it decides beside which, and what.
+        bond_ppm: an auditor's bond, of the provider's stake, until the chain says otherwise.
     """
 
     me: Address
@@ -45,6 +47,7 @@ class DeskTerms(msgspec.Struct, frozen=True):
     bait_ppm: int = 0
     bait_spread_s: int = 3_600
     bait_key: bytes = b""
+    bond_ppm: int = 100_000
 
 
 Verdict = Literal["here", "missing", "differs", "unable"]

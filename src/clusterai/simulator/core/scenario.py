@@ -120,7 +120,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
     Attributes:
         seeds: how many markets of each kind; standard errors need two.
-        traps: beside so many of the leases bait is planted for auditors who copy; by default what gateways do.
+        traps: beside so many of the leases bait is planted for auditors who copy; by default what gateways do, who plant more where auditors
+            have little at stake, and none for 0.
         together: all strategies are played in one market; else one at a time among honest others.
     """
 
