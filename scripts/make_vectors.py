@@ -31,6 +31,7 @@ from clusterai.ledger.core import calls
 from clusterai.ledger.core.abi import Codec
 from clusterai.ledger.core.deploy import LOCAL, Addresses
 from clusterai.ledger.core.twin import BlockContext, TwinChain
+from clusterai.protocol import calls as call_protocol
 from clusterai.protocol import canonical, jobs, measuring, merkle, rentals
 from clusterai.protocol import offers as offer_protocol
 from clusterai.protocol.eip712 import Domain
@@ -218,6 +219,7 @@ def frames() -> dict[str, Any]:
         *rent_frames(),
         measured(),
         *offering_frames(),
+        *call_frames(),
     ]
     inner: list[msgspec.Struct] = [ask, opened, *job_relayed(), *measuring_relayed()]
     values: list[msgspec.Struct] = [GENERATION, ANSWER, TRANSCRIPT, open_receipt([RECEIPT], 0, TRANSCRIPT)]
@@ -333,6 +335,18 @@ def offering_frames() -> list[msgspec.Struct]:
     return [
         Offered(canonical.encode(MACHINE_OFFER), signature),
         OfferTurned(7, "stale", "over, from the future, or for too long", 1_790_000_900),
+    ]
+
+
+def call_frames() -> list[msgspec.Struct]:
+    """What stands in the listing is another chapter's: here the shape counts."""
+    call, subject = bytes(range(16)), canonical.content_digest(b"subject")
+    listed = call_protocol.DataListing(b"listing", SIGNATURE, b"card")
+    return [
+        call_protocol.CallPart(call, subject, GATEWAY.address, 0, 2, b"a sealed"),
+        call_protocol.ReplyPart(call, 1, 2, b"answer"),
+        call_protocol.CallRefused(call, "busy", "8 calls are answered here already"),
+        call_protocol.OfferData((listed,), (canonical.content_digest(b"gone"),)),
     ]
 
 

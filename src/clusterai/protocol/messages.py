@@ -19,6 +19,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from clusterai.protocol.calls import CallFrame
 from clusterai.protocol.canonical import digest
 from clusterai.protocol.eip712 import Domain, typed_digest
 from clusterai.protocol.ids import Digest
@@ -244,6 +245,7 @@ Frame = (
     | RentFrame
     | OfferingFrame
     | MeasureFrame
+    | CallFrame
 )
 """What may stand on a link."""
 

@@ -53,6 +53,10 @@ class Kind(msgspec.Struct, frozen=True):
             engines bring heavy libraries, and a kind must be known without them.
         spell: (engine, tokens) to how each is shown to people.
         gap_unit: what gaps are measured in.
+        hosts: the module whose `host(vault)` makes a `work.service.Service` over a vault; for kinds that are done where data lies. Its
+            name, for the reason of `engines`. Empty for all others.
+        first_s: silence before the answer's first token that is no sign of death, where it is more than the gateway's own patience: kinds
+            that compute for long and then say all at once. That the provider is there, its link shows meanwhile.
     """
 
     name: str
@@ -68,3 +72,5 @@ class Kind(msgspec.Struct, frozen=True):
     engines: str = ""
     spell: Callable[[Any, tuple[int, ...]], list[str]] | None = None
     gap_unit: str = "logits"
+    hosts: str = ""
+    first_s: float = 0.0

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from clusterai.protocol import canonical, jobs, measuring, offering
+from clusterai.protocol import calls, canonical, jobs, measuring, offering
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.leases import Terms
 
@@ -18,6 +18,7 @@ KINDS: list[Any] = [
     *get_args(jobs.JobFrame),
     *get_args(jobs.JobRelayed),
     *get_args(offering.OfferingFrame),
+    *get_args(calls.CallFrame),
     *get_args(measuring.MeasureRelayed),
     *get_args(measuring.Test),
     *get_args(measuring.Result),
@@ -25,6 +26,7 @@ KINDS: list[Any] = [
     measuring.Findings,
     jobs.Segment,
     jobs.Bait,
+    calls.DataListing,
 ]
 MOST_INT = 2**64 - 1
 """More can't be encoded."""

@@ -207,7 +207,9 @@ class Orders:
             errand,
             channel,
             started_s=self._step.now_s,
-            due_s=self._step.now_s + self._terms.first_token_s + size * self._terms.per_input_unit_s,
+            due_s=self._step.now_s
+            + max(self._terms.first_token_s, ask.kind.first_s)
+            + size * self._terms.per_input_unit_s,
         )
         errand.tries += 1
         errand.order = opened
