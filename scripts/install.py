@@ -31,9 +31,9 @@ EXTRAS = {"node": "node,sandbox,mesh"}
 HOME = ROOT / ".venv"
 PEERS = ROOT / "scripts" / "peers"
 """Pins of the programs that run beside ours."""
-TESTED = ("langchain", "litellm", "ortools", "ray", "schemathesis")
+TESTED = ("flower", "langchain", "litellm", "ortools", "ray", "schemathesis")
 """Peers without which tests fail; others are installed by name."""
-COMPILED = ("ray",)
+COMPILED = ("flower", "ray")
 """Started again and again, out of a folder that they can't write to."""
 
 PROGRAMS = {"wireguard-go": "wireguard-go", "ip": "iproute2", "iptables": "iptables", "nsenter": "util-linux"}
