@@ -32,7 +32,7 @@ from clusterai.ledger.core.abi import Codec
 from clusterai.ledger.core.deploy import LOCAL, Addresses
 from clusterai.ledger.core.twin import BlockContext, TwinChain
 from clusterai.protocol import calls as call_protocol
-from clusterai.protocol import canonical, jobs, measuring, merkle, rentals
+from clusterai.protocol import canonical, jobs, measuring, merkle, rentals, vaults
 from clusterai.protocol import offers as offer_protocol
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest, Role, address, hex0x
@@ -583,6 +583,83 @@ def stakes() -> dict[str, Any]:
     return {"delay_s": delay_s, "validator": hex0x(validator), "own": 1_000, "history": history}
 
 
+def vault_statements() -> dict[str, Any]:
+    """A dataset's names, the statements about it, and a log of three uses with a proof of each."""
+    owner, requester, network = PROVIDER, Key(bytes(31) + b"\x04"), DOMAINS["network"]
+    dataset = vaults.dataset_id(owner.address, "hospital")
+    request = vaults.AccessRequest(
+        dataset=dataset,
+        requester=requester.address,
+        seal_to=bytes([10]) * 32,
+        operation=vaults.Operation.QUERY,
+        code=bytes(32),
+        purpose=canonical.content_digest(b"how long do patients stay?"),
+        epsilon_micro=2_000_000,
+        uses=40,
+        price_wei=10**9,
+        expires_s=1_700_086_400,
+        nonce=bytes([11]) * 32,
+    )
+    grant = vaults.Grant(
+        dataset,
+        request.struct(),
+        requester.address,
+        request.operation,
+        request.code,
+        2_000_000,
+        40,
+        1_700_086_400,
+        3,
+    )
+    uses = [
+        vaults.Use(
+            dataset,
+            index,
+            grant.struct(),
+            requester.address,
+            canonical.digest(ORDER),
+            500_000,
+            500_000 * (index + 1),
+            500_000 * (index + 1),
+            canonical.content_digest(b"result %d" % index),
+            1_700_000_100 + index,
+        )
+        for index in range(3)
+    ]
+    listing = vaults.Listing(
+        dataset, owner.address, bytes([12]) * 32, bytes([13]) * 32, bytes([14]) * 32, bytes([15]) * 32, 1
+    )
+    leaves = [use.struct() for use in uses]
+    signed = ((request, requester), (grant, owner), (uses[1], owner), (listing, owner))
+    return {
+        "domain": _domain(network),
+        "owner": hex0x(owner.address),
+        "name": "hospital",
+        "dataset": hex0x(dataset),
+        "subjects": {kind: hex0x(vaults.subject(dataset, kind)) for kind in ("vault", "query", "training")},
+        "statements": [
+            {
+                "type": type(one).__name__,
+                "domain": "network",
+                "value": jsonable(one),
+                "bytes": hex0x(canonical.encode(one)),
+                "struct_hash": hex0x(one.struct()),
+                "signing_digest": hex0x(one.signing_digest(network)),
+                "secret": hex0x(key.secret()),
+                "signer": hex0x(key.address),
+                "signature": hex0x(key.sign(one.signing_digest(network))),
+            }
+            for one, key in signed
+        ],
+        "log": {
+            "uses": jsonable(uses),
+            "leaves": jsonable(leaves),
+            "root": hex0x(vaults.log_root(leaves)),
+            "proofs": [jsonable(vaults.log_proof(leaves, index)) for index in range(3)],
+        },
+    }
+
+
 def everything() -> Iterator[tuple[Path, str]]:
     """(file, what must stand in it)"""
     kinds = (
@@ -593,6 +670,7 @@ def everything() -> Iterator[tuple[Path, str]]:
         ("segments", segments),
         ("offers", offers),
         ("stakes", stakes),
+        ("vaults", vault_statements),
     )
     for name, make in kinds:
         yield FOLDER / f"{name}.json", json.dumps(make(), indent=1) + "\n"
