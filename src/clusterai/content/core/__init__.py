@@ -1,0 +1,1 @@
+"""What decides: manifests, who fetches what from whom, which addresses may be dialled. Pure."""
