@@ -42,6 +42,14 @@ BUILT_IN = {
         },
         "apache-2.0",
     ),
+    **{
+        name: (
+            "clusterai",
+            {role: f"models/sealed/{name}/{role}" for role in ("shape.json", "weights.json")},
+            "apache-2.0",
+        )
+        for name in ("sealed-breast-cancer", "sealed-digits")
+    },
 }
 """Models that come as packages: name to package, its files by role, and the licence of the weights."""
 

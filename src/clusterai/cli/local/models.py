@@ -52,7 +52,7 @@ def _prepare(name: str, progress: Callable[[str, float], None]) -> None:
         model = find(store, name)
         if not model.manifest.files:
             return
-        if model.card.kind == "embedding":
+        if model.card.kind != "chat":
             store.verify(model, progress)
         else:
             openvino_folder(store, model, progress)

@@ -130,6 +130,8 @@ def _stored(model: StoredModel) -> Served:
     card = model.card
     if card.kind == "embedding":
         return _embedding(model)
+    if card.kind != "chat":
+        return _without_words(model)
     tokenizer = model.tokenizer()
     template = ChatTemplate(card.template, tokenizer.guarded)
     return Served(
@@ -142,6 +144,26 @@ def _stored(model: StoredModel) -> Served:
         chat=template.render,
         licence=card.licence,
         habit=Habit(card.temperature_ppm, card.top_p_ppm),
+        kind=card.kind,
+    )
+
+
+def _without_words(model: StoredModel) -> Served:
+    """A model whose inputs aren't texts: it is ordered by its kind's own bytes."""
+    card = model.card
+
+    def no_words(said: Any) -> Any:
+        raise BadChat(f"{card.name} is for {card.kind} inputs and reads no texts")
+
+    return Served(
+        name=card.name,
+        address=model.address,
+        context=card.context,
+        created_s=max((int(path.stat().st_mtime) for path in model.paths.values()), default=0),
+        vocabulary=Vocabulary((), frozenset(), frozenset()),
+        encode=no_words,
+        chat=no_words,
+        licence=card.licence,
         kind=card.kind,
     )
 

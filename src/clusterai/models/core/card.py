@@ -76,7 +76,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model's card. `model` is the address as 0x hex, so that the JSON file can be read and diffed by people.
 
     Attributes:
-        kind: `chat` (GGUF of a language model) or `embedding`.
+        kind: `chat` (GGUF of a language model), `embedding`, or `sealed` (for encrypted inputs; `context` is how many one request takes).
         context: most tokens of prompt and answer together.
         vocabulary: width of the logits.
         tokenizer: the pre-tokenizer's kind.
