@@ -346,7 +346,7 @@ def call_frames() -> list[msgspec.Struct]:
         call_protocol.CallPart(call, subject, GATEWAY.address, 0, 2, b"a sealed"),
         call_protocol.ReplyPart(call, 1, 2, b"answer"),
         call_protocol.CallRefused(call, "busy", "8 calls are answered here already"),
-        call_protocol.OfferData((listed,), (canonical.content_digest(b"gone"),)),
+        call_protocol.OfferData((listed,), (canonical.content_digest(b"gone"),), (subject,)),
     ]
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from clusterai.gateway.adapters.calls.calling import CallConfig
 from clusterai.gateway.core.errands import Terms
 from clusterai.runtime.adapters.config import Daemon, Part, Port, Seconds, Wei
 
@@ -47,6 +48,7 @@ class Config(Daemon, frozen=True, kw_only=True):
         bait_spread_s: bait is opened at some moment within so long of the lease that it looks like, not just behind it.
         most_jobs_kept: of ended jobs; beyond it the account with most of them loses its oldest.
         market: which offers of whole machines are listed.
+        calls: what calls to vaults may hold and take.
     """
 
     serve: tuple[str, ...] = ("smollm2-135m",)
@@ -74,3 +76,4 @@ class Config(Daemon, frozen=True, kw_only=True):
     bait_spread_s: Annotated[int, Meta(ge=0, le=86_400)] = 3_600
     terms: Terms = Terms()
     market: MarketConfig = MarketConfig()
+    calls: CallConfig = CallConfig()

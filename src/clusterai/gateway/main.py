@@ -27,6 +27,7 @@ from clusterai.gateway.adapters import catalog as catalogs
 from clusterai.gateway.adapters.archive import Archive
 from clusterai.gateway.adapters.asgi import Receive, Scope
 from clusterai.gateway.adapters.asgi import Send as AsgiSend
+from clusterai.gateway.adapters.calls import Calling, CallPages
 from clusterai.gateway.adapters.desk import Desk
 from clusterai.gateway.adapters.door import Doors, KeyDoor
 from clusterai.gateway.adapters.endpoints import BY_PATH
@@ -50,6 +51,7 @@ from clusterai.gateway.core.errands import Deliver, Done, Failed, Refunded, Rest
 from clusterai.gateway.core.jobstate import DeskTerms
 from clusterai.gateway.core.meter import Meter, Party
 from clusterai.gateway.core.payouts import PREFIX
+from clusterai.gateway.core.shelf import Shelf
 from clusterai.gateway.core.tabs import ItemPaid, TabIs
 from clusterai.ledger.adapters.client import ChainClient
 from clusterai.ledger.adapters.follower import Cursor, LogFollower
@@ -214,6 +216,16 @@ class Gateway:
             self.directory.owner_of,
             (config.link_host, shown),
         )
+        self.calling = Calling(
+            Shelf(domain, _signer, self.directory.owner_of),
+            self.meter.routing,
+            config.calls,
+            lambda peer, frame: self.links.send(peer, cast("Frame", frame)),
+            self.links.drained,
+        )
+        self.call_pages = CallPages(
+            self.calling, self.desk, self.meter, self.doors, self.replies, self.archive
+        )
         self.job_pages = JobPages(self.leasing, self.doors, data / "jobs" / "uploads")
         self.pages = Pages(
             self.meter,
@@ -231,6 +243,7 @@ class Gateway:
                 self.market, self.doors, self.owner, lambda it: self.meter.book.account(it).credit_wei
             ),
             RentalPages(self.renting, self.doors, lambda it: self.meter.book.credit_wei(it)),
+            self.call_pages,
             self.reputation,
             Invitation(self.owner, config.link_url, config.link_port, manifest_of(network)),
         )
@@ -264,7 +277,7 @@ class Gateway:
 
     def _hear(self, event: Any) -> None:
         """Jobs have a desk of their own, machines a market; what concerns several, all hear."""
-        if self.market.hear(event) or self.renting.hear(event):
+        if self.calling.hear(event) or self.market.hear(event) or self.renting.hear(event):
             return
         if not self.leasing.hear(event):
             self.driver.handle(event)
@@ -435,10 +448,12 @@ class Gateway:
         self.front.closing.set()
         self.pages.closing.set()
         self.job_pages.closing.set()
+        self.call_pages.closing.set()
         log.info("stopping", running=self.desk.running)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.grace_s):
                 await self.front.idle.wait()
+                await self.call_pages.idle.wait()
         self.desk.end_all()
         # The errors leave through tasks that have yet to run.
         with contextlib.suppress(TimeoutError):

@@ -33,6 +33,8 @@ MOST_LISTING_BYTES = 4 * 1024
 MOST_LISTINGS = 16
 """In one frame; all of them are still less than a frame may hold."""
 
+MOST_SUBJECTS = 1024
+
 CallId = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Part = Annotated[int, Meta(ge=0, le=MOST_PARTS - 1)]
 Parts = Annotated[int, Meta(ge=1, le=MOST_PARTS)]
@@ -85,7 +87,8 @@ class DataListing(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     Attributes:
         listing: the statement `vaults.Listing` in canonical bytes, so that whoever lists it checks it itself.
         signature: by a hot key of the listing's owner, who needn't be the provider that sends it.
-        card: what the listing's digest of a card is of.
+        card: a JSON object, and what the listing's digest of a card is of. By its `name` and the owner the data set's id is what it
+            has to be (`vaults.dataset_id`): else anybody could list another's.
     """
 
     listing: Annotated[bytes, Meta(max_length=MOST_LISTING_BYTES)]
@@ -98,10 +101,12 @@ class OfferData(_Frame, frozen=True):
 
     Attributes:
         withdrawn: data sets that this provider has no more.
+        subjects: all that it answers calls about; it replaces what was said before.
     """
 
     listings: Annotated[tuple[DataListing, ...], Meta(max_length=MOST_LISTINGS)]
-    withdrawn: Annotated[tuple[DigestBytes, ...], Meta(max_length=256)] = ()
+    withdrawn: Annotated[tuple[DigestBytes, ...], Meta(max_length=256)]
+    subjects: Annotated[tuple[DigestBytes, ...], Meta(max_length=MOST_SUBJECTS)]
 
 
 CallFrame = CallPart | ReplyPart | CallRefused | OfferData

@@ -11,6 +11,7 @@ from clusterai.protocol.calls import (
     MOST_LISTING_BYTES,
     MOST_LISTINGS,
     MOST_PARTS,
+    MOST_SUBJECTS,
     PART_BYTES,
     DataListing,
     Gathered,
@@ -89,5 +90,5 @@ def test_parts_out_of_turn_end_a_call(parts: list[tuple[int, int, bytes]]):
 def test_the_largest_offer_of_data_is_a_frame():
     """As many listings as may stand in one frame, each as large as it may be, still go over a link."""
     largest = DataListing(bytes(MOST_LISTING_BYTES), bytes(65), bytes(MOST_CARD_BYTES))
-    offer = OfferData((largest,) * MOST_LISTINGS, (bytes(32),) * 256)
+    offer = OfferData((largest,) * MOST_LISTINGS, (bytes(32),) * 256, (bytes(32),) * MOST_SUBJECTS)
     assert len(canonical.encode(offer)) <= MAX_FRAME_BYTES

@@ -16,7 +16,7 @@ from clusterai.gateway.core.shapes import Logprob
 from clusterai.market.core.routing import Preference
 from clusterai.models.core.text import TextStream
 from clusterai.protocol.ids import Digest
-from clusterai.work import embedding, inference
+from clusterai.work import Kind, embedding, inference
 from clusterai.work.embedding import Embedding
 from clusterai.work.inference import Generation
 
@@ -97,12 +97,18 @@ AT_ONCE = 8
 their gateway takes the provider for dead."""
 
 
-class Vectors(Choice):
+class Numbers(Choice):
     """An answer that isn't text: its tokens are kept as they come."""
 
-    __slots__ = ("call", "numbers")
+    __slots__ = ("numbers",)
 
-    call: "Call"
+    def __init__(self, index: int, wake: Callable[[], None]) -> None:
+        self.index = index
+        self._wake = wake
+        self.done: Done | None = None
+        self.failed: Failed | None = None
+        self.reason: str | None = None
+        self.begin()
 
     def begin(self) -> None:
         self.numbers: list[int] = []
@@ -116,6 +122,14 @@ class Vectors(Choice):
         self.done = done
         self.reason = "stop"
         self._wake()
+
+
+class Vectors(Numbers):
+    """One of many answers that are asked for one by one."""
+
+    __slots__ = ("call",)
+
+    call: "Call"
 
 
 class Call:
@@ -228,7 +242,7 @@ class Desk:
             if isinstance(request, Generation):
                 kind, choice = inference.KIND, Choice(index, model, request.stop, call.wake)
             else:
-                kind, choice = embedding.KIND, Vectors(index, model, (), call.wake)
+                kind, choice = embedding.KIND, Vectors(index, call.wake)
             call.choices[name] = self._choices[name] = choice
             ask = Ask(
                 name,
@@ -253,6 +267,30 @@ class Desk:
         for _ in range(min(AT_ONCE, len(call.later))):
             self.handle(call.later.popleft())
         return call
+
+    def order(
+        self, account: Digest, kind: Kind, model: Digest, request: Any, preference: Preference, tag: bytes
+    ) -> tuple[Call, Numbers]:
+        """Ask the Meter for one answer of a kind whose tokens aren't read here."""
+        call, name = Call(next(self._names), self._settle), next(self._names)
+        self._calls[call.name] = call
+        choice = call.choices[name] = self._choices[name] = Numbers(0, call.wake)
+        nonce = self._root + name.to_bytes(16, "big")
+        self.handle(
+            Ask(
+                name,
+                account,
+                kind,
+                model,
+                request,
+                nonce,
+                tag,
+                preference,
+                patience_s=self.patience_s,
+                call=call.name,
+            )
+        )
+        return call, choice
 
     def close(self, call: Call) -> None:
         """The client has all, or went away: what still runs is stopped."""

@@ -5,6 +5,7 @@ now, for API keys. Payment by wallet (x402) is another door: it admits to an acc
 headers to the answer by `Admission.headers`.
 """
 
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -97,6 +98,39 @@ class Doors:
                     )
                 return admission
         raise _unauthorised("no API key was given: send `Authorization: Bearer <key>`")
+
+
+def within_limits(usage: Usage | None) -> None:
+    """Take one of the key's requests; who is let in counts itself as running.
+
+    Raises:
+        Fault: 429, the key runs as many requests as it may, or has asked too often.
+    """
+    if usage is None:
+        return
+    if usage.limits.at_once and usage.running >= usage.limits.at_once:
+        raise Fault(
+            429,
+            "rate_limit_error",
+            "too_many_at_once",
+            f"this key runs {usage.running} requests, as many as it may: wait for one to end",
+            None,
+            1.0,
+        )
+    wait_s = usage.requests.take(1, time.monotonic())
+    if wait_s:
+        raise slower("requests", usage.requests.limit, wait_s)
+
+
+def slower(what: str, limit: int, wait_s: float) -> Fault:
+    return Fault(
+        429,
+        "rate_limit_error",
+        "rate_limit_exceeded",
+        f"this key may use {limit} {what} a minute: try again in {wait_s:.1f} s",
+        None,
+        wait_s,
+    )
 
 
 def _unauthorised(why: str) -> Fault:

@@ -17,7 +17,7 @@ from clusterai.gateway.adapters.archive import Archive
 from clusterai.gateway.adapters.asgi import JSON, Gone, Header, Receive, Scope, Send, body_of
 from clusterai.gateway.adapters.catalog import Catalog
 from clusterai.gateway.adapters.desk import ANSWER_S, Call, Desk
-from clusterai.gateway.adapters.door import Admission, Doors
+from clusterai.gateway.adapters.door import Admission, Doors, slower, within_limits
 from clusterai.gateway.adapters.endpoints import BY_PATH, Asked, Endpoint
 from clusterai.gateway.adapters.exchange import Exchange, Incoming
 from clusterai.gateway.adapters.meters import Meters
@@ -109,21 +109,7 @@ class Front:
     def _limit(self, admission: Admission) -> None:
         if self.busy > self._most_running:
             raise Fault(429, "rate_limit_error", "gateway_busy", "this gateway is full: try again", None, 1.0)
-        usage = admission.usage
-        if usage is None:
-            return
-        if usage.limits.at_once and usage.running >= usage.limits.at_once:
-            raise Fault(
-                429,
-                "rate_limit_error",
-                "too_many_at_once",
-                f"this key runs {usage.running} requests, as many as it may: wait for one to end",
-                None,
-                1.0,
-            )
-        wait_s = usage.requests.take(1, time.monotonic())
-        if wait_s:
-            raise _slower("requests", usage.requests.limit, wait_s)
+        within_limits(admission.usage)
 
     # --- the work ---
 
@@ -133,7 +119,7 @@ class Front:
         if admission.usage is not None:
             wait_s = admission.usage.tokens.take(asked.tokens, time.monotonic())
             if wait_s:
-                raise _slower("tokens", admission.usage.tokens.limit, wait_s)
+                raise slower("tokens", admission.usage.tokens.limit, wait_s)
         call = self._desk.open(
             admission.account,
             asked.model,
@@ -186,14 +172,3 @@ async def _departure(receive: Receive, call: Call) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     call.wake()
-
-
-def _slower(what: str, limit: int, wait_s: float) -> Fault:
-    return Fault(
-        429,
-        "rate_limit_error",
-        "rate_limit_exceeded",
-        f"this key may use {limit} {what} a minute: try again in {wait_s:.1f} s",
-        None,
-        wait_s,
-    )

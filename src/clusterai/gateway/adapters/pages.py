@@ -16,6 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from clusterai.gateway.adapters.archive import Archive
+from clusterai.gateway.adapters.calls import CallPages
 from clusterai.gateway.adapters.catalog import Catalog, Served
 from clusterai.gateway.adapters.door import Admission, Doors
 from clusterai.gateway.adapters.handling import body_of, json_of, missing, number
@@ -104,6 +105,7 @@ class Pages:
         jobs: JobPages,
         offers: OfferPages,
         rentals: RentalPages,
+        calls: CallPages,
         reputation: Reputation,
         invitation: Invitation,
     ) -> None:
@@ -118,7 +120,7 @@ class Pages:
         self._version = version
         self._withdrawals = withdrawals
         self._jobs = jobs
-        self._offers, self._rentals = offers, rentals
+        self._offers, self._rentals, self._calls = offers, rentals, calls
         self._reputation = reputation
         self._invitation = invitation
         self._since_s = int(time.time())
@@ -150,6 +152,7 @@ class Pages:
                 Route("/v1/clusterai/keys/{id}", self.revoke_key, methods=["DELETE"]),
                 *self._offers.routes(),
                 *self._rentals.routes(),
+                *self._calls.routes(),
                 *self._jobs.routes(),
                 get("/healthz", self.healthz),
                 get("/metrics", self.metrics),

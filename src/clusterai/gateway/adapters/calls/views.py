@@ -1,0 +1,71 @@
+"""Orders and data sets as clients see them."""
+
+import base64
+from typing import Any
+
+from clusterai.gateway.core import views
+from clusterai.gateway.core.errands import Done
+from clusterai.gateway.core.meter import Meter
+from clusterai.gateway.core.shelf import Shelved
+from clusterai.market.core.routing import Routing
+from clusterai.protocol.ids import Address, Digest, checksummed, hex0x
+from clusterai.protocol.vaults import subject
+from clusterai.sdk.vaultshapes import DataList, Dataset, Served
+from clusterai.work import KINDS
+
+
+def ordered(meter: Meter, done: Done, answer: bytes) -> dict[str, Any]:
+    """As `vaultshapes.Ordered`."""
+    charged, transcript = done.charged, done.transcript
+    provider = "" if transcript is None else checksummed(Address(transcript.order.provider))
+    told = None if charged is None else views.receipt(meter, charged, 0, None, own=True)
+    return {
+        "answer": base64.b64encode(answer).decode(),
+        "receipt": told and {**told, "model_name": None},
+        "charged_wei": 0 if charged is None else charged.receipt.amount_wei,
+        "provider": provider,
+    }
+
+
+def datasets(page: list[Shelved], limit: int, routing: Routing) -> DataList:
+    """
+    Args:
+        page: one more than `limit`, where there are more.
+    """
+    shown = page[:limit]
+    after = hex0x(shown[-1].listing.dataset) if len(page) > limit else ""
+    return DataList(data=tuple(dataset(it, routing) for it in shown), next=after)
+
+
+def dataset(it: Shelved, routing: Routing) -> Dataset:
+    listing = it.listing
+    return Dataset(
+        dataset=hex0x(listing.dataset),
+        owner=checksummed(Address(listing.owner)),
+        serial=listing.serial,
+        snapshot=hex0x(listing.snapshot),
+        policy=hex0x(listing.policy),
+        card=it.card,
+        listing=base64.b64encode(it.said.listing).decode(),
+        signature=hex0x(it.said.signature),
+        holders=tuple(map(checksummed, it.holders)),
+        serves=tuple(served(Digest(listing.dataset), routing)),
+    )
+
+
+def served(dataset: Digest, routing: Routing) -> list[Served]:
+    """What linked providers do with it, of all kinds that are done over vaults."""
+    return [
+        Served(
+            kind=kind.name,
+            subject=hex0x(about),
+            provider=checksummed(provider),
+            price_wei=offer.output_price_wei,
+            epsilon_price_wei=offer.input_price_wei,
+            slots=offer.slots,
+        )
+        for kind in KINDS.values()
+        if kind.hosts
+        for about in (subject(dataset, kind.name),)
+        for provider, offer in routing.offers(about)
+    ]
