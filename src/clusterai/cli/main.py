@@ -14,6 +14,7 @@ from clusterai.cli import say, settings
 from clusterai.cli.commands import (
     account,
     audit,
+    data,
     demo,
     jobs,
     model,
@@ -47,6 +48,7 @@ for part in (
     node,
     offers,
     rent,
+    data,
     account,
     stake,
     model,
