@@ -1,0 +1,108 @@
+"""Making a vault of what an owner has; and writing anew what follows from its files."""
+
+import hashlib
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from clusterai.ledger.adapters.network import make_key
+from clusterai.runtime.adapters.config import PASSWORD
+from clusterai.vault.adapters.folder import BadVault, Named, VaultFolder, as_json, write_aside
+from clusterai.vault.adapters.importing import Found, read_rows
+from clusterai.vault.adapters.storage import Manifest, Storage
+from clusterai.vault.core.card import Head, croissant, read_readme, write_readme
+from clusterai.vault.core.mock import mock_csv
+from clusterai.vault.core.pieces import pieces_of
+from clusterai.vault.core.policy import Policy, write_policy
+from clusterai.vault.core.schema import Schema, write_schema
+
+WORDS = """# {name}
+
+Say here what this data is, how it was collected, from whom, with whose consent, and what it should not be used for.
+"""
+
+
+class VaultExists(ValueError):
+    """There is a vault in {folder} already."""
+
+
+def found_vault(
+    root: Path,
+    name: str,
+    key_file: Path,
+    schema: Schema,
+    data: Found,
+    policy: Policy,
+    head: Head | None = None,
+    password: str | None = None,
+) -> VaultFolder:
+    """Lay out a vault and put the data in, encrypted.
+
+    Args:
+        key_file: the master key; made if it isn't there.
+
+    Raises:
+        VaultExists, BadVault, BadData, BadKeyFile.
+    """
+    root = root.expanduser().resolve()
+    if (root / "vault.json").exists():
+        raise VaultExists(f"there is a vault in {root} already")
+    schema.check()
+    policy.check()
+    try:
+        named = msgspec.convert({"name": name, "key": str(key_file.expanduser().resolve())}, Named)
+    except msgspec.ValidationError:
+        raise BadVault(
+            f"{name!r} can't name a vault: small letters, digits, dot, - and _, 64 at most"
+        ) from None
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    master = make_key(key_file, password).secret()
+    manifest = _put(root, master, schema, data)
+    # What only tells of the vault comes after the data; `vault.json` makes it one, last.
+    for path, content in (
+        (root / "README.md", write_readme(head or Head(pretty_name=name), WORDS.format(name=name))),
+        (root / "policy.toml", write_policy(policy)),
+    ):
+        if not path.exists():
+            write_aside(path, content)
+    _tell(root, name, manifest)
+    write_aside(root / "vault.json", as_json(named))
+    return VaultFolder(root)
+
+
+def _put(root: Path, master: bytes, schema: Schema, data: Found) -> Manifest:
+    storage = Storage(root / "store", master, sweep=True)
+    try:
+        return storage.write(schema, pieces_of(schema, read_rows(data, schema)))
+    finally:
+        storage.close()
+
+
+def replace_data(folder: VaultFolder, schema: Schema, data: Found) -> Manifest:
+    """Another version of the data, under the same name. Budgets go on: the people in it are the same."""
+    manifest = _put(folder.root, folder.master(), schema, data)
+    _tell(folder.root, folder.named.name, manifest)
+    return manifest
+
+
+def _tell(root: Path, name: str, manifest: Manifest) -> None:
+    schema = manifest.schema
+    mock = mock_csv(schema)
+    readme = root / "README.md"
+    head, words = read_readme(readme.read_bytes() if readme.exists() else b"")
+    told = croissant(name, head, words, schema, manifest.snapshot, hashlib.sha256(mock).hexdigest())
+    for path, content in (
+        (root / "schema.json", write_schema(schema)),
+        (root / "mock.csv", mock),
+        (root / "croissant.json", as_json(told)),
+    ):
+        write_aside(path, content)
+
+
+def new_key_name() -> str:
+    return f"{secrets.token_hex(8)}.key"
+
+
+__all__ = ["PASSWORD", "VaultExists", "found_vault", "new_key_name", "replace_data"]
