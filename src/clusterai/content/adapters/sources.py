@@ -219,7 +219,11 @@ class Opened:
     async def _cat(self, path: str, start: int, end: int, timeout_s: float) -> bytes:
         try:
             async with asyncio.timeout(timeout_s):
-                return bytes(await asyncio.to_thread(self._fs.cat_file, f"{self._root}/{path}", start, end))
+                # By name: s3fs has a version before them.
+                found = await asyncio.to_thread(
+                    self._fs.cat_file, f"{self._root}/{path}", start=start, end=end
+                )
+                return bytes(found)
         except Exception as error:  # each of fsspec's file systems raises its own
             raise _fault(self.name, error) from None
 
