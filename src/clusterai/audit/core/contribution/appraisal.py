@@ -1,0 +1,147 @@
+"""What a study says of its contributors, and how anyone finds that again from the same rows.
+
+    commitments on chain ──> beacon ──> copies void ──> values of rows ──> per contributor ──> shares of the pot
+                                                              └──> clearly below 0: a proposal to slash, with the evidence
+
+Held-out rows come from nobody who is paid. Whoever holds the inputs calls `appraise` again and compares digests; a
+contract need only take the evaluator's statement and wait for a challenge.
+"""
+
+import math
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from clusterai.audit.core.contribution.copies import originals
+from clusterai.audit.core.contribution.neighbours import UNIT, row_values
+from clusterai.audit.core.contribution.shares import shares
+from clusterai.audit.core.contribution.whole import MOST_CLASSES, Ints, Rows, joined
+from clusterai.protocol import canonical
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.statements import AddressBytes, DigestBytes
+
+POISON_MILLI = 5_000
+"""Standard errors below 0, in thousandths, from which a contributor is proposed for slashing. Honest contributors' values are above 0
+in the mean, so that even one at 0 gets there once in 3.5 million appraisals; a panel decides, not this number."""
+POISON_ROWS = 30
+"""Fewer rows of one's own than this are too few to call poison."""
+
+
+class Study(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="study.1"):
+    """What is fixed before anybody commits to data.
+
+    Attributes:
+        held_out: digest of the held-out rows.
+        neighbours: K.
+        radius_steps: see `copies`.
+        pot_wei: what is shared out.
+    """
+
+    held_out: DigestBytes
+    classes: Annotated[int, Meta(ge=2, le=MOST_CLASSES)]
+    neighbours: Annotated[int, Meta(ge=1, le=1_000)]
+    radius_steps: Annotated[int, Meta(ge=0, le=65_535)]
+    pot_wei: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+    def digest(self) -> Digest:
+        return canonical.digest(self)
+
+
+class Contribution(msgspec.Struct, frozen=True):
+    """A contributor's rows, in the order of the commitments on chain."""
+
+    contributor: Address
+    rows: Rows
+
+
+class Appraised(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Of one contributor.
+
+    Attributes:
+        rows: digest of what was contributed.
+        own, copied: rows that are his own, and such as somebody had before.
+        value: sum over his rows and all held-out rows, in units of `neighbours.UNIT` for one held-out row.
+        error: standard error of that sum over the held-out rows.
+        poison: proposed for slashing.
+    """
+
+    contributor: AddressBytes
+    rows: DigestBytes
+    own: int
+    copied: int
+    value: int
+    error: int
+    share_wei: int
+    poison: bool
+
+
+class Appraisal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="appraisal.1"):
+    """What an evaluator signs the digest of."""
+
+    study: DigestBytes
+    beacon: DigestBytes
+    contributors: Annotated[tuple[Appraised, ...], Meta(max_length=4_096)]
+
+    def canonical(self) -> bytes:
+        return canonical.encode(self)
+
+    def digest(self) -> Digest:
+        return canonical.digest(self)
+
+
+class NotTheStudys(ValueError):
+    """These held-out rows aren't the study's."""
+
+
+def appraise(study: Study, contributions: list[Contribution], held_out: Rows, beacon: bytes) -> Appraisal:
+    """
+    Args:
+        beacon: 32 bytes that nobody knew before the last commitment.
+
+    Raises:
+        NotTheStudys: other held-out rows, or none; or a contributor's rows are of another schema.
+    """
+    if held_out.digest() != study.held_out or not len(held_out):
+        raise NotTheStudys(NotTheStudys.__doc__)
+    if any(it.rows.features.shape[1] != held_out.features.shape[1] for it in contributions):
+        raise NotTheStudys("a contributor's rows have other features than the held-out ones")
+    parts = [it.rows for it in contributions]
+    own = originals(parts, held_out, study.radius_steps)
+    kept = [rows.chosen(mask) for rows, mask in zip(parts, own, strict=True)]
+    values = _by_contributor(kept, held_out, study, beacon)
+    totals = [int(it.sum()) for it in values]
+    paid = shares(totals, study.pot_wei)
+    found: list[Appraised] = []
+    for at, contribution in enumerate(contributions):
+        error = _error(values[at])
+        count = len(kept[at])
+        bad = count >= POISON_ROWS and 1000 * totals[at] < -POISON_MILLI * error
+        found.append(
+            Appraised(
+                contribution.contributor, contribution.rows.digest(), count, len(parts[at]) - count,
+                totals[at], error, paid[at], bad,
+            )
+        )  # fmt: skip
+    return Appraisal(study.digest(), beacon, tuple(found))
+
+
+def _by_contributor(kept: list[Rows], held_out: Rows, study: Study, beacon: bytes) -> list[Ints]:
+    """For each contributor the sum of his rows' values at each held-out row."""
+    if not kept:
+        return []
+    values = row_values(joined(kept), held_out, study.classes, study.neighbours, beacon)
+    ends = np.cumsum([len(it) for it in kept])
+    return [values[:, end - len(it) : end].sum(axis=1) for it, end in zip(kept, ends, strict=True)]
+
+
+def _error(at_held_out: Ints) -> int:
+    """The standard error of the sum, by whole numbers."""
+    count = len(at_held_out)
+    if count < 2:
+        return UNIT
+    values = [int(it) for it in at_held_out]
+    total = sum(values)
+    variance = (count * sum(it * it for it in values) - total * total) // (count - 1)
+    return math.isqrt(max(0, variance))
