@@ -67,6 +67,13 @@ class Closed(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     phase: int
 
 
+class Lost(msgspec.Struct, frozen=True, tag=True):
+    """Event: a member can't be reached, or said what no frame is; it is not waited for any longer."""
+
+    who: Address
+    why: str
+
+
 class Summed(msgspec.Struct, frozen=True, tag=True):
     """Effect: the round is done."""
 
@@ -74,7 +81,10 @@ class Summed(msgspec.Struct, frozen=True, tag=True):
     """The sum, lifted to [-2^(bits-1), 2^(bits-1))."""
     packed: bytes
     transcript: Transcript
+    gone: dict[Address, str]
+    """Who didn't stay to the end, and why; who just fell silent isn't named."""
     blamed: dict[Address, str]
+    """Who of them, or of the others, answered what no honest member answers."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -82,6 +92,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
     phase: str
     detail: str
+    gone: dict[Address, str]
     blamed: dict[Address, str]
 
 
@@ -139,6 +150,9 @@ class Collector:
                 effects.extend(self._ask())
             case Tick():
                 pass
+            case Lost(who, why):
+                if who in self._members:
+                    self._gone.setdefault(self._members.index(who), why)
             case Received(sender, frame):
                 effects.extend(self._hear(Address(sender), frame))
             case _:
@@ -148,11 +162,6 @@ class Collector:
             late = False
             effects.extend(self._close(now_s))
         return effects
-
-    def drop(self, who: Address, why: str) -> None:
-        """A member can't be reached, or said what no frame is: it is not waited for any longer."""
-        if who in self._members:
-            self._gone[self._members.index(who)] = why
 
     def _expected(self) -> list[int]:
         before = self._heard[self._phase - 1] if self._phase else range(len(self._members))
@@ -282,7 +291,7 @@ class Collector:
         return [Save(record), *self._ask()]
 
     def _fail(self, detail: str) -> list[Any]:
-        self.outcome = Failed(NAMES[self._phase], detail, self._named(self._blamed))
+        self.outcome = Failed(NAMES[self._phase], detail, self._named(self._gone), self._named(self._blamed))
         return [self.outcome]
 
     def _named(self, members: dict[int, str]) -> dict[Address, str]:
@@ -356,7 +365,9 @@ class Collector:
             bytes(65),
         )
         signed = msgspec.structs.replace(transcript, signature=self._key.sign(transcript_digest(transcript)))
-        self.outcome = Summed(vectors.lift(total, bits), packed, signed, self._named(self._blamed))
+        self.outcome = Summed(
+            vectors.lift(total, bits), packed, signed, self._named(self._gone), self._named(self._blamed)
+        )
         return [self.outcome]
 
     def _root(self, member: int) -> bytes:
