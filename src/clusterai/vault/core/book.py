@@ -298,6 +298,9 @@ class VaultBook:
                 self._change(Digest(grant), state="granted")
             case Ended(grant, reason):
                 self._change(Digest(grant), state="revoked", ended_reason=reason)
+                if reason:
+                    # Whatever this grant's holder was given keys to is under others from now on.
+                    self._wanted_epoch = max(self.key_epoch, self._wanted_epoch) + 1
             case Dropped(request):
                 self.entries.pop(Digest(request), None)
             case Spending():
@@ -367,12 +370,14 @@ class VaultBook:
         request = asked.signed.request
         token = request.struct()
         known = self.entries.get(token)
-        if known is not None:
+        if known is not None and known.state != "asked":
             return [Gave(known)]
-        refusal = self._refusal(asked, now_s)
-        if refusal is not None:
-            return [No(*refusal)]
-        effects: list[Any] = [self._save(Filed(asked.signed, asked.purpose, asked.code, int(now_s)))]
+        effects: list[Any] = []
+        if known is None:
+            refusal = self._refusal(asked, now_s)
+            if refusal is not None:
+                return [No(*refusal)]
+            effects.append(self._save(Filed(asked.signed, asked.purpose, asked.code, int(now_s))))
         if self.policy.is_automatic(request) and self._holds(request.requester, request.epsilon_micro):
             effects += self._grant(token, "by the policy", now_s, automatic=True)
         return [*effects, Gave(self.entries[token])]
@@ -489,8 +494,6 @@ class VaultBook:
         if reason not in set(Revoked):
             return [No("malformed", f"{reason} is no reason to revoke")]
         effects: list[Any] = [self._save(Ended(grant, reason, int(now_s)))]
-        # Whatever this grant's holder was given keys to is under others from now on.
-        effects.append(self._save(KeysWanted(max(self.key_epoch, self._wanted_epoch) + 1)))
         if tell:
             self._asked_at_s[grant] = now_s
             effects.append(Withdraw(grant, reason))
