@@ -14,8 +14,9 @@ from clusterai.node.adapters.vault import WrongKey
 from clusterai.node.config import Config
 from clusterai.runtime.adapters import daemon
 from clusterai.runtime.adapters.config import PASSWORD
+from clusterai.vault.adapters.folder import BadVault, NoVault
 
-NAMED = (OtherChain, BadKeyFile, BadNetwork, Altered, NoSuchModel, OtherNetwork, WrongKey)
+NAMED = (OtherChain, BadKeyFile, BadNetwork, Altered, NoSuchModel, OtherNetwork, WrongKey, NoVault, BadVault)
 
 
 def main() -> int:

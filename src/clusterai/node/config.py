@@ -139,11 +139,28 @@ class RentalsConfig(Part, frozen=True, kw_only=True):
     life_s: Annotated[int, Meta(ge=60, le=MOST_LIFE_S)] = 600
 
 
+class VaultConfig(Part, frozen=True, kw_only=True):
+    """A vault: data that stays here, and is asked by those whom its policy lets.
+
+    Attributes:
+        folder: as `clusterai vault init` made it.
+        slots: orders in work at once, of each kind of work.
+        calls: calls answered at once.
+        call_s: how long one call may take, its answer's way included.
+    """
+
+    folder: Annotated[str, Meta(min_length=1)]
+    slots: Count = 4
+    calls: Count = 16
+    call_s: Seconds = 240.0
+
+
 class Config(Dialer, frozen=True, kw_only=True):
     """One node.
 
     Attributes:
-        models: what to serve.
+        models: what to serve; may be empty where there are vaults.
+        vaults: data that lies here and is asked from outside.
         jobs: what is lent to jobs; null lends nothing.
         credit_wei: how much of a gateway's debt is borne before its orders are refused. At the default price some
             25,000 answers; lower it for gateways you don't know.
@@ -157,7 +174,8 @@ class Config(Dialer, frozen=True, kw_only=True):
         rentals: what is rented out whole, by the hour; null offers nothing.
     """
 
-    models: Annotated[tuple[ModelConfig, ...], Meta(min_length=1, max_length=64)]
+    models: Annotated[tuple[ModelConfig, ...], Meta(max_length=64)] = ()
+    vaults: Annotated[tuple[VaultConfig, ...], Meta(max_length=16)] = ()
     credit_wei: Wei = 10_000_000_000
     queue: Annotated[int, Meta(ge=0, le=100_000)] = 64
     least_claim_wei: Wei = 1
@@ -171,6 +189,10 @@ class Config(Dialer, frozen=True, kw_only=True):
 
     def check(self) -> None:
         super().check()
+        if not self.models and not self.vaults:
+            raise ValueError("name a model to serve, or a vault")
+        if len({vault.folder for vault in self.vaults}) != len(self.vaults):
+            raise ValueError("each vault once")
         if len({model.name for model in self.models}) != len(self.models):
             raise ValueError("each model once")
         if self.hours and self.zone is None:
@@ -195,5 +217,6 @@ __all__ = [
     "ModelConfig",
     "PowerConfig",
     "RentalsConfig",
+    "VaultConfig",
     "load_config",
 ]

@@ -38,6 +38,7 @@ from clusterai.node.adapters.power import PowerLimit
 from clusterai.node.adapters.proving import Proving
 from clusterai.node.adapters.staying import Staying, renting
 from clusterai.node.adapters.vault import Vault
+from clusterai.node.adapters.vaulting import Vaulting
 from clusterai.node.adapters.watch import (
     Metrics,
     ModelView,
@@ -168,6 +169,25 @@ class Node:
         self.lending = None if config.jobs is None else self._lend(config.jobs)
         self.offering = None if config.rentals is None else self._offer(config.rentals, key)
         self.staying = None if config.rentals is None else self._stays(config.rentals, key)
+        self.vaulting = self._vaults(key) if config.vaults else None
+
+    def _vaults(self, key: Key) -> Vaulting:
+        # Only where there are vaults: what they bring along takes a second to import.
+        from clusterai.vault.adapters.hosting import open_vault
+
+        domain = network_domain(self.network.chain_id, self.network.contracts.registry)
+        return Vaulting(
+            self.config.vaults,
+            self.owner,
+            key,
+            domain,
+            self.engines,
+            self.link,
+            self._clock,
+            self._perform,
+            KINDS,
+            open_vault,
+        )
 
     def _lend(self, config: JobsConfig) -> Lending:
         network = self.network
@@ -281,6 +301,7 @@ class Node:
                     *([] if self.lending is None else self.lending.chores(self.link)),
                     *([] if self.offering is None else self.offering.chores()),
                     *([] if self.staying is None else [self.staying.run()]),
+                    *([] if self.vaulting is None else [self.vaulting.run()]),
                 ):
                     await stop.wait()
                     await self._drain()
@@ -290,6 +311,8 @@ class Node:
                 outbox.close()
 
     def close(self) -> None:
+        if self.vaulting is not None:
+            self.vaulting.close()
         if self.offering is not None:
             self.offering.close()
         self.metrics.close()
@@ -354,6 +377,8 @@ class Node:
         return time.time() if self._heard_at_s is None else self._heard_at_s
 
     def _hear(self, event: Any) -> None:
+        if self.vaulting is not None and self.vaulting.hear(event):
+            return
         if self.staying is not None and self.staying.hear(event):
             return
         if self.offering is not None and self.offering.hear(event):

@@ -55,6 +55,8 @@ class Kind(msgspec.Struct, frozen=True):
         gap_unit: what gaps are measured in.
         hosts: the module whose `host(vault)` makes a `work.service.Service` over a vault; for kinds that are done where data lies. Its
             name, for the reason of `engines`. Empty for all others.
+        packed: whether answers are bytes (`work.packed`), so that gateways take its orders and hand out its answers unread. All kinds
+            with `hosts` are.
         first_s: silence before the answer's first token that is no sign of death, where it is more than the gateway's own patience: kinds
             that compute for long and then say all at once. That the provider is there, its link shows meanwhile.
     """
@@ -73,4 +75,5 @@ class Kind(msgspec.Struct, frozen=True):
     spell: Callable[[Any, tuple[int, ...]], list[str]] | None = None
     gap_unit: str = "logits"
     hosts: str = ""
+    packed: bool = False
     first_s: float = 0.0

@@ -27,6 +27,7 @@ KIND = Kind(
     engines="clusterai.work.sealed.adapters.ckks_engine",
     spell=spell,
     gap_unit="ciphertexts",
+    packed=True,
 )
 
 __all__ = ["KIND", "OutOfRange", "Sealed", "decode_sealed"]

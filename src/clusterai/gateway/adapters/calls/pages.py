@@ -370,8 +370,8 @@ def _asked(raw: bytes, subject: Digest) -> tuple[Kind, Any, OrderRequest]:
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise _invalid(str(error), "body") from None
     kind = KINDS.get(asked.kind)
-    if kind is None or not kind.hosts:
-        known = ", ".join(sorted(it.name for it in KINDS.values() if it.hosts)) or "none in this version"
+    if kind is None or not (kind.hosts or kind.packed):
+        known = ", ".join(sorted(it.name for it in KINDS.values() if it.hosts or it.packed))
         raise _invalid(f"there is no kind {asked.kind[:32]!r} that is ordered here: {known}", "kind")
     try:
         value = kind.decode(request)
