@@ -207,6 +207,8 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
     IBeacon public immutable beacon;
     /// @notice May convict for what a lease's audit or dispute found.
     address public immutable leases;
+    /// @notice May convict a provider for what its own signatures and anchors show.
+    address public immutable vaults;
     /// @notice Says what audit rate deters.
     IRates public immutable rates;
     /// @notice Seconds of an epoch: epoch = timestamp / epochS. Fixed: another length would renumber all epochs.
@@ -241,6 +243,7 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
         IChannels channels_,
         IBeacon beacon_,
         address leases_,
+        address vaults_,
         IRates rates_,
         uint32 epochS_,
         uint32 windowS_,
@@ -253,6 +256,7 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
         require(channels_.windowS() == windowS_, ParameterOutOfRange("channels.windowS", channels_.windowS()));
         require(channels_.court() == address(this), ParameterOutOfRange("channels.court", 0));
         require(leases_ != address(0), ParameterOutOfRange("leases", 0));
+        require(vaults_ != address(0), ParameterOutOfRange("vaults", 0));
         require(address(rates_) != address(0), ParameterOutOfRange("rates", 0));
         // Stake taken out after a crime must still be there when the verdict comes.
         require(
@@ -263,6 +267,7 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
         channels = channels_;
         beacon = beacon_;
         leases = leases_;
+        vaults = vaults_;
         rates = rates_;
         epochS = epochS_;
         windowS = windowS_;
@@ -456,10 +461,11 @@ contract Court is ICourt, IConvictions, EIP712, Ownable {
 
     // --- public: Leases ---
 
-    /// @notice Convict a provider for a lease, or an auditor that fell into a trap. Called by Leases only, which answers for the evidence.
-    /// @dev Abuse: none for others. The event names no epoch but the present one, and the lease as evidence.
+    /// @notice Convict a provider for a lease, an auditor that fell into a trap, or a vault that its own words show wrong. Called by Leases
+    /// and Vaults only, which answer for the evidence.
+    /// @dev Abuse: none for others. The event names no epoch but the present one, and the lease or the dataset as evidence.
     function convictByLease(address provider, address finder, uint8 outcome, bytes32 id) external {
-        require(msg.sender == leases, OnlyLeases(msg.sender));
+        require(msg.sender == leases || msg.sender == vaults, OnlyLeases(msg.sender));
         if (convicted[provider]) return;
         _convict(provider, currentEpoch(), EPOCH_LIST, outcome, id, finder);
     }

@@ -60,9 +60,9 @@ interface IBeacon {
     function beacons(uint256 round) external view returns (bytes32);
 }
 
-/// @notice What Leases asks of the Court.
+/// @notice What Leases and Vaults ask of the Court.
 interface IConvictions {
-    /// @notice Slash and bar `provider` for what it did in lease `id`; see Court.
+    /// @notice Slash and bar `provider` for what it did in lease `id`, or with the dataset `id`; see Court.
     function convictByLease(address provider, address finder, uint8 outcome, bytes32 id) external;
 }
 

@@ -84,6 +84,7 @@ contract LeaseHandler {
             IChannels(address(channels)),
             beacon,
             leases_,
+            address(1),
             IRates(audits_),
             EPOCH_S,
             WINDOW_S,

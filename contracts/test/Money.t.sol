@@ -75,6 +75,7 @@ contract Handler {
             IChannels(address(channels)),
             beacon,
             address(1),
+            address(1),
             rates,
             EPOCH_S,
             WINDOW_S,

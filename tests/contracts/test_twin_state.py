@@ -64,6 +64,7 @@ def test_every_call_and_event_has_its_place_in_the_abi() -> None:
             "Audits",
             "Deliveries",
             "Disputes",
+            "Vaults",
             "ChainBeacon",
             "DrandBeacon",
         )

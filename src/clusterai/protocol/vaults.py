@@ -51,9 +51,10 @@ class Operation(IntEnum):
 
 
 class Revoked(IntEnum):
-    """Why a grant ended before its time: a closed list, the same numbers in `Vaults.sol`.
+    """Why a grant ended: a closed list, the same numbers in `Vaults.sol`.
 
     Attributes:
+        EXPIRED: its time was over, and somebody burnt its token.
         ASKED: the requester wanted it.
         TERMS: the requester broke what it had agreed to.
         POLICY: the owner's rules are others now.
@@ -62,6 +63,7 @@ class Revoked(IntEnum):
         LAW: an authority ordered it.
     """
 
+    EXPIRED = 0
     ASKED = 1
     TERMS = 2
     POLICY = 3
@@ -197,7 +199,7 @@ class Use(_Statement, frozen=True, array_like=True):
         grant_spent_micro: what the grant has spent with it.
         total_spent_micro: what all grants have spent with it.
         result: digest of what left the vault.
-        at_s: when it was closed, by the vault's clock; never before the `as_of_s` of a log anchored earlier.
+        at_s: when it was closed, by the chain's time; never before the `as_of_s` of a log anchored earlier.
     """
 
     dataset: DigestBytes
@@ -213,7 +215,7 @@ class Use(_Statement, frozen=True, array_like=True):
 
     TYPE = type_hash(
         "Use(bytes32 dataset,uint32 index,bytes32 grant,address requester,bytes32 order,uint64 epsilonMicro,"
-        "uint64 grantSpentMicro,uint64 totalSpentMicro,bytes32 result,uint40 at)"
+        "uint64 grantSpentMicro,uint64 totalSpentMicro,bytes32 result,uint40 usedAt)"
     )
 
     def struct(self) -> Digest:

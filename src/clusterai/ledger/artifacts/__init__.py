@@ -22,6 +22,7 @@ Name = Literal[
     "Audits",
     "Deliveries",
     "Disputes",
+    "Vaults",
     "ChainBeacon",
     "DrandBeacon",
     "Multicall3",

@@ -15,12 +15,14 @@ from clusterai.ledger.artifacts import Artifact, Name, load
 from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.deploy import Addresses
 from clusterai.ledger.core.lease_events import AuditParameters
+from clusterai.ledger.core.vault_calls import DatasetTerms
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import Terms
 from clusterai.protocol.statements import Verdict
+from clusterai.protocol.vaults import Grant
 
 PANIC = bytes.fromhex("4e487b71")
 """Selector of Panic(uint256): arithmetic that overflowed, for us."""
@@ -40,6 +42,7 @@ _CONTRACTS: tuple[Name, ...] = (
     "Audits",
     "Deliveries",
     "Disputes",
+    "Vaults",
     "ChainBeacon",
     "DrandBeacon",
     "ERC3009DepositCollector",
@@ -47,6 +50,15 @@ _CONTRACTS: tuple[Name, ...] = (
 )
 _EVENT_NAMES = {"Transfer": "Transferred"}
 """Where a standard fixes the event's name, and our struct has a verb's past form like all others."""
+
+
+_STRUCTS: dict[type[Any], type[Any]] = {
+    events.LeaseOpened: Terms,
+    events.AuditParametersSet: AuditParameters,
+    events.DatasetListed: DatasetTerms,
+    events.AccessGranted: Grant,
+}
+"""What the one struct in an event's data is."""
 
 
 class _Method(msgspec.Struct, frozen=True):
@@ -80,6 +92,7 @@ class Codec:
             "Audits": addresses.audits,
             "Deliveries": addresses.deliveries,
             "Disputes": addresses.disputes,
+            "Vaults": addresses.vaults,
             "ChainBeacon": addresses.beacon,
             "DrandBeacon": addresses.beacon,
             "ERC3009DepositCollector": addresses.collector,
@@ -126,12 +139,9 @@ class Codec:
             plain = [_word(kind, data[32 * at : 32 * at + 32]) for at, kind in enumerate(log.data)]
         else:
             plain = list(map(_value, abi.decode(log.data, data)))
-            if log.kind is events.LeaseOpened:
-                told: Any = Terms(*map(_value, plain[0]))
-                plain = [told]
-            elif log.kind is events.AuditParametersSet:
-                told = AuditParameters(*plain[0])
-                plain = [told]
+            struct = _STRUCTS.get(log.kind)
+            if struct is not None:
+                plain = [struct(*map(_value, one)) if isinstance(one, tuple) else one for one in plain]
         return cast(
             "events.Event",
             log.kind(*[(indexed if is_indexed else plain)[at] for is_indexed, at in log.order]),
@@ -189,7 +199,7 @@ def _arguments(call: calls.Call) -> list[Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_plain, cast("tuple[Any, ...]", value)))
-    return msgspec.structs.astuple(value) if isinstance(value, msgspec.Struct) else value
+    return _plain(msgspec.structs.astuple(value)) if isinstance(value, msgspec.Struct) else value
 
 
 def _value(value: Any) -> Any:

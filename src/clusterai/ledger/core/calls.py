@@ -50,6 +50,21 @@ from clusterai.ledger.core.stake_calls import (
     UndelegateStake,
     WithdrawStake,
 )
+from clusterai.ledger.core.vault_calls import (
+    AnchorLog,
+    BuyCopy,
+    CloseSale,
+    DeliverCopy,
+    EndGrant,
+    GrantAccess,
+    ListDataset,
+    ProveEquivocation,
+    ProveOmission,
+    ProveRewriting,
+    ProveSpending,
+    ProveSums,
+    VaultsCall,
+)
 from clusterai.protocol.eip712 import Domain, struct_hash, type_hash, typed_digest
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.statements import ChannelConfig, Clearance, Delegation, Verdict, signing_digest
@@ -298,6 +313,7 @@ Call = (
     | AuditsCall
     | DeliveriesCall
     | DisputesCall
+    | VaultsCall
 )
 
 CONTRACT: dict[type, str] = {
@@ -324,6 +340,23 @@ CONTRACT: dict[type, str] = {
     **dict.fromkeys((DemandDelivery, ReportUndelivered, ExpireDemand), "Deliveries"),
     **dict.fromkeys(
         (StartDispute, AssertTrace, SelectRange, CommitReferee, RevealReferee, ExpireDispute), "Disputes"
+    ),
+    **dict.fromkeys(
+        (
+            ListDataset,
+            GrantAccess,
+            EndGrant,
+            AnchorLog,
+            BuyCopy,
+            DeliverCopy,
+            CloseSale,
+            ProveSpending,
+            ProveSums,
+            ProveEquivocation,
+            ProveOmission,
+            ProveRewriting,
+        ),
+        "Vaults",
     ),
 }
 """Which contract a call goes to."""

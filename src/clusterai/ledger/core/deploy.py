@@ -8,7 +8,8 @@ addresses follow from the deployer and the nonce, so contracts that need each ot
     Token(0) <- Registry(1) -> Court(2) <-> Channels (placed)      Credit(3) -> Token, Registry
     Panel(4) -> Registry        Delegations(5) <-> Registry
     Leases(6) -> Court, Audits(7), Delegations, Deliveries(8)      Deliveries -> Panel, Leases
-    Audits -> Panel, Leases, Disputes(10) -> Leases, Audits        ChainBeacon or DrandBeacon(9) <- Court, Audits
+    Audits -> Panel, Leases, Disputes(11) -> Leases, Audits        ChainBeacon or DrandBeacon(9) <- Court, Audits
+    Vaults(10) <-> Court
 
 On a chain where nothing can be placed, Channels and the collector are created as well, and their addresses are what
 the manifest says instead of x402's.
@@ -215,6 +216,7 @@ class Addresses(msgspec.Struct, frozen=True):
     audits: Address
     deliveries: Address
     disputes: Address
+    vaults: Address
     beacon: Address
     multicall: Address
 
@@ -243,9 +245,20 @@ def local_plan(
 
     The deployer holds the whole supply and governs the Court afterwards.
     """
-    token, registry, court, credit, panel, delegations, leases, audits, deliveries, beacon, disputes = (
-        created_address(deployer, first_nonce + i) for i in range(11)
-    )
+    (
+        token,
+        registry,
+        court,
+        credit,
+        panel,
+        delegations,
+        leases,
+        audits,
+        deliveries,
+        beacon,
+        vaults,
+        disputes,
+    ) = (created_address(deployer, first_nonce + i) for i in range(12))
     addresses = Addresses(
         token=token,
         registry=registry,
@@ -259,6 +272,7 @@ def local_plan(
         audits=audits,
         deliveries=deliveries,
         disputes=disputes,
+        vaults=vaults,
         beacon=beacon,
         multicall=MULTICALL3_ADDRESS,
     )
@@ -283,6 +297,7 @@ def local_plan(
         _audits(load, addresses, deployer, rules),
         _deliveries(load, addresses, rules),
         _beacon(load, addresses, rules),
+        _vaults(load, addresses, rules),
         _disputes(load, addresses, rules),
     )
     return Plan(deployer, first_nonce, placements, creations, addresses)
@@ -305,8 +320,9 @@ def foreign_plan(
         audits,
         deliveries,
         beacon,
+        vaults,
         disputes,
-    ) = (created_address(deployer, first_nonce + i) for i in range(13))
+    ) = (created_address(deployer, first_nonce + i) for i in range(14))
     addresses = Addresses(
         token=token,
         registry=registry,
@@ -320,6 +336,7 @@ def foreign_plan(
         audits=audits,
         deliveries=deliveries,
         disputes=disputes,
+        vaults=vaults,
         beacon=beacon,
         multicall=MULTICALL3_ADDRESS,
     )
@@ -336,6 +353,7 @@ def foreign_plan(
         _audits(load, addresses, deployer, rules),
         _deliveries(load, addresses, rules),
         _beacon(load, addresses, rules),
+        _vaults(load, addresses, rules),
         _disputes(load, addresses, rules),
     )
     return Plan(deployer, first_nonce, (), creations, addresses)
@@ -393,6 +411,7 @@ def _court(
         addresses.channels,
         addresses.beacon,
         addresses.leases,
+        addresses.vaults,
         addresses.audits,
         rules.epoch_s,
         rules.window_s,
@@ -480,6 +499,18 @@ def _deliveries(load: Callable[[Name], Artifact], addresses: Addresses, rules: R
         addresses.panel,
         addresses.leases,
         *msgspec.structs.astuple(rules.deliveries),
+    )
+
+
+def _vaults(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules) -> Creation:
+    return _creation(
+        load,
+        "Vaults",
+        addresses.vaults,
+        addresses.token,
+        addresses.registry,
+        addresses.court,
+        rules.window_s,
     )
 
 

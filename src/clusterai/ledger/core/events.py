@@ -47,6 +47,17 @@ from clusterai.ledger.core.stake_events import (
     StakeUndelegated,
     StakeWithdrawn,
 )
+from clusterai.ledger.core.vault_events import (
+    AccessGranted,
+    BreachProven,
+    CopyBought,
+    CopyDelivered,
+    DatasetListed,
+    GrantEnded,
+    LicenceMoved,
+    LogAnchored,
+    SaleClosed,
+)
 from clusterai.protocol.ids import Address, Digest
 
 
@@ -332,4 +343,13 @@ Event = (
     | RefereesSealed
     | RefereeRevealed
     | DisputeEnded
+    | DatasetListed
+    | AccessGranted
+    | GrantEnded
+    | LicenceMoved
+    | LogAnchored
+    | BreachProven
+    | CopyBought
+    | CopyDelivered
+    | SaleClosed
 )

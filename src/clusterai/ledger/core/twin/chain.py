@@ -28,6 +28,7 @@ from clusterai.ledger.core.twin.state import (
     World,
 )
 from clusterai.ledger.core.twin.token import TRANSFER_WITH_AUTHORIZATION, Token
+from clusterai.ledger.core.twin.vaults import Vaults
 from clusterai.protocol.ids import Address
 from clusterai.protocol.signing import recover as recover_signature
 
@@ -92,6 +93,7 @@ class TwinChain:
         self.deliveries = Deliveries(self.world, self.token, self.registry, self.panel, self.leases)
         self.leases.deliveries = self.deliveries
         self.disputes = Disputes(self.world, self.token, self.registry, self.panel, self.leases, self.audits)
+        self.vaults = Vaults(self.world, self.token, self.registry, self.court)
 
     def execute(self, call: calls.Call, sender: Address, block: BlockContext) -> tuple[Event, ...] | Refused:
         """Run one call as one transaction; a refused one changes nothing."""
@@ -217,6 +219,24 @@ class TwinChain:
                 | calls.ExpireDispute()
             ):
                 self._dispatch_disputes(tx, call)
+            case (
+                calls.ListDataset()
+                | calls.GrantAccess()
+                | calls.EndGrant()
+                | calls.AnchorLog()
+                | calls.BuyCopy()
+                | calls.DeliverCopy()
+                | calls.CloseSale()
+            ):
+                self._dispatch_vaults(tx, call)
+            case (
+                calls.ProveSpending()
+                | calls.ProveSums()
+                | calls.ProveEquivocation()
+                | calls.ProveOmission()
+                | calls.ProveRewriting()
+            ):
+                self._dispatch_breaches(tx, call)
             case _:
                 self._dispatch_court(tx, call)
 
@@ -334,6 +354,58 @@ class TwinChain:
                 self.disputes.reveal_referee(tx, lease, result, salt)
             case calls.ExpireDispute(lease):
                 self.disputes.expire_dispute(tx, lease)
+            case _:
+                assert_never(call)
+
+    def _dispatch_vaults(
+        self,
+        tx: Transaction,
+        call: calls.ListDataset
+        | calls.GrantAccess
+        | calls.EndGrant
+        | calls.AnchorLog
+        | calls.BuyCopy
+        | calls.DeliverCopy
+        | calls.CloseSale,
+    ) -> None:
+        match call:
+            case calls.ListDataset(name, terms):
+                self.vaults.list_dataset(tx, name, terms)
+            case calls.GrantAccess(grant, transferable):
+                self.vaults.grant_access(tx, grant, transferable)
+            case calls.EndGrant(grant, reason):
+                self.vaults.end_grant(tx, grant, reason)
+            case calls.AnchorLog(dataset, root, count, spent_micro, as_of_s):
+                self.vaults.anchor_log(tx, dataset, root, count, spent_micro, as_of_s)
+            case calls.BuyCopy(dataset, request, requester, most_wei, deliver_by_s):
+                self.vaults.buy_copy(tx, dataset, request, requester, most_wei, deliver_by_s)
+            case calls.DeliverCopy(payer, grant, transferable):
+                self.vaults.deliver_copy(tx, payer, grant, transferable)
+            case calls.CloseSale(sale):
+                self.vaults.close_sale(tx, sale)
+            case _:
+                assert_never(call)
+
+    def _dispatch_breaches(
+        self,
+        tx: Transaction,
+        call: calls.ProveSpending
+        | calls.ProveSums
+        | calls.ProveEquivocation
+        | calls.ProveOmission
+        | calls.ProveRewriting,
+    ) -> None:
+        match call:
+            case calls.ProveSpending(shown):
+                self.vaults.prove_spending(tx, shown)
+            case calls.ProveSums(first, second):
+                self.vaults.prove_sums(tx, first, second)
+            case calls.ProveEquivocation(first, first_signature, second, second_signature):
+                self.vaults.prove_equivocation(tx, first, first_signature, second, second_signature)
+            case calls.ProveOmission(use, signature, piece):
+                self.vaults.prove_omission(tx, use, signature, piece)
+            case calls.ProveRewriting(dataset, index, first, second):
+                self.vaults.prove_rewriting(tx, dataset, index, first, second)
             case _:
                 assert_never(call)
 

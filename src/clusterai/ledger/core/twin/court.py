@@ -263,7 +263,7 @@ class Court:
         tx.emit(Equivocated(validator, Address(first.provider), first.epoch, first.index))
         self._registry.slash(tx, validator, tx.sender, self.parameters().bounty_bps)
 
-    # --- for Leases ---
+    # --- for Leases and Vaults ---
 
     def convict_by_lease(
         self, tx: Transaction, provider: Address, finder: Address, outcome: Outcome, lease: Digest
