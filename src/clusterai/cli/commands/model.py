@@ -35,7 +35,7 @@ def models(json: options.Json = False, quiet: options.Quiet = False) -> None:
             card.kind,
             card.licence,
             card.context or "-",
-            "yes" if card.calibration else "no",
+            "yes" if card.calibration or card.kind == "sealed" else "no",
             card.model[:18] + "…",
         )
         for card in cards.values()

@@ -13,6 +13,8 @@ TINY = "tiny"
 
 
 EMBEDDING = "all-minilm-l6-v2"
+SEALED = "sealed-"
+"""Models for encrypted inputs that come along begin so; a network serves one of them alone, as it does the toy."""
 
 
 def served(model: str) -> list[str]:
@@ -22,7 +24,11 @@ def served(model: str) -> list[str]:
     """
     from clusterai.models.store import BUILT_IN
 
-    if model in (TINY, EMBEDDING) or importlib.util.find_spec(BUILT_IN[EMBEDDING][0]) is None:
+    if (
+        model in (TINY, EMBEDDING)
+        or model.startswith(SEALED)
+        or importlib.util.find_spec(BUILT_IN[EMBEDDING][0]) is None
+    ):
         return [model]
     return [model, EMBEDDING]
 

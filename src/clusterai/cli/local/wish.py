@@ -6,7 +6,7 @@ import msgspec
 
 from clusterai.cli import say
 from clusterai.cli.local.folder import DataFolder, LocalAccount, node_name, validator_name
-from clusterai.cli.local.models import EMBEDDING
+from clusterai.cli.local.models import EMBEDDING, SEALED
 from clusterai.cli.local.ports import Ports
 from clusterai.cli.settings import command
 
@@ -74,8 +74,12 @@ def ready(folder: DataFolder, wish: Wish, after_s: float) -> Ready:
     if wish.model == EMBEDDING:
         path, asked = "embeddings", '"input": "Hello!"'
     curl = (
-        f"curl {base}/{path} -H 'Authorization: Bearer {account.key}' -H 'Content-Type: application/json' "
-        f'-d \'{{"model": "{wish.model}", {asked}}}\''
+        f"{command(f'infer --encrypted --model {wish.model}', folder.root)} FILE"
+        if wish.model.startswith(SEALED)
+        else (
+            f"curl {base}/{path} -H 'Authorization: Bearer {account.key}' -H 'Content-Type: application/json' "
+            f'-d \'{{"model": "{wish.model}", {asked}}}\''
+        )
     )
     return Ready(str(folder.root), wish.ports.api_url, base, account.key, wish.model, curl, after_s, digest)
 
