@@ -1,0 +1,25 @@
+"""Federated training: Flower's apps, unmodified, run where the data lies; what comes back are sums.
+
+The requester's ServerApp runs at home, over a Grid of ours; its ClientApp runs at each vault, in the sandbox, without network, beside
+rows that can't be written. The vault's daemon, not the requester's program, clips each update, weighs it, rounds it, adds noise,
+charges the budget and masks it. The room refuses to hand out one vault's update where the run or the vault says sums.
+
+    spec.py    runs, orders, calls         core/vector.py     replies as vectors, sums as replies      inside/    what runs in Flower's environment
+    price.py   runs of the app             core/privacy.py    noise, ε over all rounds                 adapters/  the vault's side, the requester's side
+"""
+
+from clusterai.work.kind import Kind
+from clusterai.work.training.price import cap_wei, recount, wrong
+from clusterai.work.training.spec import Round, Run, decode_round
+
+KIND = Kind(
+    name="training",
+    decode=decode_round,
+    cap_wei=cap_wei,
+    recount=recount,
+    wrong=wrong,
+    hosts="clusterai.work.training.adapters.hosting",
+    first_s=1800.0,
+)
+
+__all__ = ["KIND", "Round", "Run", "decode_round"]

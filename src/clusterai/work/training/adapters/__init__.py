@@ -1,0 +1,1 @@
+"""What touches processes, disks and the network: each thin."""

@@ -1,0 +1,445 @@
+"""The requester's side of a run: the ServerApp, its rounds, the checkpoint, and the model with its lineage card.
+
+    FOLDER/run.json          the run; with it, and `exchanges`, a run that broke off goes on
+    FOLDER/exchanges/0001    what the app was answered, in order: a run that is resumed answers these again, without any vault
+    FOLDER/model.npz         after each round           FOLDER/lineage.json     after each round
+
+A resumed run starts the app anew, with the first run's parameters, and gives it the same answers; so strategies with a memory of their own
+(FedAdam's moments) are where they were. Vaults aren't asked again, and nothing is paid twice.
+"""
+
+import json
+import os
+import secrets
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from clusterai.protocol import canonical
+from clusterai.protocol.ids import Digest
+from clusterai.protocol.signing import Key
+from clusterai.work.training.adapters.packing import bundle_of
+from clusterai.work.training.adapters.rounds import Party, RoundFailed, Rounds, Sum, ask
+from clusterai.work.training.adapters.serverapp import AppFailed, ServerProcess
+from clusterai.work.training.core import lineage, privacy, replying, strategies, vector
+from clusterai.work.training.inside import pipe, records
+from clusterai.work.training.spec import MICRO, End, Good, Hello, Hi, Run
+
+FLOWER = "1.41.0"
+MOST_TRIES = 3
+"""Of one round: each that ends without a sum costs its ε again."""
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wanted.
+
+    Attributes:
+        rounds: of training, as planned; noise is chosen so that they cost no more than `epsilon`, with one in reserve.
+        epsilon: None: no noise, which every vault must have granted.
+        norm: no client's update is longer.
+        blocks: into how many parts each vault deals its rows, with ε.
+    """
+
+    rounds: int = 3
+    epsilon: float | None = None
+    delta: float = 1e-5
+    norm: float = 10.0
+    blocks: int = 1
+    masked: bool = True
+    config: dict[str, Any] = {}
+    max_price_wei: int | None = None
+    round_s: float = 3600.0
+    phase_s: float = 120.0
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    model: Path | None
+    card: dict[str, Any]
+    rounds: int
+    epsilon: float
+    charged_wei: int
+    history: tuple[dict[str, Any], ...]
+
+
+class CannotTrain(RuntimeError):
+    """This run can't be done: {why}."""
+
+
+class Campaign:
+    """One run."""
+
+    def __init__(
+        self,
+        app: Path,
+        parties: Sequence[Party],
+        key: Key,
+        wish: Wish,
+        folder: Path,
+        told: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> None:
+        self._app, self._parties, self._key, self._wish = app, list(parties), key, wish
+        self._folder, self._told_user = folder, told
+        self._sources: dict[Digest, lineage.Source] = {}
+        self._rounds: list[lineage.Told] = []
+        self._history: list[dict[str, Any]] = []
+        self._strategy, self._weight = "", "num-examples"
+        self._model = b""
+        self._replay: list[Path] = []
+        self._number = 0
+        self._exchanged = 0
+
+    async def train(self) -> Outcome:
+        """
+        Raises:
+            CannotTrain, BadBundle, AppFailed, NoFlower.
+        """
+        (self._folder / "exchanges").mkdir(parents=True, exist_ok=True)
+        bundle = bundle_of(self._app)
+        run = await self._agree(bundle.digest)
+        self._run = run
+        self._ways = Rounds(
+            run,
+            self._key,
+            self._parties,
+            round_s=self._wish.round_s,
+            phase_s=self._wish.phase_s,
+            told=self._tell,
+        )
+        gone = await self._ways.begin(bundle.canonical())
+        if len(self._parties) - len(gone) < run.quorum:
+            raise CannotTrain(
+                f"{len(self._parties) - len(gone)} vaults began, {run.quorum} must: {list(gone.values())}"
+            )
+        self._nodes = {int.from_bytes(party.subject[:7]): Digest(party.subject) for party in self._parties}
+        first = self._folder / "first"
+        settings = {
+            "run": int.from_bytes(run.digest[:7]),
+            "seed": int.from_bytes(run.nonce[:4]),
+            "config": self._wish.config,
+            "arrays": str(first.resolve()) if first.exists() else "",
+        }
+        process = await ServerProcess.start(self._app.resolve(), settings, self._folder)
+        try:
+            await self._serve(process)
+        finally:
+            await process.close()
+        for party in self._parties:
+            try:
+                await ask(party, End(run.digest), Good, 10.0)
+            except Exception as error:
+                self._tell({"event": "end", "vault": party.name, "why": str(error)[:200]})
+        card = self._write_card()
+        model = self._folder / "model.npz"
+        return Outcome(
+            model if model.exists() else None,
+            card,
+            len(self._rounds),
+            card["privacy"]["epsilon"],
+            card["charged_wei"],
+            tuple(self._history),
+        )
+
+    # --- the run ---
+
+    async def _agree(self, app: Digest) -> Run:
+        """The run as it was, or a new one."""
+        place = self._folder / "run.json"
+        greetings = {Digest(party.subject): await self._greet(party) for party in self._parties}
+        members = tuple(greetings[Digest(party.subject)].member for party in self._parties)
+        subjects = tuple(bytes(party.subject) for party in self._parties)
+        for party in self._parties:
+            hi = greetings[Digest(party.subject)]
+            if hi.flower != FLOWER:
+                raise CannotTrain(f"{party.name} has Flower {hi.flower}; this is {FLOWER}")
+            self._sources[Digest(party.subject)] = lineage.Source(
+                party.name, hi.dataset, hi.snapshot, party.subject, hi.member, party.grant
+            )
+        if place.exists():
+            kept = json.loads(place.read_text())
+            run = canonical.decode(bytes.fromhex(kept["run"]), Run)
+            if (run.app, run.subjects, run.members) != (app, subjects, members):
+                raise CannotTrain(
+                    f"{self._folder} holds another run (other app or vaults): name another folder"
+                )
+            self._number = kept["number"]
+            self._replay = sorted((self._folder / "exchanges").glob("[0-9]*"))
+            return run
+        wish = self._wish
+        noise = 0
+        if wish.epsilon is not None:
+            spare = 1 if wish.rounds > 1 else 0
+            noise = int(1000 * privacy.multiplier_for(wish.epsilon, wish.rounds + spare, wish.delta)) + 2
+            # Rounding on the grid widens what one person can change; 1% more noise covers 10^7 parameters.
+            noise += noise // 100 + 1
+        run = Run(
+            secrets.token_bytes(32),
+            app,
+            self._key.address,
+            json.dumps(wish.config).encode() if wish.config else b"",
+            self._weight,
+            subjects,
+            members,
+            round(wish.norm * MICRO),
+            noise,
+            round(wish.delta * privacy.PICO) if noise else 0,
+            wish.blocks if noise else 1,
+            wish.masked and len(self._parties) >= 3,
+        )
+        self._save_run(run)
+        return run
+
+    async def _greet(self, party: Party) -> Hi:
+        try:
+            return await ask(party, Hello(), Hi, 30.0)
+        except Exception as error:
+            raise CannotTrain(f"{party.name} can't be reached: {error}") from None
+
+    def _save_run(self, run: Run) -> None:
+        _write(
+            self._folder / "run.json",
+            json.dumps({"run": canonical.encode(run).hex(), "number": self._number}).encode(),
+        )
+
+    # --- the ServerApp's questions ---
+
+    async def _serve(self, process: ServerProcess) -> None:
+        while True:
+            head, blobs = await process.hear()
+            match head.get("op"):
+                case "nodes":
+                    await process.say({"nodes": list(self._nodes)})
+                case "strategy":
+                    refusal = self._judge(head, blobs)
+                    await process.say({"op": "refused", "why": refusal} if refusal else {})
+                    if refusal:
+                        raise CannotTrain(refusal)
+                case "exchange":
+                    await self._exchange(process, head, blobs)
+                case "round":
+                    self._round_done(head, blobs)
+                    await process.say({})
+                case "evaluated":
+                    self._tell({"event": "evaluated", "round": head["round"], "metrics": head["metrics"]})
+                    self._history.append({"round": head["round"], "where": "server", **head["metrics"]})
+                    await process.say({})
+                case "done":
+                    return
+                case "refused":
+                    raise CannotTrain(head["why"])
+                case other:
+                    raise AppFailed(f"the ServerApp's process asks for {other!r}")
+
+    def _judge(self, head: dict[str, Any], blobs: list[bytes]) -> str | None:
+        names = [str(name) for name in head["names"]]
+        self._strategy = names[0].rstrip("*") if names else ""
+        if head.get("weight"):
+            if head["weight"] != self._run.weight:
+                return f"the strategy weighs by {head['weight']!r}; say --weight {head['weight']}"
+            self._weight = head["weight"]
+        first = self._folder / "first"
+        if not first.exists() and records.decode(blobs[0]):
+            _write(first, blobs[0])
+        if note := strategies.notice(names):
+            self._tell({"event": "notice", "why": note})
+        return strategies.objection(names)
+
+    async def _exchange(self, process: ServerProcess, head: dict[str, Any], blobs: list[bytes]) -> None:
+        self._exchanged += 1
+        place = self._folder / "exchanges" / f"{self._exchanged:04}"
+        if self._replay and self._replay[0] == place:
+            self._replay.pop(0)
+            told, got = _unpacked(place.read_bytes())
+            self._restore(told)
+            await process.say({"replies": told["replies"]}, got)
+            return
+        messages: list[dict[str, Any]] = head["messages"]
+        asked: list[int] = [it["node"] for it in messages]
+        bodies = {it["body"] for it in messages}
+        types = {it["type"] for it in messages}
+        if len(bodies) != 1 or len(types) != 1:
+            raise CannotTrain(
+                "the app sends clients different messages in one round; of sums, all get the same"
+            )
+        entry = messages[0]
+        message, type_ = blobs[int(entry["body"])], str(entry["type"])
+        among = [self._nodes[node] for node in asked if node in self._nodes]
+        why = self._cannot(type_, among)
+        if why:
+            self._tell({"event": "withheld", "type": type_, "why": why})
+            replies: list[dict[str, Any]] = [{"node": node, "body": -1, "why": why} for node in asked]
+            got: list[bytes] = []
+            round_told: lineage.Told | None = None
+        else:
+            replies, got, round_told = await self._sum(message, type_, entry["group"], among)
+        kept = {"replies": replies, "told": msgspec.to_builtins(round_told) if round_told else None}
+        _write(place, pipe.packed(kept, got))
+        await process.say({"replies": replies}, got)
+
+    def _cannot(self, type_: str, among: list[Digest]) -> str:
+        if not type_.startswith(("train", "evaluate")):
+            return f"messages of type {type_!r} aren't answered by vaults: their replies couldn't be summed"
+        if self._run.noise_milli and not type_.startswith("train"):
+            return "with ε vaults tell no metrics: evaluate the model on data of your own (evaluate_fn)"
+        if self._run.noise_milli and len(among) != len(self._parties):
+            return "a round with ε is summed over all vaults: let the strategy take all of them"
+        return ""
+
+    async def _sum(
+        self, message: bytes, type_: str, group: str, among: list[Digest]
+    ) -> tuple[list[dict[str, Any]], list[bytes], lineage.Told]:
+        content = records.decode(message)
+        run, training = self._run, type_.startswith("train")
+        for attempt in range(MOST_TRIES):
+            number = self._number
+            self._number += 1
+            self._save_run(run)
+            left = None if self._wish.max_price_wei is None else self._wish.max_price_wei - self._charged()
+            if left is not None and left <= 0:
+                raise CannotTrain(
+                    f"the price of {self._wish.max_price_wei} is spent: raise --max-price to go on"
+                )
+            try:
+                summed = await self._ways.perform(number, message, type_, group, among, left)
+                break
+            except RoundFailed as error:
+                self._tell({"event": "failed", "number": number, "why": str(error)})
+                if attempt + 1 == MOST_TRIES:
+                    raise CannotTrain(str(error)) from None
+        else:
+            raise AssertionError("it broke off, or raised")
+        shape = next(iter(summed.dones.values()))
+        mean = vector.mean_of(
+            content,
+            summed.total,
+            step=self._step(),
+            training=training,
+            metrics=shape.metrics,
+            clip=self._longest(content, len(summed.members)) if training else 0.0,
+        )
+        if mean is None:
+            raise CannotTrain("nobody in the sum has any examples")
+        reply = records.encode(replying.reply_of(mean, content, run.weight, len(summed.members)))
+        by_subject = {who: node for node, who in self._nodes.items()}
+        replies: list[dict[str, Any]] = [{"node": by_subject[who], "body": 0} for who in summed.members]
+        missing = [who for who in among if who not in summed.members]
+        replies += [{"node": by_subject[who], "body": -1, "why": "it dropped out"} for who in missing]
+        told = self._told(number, type_, group, message, summed)
+        self._rounds.append(told)
+        metrics = {name.partition(vector.JOIN)[2]: value for name, value in mean.metrics.items()}
+        self._history.append({"round": group or number, "where": "vaults", "type": type_, **metrics})
+        self._tell(
+            {
+                "event": "summed",
+                "number": number,
+                "type": type_,
+                "vaults": len(summed.members),
+                "dropped": summed.dropped,
+                "metrics": metrics,
+                "length": mean.length,
+                "epsilon": self._epsilon(),
+                "charged_wei": self._charged(),
+            }
+        )
+        return replies, [reply], told
+
+    def _step(self) -> float:
+        run = self._run
+        if run.noise_milli:
+            return privacy.step_of(run.norm, run.noise_milli, run.shares)
+        return run.norm / vector.LEVELS
+
+    def _longest(self, content: records.Records, clients: int) -> float:
+        """The longest mean that honest vaults can make: the bound, and the noise with its tail."""
+        run = self._run
+        if not run.noise_milli:
+            return run.norm * (1 + 1e-6)
+        layout = vector.layout_of(content)
+        size = layout.size if layout is not None else 1
+        deviation = privacy.SHARE_STEPS * self._step() * np.sqrt(clients) / (clients * run.blocks)
+        return float(run.norm + deviation * (np.sqrt(size) + 6))
+
+    def _told(self, number: int, type_: str, group: str, message: bytes, summed: Sum) -> lineage.Told:
+        return lineage.Told(
+            number,
+            type_,
+            group,
+            canonical.content_digest(message),
+            summed.parts,
+            summed.members,
+            summed.dropped,
+            summed.transcript,
+            b"",
+        )
+
+    def _restore(self, told: dict[str, Any]) -> None:
+        if told.get("told") is not None:
+            self._rounds.append(msgspec.convert(told["told"], lineage.Told))
+
+    def _round_done(self, head: dict[str, Any], blobs: list[bytes]) -> None:
+        if not blobs:
+            return
+        found = records.decode(blobs[0])
+        self._model = canonical.content_digest(blobs[0])
+        arrays: dict[str, Any] = {
+            name: np.asarray(item) for _, items in found.values() for name, item in items.items()
+        }
+        aside = self._folder / ".model.npz"
+        with aside.open("wb") as file:
+            np.savez(file, **arrays)
+        aside.replace(self._folder / "model.npz")
+        if self._rounds:
+            self._rounds[-1] = msgspec.structs.replace(self._rounds[-1], model=self._model)
+        self._write_card()
+        self._tell({"event": "round", "round": head["round"], "metrics": head["metrics"]})
+
+    # --- what is told ---
+
+    def _charged(self) -> int:
+        return sum(part.charged_wei for told in self._rounds for part in told.parts)
+
+    def _epsilon(self) -> float:
+        spent: dict[bytes, int] = {}
+        for told in self._rounds:
+            for part in told.parts:
+                spent[part.subject] = spent.get(part.subject, 0) + part.epsilon_micro
+        return max(spent.values(), default=0) / MICRO
+
+    def _write_card(self) -> dict[str, Any]:
+        card = lineage.card(
+            self._run,
+            [self._sources[Digest(party.subject)] for party in self._parties],
+            self._rounds,
+            strategy=self._strategy,
+            flower=FLOWER,
+            model=self._model,
+        )
+        _write(self._folder / "lineage.json", json.dumps(card, indent=1).encode())
+        return card
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        self._told_user(event)
+
+
+def _unpacked(raw: bytes) -> tuple[dict[str, Any], list[bytes]]:
+    (length,) = struct.unpack(">I", raw[:4])
+    head, sizes = pipe.head_of(raw[4 : 4 + length])
+    blobs: list[bytes] = []
+    at = 4 + length
+    for size in sizes:
+        blobs.append(raw[at : at + size])
+        at += size
+    return head, blobs
+
+
+def _write(place: Path, data: bytes) -> None:
+    """Whole, or not at all, and durable."""
+    aside = place.with_name(f".{place.name}.new")
+    with aside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(place)

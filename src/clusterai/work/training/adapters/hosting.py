@@ -1,0 +1,480 @@
+"""The vault's side of federated training: `host(vault)` is what a node lends orders and calls to.
+
+What a requester's program answers is never passed on: it goes through `core.vector` first. The order's answer is a commitment; the
+vector itself leaves by secure aggregation, or, where the run isn't masked, by a call.
+"""
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from clusterai.protocol import canonical
+from clusterai.protocol.canonical import Malformed
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.signing import Key, signed_by
+from clusterai.protocol.vaults import Operation, SignedUse, subject
+from clusterai.vault.adapters.masking import Libraries
+from clusterai.vault.core.secagg import member as masking
+from clusterai.vault.core.secagg.messages import Invite, Spec, ToMember
+from clusterai.work.engine import Busy, EngineFailed, Finish, Stats, TokenEvent, Unfit
+from clusterai.work.packed import tokens_of
+from clusterai.work.request import Usage
+from clusterai.work.service import Declined
+from clusterai.work.streams import QueueStream
+from clusterai.work.training.adapters.blocks import deal
+from clusterai.work.training.adapters.noise import drawn
+from clusterai.work.training.adapters.studio import Performed, Studio
+from clusterai.work.training.core import privacy, vector
+from clusterai.work.training.core.bundle import Bundle, decode_bundle
+from clusterai.work.training.inside import records
+from clusterai.work.training.spec import (
+    Begin,
+    Done,
+    End,
+    Frame,
+    Good,
+    Hello,
+    Hi,
+    Masking,
+    No,
+    Plain,
+    Put,
+    Round,
+    Run,
+    Vector,
+    commitment,
+    decode_call,
+)
+
+FLOWER = "1.41.0"
+_TO_MEMBER: Any = ToMember
+MOST_RUNS = 16
+MOST_WAITING = 8
+MOST_KEPT_BYTES = 512 << 20
+RUN_S = 24 * 3600.0
+"""A run that nobody has touched for so long is forgotten."""
+MEMORY = next((place for place in ("/dev/shm",) if os.path.isdir(place)), None)  # noqa: S108, PTH112
+
+
+class Asked(Protocol):
+    """A sealed call, opened."""
+
+    @property
+    def plain(self) -> bytes: ...
+    @property
+    def signer(self) -> Address: ...
+
+
+class Permit(Protocol):
+    @property
+    def epsilon_micro(self) -> int: ...
+
+
+class Vault(Protocol):
+    """What of a vault is used here."""
+
+    dataset: Digest
+    snapshot: Digest
+    key: Key
+
+    @property
+    def unit(self) -> str:
+        """The column that says whose a row is; empty where each row is somebody else's."""
+        ...
+
+    @property
+    def rows(self) -> int: ...
+
+    def opened(self, sender: Address, body: bytes) -> Asked: ...
+    def sealed(self, to: Asked, data: bytes) -> bytes: ...
+    def permit(self, grant: Digest, signer: Address, operation: int, code: Digest) -> Permit: ...
+    async def spend(self, grant: Digest, order: Digest, epsilon_micro: int, delta_pico: int) -> object: ...
+    async def used(self, order: Digest, result: Digest) -> SignedUse: ...
+    def mount(self) -> AbstractAsyncContextManager[Path]: ...
+    def noise_seed(self, order: Digest, beacon: bytes) -> bytes: ...
+
+
+class Contributed(msgspec.Struct):
+    """What one round put by, until the run ends."""
+
+    order: Round
+    contribution: vector.Contribution
+    salt: bytes
+    member: masking.Member | None = None
+    told: bool = False
+
+
+class Study:
+    """One run at this vault."""
+
+    def __init__(self, run: Run, grant: Digest, bundle: Bundle, place: int) -> None:
+        self.run, self.grant, self.bundle, self.place = run, grant, bundle, place
+        self.name = run.digest
+        self.messages: dict[Digest, bytes] = {}
+        self.rounds: dict[int, Contributed] = {}
+        self.states: dict[int, bytes] = {}
+        """by block"""
+        self.private_rounds = 0
+        self.touched_s = time.monotonic()
+        self.turn = asyncio.Lock()
+
+
+class Training:
+    """The service of one vault."""
+
+    def __init__(
+        self, vault: Vault, studio: Callable[[], Studio], clock: Callable[[], float] = time.time
+    ) -> None:
+        """
+        Args:
+            studio: makes the studio when the first run begins, since that starts programs.
+        """
+        self.vault = vault
+        self.model = bytes(subject(vault.dataset, "training"))
+        self.engine = self
+        self._clock = clock
+        self._make_studio = studio
+        self._studio: Studio | None = None
+        self._runs: dict[Digest, Study] = {}
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._opening = asyncio.Lock()
+
+    # --- the engine: orders ---
+
+    def submit(self, request: Round, /) -> QueueStream:
+        """
+        Raises:
+            Busy, Unfit.
+        """
+        if len(self._jobs) >= MOST_WAITING:
+            raise Busy(len(self._jobs), 30.0)
+        study = self._runs.get(Digest(request.run))
+        if study is None:
+            raise Unfit("this vault knows no such run: begin it by a call first")
+        why = self._objection(study, request)
+        if why is not None:
+            raise Unfit(why)
+        stream = QueueStream(lambda: stop())
+        job = asyncio.create_task(self._work(study, request, stream))
+
+        def stop() -> None:
+            job.cancel()
+
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+        return stream
+
+    def _objection(self, study: Study, request: Round) -> str | None:
+        run = study.run
+        if request.model != self.model:
+            return "the order is for another vault"
+        if request.requester != run.requester or not signed_by(
+            Address(run.requester), request.signing_digest(), request.signature
+        ):
+            return "the order isn't signed by the run's requester"
+        if request.grant != study.grant or request.blocks != run.blocks:
+            return "the order says another grant, or other blocks, than the run"
+        if request.number in study.rounds or request.number < max(study.rounds, default=-1):
+            return "this round was ordered before: order another"
+        if request.message not in study.messages:
+            return "the round's message isn't here: bring it by a call first"
+        return None
+
+    async def _work(self, study: Study, request: Round, stream: QueueStream) -> None:
+        try:
+            done = await self._round(study, request)
+        except asyncio.CancelledError:
+            stream.put(EngineFailed("cancelled"))
+            raise
+        except Exception as error:
+            # The requester hears that it failed; words of ours could tell of rows.
+            stream.put(EngineFailed(f"{type(error).__name__}: {error}"[:300]))
+            return
+        tokens = tokens_of(done.canonical())
+        for token in tokens:
+            stream.put(TokenEvent(token))
+        stream.put(Finish("stop", Usage(0, 0, len(tokens))))
+
+    async def _round(self, study: Study, request: Round) -> Done:
+        """
+        Raises:
+            RuntimeError: the app failed, where that may be told. Whatever the vault raises.
+        """
+        async with study.turn:
+            # Two orders of one round may have waited for this.
+            if (why := self._objection(study, request)) is not None:
+                raise RuntimeError(why)
+            run, order = study.run, request.digest
+            study.touched_s = time.monotonic()
+            message = study.messages[Digest(request.message)]
+            content = records.decode(message)
+            self.vault.permit(study.grant, Address(run.requester), Operation.TRAINING, Digest(run.app))
+            cost = self._cost(study, request, content)
+            await self.vault.spend(study.grant, order, cost, run.delta_pico * (study.private_rounds == 0))
+            if run.noise_milli:
+                study.private_rounds += 1
+            made = await self._contribution(study, request, message, content)
+            salt = os.urandom(32)
+            study.rounds[request.number] = Contributed(request, made, salt)
+            for number in [number for number in study.rounds if number < request.number - 1]:
+                del study.rounds[number]
+            bound = commitment(salt, _bytes(made))
+            use = await self.vault.used(order, bound)
+            return Done(
+                order, bound, len(made.vector), made.metrics, made.clipped, cost, canonical.encode(use)
+            )
+
+    def _cost(self, study: Study, request: Round, content: records.Records) -> int:
+        """ε of this round in millionths: what all rounds cost with it, less what they did without."""
+        run = study.run
+        if not run.noise_milli:
+            return 0
+        layout = vector.layout_of(content)
+        if not request.training or layout is None:
+            raise RuntimeError("with ε, only rounds of training with one record of arrays are answered")
+        z = privacy.widened(run.noise_milli, layout.size, run.shares)
+        before, after = (
+            privacy.epsilon_micro(z, rounds, run.delta_pico)
+            for rounds in (study.private_rounds, study.private_rounds + 1)
+        )
+        return after - before
+
+    async def _contribution(
+        self, study: Study, request: Round, message: bytes, content: records.Records
+    ) -> vector.Contribution:
+        run = study.run
+        async with self.vault.mount() as data:
+            if not run.noise_milli:
+                left = await self._perform(study, request, message, data, 0)
+                if left.reply is None:
+                    raise RuntimeError(f"the app gave no reply: {left.why}")
+                return vector.contribution(
+                    content, left.reply, norm=run.norm, weight_key=run.weight, most_weight=self.vault.rows
+                )
+            layout = vector.layout_of(content)
+            assert layout is not None, "costed before"
+            async with self._dealt(study, data) as folders:
+                runs = [
+                    self._perform(study, request, message, folder, at) for at, folder in enumerate(folders)
+                ]
+                replies = [left.reply for left in await asyncio.gather(*runs)]
+            step = privacy.step_of(run.norm, run.noise_milli, run.shares)
+            noise = drawn(self.vault.noise_seed(request.digest, study.name), layout.size)
+            return vector.blocked(content, replies, norm=run.norm, step=step, noise=noise)
+
+    @asynccontextmanager
+    async def _dealt(self, study: Study, data: Path) -> AsyncGenerator[list[Path]]:
+        """The same deal in every round of a run, or a person would be in several blocks."""
+        if study.run.blocks == 1:
+            yield [data]
+            return
+        key = self.vault.noise_seed(study.name, b"blocks")
+        with tempfile.TemporaryDirectory(prefix="clusterai-blocks-", dir=MEMORY) as folder:
+            yield await asyncio.to_thread(deal, data, Path(folder), study.run.blocks, self.vault.unit, key)
+
+    async def _perform(
+        self, study: Study, request: Round, message: bytes, data: Path, block: int
+    ) -> Performed:
+        run = study.run
+        assert self._studio is not None, "made when the run began"
+        about = {
+            "run": int.from_bytes(study.name[:7]),
+            "id": f"{request.number}.{block}",
+            "node": int.from_bytes(request.model[:7]),
+            "type": request.action,
+            "group": request.group,
+        }
+        # A block is a node to the app: it must not be able to tell that it is one.
+        node = {
+            "partition-id": study.place * run.blocks + block,
+            "num-partitions": len(run.subjects) * run.blocks,
+        }
+        left = await self._studio.perform(
+            study.bundle, message, about, node, run.configured(), data, study.states.get(block, b"")
+        )
+        if left.reply is not None:
+            study.states[block] = left.state
+        return left
+
+    def stats(self) -> Stats:
+        return Stats(max(0, len(self._jobs) - 1), min(1, len(self._jobs)), 0.0, 1, 1)
+
+    async def close(self) -> None:
+        jobs = tuple(self._jobs)
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+        self._runs.clear()
+
+    # --- calls ---
+
+    async def answer(self, sender: Address, body: bytes) -> bytes:
+        """
+        Raises:
+            Declined.
+        """
+        try:
+            asked = self.vault.opened(sender, body)
+        except ValueError as error:
+            raise Declined("denied", f"the call's seal doesn't open: {error}") from None
+        try:
+            call = decode_call(asked.plain)
+        except Malformed as error:
+            reply: msgspec.Struct = No("malformed", str(error)[:1000])
+        else:
+            try:
+                reply = await self._answered(asked.signer, call)
+            except Refusal as refusal:
+                reply = No(refusal.code, str(refusal)[:1000])
+        return self.vault.sealed(asked, canonical.encode(reply))
+
+    async def _answered(self, who: Address, call: Any) -> msgspec.Struct:
+        match call:
+            case Hello():
+                return Hi(self.vault.key.address, self.vault.dataset, self.vault.snapshot, FLOWER)
+            case Begin():
+                return await self._begin(who, call)
+            case Put(run, message):
+                return self._put(self._study(who, run), message)
+            case Masking(run, number, frame):
+                return await self._mask(self._study(who, run), number, frame)
+            case Plain(run, number):
+                return self._plain(self._study(who, run), number)
+            case End(run):
+                self._runs.pop(self._study(who, run).name)
+                return Good()
+            case _:
+                raise AssertionError(call)
+
+    def _study(self, who: Address, run: bytes) -> Study:
+        study = self._runs.get(Digest(run))
+        if study is None or study.run.requester != who:
+            raise Refusal("unknown_run", "this vault knows no such run of yours: begin it")
+        study.touched_s = time.monotonic()
+        return study
+
+    async def _begin(self, who: Address, call: Begin) -> Good:
+        run = call.run
+        if run.requester != who:
+            raise Refusal("requester", "a run is begun by its own requester")
+        try:
+            bundle = decode_bundle(call.bundle)
+        except Malformed as error:
+            raise Refusal("bundle", str(error)) from None
+        if bundle.digest != run.app:
+            raise Refusal("bundle", "the bundle isn't the app that the run names")
+        if self.model not in run.subjects:
+            raise Refusal("stranger", "this vault isn't one of the run's")
+        place = run.subjects.index(self.model)
+        if run.members[place] != self.vault.key.address:
+            raise Refusal("stranger", "the run names another key than this vault's")
+        try:
+            permit = self.vault.permit(Digest(call.grant), who, Operation.TRAINING, Digest(run.app))
+        except (
+            Exception
+        ) as error:  # `Denied` of the vault's room; its code and detail are made for the requester.
+            raise Refusal(getattr(error, "code", "denied"), str(error)) from error
+        if permit.epsilon_micro and not run.noise_milli:
+            raise Refusal("epsilon", "the grant is for training with ε, and the run has no noise")
+        if len(run.members) < 3 and run.masked:
+            raise Refusal(
+                "few", "sums over fewer than three vaults hide nobody: use ε without masks, or more vaults"
+            )
+        async with self._opening:
+            if self._studio is None:
+                self._studio = await asyncio.to_thread(self._make_studio)
+        self._forget()
+        if run.digest not in self._runs:
+            if len(self._runs) >= MOST_RUNS:
+                raise Refusal("busy", f"{MOST_RUNS} runs are open here: try later")
+            self._runs[run.digest] = Study(run, Digest(call.grant), bundle, place)
+        return Good()
+
+    def _forget(self) -> None:
+        old = time.monotonic() - RUN_S
+        for name in [name for name, study in self._runs.items() if study.touched_s < old]:
+            del self._runs[name]
+
+    def _put(self, study: Study, message: bytes) -> Good:
+        try:
+            records.decode(message)
+        except records.BadRecords as error:
+            raise Refusal("message", str(error)) from None
+        # The last two: the one that is being answered, and the next.
+        while len(study.messages) >= 2:
+            del study.messages[next(iter(study.messages))]
+        study.messages[canonical.content_digest(message)] = message
+        return Good()
+
+    async def _mask(self, study: Study, number: int, raw: bytes) -> Frame:
+        given = study.rounds.get(number)
+        if given is None or not study.run.masked:
+            raise Refusal("round", "there is no such round to be masked")
+        try:
+            frame: ToMember = canonical.decode(raw, _TO_MEMBER, 64 << 20)
+        except Malformed as error:
+            raise Refusal("malformed", str(error)) from None
+        if given.member is None:
+            if not isinstance(frame, Invite):
+                raise Refusal("order", "the invitation comes first")
+            self._check(study, given, frame.spec)
+            own = masking.Contribution(given.contribution.vector, 1)
+            key = self.vault.key
+            given.member = masking.Member(frame.spec, key, key.address, own, Libraries())
+        answer = await asyncio.to_thread(given.member.answer, frame, self._clock())
+        return Frame(canonical.encode(answer))
+
+    def _check(self, study: Study, given: Contributed, spec: Spec) -> None:
+        """One sum for each round: a second with other members could be subtracted from the first."""
+        run = study.run
+        terms = masking.Terms(least_members=3)
+        objection = masking.objection(spec, self.vault.key.address, terms, self._clock())
+        if objection is not None:
+            raise Refusal(objection.code, objection.detail)
+        if spec.server != run.requester or spec.purpose != purpose(study.name, given.order.number):
+            raise Refusal("spec", "the sum isn't this round's")
+        if not set(spec.cohort) <= set(run.members) or len(spec.cohort) < run.quorum:
+            raise Refusal("spec", "the sum is over others than the run's vaults, or over too few of them")
+        if run.noise_milli and (spec.groups != 1 or len(spec.cohort) - len(spec.cohort) // 3 < run.quorum):
+            raise Refusal(
+                "spec", "so few vaults' noise isn't enough: a round with ε is summed over all of them"
+            )
+        if spec.length != len(given.contribution.vector) or spec.bits != 64:
+            raise Refusal("spec", "the sum has another length")
+
+    def _plain(self, study: Study, number: int) -> Vector:
+        given = study.rounds.get(number)
+        if given is None or study.run.masked:
+            raise Refusal("round", "there is no such round, or it leaves by secure aggregation only")
+        return Vector(given.salt, _bytes(given.contribution))
+
+
+class Refusal(Exception):
+    """A call's answer is no; told to the requester, sealed."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+def purpose(run: Digest, number: int) -> Digest:
+    """What a sum is for, as the members of its round have it."""
+    return canonical.content_digest(b"clusterai training sum" + run + number.to_bytes(4))
+
+
+def _bytes(made: vector.Contribution) -> bytes:
+    return np.asarray(made.vector).astype("<i8").tobytes()
+
+
+def host(vault: Any) -> Training:
+    """What `Kind.hosts` names."""
+    folder = Path(tempfile.mkdtemp(prefix="clusterai-training-"))
+    return Training(vault, lambda: Studio(folder))

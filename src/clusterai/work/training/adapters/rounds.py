@@ -1,0 +1,334 @@
+"""One round at all vaults: bring the message, order, and get the sum; whoever fails on the way has dropped out.
+
+A third may drop out in all. A round that fails is not asked again: the campaign orders another, which is paid in ε like any.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import numpy as np
+
+from clusterai.protocol import canonical
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.signing import Key
+from clusterai.runtime.machine import Received, Send, Started, Tick
+from clusterai.vault.adapters.masking import Libraries
+from clusterai.vault.core.secagg import graph
+from clusterai.vault.core.secagg.collector import Collector, Failed, Summed
+from clusterai.vault.core.secagg.messages import Spec, ToServer
+from clusterai.vault.core.secagg.transcript import transcript_digest
+from clusterai.work.training.adapters.hosting import purpose
+from clusterai.work.training.core import lineage, vector
+from clusterai.work.training.spec import (
+    Begin,
+    Done,
+    Frame,
+    Good,
+    Hi,
+    Masking,
+    No,
+    Plain,
+    Put,
+    Round,
+    Run,
+    Vector,
+    commitment,
+    decode_done,
+    decode_reply,
+)
+
+_TO_SERVER: Any = ToServer
+CALL_S = 120.0
+PHASE_S = 120.0
+ROUND_S = 3600.0
+A = TypeVar("A", bound=msgspec.Struct)
+
+
+class Paid(msgspec.Struct, frozen=True):
+    """What an order brought."""
+
+    answer: bytes
+    charged_wei: int = 0
+    receipt: Any = None
+    provider: str = ""
+
+
+class Party(Protocol):
+    """A vault, as the requester reaches it."""
+
+    name: str
+    subject: Digest
+    grant: Digest
+
+    async def call(self, data: bytes) -> bytes:
+        """Sealed on the way there and back."""
+        ...
+
+    async def order(self, request: Round, most_wei: int | None) -> Paid: ...
+
+
+class RoundFailed(RuntimeError):
+    """No sum came of this round: {why}."""
+
+
+class VaultSaid(RuntimeError):
+    """A vault refused: {code}: {detail}."""
+
+
+async def ask(party: Party, call: msgspec.Struct, kind: type[A], patience_s: float = CALL_S) -> A:
+    """
+    Raises:
+        VaultSaid; whatever the way there raises.
+    """
+    async with asyncio.timeout(patience_s):
+        reply = decode_reply(await party.call(canonical.encode(call)))
+    if isinstance(reply, No):
+        raise VaultSaid(f"{reply.code}: {reply.detail}")
+    if not isinstance(reply, kind):
+        raise VaultSaid(f"answered {type(reply).__name__}")
+    return reply
+
+
+class Sum(msgspec.Struct, frozen=True):
+    """
+    Attributes:
+        members: those whose vectors are in it, as their parties' subjects.
+        step: of a coordinate.
+    """
+
+    total: Any
+    members: tuple[Digest, ...]
+    dones: dict[Digest, Done]
+    parts: tuple[lineage.Part, ...]
+    dropped: dict[str, str]
+    transcript: bytes
+
+
+class Rounds:
+    """Performs the rounds of one run."""
+
+    def __init__(
+        self,
+        run: Run,
+        key: Key,
+        parties: Sequence[Party],
+        *,
+        round_s: float = ROUND_S,
+        phase_s: float = PHASE_S,
+        told: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> None:
+        self.run = run
+        self._key = key
+        self._parties = {Digest(party.subject): party for party in parties}
+        self._member = {
+            Digest(who): Address(member) for who, member in zip(run.subjects, run.members, strict=True)
+        }
+        self._of = {member: who for who, member in self._member.items()}
+        self._round_s, self._phase_s, self._told = round_s, phase_s, told
+
+    async def begin(self, bundle: bytes) -> dict[Digest, str]:
+        """Tell every vault of the run; those that can't be reached, or refuse, with why."""
+        return await self._each(
+            list(self._parties),
+            lambda party: ask(party, Begin(self.run, party.grant, bundle), Good),
+            {},
+        )
+
+    async def perform(
+        self,
+        number: int,
+        message: bytes,
+        type_: str,
+        group: str,
+        among: Sequence[Digest],
+        most_wei: int | None,
+    ) -> Sum:
+        """
+        Raises:
+            RoundFailed.
+        """
+        dropped: dict[Digest, str] = {}
+        alive = list(among)
+        dropped |= await self._each(alive, lambda party: ask(party, Put(self.run.digest, message), Good), {})
+        dones: dict[Digest, Done] = {}
+        paid: dict[Digest, Paid] = {}
+        share = None if most_wei is None else most_wei // max(1, len(alive))
+
+        async def ordered(party: Party) -> Good:
+            request = self.order(party, number, message, type_, group)
+            async with asyncio.timeout(self._round_s):
+                got = await party.order(request, share)
+            paid[Digest(party.subject)] = got
+            done = decode_done(got.answer)
+            if done.order != request.digest:
+                raise VaultSaid("its answer is of another order")
+            dones[Digest(party.subject)] = done
+            self._told({"event": "trained", "vault": party.name, "epsilon_micro": done.epsilon_micro})
+            return Good()
+
+        dropped |= await self._each([who for who in alive if who not in dropped], ordered, dropped)
+        parts = tuple(
+            lineage.Part(
+                who,
+                done.order,
+                done.commitment,
+                done.epsilon_micro,
+                done.use,
+                paid[who].charged_wei,
+                paid[who].receipt,
+            )
+            for who, done in dones.items()
+        )
+        least = len(among) - len(among) // 3
+        # Lengths and names of metrics are told by vaults: those that say otherwise than most are left out.
+        shape = _most([(done.length, done.metrics) for done in dones.values()])
+        for who, done in list(dones.items()):
+            if (done.length, done.metrics) != shape:
+                dropped[who] = "it answers with another shape than the others"
+                del dones[who]
+        if len(dones) < least or shape is None:
+            raise RoundFailed(
+                f"{len(dones)} of {len(among)} vaults answered, {least} must: {self._named(dropped)}"
+            )
+        if self.run.masked:
+            total, summed, transcript = await self._masked(number, shape[0], among, dones, dropped)
+        else:
+            total, summed = await self._plain(number, dones, dropped)
+            transcript = b""
+            if len(summed) < least:
+                raise RoundFailed(
+                    f"{len(summed)} of {len(among)} vectors came, {least} must: {self._named(dropped)}"
+                )
+        return Sum(total, summed, dones, parts, self._named(dropped), transcript)
+
+    def order(self, party: Party, number: int, message: bytes, type_: str, group: str) -> Round:
+        unsigned = Round(
+            party.subject,
+            party.grant,
+            self.run.digest,
+            number,
+            type_,
+            group[:32],
+            canonical.content_digest(message),
+            self.run.blocks,
+            self._key.address,
+            bytes(65),
+        )
+        return msgspec.structs.replace(unsigned, signature=self._key.sign(unsigned.signing_digest()))
+
+    async def _plain(
+        self, number: int, dones: dict[Digest, Done], dropped: dict[Digest, str]
+    ) -> tuple[vector.Whole, tuple[Digest, ...]]:
+        vectors: dict[Digest, vector.Whole] = {}
+
+        async def fetched(party: Party) -> Vector:
+            got = await ask(party, Plain(self.run.digest, number), Vector)
+            done = dones[Digest(party.subject)]
+            if commitment(got.salt, got.values) != done.commitment or len(got.values) != 8 * done.length:
+                raise VaultSaid("its vector isn't the one that it committed to")
+            vectors[Digest(party.subject)] = np.frombuffer(got.values, "<i8").astype(np.int64)
+            return got
+
+        dropped |= await self._each(list(dones), fetched, dropped)
+        empty = np.zeros(next(iter(dones.values())).length, np.int64)
+        return sum(vectors.values(), empty), tuple(vectors)
+
+    async def _masked(
+        self,
+        number: int,
+        length: int,
+        among: Sequence[Digest],
+        dones: dict[Digest, Done],
+        dropped: dict[Digest, str],
+    ) -> tuple[vector.Whole, tuple[Digest, ...], bytes]:
+        cohort = tuple(sorted(self._member[who] for who in among))
+        degree, threshold = graph.sparse(len(cohort), graph.colluders_tolerated(len(cohort)))
+        threshold = min(threshold, len(cohort) - 1) if not degree else threshold
+        spec = Spec(
+            server=self._key.address,
+            nonce=secrets.token_bytes(32),
+            cohort=cohort,
+            beacon=secrets.token_bytes(32),
+            groups=1,
+            group=0,
+            length=length,
+            bits=64,
+            degree=degree,
+            threshold=threshold,
+            purpose=purpose(self.run.digest, number),
+            expires_s=int(time.time()) + int(10 * self._phase_s) + 60,
+        )
+        collector = Collector(spec, self._key, Libraries(), self._phase_s)
+        for who in among:
+            if who not in dones:
+                collector.drop(self._member[who], dropped.get(who, "it didn't train"))
+        effects: list[Any] = list(collector.step(Started(), time.time()))
+        while collector.outcome is None:
+            sends = [effect for effect in effects if isinstance(effect, Send)]
+            answers = await asyncio.gather(*(self._exchange(number, send) for send in sends))
+            effects = []
+            for send, answer in zip(sends, answers, strict=True):
+                if isinstance(answer, str):
+                    dropped.setdefault(self._of[send.to], answer)
+                    collector.drop(send.to, answer)
+                else:
+                    effects += collector.step(Received(send.to, answer), time.time())
+            effects += collector.step(Tick(), time.time())
+            if not any(isinstance(effect, Send) for effect in effects) and collector.outcome is None:
+                # Nobody is left to be waited for.
+                effects += collector.step(Tick(), time.time() + self._phase_s)
+        match collector.outcome:
+            case Failed(phase, detail, blamed):
+                for member, why in blamed.items():
+                    dropped[self._of[member]] = why
+                raise RoundFailed(f"{phase}: {detail} {self._named(dropped)}")
+            case Summed(values, _, transcript, blamed):
+                for member, why in blamed.items():
+                    dropped.setdefault(self._of[member], why)
+                members = graph.members(spec)
+                summed = tuple(self._of[members[claim.member]] for claim in transcript.roll.claims)
+                return values, summed, transcript_digest(transcript)
+
+    async def _exchange(self, number: int, send: Send) -> ToServer | str:
+        party = self._parties[self._of[send.to]]
+        try:
+            got = await ask(
+                party, Masking(self.run.digest, number, canonical.encode(send.frame)), Frame, self._phase_s
+            )
+            return canonical.decode(got.frame, _TO_SERVER, 64 << 20)
+        except Exception as error:
+            # Hostile or gone, it is the same: it has dropped out.
+            return f"{type(error).__name__}: {error}"[:300]
+
+    async def _each(
+        self,
+        whom: Sequence[Digest],
+        do: Callable[[Party], Awaitable[Any]],
+        gone: dict[Digest, str],
+    ) -> dict[Digest, str]:
+        """Who failed at it, with why."""
+        asked = [who for who in whom if who not in gone]
+        done = await asyncio.gather(*(do(self._parties[who]) for who in asked), return_exceptions=True)
+        failed: dict[Digest, str] = {}
+        for who, result in zip(asked, done, strict=True):
+            if isinstance(result, Exception):
+                failed[who] = f"{type(result).__name__}: {result}"[:300]
+                self._told({"event": "dropped", "vault": self._parties[who].name, "why": failed[who]})
+            elif isinstance(result, BaseException):
+                raise result
+        return failed
+
+    def _named(self, dropped: dict[Digest, str]) -> dict[str, str]:
+        return {self._parties[who].name: why for who, why in dropped.items()}
+
+
+def _most(shapes: list[tuple[int, tuple[str, ...]]]) -> tuple[int, tuple[str, ...]] | None:
+    """The one that most say; the first of equals."""
+    return max(shapes, key=shapes.count) if shapes else None
+
+
+__all__ = ["Hi", "Paid", "Party", "RoundFailed", "Rounds", "Sum", "VaultSaid", "ask"]
