@@ -27,6 +27,7 @@ from clusterai.cli.commands import (
     sim,
     stake,
     top,
+    vault,
     version,
 )
 from clusterai.cli.commands import run as run_job
@@ -54,6 +55,7 @@ for part in (
     account,
     stake,
     model,
+    vault,
     sim,
     top,
     demo,

@@ -18,11 +18,6 @@ ORDER = Digest(b"1" * 32)
 RESULT = Digest(b"r" * 32)
 
 
-@pytest.fixture
-def bed(tmp_path: Path) -> Bed:
-    return Bed(tmp_path)
-
-
 def test_a_use_from_asking_to_the_log(bed: Bed) -> None:
     """Asked, approved, permitted, spent, closed: the use is signed, is the log's first leaf, and says what was spent."""
     grant = bed.grant()
@@ -109,6 +104,7 @@ def test_a_revoked_grant_permits_nothing_and_all_is_keyed_anew(bed: Bed) -> None
     epoch, key = bed.vault.content_key()
     before = {address for address, _ in bed.vault.stored_pieces()}
     bed.vault.revoke(grant, Revoked.TERMS)
+    bed.vault.tick()
     with pytest.raises(Denied, match="revoked: this grant was revoked: terms"):
         bed.vault.permit(grant, bed.identity.address, Operation.COPY, ZERO_DIGEST)
     with pytest.raises(Denied, match="revoked"):
@@ -126,6 +122,8 @@ def test_the_snapshot_outlives_a_new_key(bed: Bed) -> None:
     """It names the data, not how it is encrypted; the listing stays the same to the byte."""
     snapshot, listing = bed.vault.snapshot, bed.vault.listing()
     bed.vault.revoke(bed.grant(), Revoked.KEY)
+    bed.vault.tick()
+    assert bed.vault.key_epoch == 1
     assert bed.restart().snapshot == snapshot
     assert bed.vault.listing() == listing
 

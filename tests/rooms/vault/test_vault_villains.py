@@ -27,11 +27,6 @@ from tests.rooms.vault.vaultbed import HOT, NETWORK, OWNER, SECRET, Bed
 ORDER = Digest(b"1" * 32)
 
 
-@pytest.fixture
-def bed(tmp_path: Path) -> Bed:
-    return Bed(tmp_path)
-
-
 def test_fifty_who_spend_at_once_spend_what_there_is(bed: Bed) -> None:
     """Fifty threads with a tenth of the budget each: ten succeed, forty are refused, the sum is the budget."""
     grant = bed.grant(epsilon_micro=MICRO)

@@ -99,6 +99,9 @@ class Bed:
         self.desk = Desk(self.vault)
         return self.vault
 
+    def close(self) -> None:
+        self.vault.close()
+
     def clock(self) -> float:
         return self.now_s
 

@@ -19,12 +19,13 @@ replays the journal.
 """
 
 import contextlib
+import fcntl
 import os
 import secrets
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import msgspec
 from blake3 import blake3
@@ -143,6 +144,30 @@ class VaultFolder:
 
     def journal(self, master: bytes) -> "SealedJournal":
         return SealedJournal(self.journal_file, master)
+
+    def serve(self) -> IO[bytes]:
+        """Hold the vault, until what is returned is closed or the process dies: one process writes its journal.
+
+        Raises:
+            BadVault: another process serves it.
+        """
+        file = self.lock.open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise BadVault(f"another process serves the vault in {self.root}: end that one first") from None
+        return file
+
+    def is_served(self) -> bool:
+        try:
+            with self.lock.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
 
     # --- the desk ---
 

@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 from blake3 import blake3
@@ -93,14 +93,20 @@ class Vault:
     def __init__(
         self,
         folder: VaultFolder,
+        served: IO[bytes],
         owner: Address,
         key: Key,
         network: Domain,
         clock: Callable[[], float] = time.time,
         submit: Callable[[Submit], None] | None = None,
     ) -> None:
+        """
+        Args:
+            served: what keeps other processes away; closed with the vault.
+        """
         master = folder.master()
         self.folder = folder
+        self._served = served
         self.owner = owner
         self.network = network
         self.dataset = dataset_id(owner, folder.named.name)
@@ -110,7 +116,7 @@ class Vault:
         self._lock = threading.RLock()
         self._given: Any = None
         self._later: deque[Any] = deque()
-        self._stepping = False
+        self._wanted_epoch: int | None = None
         self._storage = Storage(folder.store, master, sweep=True)
         if self._storage.manifest is None:
             raise BadVault(f"no data was put in: clusterai vault init {folder.root} --from FILE")
@@ -304,7 +310,7 @@ class Vault:
         return self._do(Deny(request, note))
 
     def revoke(self, grant: Digest, reason: int) -> Entry:
-        """From the moment it returns nothing is permitted under this grant, whatever the chain is doing."""
+        """From the moment it returns nothing is permitted under this grant, whatever the chain is doing; the next `tick` keys all anew."""
         return self._do(Revoke(grant, reason))
 
     def entries(self) -> list[Entry]:
@@ -339,6 +345,15 @@ class Vault:
         for name, command in self.folder.commands():
             self.folder.answer(name, self._carried_out(command))
         self._do(Tick())
+        self._rekey()
+
+    def _rekey(self) -> None:
+        """Without the lock: it may read and write gigabytes, and meanwhile services read and spend."""
+        epoch = self._wanted_epoch
+        if epoch is not None:
+            self._storage.rekey(epoch)
+            self._wanted_epoch = None
+            self._do(Rekeyed(epoch))
 
     def hear(self, event: Any) -> None:
         """An event of the chain."""
@@ -347,6 +362,7 @@ class Vault:
         with self._lock:
             self._journal.close()
             self._storage.close()
+            self._served.close()
         mounting.sweep(self._name)
 
     def _carried_out(self, command: Command | None) -> Outcome:
@@ -409,8 +425,7 @@ class Vault:
             case Anchor(count, _, _, as_of_s):
                 self._later.append(Anchored(count, as_of_s))
             case Rekey(epoch):
-                self._storage.rekey(epoch)
-                self._later.append(Rekeyed(epoch))
+                self._wanted_epoch = epoch
             case _:
                 pass
 
@@ -434,7 +449,13 @@ def open_vault(
     Raises:
         NoVault, BadVault, WrongKey: the message says what to do.
     """
-    return Vault(VaultFolder(folder), owner, key, domain, clock, submit)
+    place = VaultFolder(folder)
+    served = place.serve()
+    try:
+        return Vault(place, served, owner, key, domain, clock, submit)
+    except BaseException:
+        served.close()
+        raise
 
 
 def read_book(folder: VaultFolder) -> VaultBook:

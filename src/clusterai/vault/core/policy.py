@@ -121,7 +121,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def epsilon(micro: int) -> str:
     """As people read it: `0.5`."""
-    return f"{Decimal(micro) / MICRO:f}".rstrip("0").rstrip(".") if micro else "0"
+    return _plain(Decimal(micro) / MICRO)
 
 
 def epsilon_micro(text: str | float | int) -> int:
