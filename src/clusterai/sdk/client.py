@@ -33,8 +33,11 @@ class Unreachable(ConnectionError):
 class ApiError(Exception):
     """The gateway refused: its status, a code for programs, and a sentence that says what to change; `body` may say more."""
 
-    def __init__(self, status: int, code: str, detail: str, body: bytes = b"") -> None:
+    def __init__(
+        self, status: int, code: str, detail: str, body: bytes = b"", retry_after_s: float = 0.0
+    ) -> None:
         super().__init__(detail)
+        self.retry_after_s = retry_after_s
         self.status = status
         self.code = code
         self.detail = detail
@@ -57,11 +60,7 @@ class Client:
     def __init__(
         self, base_url: str | None = None, api_key: str | None = None, timeout_s: float = TIMEOUT_S
     ) -> None:
-        environment = os.environ
-        found = base_url or environment.get("CLUSTERAI_BASE_URL") or environment.get("OPENAI_BASE_URL")
-        self.base_url = (found or "http://127.0.0.1:8080").rstrip("/").removesuffix("/v1")
-        key = api_key or environment.get("OPENAI_API_KEY")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.base_url, headers = access(base_url, api_key)
         # The proxy settings of the environment are for the internet; httpx obeys NO_PROXY for this machine.
         self._http = httpx.Client(base_url=self.base_url, headers=headers, timeout=timeout_s)
 
@@ -264,12 +263,7 @@ class Client:
     def _checked(self, response: httpx.Response) -> httpx.Response:
         if response.is_success:
             return response
-        try:
-            problem = msgspec.json.decode(response.content, type=_Problem)
-        except msgspec.MsgspecError:
-            problem = _Problem(detail=response.text[:300])
-        code = problem.type.rpartition(":")[2] or "http"
-        raise ApiError(response.status_code, code, problem.detail or response.reason_phrase, response.content)
+        raise problem(response)
 
     def _decode(self, response: httpx.Response, kind: type[T]) -> T:
         try:
@@ -294,6 +288,35 @@ class _Events(msgspec.Struct):
 
 class _Keys(msgspec.Struct):
     keys: list[shapes.Key]
+
+
+def access(base_url: str | None, api_key: str | None) -> tuple[str, dict[str, str]]:
+    """Where the gateway is, and the headers that say for whom; from the environment where they aren't given."""
+    environment = os.environ
+    found = base_url or environment.get("CLUSTERAI_BASE_URL") or environment.get("OPENAI_BASE_URL")
+    key = api_key or environment.get("OPENAI_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return (found or "http://127.0.0.1:8080").rstrip("/").removesuffix("/v1"), headers
+
+
+def problem(response: httpx.Response) -> ApiError:
+    """What a gateway says that is wrong."""
+    try:
+        said = msgspec.json.decode(response.content, type=_Problem)
+    except msgspec.MsgspecError:
+        said = _Problem(detail=response.text[:300])
+    after = response.headers.get("retry-after", "")
+    return ApiError(
+        response.status_code,
+        said.type.rpartition(":")[2] or "http",
+        said.detail or response.reason_phrase,
+        response.content,
+        float(after) if after.isascii() and after.isdigit() else 0.0,
+    )
+
+
+def failed(base_url: str, error: httpx.HTTPError) -> Unreachable:
+    return Unreachable(base_url, _why(error))
 
 
 def _why(error: httpx.HTTPError) -> str:

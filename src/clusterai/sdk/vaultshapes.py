@@ -3,7 +3,7 @@
 Amounts are in the token's smallest unit; ids and addresses are 0x hex; bytes are base64.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -62,7 +62,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     """A data set as its owner lists it. What the card says is the owner's word; whose word it is, was checked.
 
     Attributes:
-        card: the data card.
+        card: the data card, a JSON object, to the byte as its owner signed it.
         listing: the signed statement in canonical bytes, and its signature: both can be checked by whoever reads them.
         holders: linked providers that have it.
         serves: what they do with it, at which prices.
@@ -73,7 +73,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     serial: int
     snapshot: str
     policy: str
-    card: dict[str, Any]
+    card: msgspec.Raw
     listing: str
     signature: str
     holders: tuple[str, ...]

@@ -1,17 +1,24 @@
 """Calls, orders and data as requesters meet them: a real gateway process, real links, vaults on the tests' side."""
 
+import asyncio
 import base64
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from clusterai.gateway.core.limits import Limits
 from clusterai.protocol.calls import MOST_CALL_BYTES, PART_BYTES
+from clusterai.protocol.canonical import encode
 from clusterai.protocol.ids import Digest, checksummed
+from clusterai.protocol.statements import network_domain
 from clusterai.protocol.vaults import subject
+from clusterai.sdk.vaults import ApiError, Untrue, Vaults, read
+from clusterai.sdk.vaultshapes import Dataset
 from tests.rooms.vaults.callbed import MILLI_WEI, USE_WEI, CallBed, VaultStandIn
 from tests.rooms.vaults.echo import Echo
 
@@ -215,3 +222,98 @@ def test_data_is_listed_with_who_has_it_and_what_is_done_with_it(bed: CallBed, v
     assert not bed.get("/v1/clusterai/data?text=kidneys")["data"]
     assert bed.fetch("GET", "/v1/clusterai/data/0x" + "00" * 32)[0] == 404
     assert bed.fetch("GET", "/v1/clusterai/data?words=x")[0] == 400
+
+
+# --- the client ---
+
+
+def test_the_client_finds_what_the_owner_signed_and_orders_it(bed: CallBed, vault: VaultStandIn):
+    """A data set is checked on its way in; an order comes with its receipt; a refusal with what to do."""
+
+    async def main() -> None:
+        async with Vaults(bed.url, bed.key, patience_s=5) as vaults:
+            data = await vaults.dataset(vault.dataset)
+            assert (data.name, data.signer) == ("hearts", bed.people[0].hot.address)
+            assert vault.dataset in [it.dataset async for it in vaults.find("hearts")]
+            about = data.dataset, (await vaults.network()).chain_id
+            assert about == (vault.dataset, 31415)
+            done = await vaults.order(vault.subject, "echo", encode(Echo(vault.subject, b"by sdk", 3)))
+            assert (done.answer, done.charged_wei) == (b"BY SDK", 3 * MILLI_WEI + USE_WEI)
+            assert done.receipt is not None
+            assert await vaults.call(vault.subject, b"ab", vault.owner) == vault.owner + b"ba"
+            for refused, code in (
+                (vaults.call(vault.subject, b"deny"), "denied"),
+                (
+                    vaults.order(vault.subject, "echo", encode(Echo(vault.subject, b"x")), max_price_wei=1),
+                    "too_dear",
+                ),
+                (vaults.dataset(Digest(bytes(32))), "not_found"),
+            ):
+                with pytest.raises(ApiError) as error:
+                    await refused
+                assert error.value.code == code
+            with pytest.raises(Untrue, match="no key"):
+                data.seal_to  # noqa: B018  a stand-in's card names none
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("card", msgspec.Raw(b'{"name":"hearts","text":"of gold"}'), "another than was signed"),
+        ("signature", "0x" + "00" * 65, "signature"),
+        ("listing", "kA==", "signed"),
+    ],
+)
+def test_what_a_gateway_changes_is_noticed(
+    bed: CallBed, vault: VaultStandIn, field: str, value: Any, why: str
+):
+    """A card or a listing other than was signed is refused before anything is sealed to a key in it."""
+    raw = bed.fetch("GET", f"/v1/clusterai/data/0x{vault.dataset.hex()}")[2]
+    told = msgspec.json.decode(raw, type=Dataset)
+    network = network_domain(bed.network.chain_id, bed.network.contracts.registry)
+    assert read(told, network).name == "hearts"
+    with pytest.raises(Untrue, match=why):
+        read(msgspec.structs.replace(told, **{field: value}), network)
+
+
+def test_the_client_waits_for_a_vault_that_comes_back(bed: CallBed, vault: VaultStandIn):
+    """An order whose vault is lost on the way is done when it is back, and charged once."""
+    before_wei = bed.spent()
+    vault.manners.dies_after = 1
+
+    async def main() -> bytes:
+        async with Vaults(bed.url, bed.key, patience_s=60) as vaults:
+            request = encode(Echo(vault.subject, b"patience"))
+            ordered = asyncio.create_task(vaults.order(vault.subject, "echo", request))
+            while vault.up.is_set():  # noqa: ASYNC110  its event is of another loop
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(bed.revive, vault)
+            return (await ordered).answer
+
+    assert asyncio.run(main()) == b"PATIENCE"
+    assert bed.spent() - before_wei == USE_WEI
+
+
+def test_an_answer_outlives_the_gateway_that_gave_it(bed: CallBed, vault: VaultStandIn):
+    """It was charged, and then the process died before it kept the answer: its transcript says it as well."""
+    request = Echo(vault.subject, b"outlives", 2)
+    first = bed.order(vault.subject, request, Idempotency_Key="outlives")
+    before_wei = bed.spent()
+
+    def is_kept() -> bool:
+        path = f"/v1/clusterai/receipts/{first[1]['receipt']['id']}/transcript"
+        return bed.fetch("GET", path, key=bed.key)[0] == 200
+
+    bed.until(is_kept, "the transcript")
+    bed.kill("gateway")
+    with sqlite3.connect(bed.folder / "gateway" / "replies.db") as replies:
+        replies.execute("UPDATE replies SET reply = NULL")
+    replies.close()
+    bed.start_gateway()
+    bed.until(lambda: bed.usable() == 2, "the vaults again")
+    again = bed.order(vault.subject, request, Idempotency_Key="outlives")
+    assert (again[0], again[1]["answer"]) == (200, first[1]["answer"])
+    assert again[1]["receipt"]["id"] == first[1]["receipt"]["id"]
+    assert bed.spent() == before_wei

@@ -63,7 +63,7 @@ class Replies:
                 "invalid_idempotency_key",
                 f"Idempotency-Key: 1 to {MOST_KEY} characters",
             )
-        name = content_digest(account + key.encode("utf-8", "surrogateescape"))
+        name = self.name_of(account, key)
         digest = content_digest(body)
         if name in self._running:
             raise Fault(
@@ -98,6 +98,11 @@ class Replies:
         )
         self._running.add(name)
         return name, None
+
+    @staticmethod
+    def name_of(account: Digest, key: str) -> Digest:
+        """What a request is remembered by, and its charge tagged with."""
+        return content_digest(account + key.encode("utf-8", "surrogateescape"))
 
     def keep(self, name: Digest, reply: Reply) -> None:
         self._running.discard(name)

@@ -139,9 +139,14 @@ class CallPages:
         name = b""
         key = request.headers.get("idempotency-key")
         if key is not None:
-            name, reply = self._replies.begin(
-                admission.account, key, bytes(subject) + raw, self._archive.charged_by
-            )
+            try:
+                name, reply = self._replies.begin(
+                    admission.account, key, bytes(subject) + raw, self._archive.charged_by
+                )
+            except Fault as fault:
+                if fault.code != "answer_lost":
+                    raise
+                return self._kept(admission.account, self._replies.name_of(admission.account, key), fault)
             if reply is not None:
                 headers = {**_text(reply.headers), "idempotent-replayed": "true"}
                 return Response(reply.body, reply.status, headers)
@@ -153,6 +158,28 @@ class CallPages:
         self._orders.add(task)
         task.add_done_callback(self._over)
         return await asyncio.shield(task)
+
+    def _kept(self, account: Digest, name: Digest, lost: Fault) -> Response:
+        """What was answered and charged, and then this gateway died: its transcript says it as well.
+
+        Raises:
+            Fault: the transcript is gone too.
+        """
+        order = self._archive.charged_by(name)
+        receipt = None if order is None else self._archive.receipt(ids.digest(order))
+        transcript = None if order is None else self._archive.transcript(ids.digest(order), account)
+        if receipt is None or transcript is None:
+            raise lost
+        try:
+            answer = bytes_of(transcript.answer.tokens)
+        except Unpackable:
+            raise lost from None
+        told = views.ordered(self._meter, receipt[0], transcript, answer)
+        return Response(
+            msgspec.json.encode(told),
+            200,
+            {"content-type": "application/json", "idempotent-replayed": "true"},
+        )
 
     def _over(self, task: "asyncio.Task[Response]") -> None:
         self._orders.discard(task)
@@ -240,7 +267,7 @@ class CallPages:
             raise Fault(
                 502, "server_error", "bad_answer", f"the provider's answer isn't bytes: {error}", retry=False
             ) from None
-        return msgspec.json.encode(views.ordered(self._meter, done, answer))
+        return msgspec.json.encode(views.ordered(self._meter, done.charged, done.transcript, answer))
 
     # --- data ---
 

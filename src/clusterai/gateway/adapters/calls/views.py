@@ -3,20 +3,24 @@
 import base64
 from typing import Any
 
+import msgspec
+
 from clusterai.gateway.core import views
-from clusterai.gateway.core.errands import Done
+from clusterai.gateway.core.book import Charged
 from clusterai.gateway.core.meter import Meter
 from clusterai.gateway.core.shelf import Shelved
 from clusterai.market.core.routing import Routing
 from clusterai.protocol.ids import Address, Digest, checksummed, hex0x
+from clusterai.protocol.messages import Transcript
 from clusterai.protocol.vaults import subject
 from clusterai.sdk.vaultshapes import DataList, Dataset, Served
 from clusterai.work import KINDS
 
 
-def ordered(meter: Meter, done: Done, answer: bytes) -> dict[str, Any]:
+def ordered(
+    meter: Meter, charged: Charged | None, transcript: Transcript | None, answer: bytes
+) -> dict[str, Any]:
     """As `vaultshapes.Ordered`."""
-    charged, transcript = done.charged, done.transcript
     provider = "" if transcript is None else checksummed(Address(transcript.order.provider))
     told = None if charged is None else views.receipt(meter, charged, 0, None, own=True)
     return {
@@ -45,7 +49,7 @@ def dataset(it: Shelved, routing: Routing) -> Dataset:
         serial=listing.serial,
         snapshot=hex0x(listing.snapshot),
         policy=hex0x(listing.policy),
-        card=it.card,
+        card=msgspec.Raw(it.said.card),
         listing=base64.b64encode(it.said.listing).decode(),
         signature=hex0x(it.said.signature),
         holders=tuple(map(checksummed, it.holders)),
