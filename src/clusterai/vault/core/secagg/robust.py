@@ -102,7 +102,7 @@ def combine(
         TooFewGroups: nothing, or too little for the rule, is within the bound.
     """
     finite = np.isfinite(means).all(axis=1)
-    norms = np.linalg.norm(np.nan_to_num(means), axis=1)
+    norms = np.linalg.norm(np.where(np.isfinite(means), means, 0.0), axis=1)
     within = np.flatnonzero(finite & (norms <= bound * (1 + 1e-6)))
     beyond = tuple(i for i in range(len(means)) if i not in set(within.tolist()))
     kept: Reals = means[within]
