@@ -43,8 +43,8 @@ class Config(Daemon, frozen=True, kw_only=True):
         keep_jobs_s: how long a job is listed after its end, and its Idempotency-Key known. Never forgotten is one that money hangs on.
         bait_ppm: beside so many of a million verifiable leases another is planted for which nothing is run, so that an auditor who copies
             what providers tell loses its bond and its stake. It costs the gateway about that share of what it pays providers, and
-            is enough for auditors with a stake of seventeen times a lease's price; where the weakest validator has less, more is
-            planted, at most beside 8 % where its stake is as good as nothing and the provider's is ten prices. 0 plants none.
+            is enough for auditors with a stake of 34 times a lease's price; where the weakest validator has less, more is planted, up
+            to beside 13 % where its stake is as good as nothing and the provider's is ten prices. 0 plants none.
         bait_spread_s: bait is opened at some moment within so long of the lease that it looks like, not just behind it.
         most_jobs_kept: of ended jobs; beyond it the account with most of them loses its oldest.
         market: which offers of whole machines are listed.

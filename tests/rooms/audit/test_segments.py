@@ -154,9 +154,9 @@ def test_bait_deters_the_weakest_auditor() -> None:
     """K = 0.7 R / 20; a copier falls into half of the bait that it is drawn for, and loses fee, bond and stake: 6 / 100 R, R and S_a."""
     rules, price = RateRules(700_000, 990_000, 200_000, 200_000), 1_000_000
     rates = [bait_ppm(rules, price, 20, price * 106 // 100 + price * stake) for stake in (0, 10, 100, 10_000)]
-    assert rates == [79_246, 7_595, 832, 9]
+    assert rates == [132_076, 12_659, 1_386, 14]
     for stake, rate in zip((0, 10, 100, 10_000), rates, strict=True):
-        assert rate / MILLION / 2 * (1.06 + stake) >= 1.2 * 0.7 / 20
+        assert rate / MILLION / 2 * (1.06 + stake) >= 2 * 0.7 / 20
     assert bait_ppm(rules, price, 20, 0) == MILLION
 
 

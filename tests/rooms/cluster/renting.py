@@ -39,6 +39,32 @@ asyncio.run(main())
 """
 
 
+NOTEBOOK = """
+import asyncio, json, sys
+import httpx
+from clusterai.work.cluster.adapters.notebook import serve
+
+async def main():
+    url = asyncio.get_running_loop().create_future()
+    lab = asyncio.create_task(serve(sys.argv[1], bytes.fromhex(sys.argv[2]), url.set_result, lambda _: None))
+    await asyncio.wait([lab, url], return_when=asyncio.FIRST_COMPLETED)
+    if lab.done():
+        lab.result()
+    at = httpx.URL(url.result())
+    async with httpx.AsyncClient(timeout=30) as client:
+        page = await client.get(at, follow_redirects=True)
+        kernels = at.copy_with(path="/api/kernels", query=None)
+        stranger = await client.post(kernels, json={})
+        key = {"Authorization": "token " + at.params["token"]}
+        kernel = await client.post(kernels, json={}, headers=key)
+    lab.cancel()
+    await asyncio.wait([lab])
+    print(json.dumps({"page": page.status_code, "stranger": stranger.status_code, "kernel": kernel.json(), "title": "JupyterLab" in page.text}))
+
+asyncio.run(main())
+"""
+
+
 def environment() -> Path:
     home = install.HOME / "peers" / "ray"
     assert install.peer(install.PEERS / "ray.txt", home) is not None, (
@@ -166,6 +192,11 @@ class Rental:
         arguments = (SHELL, self.net.address(place), TOKEN.hex(), typed)
         # Aside, as the relay is served by our own loop.
         return self.run(asyncio.to_thread(self.renter.python, *arguments))
+
+    def notebook(self, place: int) -> dict[str, Any]:
+        """What a browser would see of a notebook there, with its key and without."""
+        arguments = (NOTEBOOK, self.net.address(place), TOKEN.hex())
+        return json.loads(self.run(asyncio.to_thread(self.renter.python, *arguments)).splitlines()[-1])
 
     def job(self, program: str, *arguments: str) -> dict[str, Any]:
         """What a job of one file printed as its last line of JSON."""

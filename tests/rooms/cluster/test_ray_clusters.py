@@ -31,6 +31,40 @@ def where():
 seen = sorted(set(ray.get([where.remote() for _ in range(12)])))
 print(json.dumps({"nodes": sum(it["Alive"] for it in ray.nodes()), "seen": seen, "python": sys.executable}))
 """
+LIBRARIES = """
+import json, urllib.request
+import ray, ray.train
+from ray import serve
+from ray.train import ScalingConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+@ray.remote(num_cpus=0)
+class Board:
+    def __init__(self):
+        self.said = []
+
+    def add(self, line):
+        self.said.append(line)
+
+    def read(self):
+        return sorted(self.said)
+
+def loop(config):
+    context = ray.train.get_context()
+    ray.get(config["board"].add.remote([context.get_world_rank(), context.get_world_size()]))
+
+@serve.deployment(ray_actor_options={"num_cpus": 0})
+class Doubler:
+    async def __call__(self, request):
+        return {"twice": 2 * int(request.query_params["x"])}
+
+board = Board.remote()
+scaling = ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.25}, placement_strategy="SPREAD")
+DataParallelTrainer(loop, train_loop_config={"board": board}, scaling_config=scaling).fit()
+serve.run(Doubler.bind(), route_prefix="/double")
+answer = json.load(urllib.request.urlopen("http://127.0.0.1:8000/double?x=21"))
+print(json.dumps({"served": answer, "trained": ray.get(board.read.remote())}))
+"""
 LISTEN = """
 import socket, sys
 it = socket.create_server((sys.argv[1], 7))
@@ -170,6 +204,21 @@ def test_a_shell_without_ssh(rental: Rental):
     seen = rental.shell(1, "cd /; which python; echo $RAY_ADDRESS; exit\n")
     assert "/peers/ray/bin/python" in seen
     assert f"{rental.head}:6379" in seen
+
+
+def test_ray_train_and_ray_serve_work(rental: Rental):
+    """A trainer's workers run on machines of the cluster, and a deployment answers over HTTP: any program of Ray's is a job here."""
+    assert rental.job(LIBRARIES) == {"served": {"twice": 42}, "trained": [[0, 2], [1, 2]]}
+
+
+def test_a_notebook_over_the_mesh(rental: Rental):
+    """JupyterLab runs beside Ray and starts a kernel for who holds its key, nothing for others, and is gone with its session."""
+    seen = rental.notebook(0)
+    assert (seen["page"], seen["title"]) == (200, True)
+    assert seen["stranger"] == 403
+    assert seen["kernel"]["name"] == "python3"
+    left = rental.shell(0, "sleep 1; ps -eo args | grep -c '[j]upyterlab'; exit\n")
+    assert "0" in left.split()
 
 
 def test_the_tenant_reaches_nothing_but_the_mesh(rental: Rental):

@@ -170,11 +170,11 @@ def rate_ppm(rules: RateRules, stake_wei: int, pay_wei: int, valid_in_a_row: int
 
 
 def bait_ppm(rules: RateRules, pay_wei: int, segments: int, at_risk_wei: int) -> int:
-    """Beside how many of a million leases bait must stand so that copying costs an auditor more than running a segment, rounded up:
-    (1 + mu) 2 K / (A + V + S_a), K = s R / T. Half of what is drawn of bait has nothing to copy, hence the 2.
+    """Beside how many of a million leases bait stands so that copying costs an auditor about twice what running a segment does, rounded
+    up: 4 K / (A + V + S_a), K = s R / T. Half of what is drawn of bait has nothing to copy.
 
     Args:
         at_risk_wei: what a copier loses: the fee A, the bond V, its stake S_a.
     """
-    saved = 2 * (MILLION + rules.margin_ppm) * rules.saving_ppm * pay_wei
-    return MILLION if at_risk_wei <= 0 else min(MILLION, -(-saved // (MILLION * segments * at_risk_wei)))
+    saved = 4 * rules.saving_ppm * pay_wei
+    return MILLION if at_risk_wei <= 0 else min(MILLION, -(-saved // (segments * at_risk_wei)))

@@ -1,4 +1,4 @@
-"""`clusterai rent [list|show|extend|release|logs|env|connect|disconnect|shell]`: whole machines by the hour, as one Ray cluster."""
+"""`clusterai rent [list|show|extend|release|logs|env|connect|disconnect|shell|notebook]`: whole machines by the hour, as one Ray cluster."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.reach import gateway
 
 if TYPE_CHECKING:
-    from clusterai.cli.renting.folder import RentalFolder
+    from clusterai.cli.renting.folder import KeeperState, RentalFolder
     from clusterai.sdk import Client
     from clusterai.sdk.offershapes import PlanRequest, RentalPlan
     from clusterai.sdk.rentalshapes import Rental, Setup
@@ -45,6 +45,7 @@ def join(app: typer.Typer) -> None:
     group.command()(connect)
     group.command()(disconnect)
     group.command()(shell)
+    group.command()(notebook)
     app.add_typer(group, name="rent")
 
 
@@ -456,8 +457,44 @@ def disconnect(
 
 def shell(rental_id: Id, place: Place = 0, data: options.Data = None, quiet: options.Quiet = False) -> int:
     """Open a shell on one of the machines, beside Ray, as your processes there see it."""
-    from clusterai.cli.renting.named import find
     from clusterai.cli.renting.shell import open_shell
+
+    it, keeper = _machine(rental_id, place, data)
+    return open_shell(it, place, keeper)
+
+
+def notebook(
+    rental_id: Id,
+    place: Place = 0,
+    data: options.Data = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Run JupyterLab on one of the machines, beside Ray, until you interrupt it. In it, `ray.init()` is the cluster's.
+
+    What it keeps lies on that machine, and ends with the rental: download it before.
+    """
+    from clusterai.cli.renting.shell import open_notebook
+
+    it, keeper = _machine(rental_id, place, data)
+
+    def ready(url: str) -> None:
+        if json:
+            say.emit({"id": it.id, "place": place, "url": url})
+        else:
+            say.tell(url)
+            say.say("open it in a browser on this machine; Ctrl-C ends it, and files end with the rental")
+
+    return open_notebook(it, place, keeper, ready)
+
+
+def _machine(rental_id: str, place: int, data: Path | None) -> "tuple[Rental, KeeperState | None]":
+    """A rental that has this machine, and how this end of its network stands.
+
+    Raises:
+        Failure: no such machine, or it ended.
+    """
+    from clusterai.cli.renting.named import find
     from clusterai.sdk.rentals import Rentals
 
     with gateway(data) as client:
@@ -468,7 +505,7 @@ def shell(rental_id: Id, place: Place = 0, data: options.Data = None, quiet: opt
             f"there is no machine {place}", f"it has {len(it.machines)}, from 0", code=Exit.NOT_FOUND
         )
     folder = _folder(data, it)
-    return open_shell(it, place, folder.state() if folder.is_held() else None)
+    return it, folder.state() if folder.is_held() else None
 
 
 def _token(data: Path | None, it: "Rental") -> Path:

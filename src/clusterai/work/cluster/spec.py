@@ -18,8 +18,8 @@ from clusterai.protocol.keccak import keccak
 from clusterai.protocol.rentals import MOST_SPEC_BYTES
 from clusterai.work.request import within
 
-GCS_PORT, JOBS_PORT, CLIENT_PORT, SHELL_PORT = 6379, 8265, 10001, 2222
-"""Where Ray and the shell listen, on the mesh alone."""
+GCS_PORT, JOBS_PORT, CLIENT_PORT, SHELL_PORT, NOTEBOOK_PORT = 6379, 8265, 10001, 2222, 8888
+"""Where Ray, the shell and a notebook listen, on the mesh alone."""
 IMAGES = ("ray-2.60.0",)
 BEAT_S = 2
 """Between two heartbeats: a machine that died is noticed within two of them."""

@@ -38,6 +38,8 @@ def root(environment: Path, base: Path, system: Root, inside: Path) -> Root:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": TOKEN,
             "RAY_USAGE_STATS_ENABLED": "0",
+            # Two seconds each: a worker waits for a head on a slow machine as long as a stay may take to join.
+            "RAY_NUM_REDIS_GET_RETRIES": "45",
         },
     )
 
