@@ -31,7 +31,7 @@ EXTRAS = {"node": "node,sandbox,mesh,query,sealed"}
 HOME = ROOT / ".venv"
 PEERS = ROOT / "scripts" / "peers"
 """Pins of the programs that run beside ours."""
-TESTED = ("flower", "langchain", "litellm", "ortools", "ray", "schemathesis", "seaweed")
+TESTED = ("anonymise", "flower", "langchain", "litellm", "ortools", "ray", "schemathesis", "seaweed")
 """Peers without which tests fail; others are installed by name."""
 COMPILED = ("flower", "ray")
 """Started again and again, out of a folder that they can't write to."""

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from clusterai.cli import say, settings
 from clusterai.cli.commands import (
     account,
+    anonymise,
     audit,
     data,
     demo,
@@ -59,6 +60,7 @@ for part in (
     sim,
     top,
     demo,
+    anonymise,
     version,
 ):
     part.join(app)
