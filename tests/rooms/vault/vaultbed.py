@@ -1,11 +1,13 @@
 """A vault with real files and keys, in a temporary folder; a requester; and a clock that the test moves."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from clusterai.ledger.core.calls import Submit
 from clusterai.protocol.access import AskAccess, Told, decode_told
 from clusterai.protocol.canonical import encode
+from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest
 from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import network_domain
@@ -84,9 +86,21 @@ class Bed:
         folder: the vault's; its key lies elsewhere.
     """
 
-    def __init__(self, root: Path, policy: Policy = POLICY, schema: Schema = SCHEMA) -> None:
-        self.now_s = float(START_S)
+    def __init__(
+        self,
+        root: Path,
+        policy: Policy = POLICY,
+        schema: Schema = SCHEMA,
+        owner: Address = OWNER,
+        hot: Key = HOT,
+        network: Domain = NETWORK,
+        submit: Callable[[Submit], None] | None = None,
+        start_s: int = START_S,
+    ) -> None:
+        self.now_s = float(start_s)
+        root.mkdir(parents=True, exist_ok=True)
         self.root = root
+        self.owner, self.hot, self.network, self.submit = owner, hot, network, submit
         self.key_file = root / "keys" / "vault.key"
         data = find(csv_file(root / "data.csv"))
         self.folder: VaultFolder = found_vault(root / "vault", "wards", self.key_file, schema, data, policy)
@@ -95,7 +109,7 @@ class Bed:
         self.vault: Vault = self.open()
 
     def open(self) -> Vault:
-        self.vault = open_vault(self.folder.root, OWNER, HOT, NETWORK, self.clock)
+        self.vault = open_vault(self.folder.root, self.owner, self.hot, self.network, self.clock, self.submit)
         self.desk = Desk(self.vault)
         return self.vault
 
@@ -128,7 +142,7 @@ class Bed:
             else b"",
             **changes,
         }
-        signed = (who or self.identity).request(self.vault.dataset, NETWORK, operation, **asked)
+        signed = (who or self.identity).request(self.vault.dataset, self.network, operation, **asked)
         return signed, asked["purpose"], asked["code"]
 
     def ask(self, who: Identity | None = None, operation: int = Operation.QUERY, **changes: Any) -> Entry:
@@ -143,7 +157,9 @@ class Bed:
     async def call(self, message: Any, who: Identity | None = None) -> Told:
         """As over the wire: sealed, signed, answered, opened."""
         caller = who or self.identity
-        question = caller.sealed(self.vault.dataset, self.vault.seal_to, NETWORK, encode(message), self.now_s)
+        question = caller.sealed(
+            self.vault.dataset, self.vault.seal_to, self.network, encode(message), self.now_s
+        )
         reply = await self.desk.answer(ZERO_ADDRESS, question.body)
         return decode_told(caller.opened(self.vault.seal_to, reply, question.nonce))
 

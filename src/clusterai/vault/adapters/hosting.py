@@ -50,6 +50,7 @@ from clusterai.vault.core import terms as vocabulary
 from clusterai.vault.core.book import VaultBook
 from clusterai.vault.core.card import vault_card
 from clusterai.vault.core.mock import mock_csv
+from clusterai.vault.core.onchain import OnChain
 from clusterai.vault.core.pieces import joined
 from clusterai.vault.core.policy import Policy
 from clusterai.vault.core.schema import Schema
@@ -79,6 +80,9 @@ from clusterai.vault.core.terms import (
 )
 
 ORIGIN = Address(bytes(20))
+LIST_EVERY_S = 30.0
+HEARS_S = 2.0
+"""After the start, until the chain's past was told."""
 
 
 class Vault:
@@ -117,6 +121,9 @@ class Vault:
         self._given: Any = None
         self._later: deque[Any] = deque()
         self._wanted_epoch: int | None = None
+        self._chain = OnChain(self.dataset, folder.named.name)
+        # What the chain has already is heard first.
+        self._listed_at_s = clock() - LIST_EVERY_S + HEARS_S
         self._storage = Storage(folder.store, master, sweep=True)
         if self._storage.manifest is None:
             raise BadVault(f"no data was put in: clusterai vault init {folder.root} --from FILE")
@@ -340,12 +347,19 @@ class Vault:
     # --- what its host calls ---
 
     def tick(self) -> None:
-        """About once a second: time, the owner's commands, a policy that was edited."""
+        """About once a second: time, the owner's commands, a policy that was edited, keys that are due.
+
+        Raises:
+            BadVault, BadCard, Damaged: the message is for the owner; all else goes on.
+        """
         self._read_policy()
         for name, command in self.folder.commands():
             self.folder.answer(name, self._carried_out(command))
         self._do(Tick())
         self._rekey()
+        self._list()
+        if self._chain.barred:
+            raise BadVault(self._chain.barred)
 
     def _rekey(self) -> None:
         """Without the lock: it may read and write gigabytes, and meanwhile services read and spend."""
@@ -356,7 +370,19 @@ class Vault:
             self._do(Rekeyed(epoch))
 
     def hear(self, event: Any) -> None:
-        """An event of the chain."""
+        """An event of the chain, or what became of a call."""
+        for told in self._chain.hear(event):
+            self._do(told)
+
+    def _list(self) -> None:
+        """The chain shall say what gateways are told; tried again as long as it doesn't."""
+        if self._submit is None or self._clock() - self._listed_at_s < LIST_EVERY_S:
+            return
+        self._listed_at_s = self._clock()
+        said = canonical.decode(self.listing().listing, Listing)
+        submit = self._chain.listing(said, self.policy)
+        if submit is not None:
+            self._submit(submit)
 
     def close(self) -> None:
         with self._lock:
@@ -418,14 +444,19 @@ class Vault:
         match effect:
             case Gave() | No():
                 self._given = effect
+            case Rekey(epoch):
+                self._wanted_epoch = epoch
+            case _ if self._submit is not None:
+                submit = self._chain.calls(effect, self.policy)
+                if submit is not None:
+                    self._submit(submit)
+            # No chain keeps grants here: they hold at once.
             case Issue(grant):
                 self._later.append(Confirmed(grant.struct()))
             case Withdraw(grant, reason):
                 self._later.append(Withdrawn(grant, reason))
             case Anchor(count, _, _, as_of_s):
                 self._later.append(Anchored(count, as_of_s))
-            case Rekey(epoch):
-                self._wanted_epoch = epoch
             case _:
                 pass
 

@@ -491,7 +491,7 @@ class VaultBook:
             self._withdrawn[grant] = None
         if entry.state == "revoked" or (not tell and not reason):
             return [Gave(entry)]  # the chain forgets what is over by itself; that revokes nothing
-        if reason not in set(Revoked):
+        if not reason or reason not in set(Revoked):
             return [No("malformed", f"{reason} is no reason to revoke")]
         effects: list[Any] = [self._save(Ended(grant, reason, int(now_s)))]
         if tell:
@@ -604,11 +604,12 @@ class VaultBook:
     # --- time ---
 
     def _started(self, now_s: float) -> Sequence[Any]:
-        """What was open died with the process; what the world was asked for is asked for again."""
+        """What was open died with the process. What the chain was asked for, it may have: it tells first, and is asked again after a while."""
         effects: list[Any] = [
             self._closing(self._spends[order], ZERO_DIGEST, now_s) for order in list(self._open)
         ]
-        return [*effects, *self._asked_again(now_s), *self._rekey()]
+        self._asked_at_s = dict.fromkeys(self._grants, now_s)
+        return [*effects, *self._rekey()]
 
     def _asked_again(self, now_s: float) -> list[Any]:
         effects: list[Any] = []

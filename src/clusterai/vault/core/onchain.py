@@ -1,0 +1,121 @@
+"""What a vault's effects are to the contract `Vaults`, and what the contract's events are to the book.
+
+Issue ──> GrantAccess ──> AccessGranted ──> Confirmed        a copy that is sold: CopyBought ──> DeliverCopy
+Withdraw ──> EndGrant ──> GrantEnded ──> Withdrawn
+Anchor ──> AnchorLog ──> LogAnchored ──> Anchored
+listing ──> ListDataset ──> DatasetListed ──> Fixed
+"""
+
+from typing import Any
+
+from clusterai.ledger.core.calls import Reverted, Submit
+from clusterai.ledger.core.vault_calls import (
+    AnchorLog,
+    DatasetTerms,
+    DeliverCopy,
+    EndGrant,
+    GrantAccess,
+    ListDataset,
+)
+from clusterai.ledger.core.vault_events import (
+    AccessGranted,
+    CopyBought,
+    DatasetListed,
+    GrantEnded,
+    LogAnchored,
+)
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.vaults import Grant, Listing, Operation, name_digest
+from clusterai.vault.core.policy import Policy
+from clusterai.vault.core.terms import Anchor, Anchored, Confirmed, Fixed, Issue, Refused, Withdraw, Withdrawn
+
+FOR_GOOD = ("OutOfRange", "ProviderBarred", "DatasetFrozen", "GrantOver")
+"""Errors after which asking again is no use. All others may pass: the hot key isn't delegated yet, the data set not listed yet."""
+TERMS_FIXED = "TermsFixed"
+"""A data set of this owner's and this name stands on chain with another noise key: it was made anew, and can't take that one's place."""
+
+
+class OnChain:
+    """A vault's view of the contract. Pure: told of events, asked for calls.
+
+    Attributes:
+        listed: the terms that stand there; None as long as none are known.
+        barred: why nothing of this vault's will stand there; empty while something may.
+    """
+
+    def __init__(self, dataset: Digest, name: str) -> None:
+        self._dataset = dataset
+        self._name = name_digest(name)
+        self._sold: dict[Digest, tuple[Digest, Address]] = {}
+        """requests for copies that somebody paid for: sale and payer"""
+        self.listed: DatasetTerms | None = None
+        self.barred = ""
+
+    # --- out ---
+
+    def calls(self, effect: Any, policy: Policy) -> Submit | None:
+        """What an effect of the book asks of the chain now; None where nothing, or not yet."""
+        match effect:
+            case Issue(grant):
+                return self._issue(grant, policy)
+            case Withdraw(grant, reason):
+                return Submit(f"end:{grant.hex()}", EndGrant(grant, reason))
+            case Anchor(count, root, spent_micro, as_of_s):
+                call = AnchorLog(self._dataset, root, count, spent_micro, as_of_s)
+                return Submit(f"anchor:{count}", call)
+            case _:
+                return None
+
+    def _issue(self, grant: Grant, policy: Policy) -> Submit | None:
+        key = f"grant:{grant.struct().hex()}"
+        if grant.operation != Operation.COPY or not policy.copy_wei:
+            return Submit(key, GrantAccess(grant))
+        sold = self._sold.get(Digest(grant.request))
+        return None if sold is None else Submit(key, DeliverCopy(sold[1], grant))
+
+    def listing(self, said: Listing, policy: Policy) -> Submit | None:
+        """What makes the chain say the same as gateways are told; None where it does."""
+        listed = self.listed
+        price_wei = policy.copy_wei if Operation.COPY in policy.operations else 0
+        wanted = DatasetTerms(
+            Digest(said.card),
+            Digest(said.snapshot),
+            Digest(said.policy),
+            Digest(said.noise_commit),
+            said.serial,
+            policy.total_epsilon_micro if listed is None else listed.budget_micro,
+            price_wei,
+        )
+        if self.barred or wanted == listed or (listed is not None and said.serial <= listed.serial):
+            return None
+        return Submit(f"list:{said.serial}", ListDataset(self._name, wanted))
+
+    # --- in ---
+
+    def hear(self, event: Any) -> list[Any]:
+        """What the book is told of it."""
+        match event:
+            case DatasetListed(dataset, _, _, terms) if dataset == self._dataset:
+                self.listed = terms
+                return [Fixed(terms.budget_micro, terms.serial)]
+            case AccessGranted(grant, dataset) if dataset == self._dataset:
+                return [Confirmed(grant)]
+            case GrantEnded(grant, dataset, reason) if dataset == self._dataset:
+                return [Withdrawn(grant, reason)]
+            case LogAnchored(dataset, _, _, count, _, as_of_s) if dataset == self._dataset:
+                return [Anchored(count, as_of_s)]
+            case CopyBought(sale, dataset, _, request, payer) if dataset == self._dataset:
+                self._sold[request] = (sale, payer)
+                return []
+            case Reverted(key, reason):
+                return self._reverted(key, reason)
+            case _:
+                return []
+
+    def _reverted(self, key: str, reason: str) -> list[Any]:
+        what, _, name = key.partition(":")
+        if what == "list" and reason.startswith(TERMS_FIXED):
+            self.barred = "a data set of this name stands on chain with another noise key or budget: give the vault another name"
+        if what == "grant" and reason.startswith(FOR_GOOD):
+            return [Refused(Digest(bytes.fromhex(name)), reason)]
+        return []
