@@ -11,6 +11,7 @@ import contextlib
 import tempfile
 from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -52,6 +53,16 @@ _LIMITS = Limits(
     wall_s=1,
     cpu_s=1,
 )
+
+
+class RunsPrograms(Protocol):
+    """What `averaged` needs: `Programs` is one, tests have another."""
+
+    def store(self) -> contextlib.AbstractContextManager[LeaseStore]: ...
+
+    async def run(
+        self, program: bytes, args: tuple[str, ...], rows: bytes, wall_s: int, seed: int, store: LeaseStore
+    ) -> Outcome: ...
 
 
 class Programs:
@@ -98,7 +109,7 @@ class Programs:
 
 
 async def averaged(
-    programs: Programs,
+    programs: RunsPrograms,
     spec: QuerySpec,
     schema: Schema,
     columns: Columns,
@@ -111,7 +122,7 @@ async def averaged(
     Args:
         columns: all that the schema has.
     """
-    units = await asyncio.to_thread(_units, schema, columns)
+    units = await asyncio.to_thread(units_of, schema, columns)
     where = await asyncio.to_thread(blocks_of, seed, units, spec.blocks)
     bounds = [(it.low_micro, it.high_micro) for it in spec.bounds]
     names = [
@@ -131,7 +142,9 @@ async def averaged(
     return Averaged(noisy_sums(given, spec.epsilon_micro, Stream(seed, "noise")))
 
 
-async def _block(programs: Programs, spec: QuerySpec, program: bytes, rows: bytes, seed: int) -> bytes | None:
+async def _block(
+    programs: RunsPrograms, spec: QuerySpec, program: bytes, rows: bytes, seed: int
+) -> bytes | None:
     """What the program left as its result; None for whatever else happened."""
     with programs.store() as store:
         outcome = await programs.run(program, spec.args, rows, spec.block_s, seed, store)
@@ -143,7 +156,7 @@ async def _block(programs: Programs, spec: QuerySpec, program: bytes, rows: byte
         return await asyncio.to_thread(store.read, left.digest)
 
 
-def _units(schema: Schema, columns: Columns) -> list[str]:
+def units_of(schema: Schema, columns: Columns) -> list[str]:
     """Whose each row is; a row that names nobody is its own person."""
     if not schema.unit:
         return [f"row {at}" for at in range(rows_of(columns))]
