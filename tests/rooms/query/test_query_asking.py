@@ -1,0 +1,280 @@
+"""The requester's side over vaults as they are served, without a network: plan, price, ask, check, join."""
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.querying import asking
+from clusterai.cli.querying.asking import Question, ask, joined, plan_told, planned
+from clusterai.cli.querying.vaults import Found, found
+from clusterai.protocol import canonical
+from clusterai.protocol.canonical import decode
+from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, hex0x
+from clusterai.protocol.vaults import Listing, Operation, subject
+from clusterai.sdk.identity import Identity
+from clusterai.sdk.vaultshapes import Dataset, Ordered, OrderRequest, Served
+from clusterai.vault.adapters.access import Desk
+from clusterai.vault.adapters.hosting import Vault, open_vault
+from clusterai.vault.core.policy import MICRO
+from clusterai.work.engine import TokenEvent
+from clusterai.work.packed import bytes_of
+from clusterai.work.query import KIND
+from clusterai.work.query.adapters.hosting import host
+from clusterai.work.query.core.estimate import Estimate
+from clusterai.work.query.spec import decode_query
+from tests.rooms.vault.vaultbed import HOT, NETWORK, Bed
+
+SQL = "select ward, count(*) as people, avg(age) as age from data group by ward"
+QUESTION = Question(MICRO, sql=SQL, rows=10)
+
+
+class InProcess:
+    """A gateway that is no process: it carries to vaults in this one.
+
+    Attributes:
+        tampered: what it does to answers that it carries.
+        seen: orders by their keys.
+    """
+
+    def __init__(self, *beds: Bed) -> None:
+        self._beds = {bed.vault.dataset: bed for bed in beds}
+        self.tampered: Callable[[bytes], bytes] = bytes
+        self.cards: Callable[[dict[str, Any]], dict[str, Any]] = dict
+        self.seen: list[str] = []
+
+    def find(self, text: str) -> list[Dataset]:
+        return [self._told(bed) for bed in self._beds.values() if text in bed.vault.name]
+
+    def dataset(self, dataset: str) -> Dataset:
+        return self._told(self._beds[Digest(bytes.fromhex(dataset[2:]))])
+
+    def _told(self, bed: Bed) -> Dataset:
+        said = bed.vault.listing()
+        listing = decode(said.listing, Listing)
+        policy = bed.vault.policy
+        return Dataset(
+            dataset=hex0x(bed.vault.dataset),
+            owner="",
+            serial=listing.serial,
+            snapshot=hex0x(listing.snapshot),
+            policy="",
+            card=self.cards(msgspec.json.decode(said.card)),
+            listing=base64.b64encode(said.listing).decode(),
+            signature=hex0x(said.signature),
+            holders=(),
+            serves=(
+                Served(
+                    kind="query",
+                    subject=hex0x(subject(bed.vault.dataset, "query")),
+                    provider="0x" + "aa" * 20,
+                    price_wei=policy.use_wei,
+                    epsilon_price_wei=policy.milli_epsilon_wei,
+                    slots=1,
+                ),
+            ),
+        )
+
+    def call(self, about: Digest, body: bytes) -> bytes:
+        bed = next(it for name, it in self._beds.items() if subject(name, "vault") == about)
+        return asyncio.run(bed.desk.answer(ZERO_ADDRESS, body))
+
+    def order(self, about: Digest, request: OrderRequest, key: str) -> Ordered:
+        self.seen.append(key)
+        spec = decode_query(base64.b64decode(request.request))
+        bed = self._beds[Digest(spec.dataset)]
+
+        async def tokens() -> tuple[int, ...]:
+            engine = host(bed.vault).engine
+            return tuple([it.token async for it in engine.submit(spec) if isinstance(it, TokenEvent)])
+
+        answer = asyncio.run(tokens())
+        usage = KIND.recount(spec, answer)
+        return Ordered(
+            answer=base64.b64encode(self.tampered(bytes_of(answer))).decode(),
+            receipt=None,
+            charged_wei=usage[0] * bed.vault.policy.milli_epsilon_wei + usage[1] * bed.vault.policy.use_wei,
+            provider=request.provider or "",
+        )
+
+
+class OtherBed(Bed):
+    """A vault of the same name and rows, of somebody else."""
+
+    def open(self) -> Vault:
+        self.vault = open_vault(self.folder.root, Address(b"Q" * 20), HOT, NETWORK, self.clock)
+        self.desk = Desk(self.vault)
+        return self.vault
+
+
+def bed_at(tmp_path: Path, who: Identity, grant: bool = True, kind: type[Bed] = Bed) -> Bed:
+    tmp_path.mkdir(exist_ok=True)
+    bed = kind(tmp_path)
+    bed.identity = who
+    # The vault reads real time in calls: its clock is the test's, and the requester's is the machine's.
+    bed.now_s = time.time()
+    bed.restart()
+    if grant:
+        bed.grant()
+    return bed
+
+
+@pytest.fixture
+def who() -> Identity:
+    return Identity.make()
+
+
+def vault_of(reach: InProcess, bed: Bed) -> Found:
+    return found(reach, hex0x(bed.vault.dataset), NETWORK)
+
+
+def test_a_question_is_planned_before_it_is_paid(tmp_path: Path, who: Identity):
+    """The plan names price, grant, noise and the error to expect, and spends nothing."""
+    bed = bed_at(tmp_path, who)
+    reach = InProcess(bed)
+    plan = planned(reach, vault_of(reach, bed), QUESTION, who, NETWORK)
+    assert plan.price_wei == 1000 * 1_000 + 50
+    assert plan.grant is not None
+    assert plan.outputs == ("ward", "people", "age")
+    assert plan.error[1] == pytest.approx(2.9957 * 2 * 2, rel=1e-3)
+    told = plan_told([plan], QUESTION)
+    assert told["vaults"][0]["grant_left"] == 1.0
+    assert not bed.vault.uses()
+
+
+def test_a_name_finds_its_vault(tmp_path: Path, who: Identity):
+    """Vaults are named by people; a name that nobody or more than one has is refused."""
+    bed = bed_at(tmp_path, who)
+    assert found(InProcess(bed), "wards", NETWORK).dataset == bed.vault.dataset
+    with pytest.raises(Failure, match="no vaults are called wordz"):
+        found(InProcess(bed), "wordz", NETWORK)
+
+
+def test_an_answer_is_checked_and_shown(tmp_path: Path, who: Identity):
+    """Asked, paid as planned, opened, compared with the log, estimated."""
+    bed = bed_at(tmp_path, who)
+    reach = InProcess(bed)
+    plans = [planned(reach, vault_of(reach, bed), QUESTION, who, NETWORK)]
+    came, failed = ask(reach, plans, QUESTION, who, NETWORK, None)
+    assert not failed
+    assert came[0].charged_wei == plans[0].price_wei
+    names, table = joined(came)
+    assert names == ("ward", "people", "age")
+    assert [row[0] for row in table] == ["east", "west"]
+    told = asking.answers_told(came, names, table)
+    assert told["rows"][0]["people"]["low"] < told["rows"][0]["people"]["high"]
+    assert reach.seen == [came[0].spec.digest().hex()]
+
+
+def test_two_vaults_are_joined(tmp_path: Path, who: Identity):
+    """Counts of two vaults add up, each from its own budget."""
+    question = Question(MICRO, sql="select count(*) as rows")
+    beds = [bed_at(tmp_path / "a", who), bed_at(tmp_path / "b", who, kind=OtherBed)]
+    reach = InProcess(*beds)
+    plans = [planned(reach, vault_of(reach, bed), question, who, NETWORK) for bed in beds]
+    came, failed = ask(reach, plans, question, who, NETWORK, None)
+    assert not failed
+    single = [joined([it])[1][0][0] for it in came]
+    both = joined(came)[1][0][0]
+    assert isinstance(both, Estimate)
+    assert both.value == sum(it.value for it in single if isinstance(it, Estimate) and it.value is not None)
+    assert [len(bed.vault.uses()) for bed in beds] == [1, 1]
+
+
+def test_what_one_vault_answered_isnt_lost_when_another_fails(tmp_path: Path, who: Identity):
+    """A vault that refuses at the last moment is told beside the answers of the others."""
+    beds = [bed_at(tmp_path / "a", who), bed_at(tmp_path / "b", who, kind=OtherBed)]
+    reach = InProcess(*beds)
+    plans = [planned(reach, vault_of(reach, bed), QUESTION, who, NETWORK) for bed in beds]
+    beds[1].set_policy(msgspec.structs.replace(beds[1].vault.policy, total_epsilon_micro=1))
+    beds[1].vault.tick()
+    came, failed = ask(reach, plans, QUESTION, who, NETWORK, None)
+    assert [it.vault.dataset for it in came] == [beds[0].vault.dataset]
+    assert "refused: budget" in failed[0].what
+
+
+def test_without_a_grant_nothing_is_asked(tmp_path: Path, who: Identity):
+    """Who has no grant is told how to ask for one; who has too little left as well."""
+    bed = bed_at(tmp_path, who, grant=False)
+    reach = InProcess(bed)
+    plan = planned(reach, vault_of(reach, bed), QUESTION, who, NETWORK)
+    with pytest.raises(Failure, match="gave no grant"):
+        ask(reach, [plan], QUESTION, who, NETWORK, None)
+    bed.grant(epsilon_micro=MICRO // 2)
+    assert planned(reach, vault_of(reach, bed), QUESTION, who, NETWORK).grant is None
+    bed.grant(operation=Operation.CODE)
+    assert planned(reach, vault_of(reach, bed), QUESTION, who, NETWORK).grant is None
+
+
+def test_a_price_limit_holds(tmp_path: Path, who: Identity):
+    """Nothing is asked where all of it would cost more than was said."""
+    bed = bed_at(tmp_path, who)
+    reach = InProcess(bed)
+    plan = planned(reach, vault_of(reach, bed), QUESTION, who, NETWORK)
+    assert plan.price_wei is not None
+    with pytest.raises(Failure, match="above --max-price"):
+        ask(reach, [plan], QUESTION, who, NETWORK, plan.price_wei - 1)
+    assert not bed.vault.uses()
+
+
+def test_a_question_that_isnt_answered_says_what_to_write(tmp_path: Path, who: Identity):
+    """The refusal of the language is told before anything is sent."""
+    bed = bed_at(tmp_path, who)
+    reach = InProcess(bed)
+    with pytest.raises(Failure) as refusal:
+        planned(reach, vault_of(reach, bed), Question(MICRO, sql="select note from data"), who, NETWORK)
+    assert refusal.value.code == Exit.USAGE
+    assert "rows never leave" in refusal.value.next
+
+
+def flipped(raw: bytes) -> bytes:
+    """The last byte of what is sealed, changed."""
+    return raw[:-1] + bytes((raw[-1] ^ 1,))
+
+
+def emptied(raw: bytes) -> bytes:
+    return b""
+
+
+def shortened(raw: bytes) -> bytes:
+    return raw[:50]
+
+
+@pytest.mark.parametrize("tampered", [flipped, emptied, shortened])
+def test_a_gateway_that_changes_an_answer_is_noticed(
+    tmp_path: Path, who: Identity, tampered: Callable[[bytes], bytes]
+):
+    """What doesn't open, or isn't what the vault logged, is told as untrue."""
+    bed = bed_at(tmp_path, who)
+    reach = InProcess(bed)
+    plan = planned(reach, vault_of(reach, bed), QUESTION, who, NETWORK)
+    reach.tampered = tampered
+    with pytest.raises(Failure) as refusal:
+        ask(reach, [plan], QUESTION, who, NETWORK, None)
+    assert refusal.value.code == Exit.UNTRUE
+
+
+def test_a_gateway_that_changes_a_card_is_noticed(tmp_path: Path, who: Identity):
+    """Other bounds than the vault signed would make its answers mean something else."""
+    bed = bed_at(tmp_path, who)
+    reach = InProcess(bed)
+    reach.cards = lambda card: {**card, "description": "better data"}
+    with pytest.raises(Failure, match="isn't the one"):
+        vault_of(reach, bed)
+
+
+def test_a_vault_that_adds_noise_of_another_budget_is_noticed(tmp_path: Path, who: Identity):
+    """An answer whose noise isn't that of the ε that was paid for is told as false."""
+    bed = bed_at(tmp_path, who)
+    reach = InProcess(bed)
+    plans = [planned(reach, vault_of(reach, bed), QUESTION, who, NETWORK)]
+    came = ask(reach, plans, QUESTION, who, NETWORK, None)[0][0]
+    cheap = msgspec.structs.replace(came.spec, epsilon_micro=MICRO // 2)
+    with pytest.raises(Failure, match="didn't answer this query"):
+        asking.checked(came.vault, cheap, canonical.encode(came.answer), who, NETWORK, 0, "")
