@@ -1,8 +1,8 @@
 """Which gateway a command speaks to, with which key: the local network's where one runs, else what the environment names."""
 
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from clusterai.cli.failure import Exit, Failure
 
 if TYPE_CHECKING:
     from clusterai.sdk import Client
+    from clusterai.sdk.vaults import Vaults
 
 ADMIN_KEY = "admin.key"
 
@@ -32,6 +33,26 @@ def gateway(data: Path | None, *, admin: bool = False, url: str | None = None) -
     try:
         with Client(url, key) as client:
             yield client
+    except Unreachable as error:
+        raise Failure(str(error), "", "clusterai status", Exit.NOT_RUNNING) from None
+    except ApiError as error:
+        code = Exit.NOT_FOUND if error.status == 404 else Exit.FAILED
+        raise Failure(error.detail, f"the gateway answered {error.status} {error.code}", code=code) from None
+
+
+@asynccontextmanager
+async def vaults_at(data: Path | None) -> "AsyncGenerator[Vaults]":
+    """The same gateway for what is done over vaults.
+
+    Raises:
+        Failure: there is no gateway, or it refuses.
+    """
+    from clusterai.sdk.vaults import ApiError, Unreachable, Vaults
+
+    url, key = _find(data, admin=False)
+    try:
+        async with Vaults(url, key) as vaults:
+            yield vaults
     except Unreachable as error:
         raise Failure(str(error), "", "clusterai status", Exit.NOT_RUNNING) from None
     except ApiError as error:

@@ -1,7 +1,7 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusterai.vault.core.schema import Column, Schema
@@ -189,6 +189,7 @@ WORDS = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(
     st.one_of(
         st.text(max_size=60), st.lists(WORDS, max_size=24).map(lambda words: "select " + " ".join(words))

@@ -1,5 +1,6 @@
 """Queries over a vault as it is served: encrypted rows, a journal, grants and three budgets."""
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ from tests.rooms.vault.vaultbed import HOT, NETWORK, Bed
 SQL = "select ward, count(*) as rows, avg(dose) as dose, count(distinct patient) as patients from wards group by ward"
 
 
+@pytest.fixture
+def bed(tmp_path: Path) -> Generator[Bed]:
+    made = Bed(tmp_path)
+    yield made
+    made.close()
+
+
 def spec_of(
     bed: Bed, grant: Digest, nonce: int = 1, sql: str = SQL, epsilon_micro: int = MICRO // 2
 ) -> QuerySpec:
@@ -54,9 +62,8 @@ async def said(bed: Bed, spec: QuerySpec) -> Said:
 
 
 @awaited
-async def test_a_vault_answers_and_its_log_holds_the_use(tmp_path: Path):
+async def test_a_vault_answers_and_its_log_holds_the_use(bed: Bed):
     """Grant, query, answer, log: what the requester opens is what the log's leaf digests, and ε is spent once."""
-    bed = Bed(tmp_path)
     spec = spec_of(bed, bed.grant())
     answer = await said(bed, spec)
     assert isinstance(answer, Answer)
@@ -74,9 +81,8 @@ async def test_a_vault_answers_and_its_log_holds_the_use(tmp_path: Path):
 
 
 @awaited
-async def test_a_replica_gets_the_same_bytes_after_a_restart(tmp_path: Path):
+async def test_a_replica_gets_the_same_bytes_after_a_restart(bed: Bed):
     """Who opens the same vault with its noise key computes the logged digest from the data again."""
-    bed = Bed(tmp_path)
     spec = spec_of(bed, bed.grant())
     answer = await said(bed, spec)
     assert isinstance(answer, Answer)
@@ -90,9 +96,8 @@ async def test_a_replica_gets_the_same_bytes_after_a_restart(tmp_path: Path):
 
 
 @awaited
-async def test_differencing_ends_where_the_budget_does(tmp_path: Path):
+async def test_differencing_ends_where_the_budget_does(bed: Bed):
     """One who asks ever narrower queries is refused when the grant's ε is spent, and no query costs less for being narrow."""
-    bed = Bed(tmp_path)
     grant = bed.grant()
     answers = [
         await said(bed, spec_of(bed, grant, age, f"select count(*) from wards where age < {age}", 100_000))
@@ -104,8 +109,7 @@ async def test_differencing_ends_where_the_budget_does(tmp_path: Path):
 
 
 @awaited
-async def test_a_grant_for_programs_answers_no_sql(tmp_path: Path):
+async def test_a_grant_for_programs_answers_no_sql(bed: Bed):
     """A grant holds for its own operation."""
-    bed = Bed(tmp_path)
     with pytest.raises(Unfit, match="operation"):
         await said(bed, spec_of(bed, bed.grant(operation=Operation.CODE)))

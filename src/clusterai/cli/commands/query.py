@@ -7,10 +7,10 @@ import typer
 
 from clusterai.cli import options, say
 from clusterai.cli.failure import Exit, Failure
-from clusterai.cli.reach import gateway
+from clusterai.cli.reach import vaults_at
 
 if TYPE_CHECKING:
-    from clusterai.cli.querying.asking import Planned, Question
+    from clusterai.cli.querying.asking import Came, Planned, Question
     from clusterai.work.query.core.estimate import Cell
 
 
@@ -84,11 +84,11 @@ def query(
     quiet: options.Quiet = False,
 ) -> None:
     """Ask vaults a question; the answer comes with noise that hides every single person."""
+    import asyncio
+
     from clusterai.cli.querying import asking, vaults
-    from clusterai.protocol.ids import address
     from clusterai.protocol.money import BadAmount, parse
     from clusterai.protocol.money import show as money
-    from clusterai.protocol.statements import network_domain
     from clusterai.sdk.identity import Identity
 
     question = _question(
@@ -101,24 +101,28 @@ def query(
     except BadAmount as error:
         raise Failure(f"--max-price {max_price}", str(error), code=Exit.USAGE) from None
     who = Identity.load_or_make(identity or _usual_identity())
-    with gateway(data) as client:
-        status = client.status()
-        network = network_domain(status.chain_id, address(status.registry))
-        reach = vaults.OverHttp(client)
-        found = [vaults.found(reach, name, network) for name in vault]
-        plans = [asking.planned(reach, it, question, who, network) for it in found]
-        if not json:
-            _show_plan(plans, question)
-        if dry_run:
-            if json:
-                say.emit(asking.plan_told(plans, question))
-            return
-        total_wei = sum(it.price_wei or 0 for it in plans)
-        if not json and say.person():
-            options.confirm(
-                f"spend ε {epsilon:g} at each of {len(plans)} vaults, for {money(total_wei)}?", yes
-            )
-        came, failed = asking.ask(reach, plans, question, who, network, most_wei)
+
+    async def run() -> "tuple[list[Came], list[Failure]] | None":
+        async with vaults_at(data) as reach:
+            found = [await vaults.found(reach, name) for name in vault]
+            plans = [await asking.planned(reach, it, question, who) for it in found]
+            if not json:
+                _show_plan(plans, question)
+            if dry_run:
+                if json:
+                    say.emit(asking.plan_told(plans, question))
+                return None
+            total_wei = sum(it.price_wei or 0 for it in plans)
+            if not json and say.person():
+                options.confirm(
+                    f"spend ε {epsilon:g} at each of {len(plans)} vaults, for {money(total_wei)}?", yes
+                )
+            return await asking.ask(reach, plans, question, who, most_wei)
+
+    told = asyncio.run(run())
+    if told is None:
+        return
+    came, failed = told
     for failure in failed:
         say.complain("\n".join(failure.lines()))
     names, table = asking.joined(came)

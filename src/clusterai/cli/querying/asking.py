@@ -4,10 +4,10 @@ People of different vaults are taken to be different people: then each vault's Î
 have spent (parallel composition). Who is in two of them has spent the sum.
 """
 
+import asyncio
 import base64
 import secrets
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -16,12 +16,11 @@ from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.querying.vaults import Found, Reach, standing
 from clusterai.protocol import access, canonical
 from clusterai.protocol.canonical import Malformed
-from clusterai.protocol.eip712 import Domain
-from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, hex0x
+from clusterai.protocol.ids import ZERO_DIGEST, Digest, address, hex0x
 from clusterai.protocol.money import show as money
 from clusterai.protocol.vaults import Operation, subject
 from clusterai.sdk.identity import Identity, NotFromVault
-from clusterai.sdk.vaultshapes import OrderRequest
+from clusterai.sdk.vaults import ApiError, Unreachable
 from clusterai.work.packed import tokens_of
 from clusterai.work.query.adapters.accounting import rho_nano, together_micro
 from clusterai.work.query.check import wrong
@@ -107,12 +106,12 @@ class Came(msgspec.Struct, frozen=True):
     provider: str
 
 
-def planned(reach: Reach, vault: Found, question: Question, who: Identity, network: Domain) -> Planned:
+async def planned(reach: Reach, vault: Found, question: Question, who: Identity) -> Planned:
     """
     Raises:
         Failure: the question can't be asked there.
     """
-    schema = vault.facts.schema
+    schema = vault.schema
     plan: Plan | None = None
     if question.sql:
         try:
@@ -138,7 +137,7 @@ def planned(reach: Reach, vault: Found, question: Question, who: Identity, netwo
     price_wei = None
     if vault.serves is not None:
         price_wei = vault.serves.price_wei + milli(question.epsilon_micro) * vault.serves.epsilon_price_wei
-    grant = chosen(standing(reach, vault, who, network), question)
+    grant = chosen(await standing(reach, vault, who), question)
     return Planned(
         vault, grant, price_wei, outputs, 1 if plan is None else plan.groups, error, mechanism, plan
     )
@@ -158,12 +157,11 @@ def chosen(requests: Sequence[access.Status], question: Question) -> access.Stat
     return min(fit, key=lambda it: (it.expires_s, it.grant), default=None)
 
 
-def ask(
+async def ask(
     reach: Reach,
     plans: Sequence[Planned],
     question: Question,
     who: Identity,
-    network: Domain,
     most_wei: int | None,
 ) -> tuple[list[Came], list[Failure]]:
     """All vaults at once; nothing is asked of any where one of them lacks a grant or is too dear.
@@ -193,21 +191,24 @@ def ask(
             f"this costs {money(total_wei)}, above --max-price {money(most_wei)}",
             next="raise it, or ask for less Îµ",
         )
-    came: list[Came] = []
-    failed: list[Failure] = []
-    with ThreadPoolExecutor(max(1, min(MOST_VAULTS, len(plans)))) as pool:
-        asked_of = [pool.submit(_ask, reach, plan, question, who, network) for plan in plans]
-    for it in asked_of:
+
+    async def one(plan: Planned) -> Came | Failure:
         try:
-            came.append(it.result())
+            return await _ask(reach, plan, question, who)
         except Failure as error:
-            failed.append(error)
+            return error
+        except (ApiError, Unreachable) as error:
+            return Failure(f"{plan.vault.name} didn't answer", str(error))
+
+    told = await asyncio.gather(*map(one, plans))
+    came = [it for it in told if isinstance(it, Came)]
+    failed = [it for it in told if isinstance(it, Failure)]
     if not came:
         raise failed[0]
     return came, failed
 
 
-def _ask(reach: Reach, plan: Planned, question: Question, who: Identity, network: Domain) -> Came:
+async def _ask(reach: Reach, plan: Planned, question: Question, who: Identity) -> Came:
     vault = plan.vault
     assert plan.grant is not None, "looked at before"
     assert vault.serves is not None, "looked at before"
@@ -225,21 +226,21 @@ def _ask(reach: Reach, plan: Planned, question: Question, who: Identity, network
         bounds=question.bounds,
         blocks=question.blocks,
         block_s=question.block_s,
-    ).signed(who.key, network)
-    request = OrderRequest(
-        kind=KIND_NAME,
-        request=base64.b64encode(spec.canonical()).decode(),
-        max_price_wei=plan.price_wei,
-        provider=vault.serves.provider,
-    )
+    ).signed(who.key, vault.listed.network)
     # The order's key is the query's own digest: asking again after a broken connection is the same order.
-    done = reach.order(subject(vault.dataset, KIND_NAME), request, spec.digest().hex())
-    raw = base64.b64decode(done.answer)
-    return checked(vault, spec, raw, who, network, done.charged_wei, done.provider)
+    done = await reach.order(
+        subject(vault.dataset, KIND_NAME),
+        KIND_NAME,
+        spec.canonical(),
+        plan.price_wei,
+        address(vault.serves.provider),
+        spec.digest().hex(),
+    )
+    return checked(vault, spec, done.answer, who, done.charged_wei, done.provider)
 
 
 def checked(
-    vault: Found, spec: QuerySpec, raw: bytes, who: Identity, network: Domain, charged_wei: int, provider: str
+    vault: Found, spec: QuerySpec, raw: bytes, who: Identity, charged_wei: int, provider: str
 ) -> Came:
     """
     Raises:
@@ -251,15 +252,18 @@ def checked(
     if not isinstance(said, Answer):
         raise Failure(f"{vault.name} refused: {said.code}", said.detail)
     try:
-        result = decode_result(who.opened(vault.seal_to, said.sealed))
+        result = decode_result(who.opened(vault.listed.seal_to, said.sealed))
     except (NotFromVault, Malformed) as error:
         raise Failure(f"the answer of {vault.name} can't be opened", str(error), code=Exit.UNTRUE) from None
     for what, holds in (
-        ("its use isn't signed by the vault's key", said.use.signed_by(Address(vault.hot), network)),
+        (
+            "its use isn't signed by the vault's key",
+            said.use.signed_by(vault.listed.signer, vault.listed.network),
+        ),
         ("the log has another result", said.use.use.result == result.digest()),
         ("it answers another query", result.query == spec.digest()),
         ("it is of another snapshot", result.snapshot == spec.snapshot),
-        ("it was made by another schema", result.schema == vault.facts.schema.digest()),
+        ("it was made by another schema", result.schema == vault.schema.digest()),
         ("it answers another operation", isinstance(result.told, Counted if spec.sql else Averaged)),
         ("it spent another budget", not isinstance(result.told, Counted) or _honest(spec, result.told)),
     ):
@@ -295,7 +299,7 @@ def joined(came: Sequence[Came]) -> tuple[tuple[str, ...], list[tuple[Cell, ...]
         ]
         return names_of(first.spec.bounds), [tuple(map(_mean, zip(*parts, strict=True)))]
     answered = [
-        Answered(plan_of(it.spec.sql, it.vault.facts.schema), it.result.told.released)
+        Answered(plan_of(it.spec.sql, it.vault.schema), it.result.told.released)
         for it in came
         if isinstance(it.result.told, Counted)
     ]

@@ -1,148 +1,107 @@
-"""Vaults as a requester reaches them through a gateway that it needn't trust: their cards, its grants there, its orders.
+"""Vaults as a requester reaches them through a gateway that it needn't trust: their cards, its grants there."""
 
-The gateway carries cards whose digest stands in a signed listing, calls that it can't read, and orders whose answers it can't open; what it could do
-is leave something out.
-"""
-
-import base64
-import time
-from typing import TYPE_CHECKING, Protocol
-from urllib.parse import quote
+from collections.abc import AsyncIterator
+from typing import Protocol
 
 import msgspec
 
 from clusterai.cli.failure import Exit, Failure
 from clusterai.protocol import access, canonical
 from clusterai.protocol.canonical import Malformed
-from clusterai.protocol.eip712 import Domain
-from clusterai.protocol.ids import BadId, Digest, hex0x
+from clusterai.protocol.ids import Address, BadId, Digest, hex0x
 from clusterai.protocol.ids import digest as read_digest
-from clusterai.protocol.signing import BadSignature, recover
-from clusterai.protocol.vaults import Listing, subject
+from clusterai.protocol.vaults import subject
 from clusterai.sdk.identity import Identity, NotFromVault
-from clusterai.sdk.vaultshapes import DataList, Dataset, Ordered, OrderRequest, Served
-from clusterai.vault.core.card import BadCard, VaultFacts, read_facts
-
-if TYPE_CHECKING:
-    from clusterai.sdk import Client
-
-ANSWER_S = 1_300.0
-"""Longer than a gateway waits for a program over blocks."""
+from clusterai.sdk.vaults import Done, Listed, Untrue
+from clusterai.sdk.vaultshapes import Served
+from clusterai.vault.core.schema import BadSchema, Schema
+from clusterai.work.query.spec import KIND_NAME
 
 
 class Reach(Protocol):
-    """How a gateway is spoken to: `OverHttp` is one, tests have another without a network."""
+    """How vaults are reached: `sdk.vaults.Vaults` through a gateway; tests have one without a network."""
 
-    def find(self, text: str) -> list[Dataset]: ...
-    def dataset(self, dataset: str) -> Dataset: ...
-    def call(self, about: Digest, body: bytes) -> bytes: ...
-    def order(self, about: Digest, request: OrderRequest, key: str) -> Ordered: ...
-
-
-class OverHttp:
-    """Through a gateway's own endpoints."""
-
-    def __init__(self, client: "Client") -> None:
-        self._client = client
-
-    def find(self, text: str) -> list[Dataset]:
-        return list(self._client.told("GET", "/v1/clusterai/data", DataList, params={"text": text}).data)
-
-    def dataset(self, dataset: str) -> Dataset:
-        return self._client.told("GET", f"/v1/clusterai/data/{quote(dataset, safe='')}", Dataset)
-
-    def call(self, about: Digest, body: bytes) -> bytes:
-        return self._client.ask(
-            "POST", f"/v1/clusterai/calls/{hex0x(about)}", content=body, timeout=60.0
-        ).content
-
-    def order(self, about: Digest, request: OrderRequest, key: str) -> Ordered:
-        answer = self._client.ask(
-            "POST",
-            f"/v1/clusterai/orders/{hex0x(about)}",
-            content=msgspec.json.encode(request),
-            headers={"Content-Type": "application/json", "Idempotency-Key": key},
-            timeout=ANSWER_S,
-        )
-        return msgspec.json.decode(answer.content, type=Ordered)
+    def find(self, text: str = "") -> AsyncIterator[Listed]: ...
+    async def dataset(self, dataset: Digest) -> Listed: ...
+    async def ask(self, identity: Identity, data: Listed, kind: str, body: bytes) -> bytes: ...
+    async def order(
+        self,
+        about: Digest,
+        kind: str,
+        request: bytes,
+        max_price_wei: int | None = None,
+        provider: Address | None = None,
+        key: str = "",
+    ) -> Done: ...
 
 
 class Found(msgspec.Struct, frozen=True):
     """A vault.
 
     Attributes:
-        hot: who signed its listing, and signs its uses.
         serves: who answers queries on it at which prices; None where nobody does now.
     """
 
-    name: str
-    dataset: Digest
-    snapshot: Digest
-    seal_to: bytes
-    hot: bytes
-    facts: VaultFacts
+    listed: Listed
+    schema: Schema
     serves: Served | None
 
+    @property
+    def name(self) -> str:
+        return self.listed.name
 
-def found(reach: Reach, wanted: str, network: Domain) -> Found:
+    @property
+    def dataset(self) -> Digest:
+        return self.listed.dataset
+
+    @property
+    def snapshot(self) -> Digest:
+        return Digest(self.listed.listing.snapshot)
+
+
+async def found(reach: Reach, wanted: str) -> Found:
     """The vault of that name or id.
 
     Raises:
         Failure: there is none, there are several, or its card isn't what its owner signed.
     """
     try:
-        told = reach.dataset(hex0x(read_digest(wanted)))
+        listed = await _listed(reach, wanted)
+        schema = msgspec.convert(listed.card["clusterai"]["schema"], Schema)
+        schema.check()
+    except Untrue as error:
+        raise Failure(f"{wanted} can't be believed", str(error), code=Exit.UNTRUE) from None
+    except (KeyError, TypeError, msgspec.ValidationError, BadSchema) as error:
+        raise Failure(f"{wanted} is no vault that answers queries", str(error), code=Exit.NOT_FOUND) from None
+    about = hex0x(subject(listed.dataset, KIND_NAME))
+    return Found(listed, schema, next((it for it in listed.serves if it.subject == about), None))
+
+
+async def _listed(reach: Reach, wanted: str) -> Listed:
+    try:
+        dataset = read_digest(wanted)
     except BadId:
-        named = [it for it in reach.find(wanted) if wanted in (it.card.get("name"), it.dataset)]
+        named = [it async for it in reach.find(wanted) if it.name == wanted]
         if len(named) != 1:
             raise Failure(
                 f"{len(named) or 'no'} vaults are called {wanted}",
-                next="clusterai data search" if not named else f"--vault {named[0].dataset}",
+                next="clusterai data search" if not named else f"--vault {hex0x(named[0].dataset)}",
                 code=Exit.NOT_FOUND,
             ) from None
-        told = named[0]
-    card = msgspec.json.encode(told.card, order="sorted")
-    try:
-        raw = base64.b64decode(told.listing, validate=True)
-        listing = canonical.decode(raw, Listing)
-        signature = bytes.fromhex(told.signature.removeprefix("0x"))
-        hot = recover(listing.signing_digest(network), signature)
-        facts = read_facts(card)
-    except (ValueError, Malformed, BadSignature, BadCard) as error:
-        raise Failure(
-            f"what the gateway tells of {wanted} can't be read", str(error), code=Exit.UNTRUE
-        ) from None
-    if listing.card != canonical.content_digest(card) or hex0x(listing.dataset) != told.dataset:
-        raise Failure(
-            f"the card of {wanted} isn't the one that its vault signed",
-            next="ask another gateway",
-            code=Exit.UNTRUE,
-        )
-    dataset = Digest(listing.dataset)
-    about = hex0x(subject(dataset, "query"))
-    return Found(
-        str(told.card.get("name", wanted)),
-        dataset,
-        Digest(listing.snapshot),
-        bytes.fromhex(facts.seal_to.removeprefix("0x")),
-        hot,
-        facts,
-        next((it for it in told.serves if it.subject == about), None),
-    )
+        return named[0]
+    return await reach.dataset(dataset)
 
 
-def standing(reach: Reach, vault: Found, who: Identity, network: Domain) -> tuple[access.Status, ...]:
+async def standing(reach: Reach, vault: Found, who: Identity) -> tuple[access.Status, ...]:
     """This requester's requests there, and what became of them.
 
     Raises:
         Failure: the vault refuses.
     """
-    question = who.sealed(
-        vault.dataset, vault.seal_to, network, canonical.encode(access.AskStanding()), time.time()
-    )
-    reply = reach.call(subject(vault.dataset, "vault"), question.body)
     try:
-        told = access.decode_told(who.opened(vault.seal_to, reply, question.nonce))
+        told = access.decode_told(
+            await reach.ask(who, vault.listed, "vault", canonical.encode(access.AskStanding()))
+        )
     except (NotFromVault, Malformed) as error:
         raise Failure(f"{vault.name} didn't answer this", str(error), code=Exit.UNTRUE) from None
     match told:
