@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clusterai.cli import options, say
+from clusterai.cli.commands import access
 from clusterai.cli.failure import Exit, Failure
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ def join(app: typer.Typer) -> None:
     group.command()(hold)
     group.command()(show)
     group.command()(fetch)
+    group.command()(access.request)
+    group.command()(access.grants)
     app.add_typer(group, name="data")
 
 

@@ -1,0 +1,203 @@
+"""The requester's side of a vault: finding it, asking for access, and how one's requests stand."""
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from clusterai.cli.failure import Exit, Failure
+from clusterai.protocol import access, canonical
+from clusterai.protocol.canonical import Malformed
+from clusterai.protocol.ids import BadId, Digest, hex0x
+from clusterai.protocol.ids import digest as read_digest
+from clusterai.protocol.vaults import Operation
+from clusterai.sdk.identity import Identity, NotFromVault
+from clusterai.sdk.vaults import Listed, Untrue
+from clusterai.vault.core.card import BadCard, VaultFacts, read_facts
+from clusterai.vault.core.schema import BadSchema
+
+DAY_S = 86_400
+
+
+class Reach(Protocol):
+    """`sdk.vaults.Vaults`, as far as it is used here."""
+
+    def find(self, text: str = "") -> AsyncIterator[Listed]: ...
+    async def dataset(self, dataset: Digest) -> Listed: ...
+    async def ask(self, identity: Identity, data: Listed, kind: str, body: bytes) -> bytes: ...
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What `clusterai data request` was told."""
+
+    operation: int
+    purpose: str
+    epsilon_micro: int
+    uses: int
+    price_wei: int
+    days: int
+    code: bytes
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """A request as people and programs are shown it."""
+
+    dataset: str
+    name: str
+    request: str
+    grant: str | None
+    state: str
+    operation: str
+    epsilon: float
+    spent_epsilon: float
+    uses: int
+    used: int
+    expires_s: int
+    use_wei: int
+    milli_epsilon_wei: int
+    note: str
+
+
+async def found(reach: Reach, wanted: str) -> tuple[Listed, VaultFacts]:
+    """The vault of that name or id, and what its card says.
+
+    Raises:
+        Failure: there is none, there are several, or its card isn't what its owner signed.
+    """
+    try:
+        listed = await _listed(reach, wanted)
+        return listed, read_facts(msgspec.json.encode(listed.card))
+    except Untrue as error:
+        raise Failure(f"{wanted} can't be believed", str(error), code=Exit.UNTRUE) from None
+    except (BadCard, BadSchema, ValueError) as error:
+        raise Failure(
+            f"{wanted} is no vault", str(error), "clusterai data fetch gets public data", Exit.NOT_FOUND
+        ) from None
+
+
+async def _listed(reach: Reach, wanted: str) -> Listed:
+    try:
+        dataset = read_digest(wanted)
+    except BadId:
+        named = [it async for it in reach.find(wanted) if it.name == wanted]
+        if len(named) != 1:
+            raise Failure(
+                f"{len(named) or 'no'} data sets are called {wanted}",
+                next=f"name it by its id, such as {hex0x(named[0].dataset)}"
+                if named
+                else "clusterai data search",
+                code=Exit.NOT_FOUND,
+            ) from None
+        return named[0]
+    return await reach.dataset(dataset)
+
+
+def refused_anyway(facts: VaultFacts, wish: Wish) -> Failure | None:
+    """What the vault's published policy says that it would refuse, before anything is sent."""
+    policy, name = facts.policy, Operation(wish.operation).name.lower()
+    allowed = policy.get("operations", [])
+    if name not in allowed:
+        return Failure(
+            f"{name} isn't allowed there",
+            f"its policy allows {', '.join(allowed)}",
+            f"--operation {allowed[0]}" if allowed else "",
+        )
+    most = policy.get("grant_epsilon_micro", 0)
+    if wish.epsilon_micro > most:
+        return Failure(
+            f"ε {wish.epsilon_micro / 1e6:g} is more than a grant has there",
+            f"its policy gives {most / 1e6:g} at most",
+            f"--epsilon {most / 1e6:g}",
+        )
+    return None
+
+
+async def request(reach: Reach, listed: Listed, who: Identity, wish: Wish) -> Standing:
+    """Ask, and how the request stands then.
+
+    Raises:
+        Failure: the vault refuses.
+    """
+    signed = who.request(
+        listed.dataset,
+        listed.network,
+        wish.operation,
+        wish.purpose,
+        wish.epsilon_micro,
+        wish.uses,
+        wish.price_wei,
+        int(time.time()) + wish.days * DAY_S,
+        wish.code,
+    )
+    asked = access.AskAccess(signed, wish.purpose, wish.code)
+    [status] = await _told(reach, listed, who, asked)
+    return _standing(listed, status)
+
+
+async def standings(reach: Reach, listed: Listed, who: Identity) -> list[Standing]:
+    """All that this identity asked of a vault.
+
+    Raises:
+        Failure: the vault refuses.
+    """
+    return [_standing(listed, it) for it in await _told(reach, listed, who, access.AskStanding())]
+
+
+async def _told(reach: Reach, listed: Listed, who: Identity, ask: access.Ask) -> tuple[access.Status, ...]:
+    try:
+        told = access.decode_told(await reach.ask(who, listed, "vault", canonical.encode(ask)))
+    except (NotFromVault, Malformed, Untrue) as error:
+        raise Failure(f"{listed.name} didn't answer this", str(error), code=Exit.UNTRUE) from None
+    match told:
+        case access.Standing(requests):
+            return requests
+        case access.NotGiven(code, detail):
+            raise Failure(f"{listed.name} refuses: {detail}", code)
+        case _:
+            raise Failure(f"{listed.name} answered something else", code=Exit.UNTRUE)
+
+
+def _standing(listed: Listed, it: access.Status) -> Standing:
+    return Standing(
+        hex0x(listed.dataset),
+        listed.name,
+        hex0x(it.request),
+        hex0x(it.grant) if any(it.grant) else None,
+        it.state,
+        Operation(it.operation).name.lower(),
+        it.epsilon_micro / 1e6,
+        it.spent_micro / 1e6,
+        it.uses,
+        it.used,
+        it.expires_s,
+        it.use_wei,
+        it.milli_epsilon_wei,
+        it.note,
+    )
+
+
+# --- which vaults were asked ---
+
+
+def remember(path: Path, dataset: Digest) -> None:
+    """Note that this vault was asked."""
+    known = remembered(path)
+    if dataset not in known:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(f"{hex0x(dataset)}\n")
+
+
+def remembered(path: Path) -> list[Digest]:
+    """Vaults that were asked, oldest first; lines that say nothing are passed over."""
+    if not path.exists():
+        return []
+    found_: list[Digest] = []
+    for line in path.read_text().split():
+        try:
+            found_.append(read_digest(line))
+        except BadId:
+            continue
+    return found_

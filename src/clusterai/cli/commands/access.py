@@ -1,0 +1,203 @@
+"""`clusterai data request` and `clusterai data grants`: asking a vault's owner for access, and what came of it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clusterai.cli import options, say
+from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.identity import IdentityFile, asked_at, identity_at
+from clusterai.cli.reach import vaults_at
+
+if TYPE_CHECKING:
+    from clusterai.cli.asking import Standing, Wish
+
+WANTS = "query, code, review, training, copy or joint"
+
+
+def request(
+    dataset: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name or id of a vault.", show_default=False)
+    ],
+    purpose: Annotated[
+        str, typer.Option(help="What for, in words: the owner decides by them.", show_default=False)
+    ],
+    operation: Annotated[str, typer.Option(help=f"{WANTS[0].upper()}{WANTS[1:]}.")] = "query",
+    epsilon: Annotated[
+        float, typer.Option(min=0, max=1_000, help="Privacy budget in all; for noisy answers.")
+    ] = 0.5,
+    uses: Annotated[int, typer.Option(min=1, max=1_000_000, help="How often, at most.")] = 100,
+    price: Annotated[str, typer.Option(metavar="AMOUNT", help="Most you pay for one use.")] = "1",
+    days: Annotated[int, typer.Option(min=1, max=3_650, help="For how long.")] = 30,
+    program: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="For code, review and training: what shall run. The owner reads it, and the grant is for it alone.",
+            show_default=False,
+        ),
+    ] = None,
+    identity: IdentityFile = None,
+    data: options.Data = None,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Ask the owner of private data for access. It travels sealed: no gateway reads who asks for what."""
+    import asyncio
+
+    from clusterai.cli import asking
+
+    wish = _wish(operation, purpose, epsilon, uses, price, days, program)
+    who = identity_at(identity)
+
+    async def run() -> "Standing | None":
+        async with vaults_at(data) as reach:
+            listed, facts = await asking.found(reach, dataset)
+            refusal = asking.refused_anyway(facts, wish)
+            if refusal is not None:
+                raise refusal
+            if not json:
+                _show(listed.name, wish, facts.policy)
+            if dry_run:
+                return None
+            options.confirm("Ask?", yes)
+            came = await asking.request(reach, listed, who, wish)
+            asking.remember(asked_at(identity), listed.dataset)
+            return came
+
+    came = asyncio.run(run())
+    if came is None:
+        return
+    if json:
+        say.emit(came)
+        return
+    said = {
+        "asked": "asked; its owner decides",
+        "approved": "granted by its policy; on its way to the chain",
+        "granted": "granted",
+    }
+    say.tell(f"{said.get(came.state, came.state)}  {came.request}")
+    say.say("→ clusterai data grants")
+
+
+def _wish(
+    operation: str, purpose: str, epsilon: float, uses: int, price: str, days: int, program: Path | None
+) -> "Wish":
+    from clusterai.cli.asking import Wish
+    from clusterai.protocol.access import MOST_CODE_BYTES, MOST_PURPOSE_BYTES
+    from clusterai.protocol.money import BadAmount, parse
+    from clusterai.protocol.vaults import Operation
+    from clusterai.vault.core.policy import BadPolicy, epsilon_micro
+
+    known = {it.name.lower(): it for it in Operation}
+    if operation not in known:
+        raise Failure(f"--operation {operation}", f"it is {WANTS}", code=Exit.USAGE)
+    needs = known[operation] in (Operation.CODE, Operation.REVIEW, Operation.TRAINING)
+    if needs != (program is not None):
+        raise Failure(
+            f"{operation} {'needs' if needs else 'takes no'} --program",
+            "the owner reads what shall run" if needs else "",
+            code=Exit.USAGE,
+        )
+    if not purpose.strip() or len(purpose.encode()) > MOST_PURPOSE_BYTES:
+        raise Failure(f"--purpose has 1 to {MOST_PURPOSE_BYTES} bytes", code=Exit.USAGE)
+    try:
+        code = b"" if program is None else program.expanduser().read_bytes()
+        micro, price_wei = epsilon_micro(epsilon), parse(price)
+    except OSError as error:
+        raise Failure(f"{program} can't be read", error.strerror or "", code=Exit.NOT_FOUND) from None
+    except (BadAmount, BadPolicy) as error:
+        raise Failure("that can't be asked", str(error), code=Exit.USAGE) from None
+    if needs and not 0 < len(code) <= MOST_CODE_BYTES:
+        raise Failure(f"{program} has {len(code)} bytes", f"1 to {MOST_CODE_BYTES} can be asked with")
+    return Wish(int(known[operation]), purpose, micro, uses, price_wei, days, code)
+
+
+def _show(name: str, wish: "Wish", policy: "dict[str, object]") -> None:
+    from clusterai.protocol.access import code_digest
+    from clusterai.protocol.ids import hex0x
+    from clusterai.protocol.money import show as money
+    from clusterai.protocol.vaults import Operation
+
+    operation = Operation(wish.operation)
+    say.say(
+        f"[bold]{name}[/]: {operation.name.lower()}, ε {wish.epsilon_micro / 1e6:g} in {wish.uses} uses, {wish.days} days, "
+        f"at most {money(wish.price_wei)} a use"
+    )
+    prices = [policy.get(it, 0) for it in ("use_wei", "milli_epsilon_wei", "copy_wei")]
+    use_wei, milli_wei, copy_wei = (it if isinstance(it, int) else 0 for it in prices)
+    if operation is Operation.COPY:
+        say.say(f"  its price: {money(copy_wei)}")
+    else:
+        say.say(f"  its prices: {money(use_wei)} a use, {money(milli_wei)} for each thousandth of ε")
+    if wish.code:
+        say.say(f"  program {hex0x(code_digest(wish.code))}, {len(wish.code)} bytes: its owner reads it")
+
+
+def grants(
+    dataset: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...", help="Vaults. Default: all that this identity asked.", show_default=False
+        ),
+    ] = None,
+    identity: IdentityFile = None,
+    data: options.Data = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """List what you asked vaults for, what came of it, and what is left of each grant."""
+    import asyncio
+
+    from clusterai.cli import asking
+    from clusterai.protocol.ids import hex0x
+
+    who = identity_at(identity)
+    names = dataset or [hex0x(it) for it in asking.remembered(asked_at(identity))]
+
+    async def run() -> "tuple[list[Standing], dict[str, str]]":
+        found: list[Standing] = []
+        missing: dict[str, str] = {}
+        async with vaults_at(data) as reach:
+            for name in names:
+                try:
+                    listed, _ = await asking.found(reach, name)
+                    found += await asking.standings(reach, listed, who)
+                except Failure as failure:
+                    missing[name] = failure.what
+                except ApiError as error:
+                    missing[name] = error.detail
+        return found, missing
+
+    from clusterai.sdk.client import ApiError
+
+    found, missing = asyncio.run(run())
+    if json:
+        say.emit({"grants": found, "missing": missing})
+        return
+    say.table(
+        ("vault", "state", "operation", "#ε left", "#uses left", "until", "grant", "note"),
+        [_row(it) for it in found],
+    )
+    for name, why in missing.items():
+        say.complain(f"{name}: {why}")
+    if not names:
+        say.say("nothing was asked yet → clusterai data request NAME --purpose …")
+
+
+def _row(it: "Standing") -> tuple[object, ...]:
+    import datetime
+
+    return (
+        it.name,
+        it.state,
+        it.operation,
+        f"{it.epsilon - it.spent_epsilon:g}",
+        it.uses - it.used,
+        datetime.datetime.fromtimestamp(it.expires_s, datetime.UTC).date().isoformat(),
+        (it.grant or it.request)[:10] + "…",
+        "".join(one if one.isprintable() else " " for one in it.note),
+    )

@@ -1,0 +1,165 @@
+"""A requester asks for access: what is refused before it is sent, what is told, and what it sees of its grants."""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clusterai.cli import asking
+from clusterai.cli import main as cli
+from clusterai.cli.asking import Wish
+from clusterai.cli.failure import Exit, Failure
+from clusterai.protocol.ids import ZERO_ADDRESS, Digest, hex0x
+from clusterai.protocol.vaults import Operation
+from clusterai.sdk.identity import BadIdentity, Identity
+from clusterai.sdk.vaults import Listed, read
+from clusterai.sdk.vaultshapes import Dataset
+from clusterai.vault.core.policy import MICRO
+from tests.rooms.vault.vaultbed import NETWORK, Bed
+
+
+class Reach:
+    """A gateway without a network: carries calls to one vault's desk."""
+
+    def __init__(self, bed: Bed) -> None:
+        self._bed = bed
+
+    def listed(self) -> Listed:
+        said = self._bed.vault.listing()
+        told: dict[str, Any] = {
+            "dataset": hex0x(self._bed.vault.dataset),
+            "owner": hex0x(self._bed.owner),
+            "serial": 1,
+            "snapshot": hex0x(self._bed.vault.snapshot),
+            "policy": hex0x(self._bed.vault.policy.digest()),
+            "card": said.card.decode(),
+            "listing": base64.b64encode(said.listing).decode(),
+            "signature": hex0x(said.signature),
+            "holders": (),
+        }
+        import msgspec
+
+        raw = msgspec.json.encode({**told, "card": msgspec.Raw(said.card)})
+        return read(msgspec.json.decode(raw, type=Dataset), NETWORK)
+
+    async def find(self, text: str = "") -> AsyncIterator[Listed]:
+        yield self.listed()
+
+    async def dataset(self, dataset: Digest) -> Listed:
+        return self.listed()
+
+    async def ask(self, identity: Identity, data: Listed, kind: str, body: bytes) -> bytes:
+        assert kind == "vault"
+        question = identity.sealed(data.dataset, data.seal_to, data.network, body, self._bed.now_s)
+        return identity.opened(
+            data.seal_to, await self._bed.desk.answer(ZERO_ADDRESS, question.body), question.nonce
+        )
+
+
+def wish(**changes: Any) -> Wish:
+    told: dict[str, Any] = {
+        "operation": int(Operation.QUERY),
+        "purpose": "to count beds",
+        "epsilon_micro": MICRO,
+        "uses": 10,
+        "price_wei": 10**9,
+        "days": 30,
+        "code": b"",
+    }
+    return Wish(**{**told, **changes})
+
+
+@pytest.fixture
+def now(bed: Bed) -> None:
+    """Requests expire by this machine's clock: the vault's is the same."""
+    import time
+
+    bed.now_s = time.time()
+    bed.restart()
+
+
+@pytest.mark.usefixtures("now")
+def test_asking_and_seeing_what_came_of_it(bed: Bed, tmp_path: Path) -> None:
+    """By its name: asked, then granted; the note of whom was asked is beside the identity."""
+    reach = Reach(bed)
+
+    async def run() -> None:
+        listed, facts = await asking.found(reach, "wards")
+        assert asking.refused_anyway(facts, wish()) is None
+        asked = await asking.request(reach, listed, bed.identity, wish())
+        assert (asked.state, asked.grant, asked.epsilon) == ("asked", None, 1.0)
+        bed.vault.approve(bed.vault.entries()[0].request)
+        [now] = await asking.standings(reach, listed, bed.identity)
+        assert (now.state, now.use_wei, now.milli_epsilon_wei) == ("granted", 50, 1_000)
+        assert await asking.standings(reach, listed, Identity.make()) == []
+        asking.remember(tmp_path / "asked", listed.dataset)
+        asking.remember(tmp_path / "asked", listed.dataset)
+        assert asking.remembered(tmp_path / "asked") == [listed.dataset]
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("now")
+def test_what_the_published_policy_refuses_isnt_sent(bed: Bed) -> None:
+    """The failure names what would pass."""
+
+    async def run() -> None:
+        _, facts = await asking.found(Reach(bed), hex0x(bed.vault.dataset))
+        no = asking.refused_anyway(facts, wish(epsilon_micro=9 * MICRO))
+        assert no is not None
+        assert no.next == "--epsilon 2"
+        with pytest.raises(Failure, match="no data sets are called other"):
+            await asking.found(Reach(bed), "other")
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("now")
+def test_a_refusal_of_the_vault_is_told_in_its_words(bed: Bed) -> None:
+    """A price below what is asked."""
+
+    async def run() -> None:
+        listed, _ = await asking.found(Reach(bed), "wards")
+        with pytest.raises(Failure, match="is asked"):
+            await asking.request(Reach(bed), listed, bed.identity, wish(price_wei=1))
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--operation", "steal"], "it is query, code"),
+        (["--operation", "code"], "code needs --program"),
+        (["--program", "x.py"], "query takes no --program"),
+        (["--price", "a lot"], "An amount is a decimal number"),
+        (["--operation", "code", "--program", "/nowhere.py"], "/nowhere.py can't be read"),
+    ],
+)
+def test_a_wish_that_cant_be_asked_says_why(
+    words: list[str], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before any gateway is looked for."""
+    given = ["data", "request", "wards", "--purpose", "p", "--identity", str(tmp_path / "me.json")]
+    assert cli.run([*given, *words]) in (Exit.USAGE, Exit.NOT_FOUND)
+    assert why in capsys.readouterr().err
+
+
+def test_an_identity_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
+    """The same after a restart; refused where others may read it, or it is something else."""
+    path = tmp_path / "deep" / "me.json"
+    made = Identity.load_or_make(path)
+    again = Identity.load_or_make(path)
+    assert (made.address, made.seal_to) == (again.address, again.seal_to)
+    with pytest.raises(FileExistsError):
+        Identity.make().save(path)
+    path.chmod(0o644)
+    with pytest.raises(BadIdentity, match="chmod 600"):
+        Identity.load(path)
+    path.chmod(0o600)
+    path.write_text('{"sign": "00", "seal": ""}')
+    with pytest.raises(BadIdentity, match="no identity"):
+        Identity.load(path)
