@@ -7,7 +7,7 @@ import solc from "solc";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const target = join(here, "../src/clusterai/ledger/artifacts");
-const names = ["Token", "Registry", "Channels", "ERC3009DepositCollector", "Court", "Credit", "Panel", "Delegations", "Leases", "Audits", "Deliveries", "Disputes", "Vaults", "ChainBeacon", "DrandBeacon", "Multicall3"];
+const names = ["Token", "Registry", "Channels", "ERC3009DepositCollector", "Court", "Credit", "Panel", "Delegations", "Leases", "Audits", "Deliveries", "Disputes", "Vaults", "Rewards", "ChainBeacon", "DrandBeacon", "Multicall3"];
 
 export const settings = {
   optimizer: { enabled: true, runs: 10_000 },

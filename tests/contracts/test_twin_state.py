@@ -65,6 +65,7 @@ def test_every_call_and_event_has_its_place_in_the_abi() -> None:
             "Deliveries",
             "Disputes",
             "Vaults",
+            "Rewards",
             "ChainBeacon",
             "DrandBeacon",
         )

@@ -143,7 +143,7 @@ class VaultPair(Pair):
             assert read("Vaults", "anchorOf", which, number) == msgspec.structs.astuple(anchor)
         for _, which in [key for key in keys if key[0] == "licence"]:
             licence = twin.licence(which)
-            assert _raw(read("Vaults", "licenceOf", which)) == msgspec.structs.astuple(licence)
+            assert raw_of(read("Vaults", "licenceOf", which)) == msgspec.structs.astuple(licence)
             for who in KEYS:
                 live = twin.is_live(which, who, self.now_s)
                 assert read("Vaults", "isLive", which, who) == live
@@ -152,7 +152,7 @@ class VaultPair(Pair):
         for _, which in [key for key in keys if key[0] == "sale"]:
             sale = twin.sale(which)
             held += sale.price if sale.state in (1, 2) else 0
-            assert _raw(read("Vaults", "saleOf", which)) == msgspec.structs.astuple(sale)
+            assert raw_of(read("Vaults", "saleOf", which)) == msgspec.structs.astuple(sale)
         assert self.twin.token.balance(AT.vaults) == held == read("Token", "balanceOf", AT.vaults)
 
 
@@ -167,6 +167,6 @@ def told(events: tuple[Event, ...], kind: type[Any]) -> Any:
     return found[0]
 
 
-def _raw(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def raw_of(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """eth_abi gives addresses as hex text."""
     return tuple(bytes.fromhex(one[2:]) if isinstance(one, str) else one for one in values)

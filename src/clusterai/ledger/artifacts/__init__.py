@@ -23,6 +23,7 @@ Name = Literal[
     "Deliveries",
     "Disputes",
     "Vaults",
+    "Rewards",
     "ChainBeacon",
     "DrandBeacon",
     "Multicall3",

@@ -21,6 +21,7 @@ from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import Terms
+from clusterai.protocol.pots import Pot
 from clusterai.protocol.statements import Verdict
 from clusterai.protocol.vaults import Grant
 
@@ -43,6 +44,7 @@ _CONTRACTS: tuple[Name, ...] = (
     "Deliveries",
     "Disputes",
     "Vaults",
+    "Rewards",
     "ChainBeacon",
     "DrandBeacon",
     "ERC3009DepositCollector",
@@ -57,6 +59,7 @@ _STRUCTS: dict[type[Any], type[Any]] = {
     events.AuditParametersSet: AuditParameters,
     events.DatasetListed: DatasetTerms,
     events.AccessGranted: Grant,
+    events.PotOpened: Pot,
 }
 """What the one struct in an event's data is."""
 
@@ -93,6 +96,7 @@ class Codec:
             "Deliveries": addresses.deliveries,
             "Disputes": addresses.disputes,
             "Vaults": addresses.vaults,
+            "Rewards": addresses.rewards,
             "ChainBeacon": addresses.beacon,
             "DrandBeacon": addresses.beacon,
             "ERC3009DepositCollector": addresses.collector,
@@ -222,7 +226,7 @@ def _log(kind: type[Any], inputs: list[dict[str, Any]]) -> _Log:
 
 
 def _is_word(kind: str) -> bool:
-    return kind in ("address", "bytes32", "bool") or kind.startswith("uint")
+    return kind in ("address", "bytes32", "bool") or (kind.startswith("uint") and not kind.endswith("]"))
 
 
 def _word(kind: str, word: bytes) -> Any:

@@ -41,6 +41,15 @@ from clusterai.ledger.core.lease_calls import (
     StartDispute,
     Weigh,
 )
+from clusterai.ledger.core.pot_calls import (
+    ClosePot,
+    ContestPot,
+    OpenPot,
+    RewardsCall,
+    ScorePot,
+    TakeOwed,
+    VotePot,
+)
 from clusterai.ledger.core.stake_calls import (
     AnnounceCommission,
     ClaimReward,
@@ -314,6 +323,7 @@ Call = (
     | DeliveriesCall
     | DisputesCall
     | VaultsCall
+    | RewardsCall
 )
 
 CONTRACT: dict[type, str] = {
@@ -358,6 +368,7 @@ CONTRACT: dict[type, str] = {
         ),
         "Vaults",
     ),
+    **dict.fromkeys((OpenPot, ScorePot, ContestPot, VotePot, ClosePot, TakeOwed), "Rewards"),
 }
 """Which contract a call goes to."""
 

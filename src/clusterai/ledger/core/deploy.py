@@ -8,8 +8,8 @@ addresses follow from the deployer and the nonce, so contracts that need each ot
     Token(0) <- Registry(1) -> Court(2) <-> Channels (placed)      Credit(3) -> Token, Registry
     Panel(4) -> Registry        Delegations(5) <-> Registry
     Leases(6) -> Court, Audits(7), Delegations, Deliveries(8)      Deliveries -> Panel, Leases
-    Audits -> Panel, Leases, Disputes(11) -> Leases, Audits        ChainBeacon or DrandBeacon(9) <- Court, Audits
-    Vaults(10) <-> Court
+    Audits -> Panel, Leases, Disputes(12) -> Leases, Audits        ChainBeacon or DrandBeacon(9) <- Court, Audits
+    Vaults(10) <-> Court        Rewards(11) -> Panel
 
 On a chain where nothing can be placed, Channels and the collector are created as well, and their addresses are what
 the manifest says instead of x402's.
@@ -217,6 +217,7 @@ class Addresses(msgspec.Struct, frozen=True):
     deliveries: Address
     disputes: Address
     vaults: Address
+    rewards: Address
     beacon: Address
     multicall: Address
 
@@ -257,8 +258,9 @@ def local_plan(
         deliveries,
         beacon,
         vaults,
+        rewards,
         disputes,
-    ) = (created_address(deployer, first_nonce + i) for i in range(12))
+    ) = (created_address(deployer, first_nonce + i) for i in range(13))
     addresses = Addresses(
         token=token,
         registry=registry,
@@ -273,6 +275,7 @@ def local_plan(
         deliveries=deliveries,
         disputes=disputes,
         vaults=vaults,
+        rewards=rewards,
         beacon=beacon,
         multicall=MULTICALL3_ADDRESS,
     )
@@ -298,6 +301,7 @@ def local_plan(
         _deliveries(load, addresses, rules),
         _beacon(load, addresses, rules),
         _vaults(load, addresses, rules),
+        _rewards(load, addresses, rules),
         _disputes(load, addresses, rules),
     )
     return Plan(deployer, first_nonce, placements, creations, addresses)
@@ -321,8 +325,9 @@ def foreign_plan(
         deliveries,
         beacon,
         vaults,
+        rewards,
         disputes,
-    ) = (created_address(deployer, first_nonce + i) for i in range(14))
+    ) = (created_address(deployer, first_nonce + i) for i in range(15))
     addresses = Addresses(
         token=token,
         registry=registry,
@@ -337,6 +342,7 @@ def foreign_plan(
         deliveries=deliveries,
         disputes=disputes,
         vaults=vaults,
+        rewards=rewards,
         beacon=beacon,
         multicall=MULTICALL3_ADDRESS,
     )
@@ -354,6 +360,7 @@ def foreign_plan(
         _deliveries(load, addresses, rules),
         _beacon(load, addresses, rules),
         _vaults(load, addresses, rules),
+        _rewards(load, addresses, rules),
         _disputes(load, addresses, rules),
     )
     return Plan(deployer, first_nonce, (), creations, addresses)
@@ -510,6 +517,18 @@ def _vaults(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules
         addresses.token,
         addresses.registry,
         addresses.court,
+        rules.window_s,
+    )
+
+
+def _rewards(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules) -> Creation:
+    return _creation(
+        load,
+        "Rewards",
+        addresses.rewards,
+        addresses.token,
+        addresses.registry,
+        addresses.panel,
         rules.window_s,
     )
 

@@ -38,6 +38,16 @@ from clusterai.ledger.core.lease_events import (
     VestedReleased,
     WithheldReported,
 )
+from clusterai.ledger.core.pot_events import (
+    OwedTaken,
+    PotClosed,
+    PotContested,
+    PotDecided,
+    PotOpened,
+    PotScored,
+    PotVoted,
+    ShareEarned,
+)
 from clusterai.ledger.core.stake_events import (
     CommissionAnnounced,
     DelegatedSlashed,
@@ -352,4 +362,12 @@ Event = (
     | CopyBought
     | CopyDelivered
     | SaleClosed
+    | PotOpened
+    | PotScored
+    | PotContested
+    | PotVoted
+    | PotDecided
+    | ShareEarned
+    | PotClosed
+    | OwedTaken
 )

@@ -16,6 +16,7 @@ from clusterai.ledger.core.twin.disputes import Disputes
 from clusterai.ledger.core.twin.leases import Leases
 from clusterai.ledger.core.twin.panel import Panel
 from clusterai.ledger.core.twin.registry import Registry
+from clusterai.ledger.core.twin.rewards import Rewards
 from clusterai.ledger.core.twin.state import (
     UINT256_MAX,
     BlockContext,
@@ -94,6 +95,7 @@ class TwinChain:
         self.leases.deliveries = self.deliveries
         self.disputes = Disputes(self.world, self.token, self.registry, self.panel, self.leases, self.audits)
         self.vaults = Vaults(self.world, self.token, self.registry, self.court)
+        self.rewards = Rewards(self.world, self.token, self.registry, self.panel)
 
     def execute(self, call: calls.Call, sender: Address, block: BlockContext) -> tuple[Event, ...] | Refused:
         """Run one call as one transaction; a refused one changes nothing."""
@@ -237,6 +239,15 @@ class TwinChain:
                 | calls.ProveRewriting()
             ):
                 self._dispatch_breaches(tx, call)
+            case (
+                calls.OpenPot()
+                | calls.ScorePot()
+                | calls.ContestPot()
+                | calls.VotePot()
+                | calls.ClosePot()
+                | calls.TakeOwed()
+            ):
+                self._dispatch_rewards(tx, call)
             case _:
                 self._dispatch_court(tx, call)
 
@@ -406,6 +417,23 @@ class TwinChain:
                 self.vaults.prove_omission(tx, use, signature, piece)
             case calls.ProveRewriting(dataset, index, first, second):
                 self.vaults.prove_rewriting(tx, dataset, index, first, second)
+            case _:
+                assert_never(call)
+
+    def _dispatch_rewards(self, tx: Transaction, call: calls.RewardsCall) -> None:
+        match call:
+            case calls.OpenPot(pot):
+                self.rewards.open_pot(tx, pot)
+            case calls.ScorePot(pot, evidence, scores):
+                self.rewards.score_pot(tx, pot, evidence, scores)
+            case calls.ContestPot(pot):
+                self.rewards.contest_pot(tx, pot)
+            case calls.VotePot(pot, digest):
+                self.rewards.vote_pot(tx, pot, digest)
+            case calls.ClosePot(pot, evidence, scores):
+                self.rewards.close_pot(tx, pot, evidence, scores)
+            case calls.TakeOwed(who):
+                self.rewards.take_owed(tx, who)
             case _:
                 assert_never(call)
 
