@@ -121,7 +121,7 @@ def test_shares_are_exact(amount: int, full: int, scores: tuple[int, ...]) -> No
         assert list(found) == shares(scores, amount), "as whoever appraises shares it"
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=(HealthCheck.too_slow,))
 @given(
     amount=st.integers(1, 10**6),
     full=st.integers(0, 2**63 - 1) | st.integers(0, 100),
