@@ -55,6 +55,7 @@ def test_a_crash_between_two_effects_loses_nothing(after: int, compacted: bool) 
         world.compact()
         world.restart()
     world.tick(31)
+    world.tick(100_000)
     world.tick(61)
     world.check()
     assert world.open_orders() == []

@@ -604,12 +604,13 @@ class VaultBook:
     # --- time ---
 
     def _started(self, now_s: float) -> Sequence[Any]:
-        """What was open died with the process. What the chain was asked for, it may have: it tells first, and is asked again after a while."""
-        effects: list[Any] = [
-            self._closing(self._spends[order], ZERO_DIGEST, now_s) for order in list(self._open)
-        ]
+        """What the chain was asked for, it may have: it tells first, and is asked again after a while.
+
+        What was open when the process died stays open: its ε is spent, so whoever paid for it may ask for the same again and have it
+        answered. What nobody comes back for is closed with nothing after `OPEN_S`.
+        """
         self._asked_at_s = dict.fromkeys(self._grants, now_s)
-        return [*effects, *self._rekey()]
+        return self._rekey()
 
     def _asked_again(self, now_s: float) -> list[Any]:
         effects: list[Any] = []
