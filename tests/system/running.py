@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,8 +65,10 @@ class Network:
         program: str = "clusterai.cli",
         *,
         rent: bool = False,
+        vaults: Sequence[Path] = (),
     ) -> None:
         self.data = data
+        self._vaults = vaults
         self._validators = validators
         self._program = program
         self._rent = rent
@@ -84,6 +86,7 @@ class Network:
                 *("--port", str(self.port), "--model", self.model, "--nodes", str(self._nodes)),
                 *("--validators", str(self._validators), "--json"),
                 *(("--rent",) if self._rent else ()),
+                *(word for vault in self._vaults for word in ("--vault", str(vault))),
                 program=self._program,
             ),
             env=os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))},

@@ -1,6 +1,7 @@
 """`clusterai up`, `down`, `status`: a whole network on this machine."""
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -62,6 +63,14 @@ def up(
     rent: Annotated[
         bool, typer.Option("--rent", help="Offer the nodes as whole machines too, for `clusterai rent`.")
     ] = False,
+    vault: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="A vault to serve, in a node of its own; may be given several times, and more nodes are run where they are needed.",
+            show_default=False,
+        ),
+    ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     dry_run: options.DryRun = False,
@@ -75,7 +84,8 @@ def up(
     from clusterai.cli.local.ports import Ports
 
     folder = options.folder(data)
-    wish = wishes.Wish(Ports.beside(port, validators), nodes, model, rent)
+    vaults = _vaults(vault or [])
+    wish = wishes.Wish(Ports.beside(port, validators), max(nodes, len(vaults)), model, rent, vaults)
     if dry_run:
         wishes.describe(folder, wish, json)
     elif detach:
@@ -86,6 +96,21 @@ def up(
         from clusterai.cli.local.up import run
 
         run(folder, wish, json)
+
+
+def _vaults(folders: list[Path]) -> tuple[str, ...]:
+    """
+    Raises:
+        Failure: one is no vault, or given twice.
+    """
+    if not folders:
+        return ()
+    from clusterai.cli.serving import vault_in
+
+    found = tuple(str(vault_in(folder).root) for folder in folders)
+    if len(set(found)) != len(found):
+        raise Failure("a vault is given twice", next="name each folder once", code=Exit.USAGE)
+    return found
 
 
 def down(data: options.Data = None, quiet: options.Quiet = False, json: options.Json = False) -> None:

@@ -20,6 +20,7 @@ def run_detached(folder: DataFolder, wish: Wish, json: bool) -> None:
     command = [sys.executable, "-m", "clusterai.cli", "up", "--quiet", "--data", str(folder.root)]
     command += ["--port", str(wish.ports.api), "--nodes", str(wish.nodes), "--model", wish.model]
     command += ["--validators", str(len(wish.ports.validators)), *(["--rent"] if wish.rent else [])]
+    command += [word for vault in wish.vaults for word in ("--vault", vault)]
     with folder.log.open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

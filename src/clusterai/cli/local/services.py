@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,16 @@ def gateway(folder: DataFolder, ports: Ports, people: People, model: str) -> Ser
 
 
 def node(
-    folder: DataFolder, ports: Ports, people: People, one: Person, model: str, *, rent: bool = False
+    folder: DataFolder,
+    ports: Ports,
+    people: People,
+    one: Person,
+    model: str,
+    *,
+    rent: bool = False,
+    vaults: Sequence[str] = (),
 ) -> Service:
-    config = write_node(folder, ports, people, one, model, folder.cheat_of(one.name), rent)
+    config = write_node(folder, ports, people, one, model, folder.cheat_of(one.name), rent, vaults)
 
     def villain() -> tuple[str, ...] | None:
         """What is started instead while the demonstration makes it cheat."""
@@ -102,15 +110,19 @@ def write_node(
     model: str,
     cheat: Cheat | None,
     rent: bool | None = None,
+    vaults: Sequence[str] | None = None,
 ) -> Path:
     """The node's configuration. Who lies about jobs asks half the usual price, which brings it the work.
 
     Args:
         rent: whether it is offered whole; None leaves that as it is.
+        vaults: folders that it holds; None leaves that as it is.
     """
     home = folder.of(one.name)
-    if rent is None:
-        rent = msgspec.json.decode((home / "config.json").read_bytes()).get("rentals") is not None
+    if rent is None or vaults is None:
+        held = msgspec.json.decode((home / "config.json").read_bytes())
+        rent = held.get("rentals") is not None if rent is None else rent
+        vaults = [it["folder"] for it in held.get("vaults", [])] if vaults is None else vaults
     lies = cheat is not None and cheat.lies
     jobs: dict[str, Any] = {"giga_fuel_wei": JobsConfig().giga_fuel_wei // 2} if lies else {}
     config: dict[str, Any] = {
@@ -123,6 +135,7 @@ def write_node(
         "models_folder": str(default_models()),
         "jobs": jobs,
         "rentals": rented_out() if rent else None,
+        "vaults": [{"folder": it} for it in vaults],
         # Nobody but this machine has a stake here: a power cut may cost the last second.
         "survives": "process",
     }

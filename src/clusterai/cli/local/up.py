@@ -112,8 +112,11 @@ class _Network:
             await preparing
         finally:
             preparing.cancel()
-        for one in people.nodes:
-            supervisor.start(services.node(folder, wish.ports, people, one, wish.model, rent=wish.rent))
+        for at, one in enumerate(people.nodes):
+            vaults = wish.vaults[at : at + 1]
+            supervisor.start(
+                services.node(folder, wish.ports, people, one, wish.model, rent=wish.rent, vaults=vaults)
+            )
         self._say("loading models, linking nodes")
         telling = asyncio.create_task(self._tell_what_loads())
         try:

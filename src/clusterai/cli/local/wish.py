@@ -22,6 +22,8 @@ class Wish(msgspec.Struct, frozen=True):
     model: str
     rent: bool = False
     """whether the nodes are offered whole"""
+    vaults: tuple[str, ...] = ()
+    """folders; each is held by a node of its own: the first by the first, and so on"""
 
     @property
     def validators(self) -> int:
@@ -56,6 +58,11 @@ def describe(folder: DataFolder, wish: Wish, json: bool) -> None:
             *(node_name(at) for at in range(wish.nodes)),
             *(validator_name(at) for at in range(wish.validators)),
         ],
+        **(
+            {"vaults": dict(zip(map(node_name, range(wish.nodes)), wish.vaults, strict=False))}
+            if wish.vaults
+            else {}
+        ),
     }
     if json:
         say.emit(plan)
