@@ -106,7 +106,17 @@ class Bench:
             for number in range(megabytes):
                 file.write(number.to_bytes(8, "big") + block[8:])
         self.size = megabytes << 20
-        run(sys.executable, "-m", "clusterai.cli", "data", "publish", str(self.data), "--name", "bench")
+        run(
+            sys.executable,
+            "-m",
+            "clusterai.cli",
+            "data",
+            "publish",
+            str(self.data),
+            "--offline",
+            "--name",
+            "bench",
+        )
         self.env = {**os.environ, "XDG_DATA_HOME": str(root / "home")}
 
     def nginx(self, inside: list[str], host: str, port: int) -> contextlib.AbstractContextManager[None]:

@@ -60,6 +60,15 @@ async def vaults_at(data: Path | None) -> "AsyncGenerator[Vaults]":
         raise Failure(error.detail, f"the gateway answered {error.status} {error.code}", code=code) from None
 
 
+def found(data: Path | None) -> tuple[str, str]:
+    """URL and key, for clients of other kinds.
+
+    Raises:
+        Failure: there is no gateway.
+    """
+    return _find(data, admin=False)
+
+
 def _find(data: Path | None, admin: bool) -> tuple[str, str]:
     folder = options.folder(data)
     if folder.is_held():

@@ -2,6 +2,7 @@
 
 POST /v1/clusterai/calls/{subject}    ?provider=&sender=  bytes → bytes
 POST /v1/clusterai/orders/{subject}   OrderRequest → Ordered; Idempotency-Key
+POST /v1/clusterai/data               DataListing in canonical bytes → DataPosted
 GET  /v1/clusterai/data               ?text=&owner=&limit=&page= → DataList
 GET  /v1/clusterai/data/{dataset}     Dataset
 
@@ -26,6 +27,7 @@ import httpx
 import msgspec
 
 from clusterai.protocol import canonical, ids
+from clusterai.protocol.calls import DataListing
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, hex0x
@@ -35,7 +37,7 @@ from clusterai.protocol.vaults import Listing, dataset_id, subject
 from clusterai.sdk import shapes
 from clusterai.sdk.client import ApiError, Unreachable, access, failed, problem
 from clusterai.sdk.identity import Identity, NotFromVault
-from clusterai.sdk.vaultshapes import DataList, Dataset, Ordered, OrderRequest, Served
+from clusterai.sdk.vaultshapes import DataList, DataPosted, Dataset, Ordered, OrderRequest, Served
 
 PATH = "/v1/clusterai"
 CALL_S = 330.0
@@ -170,6 +172,17 @@ class Vaults:
         if found.dataset != dataset:
             raise Untrue("it is another data set than was asked for")
         return found
+
+    async def post(self, said: DataListing) -> DataPosted:
+        """List a data set that anyone may hold, for a day.
+
+        Raises:
+            ApiError: 400, the detail says what is wrong with it; 401 without a key. Unreachable.
+        """
+        headers = {"Content-Type": "application/octet-stream"}
+        return await self._told(
+            "POST", f"{PATH}/data", DataPosted, content=canonical.encode(said), headers=headers
+        )
 
     # --- calls ---
 

@@ -85,3 +85,10 @@ class DataList(msgspec.Struct, frozen=True, kw_only=True):
 
     data: tuple[Dataset, ...]
     next: str = ""
+
+
+class DataPosted(msgspec.Struct, frozen=True, kw_only=True):
+    """A listing that was brought by HTTP is kept until then; bring it again before."""
+
+    dataset: str
+    until_s: int

@@ -44,7 +44,7 @@ def test_published_shown_and_fetched(
 ) -> None:
     """The card says what README.md and the table's header say; whoever has the address gets the same bytes."""
     published = answered(
-        capsys, "publish", str(folder), "--piece-kib", "64", "--holder", "https://a.example/n"
+        capsys, "publish", str(folder), "--offline", "--piece-kib", "64", "--holder", "https://a.example/n"
     )
     shown = answered(capsys, "show", str(folder))
     assert (shown["alternateName"], shown["license"], shown["keywords"]) == ("Numbers", "cc0-1.0", ["toy"])
@@ -63,7 +63,7 @@ def test_published_shown_and_fetched(
 
 def test_the_card_is_croissant(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What Croissant requires of a data set and its files is there, with the digests that it knows."""
-    answered(capsys, "publish", str(folder))
+    answered(capsys, "publish", str(folder), "--offline")
     found = msgspec.json.decode((folder / publishing.CARD).read_bytes(), type=dict[str, object])
     assert {
         "@context",
@@ -84,10 +84,10 @@ def test_the_card_is_croissant(folder: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (("publish", "nowhere"), Exit.NOT_FOUND),
-        (("publish", ".", "--name", "No Name"), Exit.FAILED),
-        (("publish", ".", "--holder", "file:///etc"), Exit.USAGE),
-        (("publish", ".", "--piece-kib", "100"), Exit.USAGE),
+        (("publish", "nowhere", "--offline"), Exit.NOT_FOUND),
+        (("publish", ".", "--name", "No Name", "--offline"), Exit.FAILED),
+        (("publish", ".", "--holder", "file:///etc", "--offline"), Exit.USAGE),
+        (("publish", ".", "--piece-kib", "100", "--offline"), Exit.USAGE),
         (("hold", ".", "--listen", "8090"), Exit.USAGE),
         (("hold", "."), Exit.NOT_FOUND),
         (("fetch", "0x12", "--to", "x"), Exit.USAGE),
@@ -109,7 +109,7 @@ def test_a_corrupt_holder_is_remembered(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Alone it fails with the code of an untruth; beside another it is left, and not asked the next time."""
-    address = str(answered(capsys, "publish", str(folder), "--piece-kib", "64")["address"])
+    address = str(answered(capsys, "publish", str(folder), "--offline", "--piece-kib", "64")["address"])
     spoilt = tmp_path / "spoilt"
     spoilt.mkdir()
     subprocess.run(["cp", "-r", f"{folder}/.", str(spoilt)], check=True)
@@ -149,7 +149,7 @@ def test_memory_is_bounded_and_ends(tmp_path: Path) -> None:
 @pytest.fixture
 def held(folder: Path) -> Iterator[str]:
     """A holder process that sends 4 MB/s."""
-    assert run(["data", "publish", str(folder), "--piece-kib", "64"]) == Exit.OK
+    assert run(["data", "publish", str(folder), "--offline", "--piece-kib", "64"]) == Exit.OK
     command = [
         sys.executable,
         "-m",

@@ -8,9 +8,13 @@ import typer
 from clusterai.cli import options, say
 from clusterai.cli.commands import access
 from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.identity import IdentityFile
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from clusterai.content import Holder
+    from clusterai.protocol.ids import Digest
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder with the files.", show_default=False)]
 
@@ -19,6 +23,7 @@ def join(app: typer.Typer) -> None:
     group = typer.Typer(help="Data sets: publish, hold, find and fetch them.", no_args_is_help=True)
     group.command()(publish)
     group.command()(hold)
+    group.command()(search)
     group.command()(show)
     group.command()(fetch)
     group.command()(access.request)
@@ -52,10 +57,16 @@ def publish(
     piece_kib: Annotated[
         int, typer.Option(min=64, max=16384, help="Size of a piece, a power of two.")
     ] = 1024,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Sign and list nothing: the files beside the folder's are all.")
+    ] = False,
+    identity: IdentityFile = None,
+    data: options.Data = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Hash a folder and describe it: manifest, Croissant card and README come into DIR/.clusterai."""
+    """Hash a folder, describe it, and list it at the gateway. Manifest, Croissant card and README come into DIR/.clusterai."""
+    from clusterai.cli import reach
     from clusterai.cli.datasets import publishing
 
     if piece_kib & (piece_kib - 1):
@@ -71,11 +82,27 @@ def publish(
         piece_bytes=piece_kib << 10,
     )
     say.say(f"hashing {folder}…")
-    _, _, done = publishing.describe(folder, wish)
+    if not offline:
+        try:
+            reach.found(data)  # before hours of hashing
+        except Failure as failure:
+            raise Failure(failure.what, failure.why, f"{failure.next}; or --offline", failure.code) from None
+    manifest, card, done = publishing.describe(folder, wish)
+    if not offline:
+        from clusterai.cli.datasets import listing
+        from clusterai.cli.identity import identity_at
+
+        own = identity_at(identity)
+        dataset = listing.at_gateway(
+            data, lambda vaults: listing.listed(vaults, folder, card, manifest.address(), own)
+        )
+        done = publishing.with_dataset(done, dataset)
     if json:
         say.emit(done)
         return
-    say.tell(f"{done.name}  {done.address}")
+    say.tell(f"{done.name}  {done.dataset or done.address}")
+    if done.dataset:
+        say.say("listed for a day; data hold --list lists it again for as long as it runs")
     say.say(
         f"{done.files} files, {done.bytes / 1e6:.1f} MB, {done.pieces} pieces; card and manifest in {done.card}"
     )
@@ -93,6 +120,10 @@ def hold(
     rate: Annotated[
         float, typer.Option(min=0, metavar="MB/S", help="At most so much in all; 0 is no limit.")
     ] = 0,
+    again: Annotated[
+        bool, typer.Option("--list", help="List it at the gateway again and again while it is held.")
+    ] = False,
+    data: options.Data = None,
     certificate: Annotated[
         Path | None, typer.Option(help="TLS certificate chain, PEM.", show_default=False)
     ] = None,
@@ -112,11 +143,34 @@ def hold(
     say.say(f"checking {folder}…")
     manifest = publishing.held(folder)
     holder = publishing.holder(folder, manifest, rate)
-    asyncio.run(_held(holder, host.strip("[]"), int(port), certificate, certificate_key))
+    lister = None
+    if again:
+        from clusterai.cli import reach
+        from clusterai.cli.datasets import listing
+
+        said = listing.kept(folder)
+        if said is None:
+            raise Failure(
+                f"{folder} was published without a listing", next=f"clusterai data publish {folder}"
+            )
+        url, key = reach.found(data)
+
+        def repeat() -> "Awaitable[None]":
+            return listing.repeated(url, key, said)
+
+        lister = repeat
+    asyncio.run(_held(holder, host.strip("[]"), int(port), certificate, certificate_key, lister))
     say.say(f"sent {holder.bytes_sent / 1e6:.1f} MB")
 
 
-async def _held(holder: "Holder", host: str, port: int, certificate: Path | None, key: Path | None) -> None:
+async def _held(
+    holder: "Holder",
+    host: str,
+    port: int,
+    certificate: Path | None,
+    key: Path | None,
+    lister: "Callable[[], Awaitable[None]] | None",
+) -> None:
     import asyncio
     import signal
     import ssl
@@ -139,30 +193,87 @@ async def _held(holder: "Holder", host: str, port: int, certificate: Path | None
         ) from None
     shown = f"[{host}]" if ":" in host else host
     say.tell(f"{'https' if tls else 'http'}://{shown}:{bound}")
+    repeating = None if lister is None else asyncio.ensure_future(lister())
     await stopped.wait()
+    if repeating is not None:
+        repeating.cancel()
     await holder.stop()
 
 
+def search(
+    text: Annotated[
+        list[str] | None, typer.Argument(help="Words that its card says.", show_default=False)
+    ] = None,
+    data: options.Data = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """List data sets: files that anyone fetches, sealed ones that are sold, vaults that answer questions."""
+    from clusterai.cli.datasets import listing, showing
+
+    words = " ".join(text or ())
+    rows = listing.at_gateway(data, lambda vaults: listing.search(vaults, words))
+    if json:
+        say.emit({"data": rows})
+        return
+    say.table(
+        ("id", "name", "title", "what", "#MB", "licence"),
+        (
+            (
+                it.dataset,
+                it.name,
+                showing.plain(it.title, 40),
+                it.kind,
+                f"{it.bytes / 1e6:.1f}",
+                showing.plain(it.licence, 20),
+            )
+            for it in rows
+        ),
+    )
+
+
 def show(
-    what: Annotated[str, typer.Argument(metavar="URL", help="A holder's URL, or DIR.", show_default=False)],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID|URL|DIR", help="Of a data set, a holder, or a folder.", show_default=False
+        ),
+    ],
+    data: options.Data = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Print a data set's card."""
-    from clusterai.cli.datasets import fetching, showing
+    from clusterai.cli.datasets import fetching, listing, showing
 
-    url = Path(what).absolute().as_uri() if "://" not in what else what
-    card = fetching.card_at(url)
+    dataset = _digest(what)
+    if dataset is not None:
+        card = listing.at_gateway(data, lambda vaults: listing.one(vaults, dataset)).card
+    else:
+        card = fetching.card_at(Path(what).absolute().as_uri() if "://" not in what else what)
     if json:
         say.emit(card)
     else:
         showing.card(card)
 
 
+def _digest(text: str) -> "Digest | None":
+    from clusterai.protocol import ids
+
+    try:
+        return ids.digest(text)
+    except ids.BadId:
+        return None
+
+
 def fetch(
     what: Annotated[
         str,
-        typer.Argument(metavar="ADDRESS|URL", help="Its address, or a holder's URL.", show_default=False),
+        typer.Argument(
+            metavar="ID|ADDRESS|URL",
+            help="Its id, its address with --holder, or a holder's URL.",
+            show_default=False,
+        ),
     ],
     to: Annotated[
         Path,
@@ -181,25 +292,27 @@ def fetch(
     private: Annotated[
         bool, typer.Option("--private", help="Dial holders in private networks too, if a listing names them.")
     ] = False,
+    data: options.Data = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Fetch a data set from all its holders at once. Each piece is checked; run it again to go on after a stop."""
-    from clusterai.cli.datasets import fetching, showing
+    from clusterai.cli.datasets import fetching, listing, showing
     from clusterai.cli.datasets.remembered import Remembered
-    from clusterai.protocol import ids
 
     named = tuple(holder or ())
+    digest = _digest(what)
     if "://" in what:
         wanted = fetching.Wanted(None, (what, *named), private=private)
+    elif digest is None:
+        raise Failure(f"{what!r} is neither an id nor a URL", next="clusterai data search", code=Exit.USAGE)
+    elif named:
+        wanted = fetching.Wanted(digest, named, private=private)
     else:
-        try:
-            address = ids.digest(what)
-        except ids.BadId as error:
-            raise Failure(
-                str(error), next="give its 0x address, or a holder's URL", code=Exit.USAGE
-            ) from None
-        wanted = fetching.Wanted(address, named, private=private)
+        held = listing.holding(listing.at_gateway(data, lambda vaults: listing.one(vaults, digest)))
+        if held.sealed:
+            raise Failure("this set is sold: what is held is sealed", next=f"clusterai data buy {what}")
+        wanted = fetching.Wanted(held.address, told=held.holders, private=private)
     with showing.progress() as begun:
         here = fetching.bring(wanted, to, begun, Remembered.of_this_user())
     if json:

@@ -78,7 +78,12 @@ def bring(wanted: Wanted, to: Path, begun: Begun, remembered: Remembered) -> Her
         raise Failure(
             f"no holder has 0x{(wanted.address or b'').hex()[:16]}…",
             "; ".join(error.why)[:500] or "none is named",
-            "name one: --holder URL",
+            "name one: --holder URL"
+            + (
+                ""
+                if wanted.private or not wanted.told
+                else "; or --private, if its holders are in your own network"
+            ),
             Exit.NOT_FOUND,
         ) from None
     except NotWhole as error:

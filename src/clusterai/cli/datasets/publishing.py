@@ -26,7 +26,6 @@ class Published(msgspec.Struct, frozen=True):
     card: str
     holders: tuple[str, ...]
     dataset: str = ""
-    listed: str = ""
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -99,6 +98,10 @@ def describe(
             holders,
         ),
     )
+
+
+def with_dataset(done: Published, dataset: str) -> Published:
+    return msgspec.structs.replace(done, dataset=dataset)
 
 
 def held(folder: Path) -> Manifest:

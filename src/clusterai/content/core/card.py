@@ -99,6 +99,7 @@ class Holding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         sealed: the files are a sealed copy: its key is sold, and `address` isn't that of the plain files.
     """
 
+    kind: Literal["files"] = "files"
     version: Literal[1] = 1
     manifest: Annotated[str, Meta(pattern=r"\A0x[0-9a-f]{64}\Z")]
     bytes: Annotated[int, Meta(ge=0, le=MOST_BYTES)]

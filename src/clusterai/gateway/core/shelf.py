@@ -87,6 +87,13 @@ class Shelf:
             self._drop(Digest(dataset), provider)
         return [why for it in offer.listings if (why := self._take(provider, it)) is not None]
 
+    def brought(self, holder: Address, said: DataListing) -> str | None:
+        """Take one listing; why not, or None."""
+        return self._take(holder, said)
+
+    def given_up(self, holder: Address, dataset: Digest) -> None:
+        self._drop(dataset, holder)
+
     def unlinked(self, provider: Address) -> None:
         self._subjects.pop(provider, None)
         for dataset in [name for name, it in self.datasets.items() if provider in it.holders]:

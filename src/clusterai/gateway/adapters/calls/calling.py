@@ -10,6 +10,7 @@ import structlog
 from msgspec import Meta
 
 from clusterai.gateway.core.flow import Flow, FlowLimits, Full, Held
+from clusterai.gateway.core.posted import Posted
 from clusterai.gateway.core.shelf import Shelf
 from clusterai.market.core.routing import Routing
 from clusterai.protocol.calls import CallPart, CallRefused, Gathered, OfferData, ReplyPart, cut
@@ -79,6 +80,7 @@ class Calling:
         drained: Callable[[Address], Awaitable[None]],
     ) -> None:
         self.shelf = shelf
+        self.posted = Posted(shelf)
         self.timeout_s = config.timeout_s
         self.flow = Flow(
             FlowLimits(config.most_bytes, config.account_bytes, config.account_calls, config.bytes_a_minute)

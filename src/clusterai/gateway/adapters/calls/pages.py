@@ -21,12 +21,13 @@ from clusterai.gateway.adapters.replies import Replies, Reply
 from clusterai.gateway.core.faults import Fault
 from clusterai.gateway.core.flow import Full, Held
 from clusterai.gateway.core.meter import Meter
+from clusterai.gateway.core.posted import MOST_BODY
 from clusterai.market.core.routing import Preference
 from clusterai.protocol import ids
 from clusterai.protocol.calls import MOST_CALL_BYTES
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, checksummed
-from clusterai.sdk.vaultshapes import OrderRequest
+from clusterai.sdk.vaultshapes import DataPosted, OrderRequest
 from clusterai.work import KINDS, Kind
 from clusterai.work.packed import Unpackable, bytes_of
 
@@ -77,6 +78,7 @@ class CallPages:
             Route("/v1/clusterai/calls/{subject}", self.call, methods=["POST"]),
             Route("/v1/clusterai/orders/{subject}", self.order, methods=["POST"]),
             Route("/v1/clusterai/data", self.datasets, methods=["GET"]),
+            Route("/v1/clusterai/data", self.list_data, methods=["POST"]),
             Route("/v1/clusterai/data/{dataset}", self.dataset, methods=["GET"]),
         ]
 
@@ -283,11 +285,24 @@ class CallPages:
         owner = None if (said := query.get("owner")) is None else _address(said, "owner")
         limit = number(request, "limit", 50, 1, MOST_LISTED)
         after = None if (said := query.get("page")) is None else _parsed(said, "page")
+        self._calling.posted.expire(int(time.time()))
         found = self._calling.shelf.find(text, owner)
         page = [it for it in found if after is None or it.listing.dataset > after][: limit + 1]
         return json_of(views.datasets(page, limit, self._meter.routing))
 
+    async def list_data(self, request: Request) -> Response:
+        """An account lists a data set that anyone may hold; its listing says whose it is."""
+        admission = await self._enter(request)
+        within_limits(admission.usage)
+        raw = await body_of(request, MOST_BODY)
+        taken = self._calling.posted.take(admission.account, raw, int(time.time()))
+        if isinstance(taken, str):
+            raise _invalid(taken, "body")
+        dataset, until_s = taken
+        return json_of(DataPosted(dataset=ids.hex0x(dataset), until_s=until_s))
+
     async def dataset(self, request: Request) -> Response:
+        self._calling.posted.expire(int(time.time()))
         found = self._calling.shelf.datasets.get(_digest(request, "dataset"))
         if found is None:
             raise missing(

@@ -8,6 +8,7 @@ import msgspec
 from clusterai.gateway.core import views
 from clusterai.gateway.core.book import Charged
 from clusterai.gateway.core.meter import Meter
+from clusterai.gateway.core.posted import providers
 from clusterai.gateway.core.shelf import Shelved
 from clusterai.market.core.routing import Routing
 from clusterai.protocol.ids import Address, Digest, checksummed, hex0x
@@ -52,7 +53,7 @@ def dataset(it: Shelved, routing: Routing) -> Dataset:
         card=msgspec.Raw(it.said.card),
         listing=base64.b64encode(it.said.listing).decode(),
         signature=hex0x(it.said.signature),
-        holders=tuple(map(checksummed, it.holders)),
+        holders=tuple(map(checksummed, providers(it))),
         serves=tuple(served(Digest(listing.dataset), routing)),
     )
 
