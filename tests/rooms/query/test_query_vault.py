@@ -3,8 +3,11 @@
 from collections.abc import Generator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from clusterai.cli.failure import Failure
+from clusterai.cli.querying.replaying import replay, specs_of
 from clusterai.protocol.ids import ZERO_DIGEST, Digest
 from clusterai.protocol.vaults import Operation
 from clusterai.vault.core.policy import MICRO
@@ -113,3 +116,29 @@ async def test_a_grant_for_programs_answers_no_sql(bed: Bed):
     """A grant holds for its own operation."""
     with pytest.raises(Unfit, match="operation"):
         await said(bed, spec_of(bed, bed.grant(operation=Operation.CODE)))
+
+
+@awaited
+async def test_an_owner_replays_what_was_answered(bed: Bed):
+    """Beside the vault that serves, its folder gives the logged result again; a query that was never answered isn't in the log."""
+    spec, never = spec_of(bed, bed.grant()), spec_of(bed, Digest(b"\x01" * 32), 2)
+    assert isinstance(await said(bed, spec), Answer)
+    done = replay(bed.folder, [spec, never])
+    assert [(it.same, it.logged is None) for it in done] == [(True, False), (False, True)]
+
+
+@awaited
+async def test_queries_of_another_version_arent_replayed(bed: Bed):
+    """A snapshot that the vault no longer has is told as such."""
+    spec = spec_of(bed, bed.grant())
+    old = msgspec.structs.replace(spec, snapshot=bytes(32))
+    with pytest.raises(Failure, match="other data"):
+        replay(bed.folder, [old])
+
+
+def test_a_file_that_isnt_a_query_is_named(tmp_path: Path):
+    """Whatever isn't what the command wrote is refused."""
+    file = tmp_path / "answer.json"
+    file.write_text('{"vaults": [{"request": "AAAA"}]}')
+    with pytest.raises(Failure, match="isn't what clusterai query"):
+        specs_of(file)

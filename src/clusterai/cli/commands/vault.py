@@ -34,6 +34,7 @@ def join(app: typer.Typer) -> None:
     group.command()(deny)
     group.command()(revoke)
     group.command()(uses)
+    group.command()(replay)
     app.add_typer(group, name="vault")
 
 
@@ -429,3 +430,36 @@ def uses(folder: Folder, json: options.Json = False, quiet: options.Quiet = Fals
     )
     say.tell(f"ε {book.total_spent_micro / 1e6:g} of {book.budget_micro / 1e6:g} spent, for ever")
     say.say("what was paid: clusterai node earnings")
+
+
+def replay(
+    folder: Folder,
+    query: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="What `clusterai query --json` wrote.", show_default=False),
+    ],
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Compute a query's answer again from rows and noise key, and compare it with the log. Exit code 6: it differs."""
+    from clusterai.cli import keeping
+    from clusterai.cli.querying import replaying
+
+    done = replaying.replay(keeping.opened(folder), replaying.specs_of(query))
+    if json:
+        say.emit({"queries": done})
+    else:
+        said = {True: "the same bytes as then", False: "not what was answered"}
+        say.table(
+            ("query", "again", "logged", ""),
+            [
+                (
+                    it.query[:18],
+                    it.result[:18],
+                    it.logged[:18] if it.logged else "-",
+                    said[it.same] if it.logged else "not in the log",
+                )
+                for it in done
+            ],
+        )
+    return Exit.OK if all(it.same for it in done) else Exit.UNTRUE

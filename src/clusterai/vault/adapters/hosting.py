@@ -282,7 +282,7 @@ class Vault:
 
     def noise_seed(self, order: Digest, beacon: bytes) -> bytes:
         """32 bytes that nobody could choose and the key's holder can make again, where the beacon came after the order."""
-        return hmac.new(self._noise_key, b"clusterai noise 1" + order + beacon, hashlib.sha256).digest()
+        return noise_seed(self._noise_key, order, beacon)
 
     @property
     def noise_commit(self) -> Digest:
@@ -510,3 +510,8 @@ def _signs_nothing(_: Digest) -> bytes:
 def noise_key(master: bytes) -> bytes:
     """The key that a vault's noise is drawn from."""
     return blake3(master, derive_key_context="clusterai vault noise 1").digest()
+
+
+def noise_seed(key: bytes, order: bytes, beacon: bytes) -> bytes:
+    """What an auditor who was given the noise key computes again."""
+    return hmac.new(key, b"clusterai noise 1" + order + beacon, hashlib.sha256).digest()
