@@ -9,10 +9,12 @@ PIXELS, CLASSES = 64, 10
 
 
 def load_rows(context: Context) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of this node: `digits.npz` below `data-path`, or a share of scikit-learn's set where nothing is said."""
+    """Rows of this node: below `data-path` where that is said, else a share of scikit-learn's set."""
     if "data-path" in context.node_config:
-        with np.load(Path(str(context.node_config["data-path"])) / "digits.npz") as found:
-            return found["pixels"] / 16.0, found["digit"]
+        folder = Path(str(context.node_config["data-path"]))
+        digit = np.loadtxt(folder / "data.csv", dtype=int, delimiter=",", skiprows=1, ndmin=1)
+        with np.load(folder / "arrays.npz") as arrays:
+            return arrays["pixels"] / 16.0, digit
     from sklearn.datasets import load_digits
 
     pixels, digit = load_digits(return_X_y=True)

@@ -1,33 +1,57 @@
-"""What tests of federated training share: vaults in this process, with budgets and a log, and ways to them without a network."""
+"""What tests of federated training share: real vaults with real files, and ways to them without a network."""
 
 import atexit
 import hashlib
-import hmac
 import shutil
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import time
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-import msgspec
 import numpy as np
 from sklearn.datasets import load_digits
 
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.signing import Key
-from clusterai.protocol.vaults import SignedUse, Use, dataset_id, subject
+from clusterai.protocol.statements import network_domain
+from clusterai.protocol.vaults import Operation, subject
+from clusterai.sdk.identity import Identity
+from clusterai.vault.adapters.founding import found_vault
+from clusterai.vault.adapters.hosting import Vault, open_vault
+from clusterai.vault.adapters.importing import find
+from clusterai.vault.core.policy import MICRO, Policy
+from clusterai.vault.core.schema import Column, Schema
+from clusterai.vault.core.terms import AskedFor
 from clusterai.work.engine import Finish, TokenEvent
 from clusterai.work.packed import bytes_of
+from clusterai.work.training import KIND
 from clusterai.work.training.adapters.hosting import Training
+from clusterai.work.training.adapters.packing import bundle_of
 from clusterai.work.training.adapters.rounds import Paid
 from clusterai.work.training.adapters.studio import Studio
 from clusterai.work.training.spec import Round
 from scripts import install
 
 APP = Path(__file__).resolve().parents[3] / "examples" / "flower-app"
-PRICE_WEI = 7
+NETWORK = network_domain(31415, Address(b"R" * 20))
+ME = Identity(Key(b"\x07" * 32), b"\x08" * 32)
+USE_WEI, MILLI_WEI = 7, 2
+SCHEMA = Schema(
+    columns=(
+        Column(name="pixels", kind="array", shape=(64,), dtype="float64"),
+        Column(name="digit", kind="int", low=0, high=9),
+    )
+)
+POLICY = Policy(
+    operations=(Operation.TRAINING,),
+    grant_epsilon_micro=8 * MICRO,
+    requester_epsilon_micro=8 * MICRO,
+    total_epsilon_micro=20 * MICRO,
+    total_delta_pico=10**9,
+    milli_epsilon_wei=MILLI_WEI,
+    use_wei=USE_WEI,
+)
 
 
 def flower() -> Path:
@@ -45,106 +69,66 @@ def studio() -> Studio:
     return Studio(made, flower(), at_once=1)
 
 
-class Denied(Exception):
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
+_open: list["Near"] = []
 
 
-class Asked(msgspec.Struct, frozen=True):
-    plain: bytes
-    signer: Address
-
-
-class Permit(msgspec.Struct, frozen=True):
-    epsilon_micro: int
-
-
-class OpenVault:
-    """A vault with one grant for everybody; calls are sealed by nothing."""
-
-    def __init__(self, name: str, folder: Path, *, epsilon_micro: int = 0, unit: str = "") -> None:
-        self.name = name
-        self.key = Key(hashlib.sha256(name.encode()).digest())
-        self.dataset = dataset_id(self.key.address, name)
-        self.snapshot = Digest(hashlib.sha256(b"snapshot" + name.encode()).digest())
-        self.grant = Digest(hashlib.sha256(b"grant" + name.encode()).digest())
-        self.unit = unit
-        self.budget_micro = epsilon_micro
-        self.left_micro = epsilon_micro
-        self.spent: dict[Digest, int] = {}
-        self.uses: list[SignedUse] = []
-        self._folder = folder
-
-    @property
-    def rows(self) -> int:
-        with np.load(self._folder / "digits.npz") as found:
-            return len(found["digit"])
-
-    def opened(self, sender: Address, body: bytes) -> Asked:
-        return Asked(body, sender)
-
-    def sealed(self, to: object, data: bytes) -> bytes:
-        return data
-
-    def permit(self, grant: Digest, signer: Address, operation: int, code: Digest) -> Permit:
-        if grant != self.grant:
-            raise Denied("unknown", "no such grant")
-        return Permit(self.budget_micro)
-
-    async def spend(self, grant: Digest, order: Digest, epsilon_micro: int, delta_pico: int) -> object:
-        if order not in self.spent:
-            if epsilon_micro > self.left_micro:
-                raise Denied(
-                    "budget", f"{self.left_micro} millionths of ε are left, {epsilon_micro} are asked"
-                )
-            self.left_micro -= epsilon_micro
-            self.spent[order] = epsilon_micro
-        return None
-
-    async def used(self, order: Digest, result: Digest) -> SignedUse:
-        micro = self.spent[order]
-        use = Use(
-            self.dataset,
-            len(self.uses),
-            self.grant,
-            bytes(20),
-            order,
-            micro,
-            micro,
-            self.budget_micro - self.left_micro,
-            result,
-            0,
-        )
-        self.uses.append(SignedUse(use, self.key.sign(Digest(use.struct()))))
-        return self.uses[-1]
-
-    @asynccontextmanager
-    async def mount(self) -> AsyncGenerator[Path]:
-        yield self._folder
-
-    def noise_seed(self, order: Digest, beacon: bytes) -> bytes:
-        return hmac.digest(self.key.secret(), order + beacon, "sha256")
+def close_vaults() -> None:
+    """Those of the test that ends."""
+    while _open:
+        _open.pop().vault.close()
 
 
 class Near:
-    """The way to a vault in this process. It can be cut at any phase."""
+    """A vault in this process, and the way to it. It can be cut at any phase."""
 
-    def __init__(self, vault: OpenVault, who: Address, service: Training | None = None) -> None:
-        self.name = vault.name
-        self.vault = vault
-        self.subject = subject(vault.dataset, "training")
-        self.grant = vault.grant
-        self.service = service or Training(vault, studio)
-        self.who = who
+    def __init__(
+        self, folder: Path, name: str, rows: slice, *, epsilon_micro: int = 0, app: Path = APP
+    ) -> None:
+        self.name = name
+        pixels, digit = digits()
+        folder.mkdir(parents=True)
+        np.savez(folder / "rows.npz", pixels=pixels[rows], digit=digit[rows])
+        data = find(folder / "rows.npz")
+        made = found_vault(folder / "vault", name, folder / "vault.key", SCHEMA, data, POLICY)
+        owner = Address(hashlib.sha256(name.encode()).digest()[:20])
+        self.vault: Vault = open_vault(made.root, owner, Key(hashlib.sha256(name.encode()).digest()), NETWORK)
+        self.subject = subject(self.vault.dataset, KIND.name)
+        self.grant = self.granted(epsilon_micro, app)
+        self.service = Training(self.vault, studio)
         self.dead_at = ""
         """The phase in which it is gone: order, or a frame of secure aggregation."""
         self.orders = 0
+        _open.append(self)
+
+    def granted(self, epsilon_micro: int, app: Path = APP) -> Digest:
+        """Asked for and approved."""
+        code = bundle_of(app).canonical()
+        expires_s = int(time.time()) + 86_400
+        signed = ME.request(
+            self.vault.dataset,
+            NETWORK,
+            Operation.TRAINING,
+            "tests",
+            epsilon_micro,
+            1000,
+            10**9,
+            expires_s,
+            code,
+        )
+        asked = self.vault.ask(AskedFor(signed, "tests", code))
+        grant = self.vault.approve(asked.request).grant
+        assert grant is not None
+        return grant
+
+    def spent_micro(self) -> int:
+        return POLICY.requester_epsilon_micro - self.vault.left_micro(ME.address)
 
     async def call(self, data: bytes) -> bytes:
         if self.dead_at and self.dead_at.encode() in data[:4096]:
             raise ConnectionError("the vault is gone")
-        return await self.service.answer(self.who, data)
+        question = ME.sealed(self.vault.dataset, self.vault.seal_to, NETWORK, data, time.time())
+        reply = await self.service.answer(Address(bytes(20)), question.body)
+        return ME.opened(self.vault.seal_to, reply, question.nonce)
 
     async def order(self, request: Round, most_wei: int | None) -> Paid:
         self.orders += 1
@@ -157,7 +141,12 @@ class Near:
                     tokens.append(token)
                 case Finish():
                     pass
-        return Paid(bytes_of(tokens), PRICE_WEI * request.blocks, {"id": request.number}, self.name)
+        units = KIND.recount(request, tuple(tokens))
+        charged_wei = units[0] * MILLI_WEI + units[1] * USE_WEI
+        assert charged_wei <= KIND.cap_wei(request, MILLI_WEI, USE_WEI)
+        assert KIND.wrong is not None
+        assert KIND.wrong(request, tuple(tokens), "stop") is None
+        return Paid(bytes_of(tokens), charged_wei, {"id": request.number}, self.name)
 
 
 @cache
@@ -167,17 +156,13 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(found.data), np.asarray(found.target)
 
 
-def vaults(folder: Path, count: int = 3, *, epsilon_micro: int = 0, most_rows: int = 2000) -> list[OpenVault]:
+def vaults(folder: Path, count: int = 3, *, epsilon_micro: int = 0, most_rows: int = 2000) -> list[Near]:
     """Each with a share of the digits; the last hundred are nobody's."""
-    pixels, digit = digits()
-    made: list[OpenVault] = []
-    for at in range(count):
-        place = folder / f"vault-{at}"
-        place.mkdir(parents=True)
-        rows = slice(at, min(most_rows, len(digit) - 100), count)
-        np.savez(place / "digits.npz", pixels=pixels[rows], digit=digit[rows])
-        made.append(OpenVault(f"vault-{at}", place, epsilon_micro=epsilon_micro))
-    return made
+    most = min(most_rows, len(digits()[1]) - 100)
+    return [
+        Near(folder / f"vault-{at}", f"vault-{at}", slice(at, most, count), epsilon_micro=epsilon_micro)
+        for at in range(count)
+    ]
 
 
 def accuracy(model: Path) -> float:

@@ -158,6 +158,11 @@ class Vault:
         return self.folder.named.name
 
     @property
+    def key(self) -> Key:
+        """The hot key: with it services sign what they say of single uses, such as a share in a secure sum."""
+        return self._key
+
+    @property
     def rows(self) -> int:
         assert self._storage.manifest is not None
         return self._storage.manifest.rows

@@ -253,6 +253,7 @@ class VaultBook:
             entry.signed.request.seal_to,
             stated.operation,
             Digest(stated.code),
+            stated.epsilon_micro,
             min(left_micro, self._left_micro(entry.requester)),
             uses_left,
             stated.expires_s,

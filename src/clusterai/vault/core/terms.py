@@ -74,6 +74,7 @@ class Permit(msgspec.Struct, frozen=True):
     """What a grant allows now.
 
     Attributes:
+        epsilon_micro: of the grant, in all: zero where the owner let it be without noise.
         most_wei: the most that the requester pays for one use.
         milli_epsilon_wei, use_wei: the prices in force when it was granted.
     """
@@ -83,6 +84,7 @@ class Permit(msgspec.Struct, frozen=True):
     seal_to: bytes
     operation: int
     code: Digest
+    epsilon_micro: int
     epsilon_left_micro: int
     uses_left: int
     expires_s: int

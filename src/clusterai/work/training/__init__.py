@@ -4,8 +4,8 @@ The requester's ServerApp runs at home, over a Grid of ours; its ClientApp runs 
 rows that can't be written. The vault's daemon, not the requester's program, clips each update, weighs it, rounds it, adds noise,
 charges the budget and masks it. The room refuses to hand out one vault's update where the run or the vault says sums.
 
-    spec.py    runs, orders, calls         core/vector.py     replies as vectors, sums as replies      inside/    what runs in Flower's environment
-    price.py   runs of the app             core/privacy.py    noise, ε over all rounds                 adapters/  the vault's side, the requester's side
+    spec.py    runs, orders, calls          core/vector.py     replies as vectors, sums as replies      inside/    what runs in Flower's environment
+    price.py   thousandths of ε, and a use  core/privacy.py    noise, ε over all rounds                 adapters/  the vault's side, the requester's side
 """
 
 from clusterai.work.kind import Kind

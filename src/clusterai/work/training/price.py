@@ -1,11 +1,16 @@
-"""What a round costs: the app is run once for each block of rows, and each of these runs has one price."""
+"""What a round costs: its ε in thousandths as input units, and one use as the output unit, as for a query. Being refused costs nothing."""
 
 from clusterai.protocol.canonical import Malformed
 from clusterai.work.packed import Unpackable, bytes_of
-from clusterai.work.training.spec import Done, Round, decode_done
+from clusterai.work.training.spec import Done, Round, Sorry, decode_done
 
 
-def done_of(request: Round, tokens: tuple[int, ...]) -> Done:
+def milli(epsilon_micro: int) -> int:
+    """Thousandths of ε, begun ones as whole."""
+    return -(-epsilon_micro // 1_000)
+
+
+def done_of(request: Round, tokens: tuple[int, ...]) -> Done | Sorry:
     """
     Raises:
         ValueError: that isn't an answer to this request.
@@ -16,22 +21,25 @@ def done_of(request: Round, tokens: tuple[int, ...]) -> Done:
         raise ValueError(str(error)) from None
     if done.order != request.digest:
         raise ValueError("it answers another order")
-    if list(done.metrics) != sorted(set(done.metrics)):
-        raise ValueError("its metrics are out of order")
+    if isinstance(done, Done):
+        if list(done.metrics) != sorted(set(done.metrics)):
+            raise ValueError("its metrics are out of order")
+        if done.epsilon_micro > request.epsilon_micro:
+            raise ValueError("it spent more than the order allows")
     return done
 
 
 def cap_wei(request: Round, input_wei: int, output_wei: int) -> int:
-    return request.blocks * output_wei
+    return milli(request.epsilon_micro) * input_wei + output_wei
 
 
 def recount(request: Round, tokens: tuple[int, ...]) -> tuple[int, int]:
-    """(0, runs of the app) as an honest receipt states them; nothing for what is no answer."""
+    """(thousandths of ε, uses) as an honest receipt states them; nothing for what is no answer."""
     try:
-        done_of(request, tokens)
+        done = done_of(request, tokens)
     except ValueError:
         return 0, 0
-    return 0, request.blocks
+    return (milli(done.epsilon_micro), 1) if isinstance(done, Done) else (0, 0)
 
 
 def wrong(request: Round, tokens: tuple[int, ...], reason: str) -> str | None:

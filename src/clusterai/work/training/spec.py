@@ -110,7 +110,7 @@ class Round(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         number: counts the run's orders, from 0; one that failed is not asked again, another one is.
         action: the type of Flower's message.
         message: digest of its records, which a call brought.
-        blocks: as the run has them; what the price is counted in.
+        epsilon_micro: the most that the round may spend; its price has a part for it.
         signature: over `signing_digest`.
     """
 
@@ -121,7 +121,7 @@ class Round(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     action: Annotated[str, Meta(pattern=r"\A(train|evaluate)(\.[A-Za-z_][A-Za-z0-9_]{0,60})?\Z")]
     group: Annotated[str, Meta(max_length=32)]
     message: DigestBytes
-    blocks: Annotated[int, Meta(ge=1, le=MOST_BLOCKS)]
+    epsilon_micro: Annotated[int, Meta(ge=0, le=2**53)]
     requester: AddressBytes
     signature: SignatureBytes
 
@@ -176,12 +176,26 @@ class Done(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         return canonical.encode(self)
 
 
-def decode_done(raw: bytes) -> Done:
+class Sorry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="training.sorry.1"):
+    """Instead: nothing was done, and nothing is charged. Orders aren't sealed, so `detail` says nothing of rows."""
+
+    order: DigestBytes
+    code: Annotated[str, Meta(max_length=40)]
+    detail: Annotated[str, Meta(max_length=600)]
+
+    def canonical(self) -> bytes:
+        return canonical.encode(self)
+
+
+_DONE: Any = Done | Sorry
+
+
+def decode_done(raw: bytes) -> Done | Sorry:
     """
     Raises:
         canonical.Malformed.
     """
-    return canonical.decode(raw, Done)
+    return canonical.decode(raw, _DONE)
 
 
 class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -229,6 +243,17 @@ class Plain(_Call, frozen=True):
     number: int
 
 
+class Why(_Call, frozen=True):
+    """Why did the app fail? Answered without ε only: then its owner lets the app's sums out, and its last words too."""
+
+    run: DigestBytes
+    number: int
+
+
+class Words(_Call, frozen=True):
+    text: Annotated[str, Meta(max_length=2_000)]
+
+
 class Vector(_Call, frozen=True):
     """
     Attributes:
@@ -258,8 +283,8 @@ class No(_Call, frozen=True):
     detail: Annotated[str, Meta(max_length=2_000)]
 
 
-Asked = Hello | Begin | Put | Masking | Plain | End
-Answered = Hi | Good | No | Vector | Frame
+Asked = Hello | Begin | Put | Masking | Plain | Why | End
+Answered = Hi | Good | No | Vector | Frame | Words
 _ASKED: Any = Asked
 _ANSWERED: Any = Answered
 """`type[T]` can't say a union."""

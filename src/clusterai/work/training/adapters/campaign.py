@@ -303,7 +303,9 @@ class Campaign:
                     f"the price of {self._wish.max_price_wei} is spent: raise --max-price to go on"
                 )
             try:
-                summed = await self._ways.perform(number, message, type_, group, among, left)
+                summed = await self._ways.perform(
+                    number, message, type_, group, among, left, self._most_micro(content)
+                )
                 break
             except RoundFailed as error:
                 self._tell({"event": "failed", "number": number, "why": str(error)})
@@ -351,6 +353,14 @@ class Campaign:
         if run.noise_milli:
             return privacy.step_of(run.norm, run.noise_milli, run.shares)
         return run.norm / vector.LEVELS
+
+    def _most_micro(self, content: records.Records) -> int:
+        """What a first round costs; later ones cost less, and a vault that was started anew counts from one again."""
+        run, layout = self._run, vector.layout_of(content)
+        if not run.noise_milli or layout is None:
+            return 0
+        multiplier = privacy.widened(run.noise_milli, layout.size, run.shares)
+        return privacy.epsilon_micro(multiplier, 1, run.delta_pico)
 
     def _longest(self, content: records.Records, clients: int) -> float:
         """The longest mean that honest vaults can make: the bound, and the noise with its tail."""

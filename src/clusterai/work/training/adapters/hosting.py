@@ -15,19 +15,22 @@ from typing import Any, Protocol
 
 import msgspec
 import numpy as np
+import structlog
 
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.signing import Key, signed_by
 from clusterai.protocol.vaults import Operation, SignedUse, subject
-from clusterai.vault.adapters.masking import Libraries
-from clusterai.vault.core.secagg import member as masking
-from clusterai.vault.core.secagg.messages import Invite, Spec, ToMember
+from clusterai.vault.adapters.aggregation import Declined, SumDesk
+from clusterai.vault.adapters.sealing import Asked
+from clusterai.vault.core.schema import Schema
+from clusterai.vault.core.secagg.member import Contribution, Terms
+from clusterai.vault.core.secagg.messages import Spec
+from clusterai.vault.core.terms import Denied
 from clusterai.work.engine import Busy, EngineFailed, Finish, Stats, TokenEvent, Unfit
 from clusterai.work.packed import tokens_of
 from clusterai.work.request import Usage
-from clusterai.work.service import Declined
 from clusterai.work.streams import QueueStream
 from clusterai.work.training.adapters.blocks import deal
 from clusterai.work.training.adapters.noise import drawn
@@ -49,13 +52,17 @@ from clusterai.work.training.spec import (
     Put,
     Round,
     Run,
+    Sorry,
     Vector,
+    Why,
+    Words,
     commitment,
     decode_call,
 )
 
+log: structlog.stdlib.BoundLogger = structlog.get_logger("training")
+
 FLOWER = "1.41.0"
-_TO_MEMBER: Any = ToMember
 MOST_RUNS = 16
 MOST_WAITING = 8
 MOST_KEPT_BYTES = 512 << 20
@@ -64,40 +71,27 @@ RUN_S = 24 * 3600.0
 MEMORY = next((place for place in ("/dev/shm",) if os.path.isdir(place)), None)  # noqa: S108, PTH112
 
 
-class Asked(Protocol):
-    """A sealed call, opened."""
-
-    @property
-    def plain(self) -> bytes: ...
-    @property
-    def signer(self) -> Address: ...
-
-
 class Permit(Protocol):
     @property
     def epsilon_micro(self) -> int: ...
 
 
 class Vault(Protocol):
-    """What of a vault is used here."""
+    """What of a vault is used here; `vault.adapters.hosting.Vault` is one. What it refuses raises `Denied`."""
 
     dataset: Digest
     snapshot: Digest
-    key: Key
+    schema: Schema
 
     @property
-    def unit(self) -> str:
-        """The column that says whose a row is; empty where each row is somebody else's."""
-        ...
-
+    def key(self) -> Key: ...
     @property
     def rows(self) -> int: ...
-
     def opened(self, sender: Address, body: bytes) -> Asked: ...
     def sealed(self, to: Asked, data: bytes) -> bytes: ...
     def permit(self, grant: Digest, signer: Address, operation: int, code: Digest) -> Permit: ...
-    async def spend(self, grant: Digest, order: Digest, epsilon_micro: int, delta_pico: int) -> object: ...
-    async def used(self, order: Digest, result: Digest) -> SignedUse: ...
+    def spend(self, grant: Digest, order: Digest, epsilon_micro: int, delta_pico: int) -> object: ...
+    def used(self, order: Digest, result: Digest) -> SignedUse: ...
     def mount(self) -> AbstractAsyncContextManager[Path]: ...
     def noise_seed(self, order: Digest, beacon: bytes) -> bytes: ...
 
@@ -108,8 +102,8 @@ class Contributed(msgspec.Struct):
     order: Round
     contribution: vector.Contribution
     salt: bytes
-    member: masking.Member | None = None
-    told: bool = False
+    spec: Spec | None = None
+    """Of the one sum that it went into."""
 
 
 class Study:
@@ -120,9 +114,12 @@ class Study:
         self.name = run.digest
         self.messages: dict[Digest, bytes] = {}
         self.rounds: dict[int, Contributed] = {}
+        self.failures: dict[int, str] = {}
         self.states: dict[int, bytes] = {}
         """by block"""
-        self.private_rounds = 0
+        self.private: dict[Digest, int] = {}
+        """Orders with ε in the order in which they came; what one costs follows from its place."""
+        self.tries: dict[Digest, int] = {}
         self.touched_s = time.monotonic()
         self.turn = asyncio.Lock()
 
@@ -146,6 +143,7 @@ class Training:
         self._runs: dict[Digest, Study] = {}
         self._jobs: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
+        self._sums = SumDesk(vault.key, self._offer, Terms(), clock)
 
     # --- the engine: orders ---
 
@@ -180,8 +178,8 @@ class Training:
             Address(run.requester), request.signing_digest(), request.signature
         ):
             return "the order isn't signed by the run's requester"
-        if request.grant != study.grant or request.blocks != run.blocks:
-            return "the order says another grant, or other blocks, than the run"
+        if request.grant != study.grant:
+            return "the order says another grant than the run"
         if request.number in study.rounds or request.number < max(study.rounds, default=-1):
             return "this round was ordered before: order another"
         if request.message not in study.messages:
@@ -190,14 +188,18 @@ class Training:
 
     async def _work(self, study: Study, request: Round, stream: QueueStream) -> None:
         try:
-            done = await self._round(study, request)
+            done: Done | Sorry = await self._round(study, request)
         except asyncio.CancelledError:
             stream.put(EngineFailed("cancelled"))
             raise
+        except Denied as denied:
+            done = Sorry(request.digest, denied.code[:40], denied.detail[:600])
+        except NoAnswer as failed:
+            done = Sorry(request.digest, "failed", str(failed)[:600])
         except Exception as error:
-            # The requester hears that it failed; words of ours could tell of rows.
-            stream.put(EngineFailed(f"{type(error).__name__}: {error}"[:300]))
-            return
+            # Words of ours could tell of rows: they go into the owner's log alone.
+            log.exception("training_failed", error=type(error).__name__)
+            done = Sorry(request.digest, "failed", "the vault couldn't do it; its owner's log says why")
         tokens = tokens_of(done.canonical())
         for token in tokens:
             stream.put(TokenEvent(token))
@@ -206,79 +208,83 @@ class Training:
     async def _round(self, study: Study, request: Round) -> Done:
         """
         Raises:
-            RuntimeError: the app failed, where that may be told. Whatever the vault raises.
+            NoAnswer: the app failed, where that may be told. Denied.
         """
         async with study.turn:
             # Two orders of one round may have waited for this.
             if (why := self._objection(study, request)) is not None:
-                raise RuntimeError(why)
+                raise NoAnswer(why)
             run, order = study.run, request.digest
             study.touched_s = time.monotonic()
             message = study.messages[Digest(request.message)]
             content = records.decode(message)
             self.vault.permit(study.grant, Address(run.requester), Operation.TRAINING, Digest(run.app))
-            cost = self._cost(study, request, content)
-            await self.vault.spend(study.grant, order, cost, run.delta_pico * (study.private_rounds == 0))
-            if run.noise_milli:
-                study.private_rounds += 1
+            cost, delta_pico = self._cost(study, request, content)
+            if cost > request.epsilon_micro:
+                raise NoAnswer(
+                    f"the round costs {cost} millionths of ε, the order allows {request.epsilon_micro}"
+                )
+            await asyncio.to_thread(self.vault.spend, study.grant, order, cost, delta_pico)
+            study.tries[order] = study.tries.get(order, 0) + 1
             made = await self._contribution(study, request, message, content)
             salt = os.urandom(32)
             study.rounds[request.number] = Contributed(request, made, salt)
             for number in [number for number in study.rounds if number < request.number - 1]:
                 del study.rounds[number]
             bound = commitment(salt, _bytes(made))
-            use = await self.vault.used(order, bound)
+            use = await asyncio.to_thread(self.vault.used, order, bound)
             return Done(
                 order, bound, len(made.vector), made.metrics, made.clipped, cost, canonical.encode(use)
             )
 
-    def _cost(self, study: Study, request: Round, content: records.Records) -> int:
-        """ε of this round in millionths: what all rounds cost with it, less what they did without."""
+    def _cost(self, study: Study, request: Round, content: records.Records) -> tuple[int, int]:
+        """ε of this round in millionths: what all rounds cost with it, less what they did without; δ is paid with the first."""
         run = study.run
         if not run.noise_milli:
-            return 0
+            return 0, 0
         layout = vector.layout_of(content)
         if not request.training or layout is None:
-            raise RuntimeError("with ε, only rounds of training with one record of arrays are answered")
+            raise NoAnswer("with ε, only rounds of training with one record of arrays are answered")
         z = privacy.widened(run.noise_milli, layout.size, run.shares)
-        before, after = (
-            privacy.epsilon_micro(z, rounds, run.delta_pico)
-            for rounds in (study.private_rounds, study.private_rounds + 1)
-        )
-        return after - before
+        place = study.private.setdefault(request.digest, len(study.private))
+        before, after = (privacy.epsilon_micro(z, rounds, run.delta_pico) for rounds in (place, place + 1))
+        return after - before, run.delta_pico * (place == 0)
 
     async def _contribution(
         self, study: Study, request: Round, message: bytes, content: records.Records
     ) -> vector.Contribution:
         run = study.run
-        async with self.vault.mount() as data:
+        async with self.vault.mount() as data, self._dealt(study, data) as folders:
             if not run.noise_milli:
-                left = await self._perform(study, request, message, data, 0)
+                left = await self._perform(study, request, message, folders[0], 0)
                 if left.reply is None:
-                    raise RuntimeError(f"the app gave no reply: {left.why}")
-                return vector.contribution(
-                    content, left.reply, norm=run.norm, weight_key=run.weight, most_weight=self.vault.rows
-                )
+                    study.failures[request.number] = left.why
+                    raise NoAnswer("the app gave no reply")
+                try:
+                    return vector.contribution(
+                        content, left.reply, norm=run.norm, weight_key=run.weight, most_weight=self.vault.rows
+                    )
+                except vector.Unusable as error:
+                    study.failures[request.number] = str(error)
+                    raise NoAnswer("the app's reply can't be summed") from None
             layout = vector.layout_of(content)
             assert layout is not None, "costed before"
-            async with self._dealt(study, data) as folders:
-                runs = [
-                    self._perform(study, request, message, folder, at) for at, folder in enumerate(folders)
-                ]
-                replies = [left.reply for left in await asyncio.gather(*runs)]
-            step = privacy.step_of(run.norm, run.noise_milli, run.shares)
-            noise = drawn(self.vault.noise_seed(request.digest, study.name), layout.size)
-            return vector.blocked(content, replies, norm=run.norm, step=step, noise=noise)
+            runs = [self._perform(study, request, message, folder, at) for at, folder in enumerate(folders)]
+            replies = [left.reply for left in await asyncio.gather(*runs)]
+        step = privacy.step_of(run.norm, run.noise_milli, run.shares)
+        # An order that was done twice was answered once; its noise is another all the same.
+        beacon = study.name + study.tries[request.digest].to_bytes(4)
+        noise = drawn(self.vault.noise_seed(request.digest, beacon), layout.size)
+        return vector.blocked(content, replies, norm=run.norm, step=step, noise=noise)
 
     @asynccontextmanager
     async def _dealt(self, study: Study, data: Path) -> AsyncGenerator[list[Path]]:
-        """The same deal in every round of a run, or a person would be in several blocks."""
-        if study.run.blocks == 1:
-            yield [data]
-            return
+        """Folders that an app's user may read, in one that only we may enter. The same deal in every round of a run, or a person would
+        be in several blocks."""
         key = self.vault.noise_seed(study.name, b"blocks")
         with tempfile.TemporaryDirectory(prefix="clusterai-blocks-", dir=MEMORY) as folder:
-            yield await asyncio.to_thread(deal, data, Path(folder), study.run.blocks, self.vault.unit, key)
+            unit = self.vault.schema.unit
+            yield await asyncio.to_thread(deal, data, Path(folder), study.run.blocks, unit, key)
 
     async def _perform(
         self, study: Study, request: Round, message: bytes, data: Path, block: int
@@ -319,14 +325,11 @@ class Training:
     async def answer(self, sender: Address, body: bytes) -> bytes:
         """
         Raises:
-            Declined.
+            Denied: the call's seal isn't right.
         """
+        asked = self.vault.opened(sender, body)
         try:
-            asked = self.vault.opened(sender, body)
-        except ValueError as error:
-            raise Declined("denied", f"the call's seal doesn't open: {error}") from None
-        try:
-            call = decode_call(asked.plain)
+            call = decode_call(asked.body)
         except Malformed as error:
             reply: msgspec.Struct = No("malformed", str(error)[:1000])
         else:
@@ -348,6 +351,8 @@ class Training:
                 return await self._mask(self._study(who, run), number, frame)
             case Plain(run, number):
                 return self._plain(self._study(who, run), number)
+            case Why(run, number):
+                return Words(self._study(who, run).failures.get(number, "")[:2000])
             case End(run):
                 self._runs.pop(self._study(who, run).name)
                 return Good()
@@ -378,10 +383,8 @@ class Training:
             raise Refusal("stranger", "the run names another key than this vault's")
         try:
             permit = self.vault.permit(Digest(call.grant), who, Operation.TRAINING, Digest(run.app))
-        except (
-            Exception
-        ) as error:  # `Denied` of the vault's room; its code and detail are made for the requester.
-            raise Refusal(getattr(error, "code", "denied"), str(error)) from error
+        except Denied as denied:
+            raise Refusal(denied.code, denied.detail) from None
         if permit.epsilon_micro and not run.noise_milli:
             raise Refusal("epsilon", "the grant is for training with ε, and the run has no noise")
         if len(run.members) < 3 and run.masked:
@@ -414,41 +417,27 @@ class Training:
         study.messages[canonical.content_digest(message)] = message
         return Good()
 
-    async def _mask(self, study: Study, number: int, raw: bytes) -> Frame:
-        given = study.rounds.get(number)
-        if given is None or not study.run.masked:
+    async def _mask(self, study: Study, number: int, frame: bytes) -> Frame:
+        if number not in study.rounds or not study.run.masked:
             raise Refusal("round", "there is no such round to be masked")
-        try:
-            frame: ToMember = canonical.decode(raw, _TO_MEMBER, 64 << 20)
-        except Malformed as error:
-            raise Refusal("malformed", str(error)) from None
-        if given.member is None:
-            if not isinstance(frame, Invite):
-                raise Refusal("order", "the invitation comes first")
-            self._check(study, given, frame.spec)
-            own = masking.Contribution(given.contribution.vector, 1)
-            key = self.vault.key
-            given.member = masking.Member(frame.spec, key, key.address, own, Libraries())
-        answer = await asyncio.to_thread(given.member.answer, frame, self._clock())
-        return Frame(canonical.encode(answer))
+        return Frame(await self._sums.answer(Address(study.run.requester), frame))
 
-    def _check(self, study: Study, given: Contributed, spec: Spec) -> None:
-        """One sum for each round: a second with other members could be subtracted from the first."""
-        run = study.run
-        terms = masking.Terms(least_members=3)
-        objection = masking.objection(spec, self.vault.key.address, terms, self._clock())
-        if objection is not None:
-            raise Refusal(objection.code, objection.detail)
-        if spec.server != run.requester or spec.purpose != purpose(study.name, given.order.number):
-            raise Refusal("spec", "the sum isn't this round's")
-        if not set(spec.cohort) <= set(run.members) or len(spec.cohort) < run.quorum:
-            raise Refusal("spec", "the sum is over others than the run's vaults, or over too few of them")
-        if run.noise_milli and (spec.groups != 1 or len(spec.cohort) - len(spec.cohort) // 3 < run.quorum):
-            raise Refusal(
-                "spec", "so few vaults' noise isn't enough: a round with ε is summed over all of them"
-            )
-        if spec.length != len(given.contribution.vector) or spec.bits != 64:
-            raise Refusal("spec", "the sum has another length")
+    async def _offer(self, spec: Spec, server: Address) -> Contribution:
+        """What goes into a sum: of each round once, since a second sum with other members could be subtracted from the first.
+
+        Raises:
+            Declined.
+        """
+        for study in self._runs.values():
+            for given in study.rounds.values():
+                if spec.purpose == purpose(study.name, given.order.number):
+                    if (why := _unfit(study.run, spec, server)) is not None:
+                        raise Declined("spec", why)
+                    if given.spec is not None and given.spec != spec:
+                        raise Declined("twice", "this round went into another sum already")
+                    given.spec = spec
+                    return Contribution(given.contribution.vector, 1)
+        raise Declined("unknown", "no round of this vault's has this purpose")
 
     def _plain(self, study: Study, number: int) -> Vector:
         given = study.rounds.get(number)
@@ -457,12 +446,29 @@ class Training:
         return Vector(given.salt, _bytes(given.contribution))
 
 
+class NoAnswer(Exception):
+    """The order comes to nothing: {why}. Told in the clear, so nothing of rows is in it."""
+
+
 class Refusal(Exception):
     """A call's answer is no; told to the requester, sealed."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
         self.code = code
+
+
+def _unfit(run: Run, spec: Spec, server: Address) -> str | None:
+    """Why a sum isn't one for this run's rounds."""
+    if server != run.requester or spec.bits != 64:
+        return "the sum isn't the run's requester's, or of other numbers"
+    if not set(spec.cohort) <= set(run.members) or len(spec.cohort) < run.quorum:
+        return "the sum is over others than the run's vaults, or over too few of them"
+    if spec.groups > 1 and len(spec.cohort) < 3 * spec.groups:
+        return "groups of fewer than three hide nobody"
+    if run.noise_milli and (spec.groups != 1 or len(spec.cohort) != len(run.members)):
+        return "a round with ε is summed over all of its vaults: the noise of fewer isn't enough"
+    return None
 
 
 def purpose(run: Digest, number: int) -> Digest:

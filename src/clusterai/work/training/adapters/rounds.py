@@ -15,11 +15,9 @@ import numpy as np
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.signing import Key
-from clusterai.runtime.machine import Received, Send, Started, Tick
-from clusterai.vault.adapters.masking import Libraries
+from clusterai.vault.adapters.aggregation import Aggregation, NoSum, Unreachable
 from clusterai.vault.core.secagg import graph
-from clusterai.vault.core.secagg.collector import Collector, Failed, Summed
-from clusterai.vault.core.secagg.messages import Spec, ToServer
+from clusterai.vault.core.secagg.messages import Spec
 from clusterai.vault.core.secagg.transcript import transcript_digest
 from clusterai.work.training.adapters.hosting import purpose
 from clusterai.work.training.core import lineage, vector
@@ -35,13 +33,15 @@ from clusterai.work.training.spec import (
     Put,
     Round,
     Run,
+    Sorry,
     Vector,
+    Why,
+    Words,
     commitment,
     decode_done,
     decode_reply,
 )
 
-_TO_SERVER: Any = ToServer
 CALL_S = 120.0
 PHASE_S = 120.0
 ROUND_S = 3600.0
@@ -146,6 +146,7 @@ class Rounds:
         group: str,
         among: Sequence[Digest],
         most_wei: int | None,
+        most_micro: int = 0,
     ) -> Sum:
         """
         Raises:
@@ -159,13 +160,16 @@ class Rounds:
         share = None if most_wei is None else most_wei // max(1, len(alive))
 
         async def ordered(party: Party) -> Good:
-            request = self.order(party, number, message, type_, group)
+            request = self.order(party, number, message, type_, group, most_micro)
             async with asyncio.timeout(self._round_s):
                 got = await party.order(request, share)
             paid[Digest(party.subject)] = got
             done = decode_done(got.answer)
             if done.order != request.digest:
                 raise VaultSaid("its answer is of another order")
+            if isinstance(done, Sorry):
+                words = await ask(party, Why(self.run.digest, number), Words)
+                raise VaultSaid(f"{done.code}: {done.detail} {words.text}".strip())
             dones[Digest(party.subject)] = done
             self._told({"event": "trained", "vault": party.name, "epsilon_micro": done.epsilon_micro})
             return Good()
@@ -205,7 +209,9 @@ class Rounds:
                 )
         return Sum(total, summed, dones, parts, self._named(dropped), transcript)
 
-    def order(self, party: Party, number: int, message: bytes, type_: str, group: str) -> Round:
+    def order(
+        self, party: Party, number: int, message: bytes, type_: str, group: str, most_micro: int
+    ) -> Round:
         unsigned = Round(
             party.subject,
             party.grant,
@@ -214,7 +220,7 @@ class Rounds:
             type_,
             group[:32],
             canonical.content_digest(message),
-            self.run.blocks,
+            most_micro,
             self._key.address,
             bytes(65),
         )
@@ -262,47 +268,33 @@ class Rounds:
             purpose=purpose(self.run.digest, number),
             expires_s=int(time.time()) + int(10 * self._phase_s) + 60,
         )
-        collector = Collector(spec, self._key, Libraries(), self._phase_s)
-        for who in among:
-            if who not in dones:
-                collector.drop(self._member[who], dropped.get(who, "it didn't train"))
-        effects: list[Any] = list(collector.step(Started(), time.time()))
-        while collector.outcome is None:
-            sends = [effect for effect in effects if isinstance(effect, Send)]
-            answers = await asyncio.gather(*(self._exchange(number, send) for send in sends))
-            effects = []
-            for send, answer in zip(sends, answers, strict=True):
-                if isinstance(answer, str):
-                    dropped.setdefault(self._of[send.to], answer)
-                    collector.drop(send.to, answer)
-                else:
-                    effects += collector.step(Received(send.to, answer), time.time())
-            effects += collector.step(Tick(), time.time())
-            if not any(isinstance(effect, Send) for effect in effects) and collector.outcome is None:
-                # Nobody is left to be waited for.
-                effects += collector.step(Tick(), time.time() + self._phase_s)
-        match collector.outcome:
-            case Failed(phase, detail, blamed):
-                for member, why in blamed.items():
-                    dropped[self._of[member]] = why
-                raise RoundFailed(f"{phase}: {detail} {self._named(dropped)}")
-            case Summed(values, _, transcript, blamed):
-                for member, why in blamed.items():
-                    dropped.setdefault(self._of[member], why)
-                members = graph.members(spec)
-                summed = tuple(self._of[members[claim.member]] for claim in transcript.roll.claims)
-                return values, summed, transcript_digest(transcript)
+        gone = {self._member[who]: dropped.get(who, "it didn't train") for who in among if who not in dones}
 
-    async def _exchange(self, number: int, send: Send) -> ToServer | str:
-        party = self._parties[self._of[send.to]]
+        async def send(to: Address, frame: bytes) -> bytes:
+            if to in gone:
+                raise Unreachable(gone[to])
+            try:
+                call = Masking(self.run.digest, number, frame)
+                return (await ask(self._parties[self._of[to]], call, Frame, self._phase_s)).frame
+            except Exception as error:
+                # Hostile or gone, it is the same: it has dropped out.
+                why = f"{type(error).__name__}: {error}"[:300]
+                dropped.setdefault(self._of[to], why)
+                raise Unreachable(why) from None
+
         try:
-            got = await ask(
-                party, Masking(self.run.digest, number, canonical.encode(send.frame)), Frame, self._phase_s
-            )
-            return canonical.decode(got.frame, _TO_SERVER, 64 << 20)
-        except Exception as error:
-            # Hostile or gone, it is the same: it has dropped out.
-            return f"{type(error).__name__}: {error}"[:300]
+            summed, checks = await Aggregation(self._key, send, self._phase_s).checked_sum(spec)
+        except NoSum as error:
+            for member, why in error.blamed.items():
+                dropped[self._of[member]] = why
+            raise RoundFailed(f"{error} {self._named(dropped)}") from None
+        for member, why in summed.blamed.items():
+            dropped.setdefault(self._of[member], why)
+        members = graph.members(spec)
+        inside = tuple(self._of[members[claim.member]] for claim in summed.transcript.roll.claims)
+        found = {self._parties[self._of[member]].name: told.code for member, told in checks.items()}
+        self._told({"event": "checked", "number": number, "found": found})
+        return summed.values, inside, transcript_digest(summed.transcript)
 
     async def _each(
         self,

@@ -158,8 +158,8 @@ def _performed(outcome: Outcome, store: BlobStore) -> Performed:
     left = {output.name: output for output in outcome.outputs}
     if not outcome.ok:
         said = outcome.stderr.decode("utf-8", "replace").strip().splitlines()
-        why = outcome.why or (said[-1] if said else "")
-        return Performed(None, why=f"{outcome.reason.value}: {why}"[:MOST_WHY])
+        words = f"{outcome.reason.value}: {outcome.why} {said[-1] if said else ''}"
+        return Performed(None, why=words[:MOST_WHY])
     if "error" in left and left["error"].size <= 4096:
         told = store.read(left["error"].digest, 4096).decode("utf-8", "replace")
         return Performed(None, why=told[:MOST_WHY])
