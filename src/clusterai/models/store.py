@@ -26,6 +26,7 @@ from clusterai.protocol.ids import Digest
 
 WEIGHTS = "model.gguf"
 SEAL = "seal.json"
+SEALED_ROLES = ("shape.json", "weights.json")
 CARDS = Path(__file__).parent / "cards"
 
 Progress = Callable[[str, float], None]
@@ -45,7 +46,7 @@ BUILT_IN = {
     **{
         name: (
             "clusterai",
-            {role: f"models/sealed/{name}/{role}" for role in ("shape.json", "weights.json")},
+            {role: f"models/sealed/{name}/{role}" for role in SEALED_ROLES},
             "apache-2.0",
         )
         for name in ("sealed-breast-cancer", "sealed-digits")
@@ -118,6 +119,26 @@ class ModelStore:
             template=template,
         )
         return self._enter(card, manifest, {WEIGHTS: path})
+
+    def add_sealed(
+        self, folder: Path, name: str | None = None, licence: str | None = None, *, inputs: int = 0
+    ) -> StoredModel:
+        """Add a model for encrypted inputs where it lies: a folder with `shape.json` and `weights.json`.
+
+        Args:
+            inputs: how many one request takes.
+
+        Raises:
+            FileNotFoundError: one of the two is missing.
+        """
+        folder = folder.expanduser().resolve(strict=True)
+        paths = {role: (folder / role).resolve(strict=True) for role in SEALED_ROLES}
+        manifest = Manifest(tuple(_hash(role, paths[role]) for role in sorted(paths)))
+        card = _known_card(manifest) or Card(
+            name=name or _as_name(folder.name), model="0x" + manifest.address().hex(), licence=licence or "unknown",
+            kind="sealed", context=inputs, input_wei=200_000, output_wei=200_000,
+        )  # fmt: skip
+        return self._enter(card, manifest, paths)
 
     def add_built_in(self, name: str) -> StoredModel:
         """Add a model that comes as a Python package. The package's files are used, its code is not run.

@@ -7,6 +7,7 @@ import pytest
 
 from clusterai.cli.failure import Failure
 from clusterai.cli.inferring import rows_of, stored
+from clusterai.cli.main import run
 
 FEATURES = ("age", "weight")
 
@@ -54,6 +55,22 @@ def test_files_that_hold_no_inputs_say_why(tmp_path: Path, name: str, text: str,
     with pytest.raises(Failure) as raised:
         rows_of(tmp_path / name, FEATURES)
     assert why in raised.value.what + raised.value.why
+
+
+def test_a_model_of_ones_own_is_added_from_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A folder with shape and weights becomes a model by content; one whose outputs could overflow, or none, is refused."""
+    monkeypatch.setenv("CLUSTERAI_MODELS", str(tmp_path / "models"))
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    assert run(["model", "add", str(folder)]) == 5
+    shape = '{"features":["a"],"outputs":["b"],"centre":[0.0],"spread":[1.0],"bound":4.0,"link":"identity",'
+    (folder / "shape.json").write_text(shape + '"order":1,"degree":2048,"input_bits":20,"weight_bits":12}')
+    (folder / "weights.json").write_text('{"type":"linear","rows":[[1099511627776,0]]}')
+    assert run(["model", "add", str(folder)]) == 1
+    (folder / "weights.json").write_text('{"type":"linear","rows":[[4096,0]]}')
+    assert run(["model", "add", str(folder), "--licence", "mit"]) == 0
+    model, found = stored("mine")
+    assert (model.card.kind, model.card.licence, found.outputs) == ("sealed", "mit", ("b",))
 
 
 def test_models_for_the_clear_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -18,6 +18,7 @@ from clusterai.audit.core.contribution import (
     appraise,
     banzhaf,
     from_groups,
+    radius_of,
     rows_of,
     shares,
 )
@@ -162,6 +163,35 @@ def test_a_copier_earns_nothing(noise_steps: int):
         assert found[2].share_wei == 0
         alone = appraised(mine, drawn(2, 150)).contributors
         assert [it.share_wei for it in found[:2]] == [it.share_wei for it in alone]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25])
+def test_a_copy_with_noise_beyond_the_radius_earns_next_to_nothing(share: float):
+    """Rows moved by a part of the features' spread, farther than the radius, are still told as a copy; honest sets aren't touched."""
+    rng = np.random.default_rng(8)
+    wide = np.random.default_rng(9).normal(0, 1, (3, 40))
+    labels = [rng.integers(0, 3, 150) for _ in range(3)]
+    honest = [rows_of(wide[it] + rng.normal(0, 1, (150, 40)), it) for it in labels]
+    copy = Rows(honest[0].features + np.rint(rng.normal(0, 256 * share, (150, 40))).astype(int), labels[0])
+    held = rows_of(wide[labels[0]] + rng.normal(0, 1, (150, 40)), labels[0])
+    named = [Contribution(Address(bytes([at + 1]) * 20), it) for at, it in enumerate([*honest, copy])]
+    found = appraise(study(0, held), named, held, BEACON).contributors
+    assert found[3].copied >= 140
+    assert found[3].share_wei < POT // 40
+    assert [it.copied for it in found[:3]] == [0, 0, 0]
+
+
+def test_the_radius_follows_from_the_held_out_rows():
+    """Hardly any honest row is as near to another contributor's as the radius, and a copy with a tenth of the spread as noise is."""
+    radius = radius_of(HELD_OUT)
+    honest = appraised(drawn(1, 200), drawn(2, 200), radius_steps=radius).contributors
+    assert sum(it.copied for it in honest) <= 8
+    rng = np.random.default_rng(6)
+    mine = drawn(1, 200)
+    copy = Rows(mine.features + rng.normal(0, 12, mine.features.shape).astype(int), mine.labels)
+    assert appraised(mine, copy, radius_steps=radius).contributors[1].copied > 180
+    assert radius_of(joined([HELD_OUT, HELD_OUT])) == 0
+    assert radius_of(drawn(1, 1)) == 0
 
 
 def test_ones_own_copies_earn_once():

@@ -45,17 +45,26 @@ def models(json: options.Json = False, quiet: options.Quiet = False) -> None:
 
 
 def add(
-    file: Annotated[Path, typer.Argument(help="A GGUF file. It stays where it is.", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A GGUF file, or a folder with shape.json and weights.json for encrypted inputs. It stays where it is.",
+            show_default=False,
+        ),
+    ],
     name: Annotated[str | None, typer.Option(help="Name to serve it under; default: from the file.")] = None,
     licence: Annotated[str | None, typer.Option(help="SPDX name; default: what the file says.")] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Add a GGUF model. Serve it with `clusterai up --model NAME`."""
+    """Add a model. Serve it with `clusterai up --model NAME`."""
     from clusterai.models import ModelStore, UnknownTokenizer
     from clusterai.models.core.gguf import BadGguf
 
+    if file.expanduser().is_dir():
+        _add_sealed(file.expanduser(), name, licence, json, dry_run)
+        return
     if not file.expanduser().is_file():
         raise Failure(f"{file} is no file", next="give the path of a .gguf file", code=Exit.NOT_FOUND)
     if dry_run:
@@ -75,6 +84,36 @@ def add(
         say.say(f"serve it: clusterai up --model {model.card.name}")
         if model.card.calibration is None:
             say.say("it has no calibration yet: its answers are paid but not audited, and are labelled so")
+
+
+def _add_sealed(folder: Path, name: str | None, licence: str | None, json: bool, dry_run: bool) -> None:
+    from clusterai.models import ModelStore
+    from clusterai.work.sealed.core.model import BadModel, read_shape, read_weights
+
+    try:
+        shape = read_shape((folder / "shape.json").read_bytes())
+        read_weights((folder / "weights.json").read_bytes(), shape)
+    except OSError as error:
+        raise Failure(
+            f"{folder} holds no model for encrypted inputs",
+            f"{error.filename} can't be read: {error.strerror}",
+            "give a .gguf file, or a folder with shape.json and weights.json",
+            Exit.NOT_FOUND,
+        ) from None
+    except BadModel as error:
+        raise Failure(f"{folder} can't be served", str(error)) from None
+    if dry_run:
+        say.say(f"would hash {folder} and add it to {default_models()}")
+        return
+    store = ModelStore(default_models())
+    model = store.add_sealed(folder, name, licence, inputs=shape.layout().inputs)
+    if json:
+        say.emit(model.card)
+        return
+    say.tell(f"{model.card.name}  {model.card.model}")
+    say.say(
+        f"serve it: clusterai up --model {model.card.name}; ask it: clusterai infer --encrypted --model {model.card.name} FILE"
+    )
 
 
 def show(

@@ -19,6 +19,7 @@ from clusterai.audit.core.contribution.appraisal import (
     appraise,
 )
 from clusterai.audit.core.contribution.banzhaf import Estimate, banzhaf, from_groups
+from clusterai.audit.core.contribution.copies import radius_of
 from clusterai.audit.core.contribution.shares import shares
 from clusterai.audit.core.contribution.whole import Rows, rows_of
 
@@ -33,6 +34,7 @@ __all__ = [
     "appraise",
     "banzhaf",
     "from_groups",
+    "radius_of",
     "rows_of",
     "shares",
 ]
