@@ -5,7 +5,7 @@
 
 Three budgets hold at once, of a grant, of a requester and of everybody, and a spend is refused as soon as one of them doesn't hold it. It is
 written down before it is answered, and never given back: a computation that dies has cost its ε, since nobody can know what it told. A spend
-that was open when the process died is closed as a use from which nothing left, so that the sums of the log are those of the budget.
+that was open when the process died stays open, for whoever paid to ask for the same again; after a day it is closed as a use from which nothing left.
 
 Steps like all machines; one step at a time, so that two spends never see the same money left.
 """
