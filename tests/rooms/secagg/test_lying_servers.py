@@ -134,10 +134,16 @@ def test_a_dealer_hidden_from_some_is_noticed():
     assert code(table.members[0].answer(signed_roll(table, roll, roll.claims, roll.dealers[:5]), 0)) == "roll"
 
 
+def told(table: Table, adverts: tuple[Advert, ...]) -> Neighbours:
+    return Neighbours(
+        table.spec.round(), tuple((a.member, a.mask_key, a.seal_key, a.signature) for a in adverts)
+    )
+
+
 def test_keys_swapped_by_the_server_are_refused():
     """A server in the middle can't advertise in a member's name."""
     table = Table(4)
-    adverts = [member.answer(Invite(table.spec), 0) for member in table.members]
+    adverts: list[Any] = [member.answer(Invite(table.spec), 0) for member in table.members]
     own = LIBRARIES.public(b"\x01" * 32)
     forged = msgspec.structs.replace(adverts[2], seal_key=own)
     resigned = msgspec.structs.replace(forged, signature=SERVER.sign(table.spec.round()))
@@ -146,7 +152,7 @@ def test_keys_swapped_by_the_server_are_refused():
         (adverts[1], resigned, adverts[3]),
         (adverts[1], adverts[1], adverts[3]),
     ):
-        assert code(table.members[0].answer(Neighbours(table.spec.round(), wrong), 0)) == "advert"
+        assert code(table.members[0].answer(told(table, wrong), 0)) == "advert"
     assert code(table.members[0].answer(Neighbours(table.spec.round(), ()), 0)) == "few"
 
 
@@ -157,7 +163,7 @@ def test_a_box_handed_back_to_its_dealer_opens_nothing():
     dealt: list[Any] = []
     for i, member in enumerate(table.members):
         others = tuple(a for a in adverts if a.member != i)
-        dealt.append(member.answer(Neighbours(table.spec.round(), others), 0))
+        dealt.append(member.answer(told(table, others), 0))
     to_one = next(box for box in dealt[0].boxes if box[0] == 1)
     theirs = next(box for box in dealt[2].boxes if box[0] == 0)
     reply = table.members[0].answer(Boxes(table.spec.round(), ((1, *to_one[1:]), (2, *theirs[1:]))), 0)

@@ -182,7 +182,9 @@ class Collector:
                 return Invite(self.spec)
             case 1:
                 adverts = self._heard[0]
-                return Neighbours(self.round, tuple(adverts[j] for j in near if j in adverts))
+                there = [adverts[j] for j in near if j in adverts]
+                told = tuple((a.member, a.mask_key, a.seal_key, a.signature) for a in there)
+                return Neighbours(self.round, told)
             case 2:
                 dealt = self._heard[1]
                 theirs = [

@@ -173,12 +173,13 @@ class Member:
         signature = self._key.sign(advert_digest(self.round, self._me, mask_key, seal_key))
         return Advert(self.round, self._me, mask_key, seal_key, signature)
 
-    def _deal(self, adverts: tuple[Advert, ...]) -> ToServer:
+    def _deal(self, told: tuple[tuple[int, bytes, bytes, bytes], ...]) -> ToServer:
         if Invite not in self._answered:
             return self._no("order", "adverts before the invitation")
         keys: dict[int, tuple[bytes, bytes]] = {}
-        for advert in adverts:
-            known = advert.round == self.round and advert.member in self._near and advert.member not in keys
+        for parts in told:
+            advert = Advert(self.round, *parts)
+            known = advert.member in self._near and advert.member not in keys
             if not known or not advert_true(self._members, advert):
                 return self._no("advert", f"member {advert.member}'s advert is not its own")
             keys[advert.member] = (advert.mask_key, advert.seal_key)
