@@ -1,12 +1,17 @@
 """A requester's calls and paid queries reach a vault between real processes, and outlive the node's death."""
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from clusterai.protocol.ids import Address, checksummed, hex0x
+from clusterai.protocol.ids import Address, checksummed, digest, hex0x
 from clusterai.sdk.vaults import ApiError, Vaults
 from clusterai.work.query.spec import Refusal, decode_said
 from tests.system.running import Network
@@ -115,3 +120,49 @@ def test_a_node_that_is_killed_loses_nothing_and_charges_nothing_twice(network: 
             assert spent(network) - before_wei == PRICE_WEI * count
 
     asyncio.run(main())
+
+
+def serve(network: Network, vault: Path, node: Path, *more: str) -> Any:
+    done = network.cli(
+        "vault",
+        "serve",
+        str(vault),
+        f"http://127.0.0.1:{network.port}",
+        "--folder",
+        str(node),
+        "--yes",
+        "--json",
+        *more,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_vault_is_served_by_one_command(network: Network, tmp_path: Path):
+    """Keys, registration, stake, configuration and daemon: then it is listed and answers; another vault joins the same node."""
+    lungs, kidneys = vault_at(tmp_path, "lungs"), vault_at(tmp_path, "kidneys")
+    node = tmp_path / "node"
+    assert len(serve(network, lungs.root, node, "--dry-run")["steps"]) == 5
+    try:
+        first = serve(network, lungs.root, node)
+        assert serve(network, lungs.root, node) == first
+        second = serve(network, kidneys.root, node)
+        assert second["provider"] == first["provider"]
+        assert second["dataset"] != first["dataset"]
+
+        async def main() -> None:
+            async with client(network) as vaults:
+                for told in (first, second):
+                    one = Requester(vaults, await vaults.dataset(digest(told["dataset"])))
+                    spec = one.query(
+                        await one.granted(int(time.time())), SQL.replace("hearts", one.data.name)
+                    )
+                    done = await one.order(spec)
+                    assert one.read(spec, done.answer)[1].use.index == 0
+                    assert done.provider == first["provider"]
+
+        asyncio.run(main())
+    finally:
+        command = [sys.executable, "-m", "clusterai.cli", "node", "drain", "--folder", str(node)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+        assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """A vault, and a requester who asks for access and queries it, for tests with real processes."""
 
+import asyncio
 import csv
 import secrets
 from pathlib import Path
@@ -17,6 +18,8 @@ from clusterai.vault.core.policy import MICRO, Policy
 from clusterai.vault.core.schema import Column, Schema
 from clusterai.work.query.spec import Answer, QuerySpec, Result, asked, decode_result, decode_said
 
+POLL_S = 0.2
+"""Between questions whether the chain has the grant by now."""
 MILLI_WEI, USE_WEI = 1_000, 50_000
 SCHEMA = Schema(
     columns=(
@@ -78,6 +81,7 @@ class Requester:
             if status.state == "granted":
                 return Digest(status.grant)
             assert status.state == "approved", status
+            await asyncio.sleep(POLL_S)
 
     def query(self, grant: Digest, sql: str, epsilon_micro: int = MICRO // 10) -> QuerySpec:
         unsigned = asked(

@@ -3,18 +3,22 @@
 As `joining`: each step is asked for first and done only where it is missing, so that a command that was killed is finished by the next.
 """
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from clusterai.cli import joining
 from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.joining import LISTED_S, POLL_S, NodeFolder
-from clusterai.cli.local.folder import write_atomically
-from clusterai.protocol.ids import Address, Digest, hex0x
+from clusterai.cli.local.folder import DataFolder, write_atomically
+from clusterai.protocol.ids import Address, Digest, checksummed, hex0x
+from clusterai.protocol.money import WEI_PER_TOKEN
+from clusterai.protocol.money import show as money
 from clusterai.protocol.vaults import dataset_id
-from clusterai.sdk import ApiError, Client
+from clusterai.sdk import ApiError, Client, shapes
 from clusterai.vault.adapters.folder import BadVault, NoVault, VaultFolder
 
 
@@ -33,10 +37,68 @@ def vault_in(folder: Path) -> VaultFolder:
         raise Failure("the vault can't be opened", str(error)) from None
 
 
-def serves_already(place: NodeFolder) -> tuple[list[str], bool]:
-    """(models, whether jobs) of the node's configuration; nothing where there is none."""
-    held = _config(place)
-    return [it["name"] for it in held.get("models", [])], held.get("jobs") is not None
+class Plan(msgspec.Struct, frozen=True):
+    """What serving it takes."""
+
+    joiner: joining.Joiner
+    told: shapes.Invitation
+    steps: tuple[str, ...]
+
+
+class Served(msgspec.Struct, frozen=True):
+    """What came of it; `pid` is 0 where the node wasn't started."""
+
+    provider: str
+    dataset: str
+    pid: int
+    folder: str
+
+
+def planned(
+    client: Client,
+    place: NodeFolder,
+    vault: VaultFolder,
+    owner_key: Path | None,
+    stake: float,
+    data: DataFolder,
+) -> Plan:
+    """
+    Raises:
+        Failure: the node's folder is of another network, or the owner can't pay.
+    """
+    told, network, _ = joining.invited(client, place)
+    owner = joining.owner_key(place, owner_key)
+    purse = joining.faucet_of(data, network)
+    joiner = asyncio.run(joining.examined(place, network, owner, round(stake * WEI_PER_TOKEN), purse))
+    policy = vault.policy()
+    prices = f"{money(policy.use_wei)} a use and {money(1000 * policy.milli_epsilon_wei)} for each ε of 1"
+    steps = (*joiner.steps, f"serve {vault.named.name} from {vault.root}, for {prices}")
+    return Plan(joiner, told, steps)
+
+
+def served(
+    client: Client, place: NodeFolder, vault: VaultFolder, plan: Plan, *, start: bool = True
+) -> Served:
+    """Do it, and wait until the gateway lists the vault. A node that runs is restarted if the vault is new to it.
+
+    Raises:
+        Failure.
+    """
+    joiner = plan.joiner
+    asyncio.run(joining.settled(joiner))
+    before = _config(place)
+    models, jobs = [it["name"] for it in before.get("models", [])], before.get("jobs") is not None
+    joining.configured(place, joiner, plan.told, models, jobs, client.base_url)
+    is_new = held(place, vault)
+    owner = joiner.owner.address
+    pid = place.running() or 0
+    if start and (is_new or not pid):
+        joining.stopped(place)
+        process = joining.started(place)
+        pid = process.pid
+        joining.listed(client, place, joiner, process)
+    dataset = listed(client, owner, vault) if start else dataset_id(owner, vault.named.name)
+    return Served(checksummed(owner), hex0x(dataset), pid, str(place.root))
 
 
 def held(place: NodeFolder, vault: VaultFolder) -> bool:

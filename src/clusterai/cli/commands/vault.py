@@ -27,6 +27,7 @@ def join(app: typer.Typer) -> None:
         no_args_is_help=True,
     )
     group.command()(init)
+    group.command()(serve)
     group.command()(show)
     group.command()(mock)
     group.command()(inbox)
@@ -144,6 +145,77 @@ def _columns(schema: "Schema") -> None:
             )
             for column in schema.columns
         ],
+    )
+
+
+def serve(
+    folder: Folder,
+    url: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[URL]",
+            help="A gateway of the network. Without one, that of this machine.",
+            show_default=False,
+        ),
+    ] = None,
+    node: Annotated[
+        Path | None,
+        typer.Option(
+            "--folder",
+            metavar="DIR",
+            help="Where the node lives. Default: clusterai/node in your data folder.",
+            show_default=False,
+        ),
+    ] = None,
+    owner_key: Annotated[
+        Path | None,
+        typer.Option(
+            help="The owner's key file; without it, one is made in the node's folder. The data set's id follows from it.",
+            show_default=False,
+        ),
+    ] = None,
+    stake: Annotated[float, typer.Option(help="Tokens at stake, at least.", min=0.0)] = 1000.0,
+    start: Annotated[
+        bool,
+        typer.Option(help="Start the node; without, something else does: systemd, a container."),
+    ] = True,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
+    data: options.Data = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Offer a vault to requesters: join the network if this machine hasn't, and let its node hold the vault beside all else.
+
+    It needs no open port, and goes on when this command ends; `clusterai node drain` ends it.
+    """
+    from clusterai.cli import joining, serving
+    from clusterai.cli.reach import gateway
+    from clusterai.cli.settings import default_node
+
+    vault = serving.vault_in(folder)
+    place = joining.NodeFolder(node or default_node())
+    with gateway(data, url=url) as client:
+        plan = serving.planned(client, place, vault, owner_key, stake, options.folder(data))
+        if json and dry_run:
+            say.emit({"steps": plan.steps, "folder": str(place.root), "vault": str(vault.root)})
+        elif not json:
+            for step in plan.steps:
+                say.tell(f"  • {step}")
+        if dry_run:
+            return
+        options.confirm("Go on?", yes)
+        served = serving.served(client, place, vault, plan, start=start)
+    if json:
+        say.emit(served)
+        return
+    if not start:
+        say.tell(f"the data set will be {served.dataset}; not started")
+        say.tell(f"  → python -m clusterai.node --config {place.config}")
+        return
+    say.tell(f"[green]served[/] as data set {served.dataset}; its node runs as process {served.pid}")
+    say.tell(
+        f"  → clusterai vault inbox {folder}     → clusterai vault uses {folder}     → clusterai node drain"
     )
 
 
