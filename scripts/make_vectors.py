@@ -34,6 +34,7 @@ from clusterai.ledger.core.twin import BlockContext, TwinChain
 from clusterai.protocol import calls as call_protocol
 from clusterai.protocol import canonical, jobs, measuring, merkle, rentals, vaults
 from clusterai.protocol import offers as offer_protocol
+from clusterai.protocol.cards import Card
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest, Role, address, hex0x
 from clusterai.protocol.leases import (
@@ -64,7 +65,7 @@ from clusterai.protocol.messages import (
     Unreachable,
     Work,
 )
-from clusterai.protocol.offering import Offered, OfferTurned
+from clusterai.protocol.offering import Carded, Offered, OfferTurned
 from clusterai.protocol.offers import MachineMeasurement, MachineOffer
 from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import (
@@ -249,6 +250,7 @@ TERMS = Terms(
     nonce=bytes(31) + b"\x0a",
 )
 CONTENT = canonical.content_digest(b"content")
+CLAIMS = measuring.Claims(7, "x86-64-v3", "a processor", 2, 2_000, 2**31, 2**33, (), "eu", 100_000)
 MACHINE_OFFER = MachineOffer(
     PROVIDER.address,
     PROVIDER.address,
@@ -284,7 +286,7 @@ def job_frames() -> list[msgspec.Struct]:
 
 def measured() -> measuring.Measured:
     """What stands in the measurement is another chapter's: here the shape counts."""
-    claims = measuring.Claims(7, "x86-64-v3", "a processor", 2, 2_000, 2**31, 2**33, (), "eu", 100_000)
+    claims = CLAIMS
     found = (measuring.Finding("memory_bytes", 2**31, 2**29, "as much as was asked to be filled"),)
     findings = measuring.Findings(
         PROVIDER.address, VALIDATOR.address, 9, 1_700_000_000, 21_400, claims, found
@@ -335,6 +337,9 @@ def offering_frames() -> list[msgspec.Struct]:
     return [
         Offered(canonical.encode(MACHINE_OFFER), signature),
         OfferTurned(7, "stale", "over, from the future, or for too long", 1_790_000_900),
+        Carded(
+            canonical.encode(Card(MACHINE_OFFER.operator, MACHINE_OFFER.node, CLAIMS, (), (), 1_790_000_000))
+        ),
     ]
 
 

@@ -23,6 +23,7 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True):
         near: a round trip, `20ms`.
         region: one or several between commas.
         measured: fields that somebody must have measured, between commas.
+        attested: `label` or `label@0x…` of the attestor, between commas.
         one_price: buy the group at one price for all, of as many operators as machines; needs `max_price`.
         same_operator: `no` is machines of as many operators as machines, a number at most so many of one.
     """
@@ -37,6 +38,7 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True):
     near: str | None = None
     max_rtt: str | None = None
     measured: str | None = None
+    attested: str | None = None
     same_operator: str | None = None
     one_price: bool = False
 
@@ -64,6 +66,10 @@ def regions(flags: Flags) -> tuple[str, ...]:
     return _names(flags.region)
 
 
+def attested(flags: Flags) -> tuple[str, ...]:
+    return _names(flags.attested)
+
+
 def near_us(flags: Flags) -> int | None:
     return None if flags.near is None else _milliseconds("--near", flags.near)
 
@@ -86,6 +92,7 @@ def plan_request(flags: Flags, *, hold: bool = True) -> PlanRequest:
         need=wanted(flags),
         max_price_wei=None if flags.max_price is None else _price(flags.max_price),
         regions=regions(flags),
+        attested=attested(flags),
         near_us=near_us(flags),
         max_rtt_us=None if flags.max_rtt is None else _milliseconds("--max-rtt", flags.max_rtt),
         max_per_operator=_per_operator(flags.same_operator),

@@ -165,6 +165,7 @@ class Node:
             self.proving.may_measure,
             self._perform,
             self._clock,
+            offered=config.rentals is not None,
         )
         self.lending = None if config.jobs is None else self._lend(config.jobs)
         self.offering = None if config.rentals is None else self._offer(config.rentals, key)
@@ -377,6 +378,7 @@ class Node:
         return time.time() if self._heard_at_s is None else self._heard_at_s
 
     def _hear(self, event: Any) -> None:
+        self.carding.links(event)
         if self.vaulting is not None and self.vaulting.hear(event):
             return
         if self.staying is not None and self.staying.hear(event):

@@ -16,10 +16,10 @@ from clusterai.protocol.canonical import Malformed, digest
 from clusterai.protocol.eip712 import Domain, typed_digest
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.measuring import Claims, Measured, decode_findings
-from clusterai.protocol.offers import Field, Label, MachineMeasurement, decode_measurement
+from clusterai.protocol.offers import MOST_CARD_BYTES, Field, Label, MachineMeasurement, decode_measurement
+from clusterai.protocol.signing import signed_by
 from clusterai.protocol.statements import U40, AddressBytes, DigestBytes, SignatureBytes
 
-MOST_CARD_BYTES = 192 * 1024
 MOST_MEASURED = 8
 MOST_ATTESTATIONS = 16
 
@@ -58,6 +58,17 @@ class Card(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     measured: Annotated[tuple[Measured, ...], Meta(max_length=MOST_MEASURED)]
     attestations: Annotated[tuple[Attestation, ...], Meta(max_length=MOST_ATTESTATIONS)]
     written_s: U40
+
+
+def attested(card: Card, network: Domain, now_s: float) -> dict[tuple[str, Address], int]:
+    """What holds of the card's owner, by label and attestor, until when: signed for it, begun and not over."""
+    found: dict[tuple[str, Address], int] = {}
+    for it in card.attestations:
+        if it.subject == card.operator and it.issued_s <= now_s < it.expires_s:
+            key = it.label, Address(it.attestor)
+            if signed_by(key[1], it.signing_digest(network), it.signature):
+                found[key] = max(it.expires_s, found.get(key, 0))
+    return found
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -142,20 +153,3 @@ def _said(statement: MachineMeasurement) -> list[tuple[str, str]]:
         place = (statement.x_us, statement.y_us, statement.z_us, statement.height_us)
         found.append(("coordinate_us", " ".join(map(str, place))))
     return found
-
-
-def attested(card: Card, wanted: set[str], trusted: set[Address], valid: set[int], now_s: float) -> bool:
-    """Whether each wanted label is attested by somebody whom the renter trusts, and still holds.
-
-    Args:
-        valid: indices of the attestations whose signature and subject were checked.
-    """
-    held = {
-        it.label
-        for at, it in enumerate(card.attestations)
-        if at in valid
-        and it.subject == card.operator
-        and Address(it.attestor) in trusted
-        and it.issued_s <= now_s < it.expires_s
-    }
-    return wanted <= held

@@ -3,6 +3,7 @@
     node                    gateway
       |--- Offered ----------->|     a signed `MachineOffer`; again before it expires, and whenever it changes
       |<-- OfferTurned --------|     why it isn't listed
+      |--- Carded ------------>|     the machine's card, whenever it changes
 
 What was taken isn't answered. The statement is its canonical bytes, as chapter 8 has them, so that whoever lists it checks it
 itself.
@@ -13,7 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from clusterai.protocol.offers import MOST_BYTES
+from clusterai.protocol.offers import MOST_BYTES, MOST_CARD_BYTES
 from clusterai.protocol.statements import U40, U63, SignatureBytes
 
 
@@ -42,5 +43,11 @@ class OfferTurned(_Frame, frozen=True):
     now_s: U40
 
 
-OfferingFrame = Offered | OfferTurned
+class Carded(_Frame, frozen=True):
+    """Provider: my machine's card, for whoever asks you for it. Each measurement and attestation in it carries its own signature."""
+
+    card: Annotated[bytes, Meta(max_length=MOST_CARD_BYTES)]
+
+
+OfferingFrame = Offered | OfferTurned | Carded
 """What may stand on a link, beside `messages.Frame`."""

@@ -21,6 +21,7 @@ from clusterai.protocol.statements import U8, U32, U40, U63, AddressBytes, Diges
 
 MOST_BYTES = 512
 """Neither statement can be longer."""
+MOST_CARD_BYTES = 192 * 1024
 MOST_PRICE_WEI = 10**15
 MOST_LIFE_S = 3_600
 """An offer stands an hour at most: what nobody renews is gone."""

@@ -12,7 +12,16 @@ from collections.abc import Iterator
 import msgspec
 
 from clusterai.sdk.client import ApiError, Client
-from clusterai.sdk.offershapes import MOST_LISTED, Machine, OfferList, PlanRequest, RentalPlan, Wanted, WhyNot
+from clusterai.sdk.offershapes import (
+    MOST_LISTED,
+    CardView,
+    Machine,
+    OfferList,
+    PlanRequest,
+    RentalPlan,
+    Wanted,
+    WhyNot,
+)
 
 PLAN_S = 30.0
 
@@ -44,6 +53,7 @@ class Offers:
         near_ms: float | None = None,
         limit: int = 50,
         page: str = "",
+        attested: tuple[str, ...] = (),
     ) -> OfferList:
         """One page, the cheapest first."""
         need = need or Wanted()
@@ -59,6 +69,7 @@ class Offers:
                 "reliability_ppm": need.reliability_ppm,
                 "measured": ",".join(need.measured),
                 "region": ",".join(regions),
+                "attested": ",".join(attested),
                 "page": page,
             }.items()
             if value
@@ -66,6 +77,14 @@ class Offers:
         if near_ms is not None:
             asked["near_ms"] = f"{near_ms:g}"
         return self._client.told("GET", "/v1/clusterai/offers", OfferList, params={**asked, "limit": limit})
+
+    def card(self, node: str) -> CardView:
+        """What is claimed, measured and attested of a machine.
+
+        Args:
+            node: its key's address, as the list has it.
+        """
+        return self._client.told("GET", f"/v1/clusterai/cards/{node}", CardView)
 
     def all(self, need: Wanted | None = None, regions: tuple[str, ...] = ()) -> Iterator[Machine]:
         """Every machine that fits, page by page."""

@@ -41,6 +41,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     measured: Annotated[tuple[FieldName, ...], Meta(max_length=9)] = ()
 
 
+Attested = Annotated[str, Meta(pattern=r"\A[a-z0-9.-]{1,32}(@0x[0-9a-fA-F]{40})?\Z")]
+"""A label, whoever attests it, or `label@0x…` of this attestor; several of one label are alternatives."""
+
+
 class PlanRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A group of machines to rent.
 
@@ -48,6 +52,7 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         duration_s: for how long; the price in all is of that.
         max_price_wei: of the whole group, an hour.
         regions: any of these; none asks nothing.
+        attested: what somebody must have attested of each machine's operator.
         near_us: each machine at most so far from the gateway, by the pings of its link.
         max_rtt_us: between any two of the group.
         max_per_operator: machines of one operator; 1 is of as many operators as machines.
@@ -62,6 +67,7 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     need: Wanted = Wanted()
     max_price_wei: Annotated[int, Meta(ge=1, le=MOST_NODES * 10**15)] | None = None
     regions: Annotated[tuple[Name, ...], Meta(max_length=16)] = ()
+    attested: Annotated[tuple[Attested, ...], Meta(max_length=16)] = ()
     near_us: Annotated[int, Meta(ge=1, le=2_000_000)] | None = None
     max_rtt_us: Annotated[int, Meta(ge=1, le=2_000_000)] | None = None
     max_per_operator: Annotated[int, Meta(ge=1, le=MOST_NODES)] | None = None
@@ -191,3 +197,34 @@ class RentalPlan(msgspec.Struct, frozen=True, kw_only=True):
     pairs_measured: int
     pairs: int
     tolls: list[Toll]
+
+
+# --- cards ---
+
+
+class CardLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One field: `claimed` by the owner, `measured` by a validator, or `attested` by somebody; `note` says more."""
+
+    name: str
+    value: str
+    kind: str
+    by: str
+    at_s: int
+    note: str
+
+
+class CardView(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine's card as a gateway has it.
+
+    Attributes:
+        card: its bytes, in base64: BLAKE3 of them is `digest`, which the Registry has for the owner's present one.
+        lines: what the gateway read in it; whoever doesn't believe that reads the bytes.
+        proven: those of its attestations that are signed and not over, as `label@0x…`.
+    """
+
+    digest: str
+    node: str
+    operator: str
+    card: str
+    lines: tuple[CardLine, ...]
+    proven: tuple[str, ...]

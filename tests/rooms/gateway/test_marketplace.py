@@ -4,8 +4,10 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from clusterai.gateway.adapters.cards import Cards
 from clusterai.gateway.adapters.marketplace import OFFERS_A_MINUTE, PLANS_WAITING, Busy, Marketplace, Reserved
 from clusterai.gateway.config import MarketConfig
 from clusterai.ledger.core.events import (
@@ -19,12 +21,24 @@ from clusterai.ledger.core.events import (
     RolledBack,
 )
 from clusterai.market.core.directory import Directory
-from clusterai.market.core.placement import Answered, Booked, Freed, Holding, Refused, Request, WhyNot, single
+from clusterai.market.core.placement import (
+    Answered,
+    Booked,
+    Freed,
+    Holding,
+    Index,
+    Refused,
+    Request,
+    WhyNot,
+    single,
+)
 from clusterai.market.core.placement.book import HOLD_S
 from clusterai.market.core.placement.feed import SKEW_S
 from clusterai.protocol import canonical
-from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role
-from clusterai.protocol.offering import Offered, OfferTurned
+from clusterai.protocol.cards import Attestation, Card
+from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role, hex0x
+from clusterai.protocol.measuring import Claims
+from clusterai.protocol.offering import Carded, Offered, OfferTurned
 from clusterai.protocol.offers import Field, MachineMeasurement, MachineOffer, signed_digest
 from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import network_domain
@@ -445,3 +459,66 @@ def test_a_replacement_keeps_to_the_groups_limit_on_round_trips(world: World):
     assert found.answered.plan.nodes == (CID.machines[0].address,)
     assert isinstance(another(2, close), WhyNot)
     assert isinstance(another(3, Request(parts=single(2), us_wei=0)), Reserved)
+
+
+# --- what is attested ---
+
+
+def card_of(operator: Operator, *labels: str, by: Key = VALIDATOR) -> bytes:
+    """An operator's card with attestations that hold for a day."""
+    bare = [
+        Attestation(by.address, operator.owner, it, bytes(32), START_S - 60, START_S + 86_400, bytes(65))
+        for it in labels
+    ]
+    signed = tuple(msgspec.structs.replace(it, signature=by.sign(it.signing_digest(NETWORK))) for it in bare)
+    claims = Claims(1, "x86-64-v3", "", 4, 4_000, 2**33, 0, (), "eu", 0)
+    return canonical.encode(Card(operator.owner, operator.machines[0].address, claims, (), signed, START_S))
+
+
+def test_renters_choose_operators_by_whom_they_trust(world: World) -> None:
+    """A label counts by the attestors that are named, several labels together, and for nobody once the card says it no more."""
+
+    def placed(*asked: tuple[str, tuple[Address, ...]]) -> set[Address]:
+        index, wish = world.market.index, msgspec.structs.replace(ONE, attested=asked)
+        mask = index.copy().able(ONE.parts[0].need, wish, world.now_s)
+        return {index.offer(int(row)).operator for row in index.rows(mask)}
+
+    for operator in (ANN, BOB, CID):
+        assert world.offer(operator) is None
+    for operator, card in (
+        (ANN, card_of(ANN, "soc2", "iso27001")),
+        (BOB, card_of(BOB, "soc2", by=BOB.machines[0])),
+    ):
+        assert world.market.hear(Received(operator.owner, Carded(card)))
+    assert placed(("soc2", ())) == {ANN.owner, BOB.owner}
+    assert placed(("soc2", (VALIDATOR.address,))) == {ANN.owner}
+    assert placed(("soc2", ()), ("iso27001", ())) == {ANN.owner}
+    assert placed(("hipaa", ())) == set()
+    world.market.hear(Received(ANN.owner, Carded(card_of(ANN))))
+    assert placed(("soc2", ())) == {BOB.owner}
+    world.now_s += 86_400
+    assert placed(("soc2", ())) == set()
+
+
+def test_nobody_tells_anothers_card(world: World) -> None:
+    """Not over one's own link, and not of a machine whose card another told; what isn't a card is passed over."""
+    node = ANN.machines[0].address
+    world.market.hear(Received(BOB.owner, Carded(card_of(ANN, "soc2"))))
+    world.market.hear(Received(ANN.owner, Carded(b"nothing")))
+    assert world.market.cards.view(node, world.now_s) is None
+    world.market.hear(Received(ANN.owner, Carded(card_of(ANN, "soc2"))))
+    view = world.market.cards.view(node, world.now_s)
+    assert view is not None
+    assert view.proven == (f"soc2@{hex0x(VALIDATOR.address)}",)
+
+
+def test_cards_are_bounded() -> None:
+    """Those that were told longest ago go."""
+    cards = Cards(Index(), NETWORK, most_bytes=2 * len(card_of(ANN, "soc2")))
+    for operator in (ANN, BOB, CID):
+        assert cards.hear(operator.owner, card_of(operator, "soc2"), START_S) == ""
+    assert [cards.view(it.machines[0].address, START_S) is None for it in (ANN, BOB, CID)] == [
+        True,
+        False,
+        False,
+    ]

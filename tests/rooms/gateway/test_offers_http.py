@@ -1,19 +1,26 @@
 """Offers over links and plans over HTTP, with a real gateway: what is listed, held once, and refused with a reason."""
 
+import base64
 import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from clusterai.cli import rentplan
 from clusterai.cli.main import run
+from clusterai.ledger.adapters.network import save_key
 from clusterai.protocol import canonical
-from clusterai.protocol.ids import Address, checksummed
-from clusterai.protocol.offering import Offered
+from clusterai.protocol.cards import Attestation, Card
+from clusterai.protocol.ids import Address, checksummed, hex0x
+from clusterai.protocol.measuring import Claims
+from clusterai.protocol.offering import Carded, Offered
 from clusterai.protocol.offers import MachineOffer, signed_digest
+from clusterai.protocol.signing import signed_by
 from clusterai.protocol.statements import network_domain
 from clusterai.sdk import Client
 from clusterai.sdk.client import ApiError
@@ -398,3 +405,83 @@ def test_a_group_can_be_bought_at_one_price(
     assert bed.fetch("DELETE", f"{PLAN}/{plan.hold}", None, bed.key)[0] == 204
     assert post(bed, BEST | {"pricing": "uniform"})[0] == 400
     assert post(bed, BEST | {"pricing": "sealed"})[0] == 400
+
+
+def test_a_card_is_told_to_anyone_and_renters_filter_by_what_is_attested(
+    bed: Bed, offers: Offers, machines: Machines, tmp_path: Path
+) -> None:
+    """An auditor signs on its own machine, the owner's node brings it along, and a renter's command line finds that machine alone."""
+    node, other = machines.put(0), machines.put(1)
+    owner, auditor = bed.people[0].owner.address, bed.people[2].hot
+    label = Attestation(auditor.address, owner, "soc2-type2", bytes(32), 0, 2**39, bytes(65))
+    label = msgspec.structs.replace(label, signature=auditor.sign(label.signing_digest(machines.domain)))
+    claims = Claims(1, "x86-64-v3", "", 4, 4_000, 2**33, 0, (), "eu", 0)
+    card = canonical.encode(Card(owner, node, claims, (), (label,), 1))
+
+    async def say() -> None:
+        bed.standins[0].send(Carded(card))
+
+    bed.run(say())
+    bed.until(lambda: bed.get(f"{OFFERS}?attested=soc2-type2")["suitable"] == 1, "the card")
+    found = offers.card(hex0x(node))
+    assert base64.b64decode(found.card) == card
+    assert found.proven == (f"soc2-type2@{hex0x(auditor.address)}",)
+    listed = offers.list(attested=(f"soc2-type2@{hex0x(auditor.address)}",))
+    assert [it.node for it in listed.offers] == [checksummed(node)]
+    plan = offers.plan(PlanRequest(nodes=1, duration_s=HOUR_S, attested=("soc2-type2",), hold=False))
+    assert [it.node for it in plan.machines] == [checksummed(node)]
+    with pytest.raises(NotPlaced) as refused:
+        offers.plan(PlanRequest(nodes=2, duration_s=HOUR_S, attested=("soc2-type2",), hold=False))
+    assert "attest" in refused.value.why.relaxations[0].text
+    with pytest.raises(ApiError, match="no card"):
+        offers.card(hex0x(other))
+    with pytest.raises(ApiError, match="attested is"):
+        offers.list(attested=("soc2@nobody",))
+
+
+def test_an_attestation_goes_from_the_auditors_machine_to_the_owners_card(
+    bed: Bed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By files: one about somebody else, one that was changed and one that is over are refused with the reason."""
+    owner, auditor = bed.people[0].owner.address, bed.people[2].hot
+    save_key(tmp_path / "auditor.key", auditor)
+    config = tmp_path / "node.toml"
+    manifest = bed.folder / "network.json"
+    config.write_text(
+        f'network = "{manifest}"\nkey = "{tmp_path}/auditor.key"\ndata = "{tmp_path}/data"\nowner = "{hex0x(owner)}"\n'
+        f'[[gateways]]\nowner = "{hex0x(bed.people[1].owner.address)}"\nurl = "wss://127.0.0.1:1/"\n[[models]]\nname = "tiny"\n'
+    )
+
+    def attest(about: Address, label: str = "soc2-type2") -> int:
+        words = [
+            "--key",
+            str(tmp_path / "auditor.key"),
+            "--network",
+            str(manifest),
+            "--out",
+            str(tmp_path / "a.bin"),
+        ]
+        return run(["node", "attest", checksummed(about), label, *words])
+
+    def certify() -> int:
+        return run(["node", "certify", str(tmp_path / "a.bin"), "--config", str(config)])
+
+    assert attest(owner) == 0
+    assert certify() == 0
+    (path,) = (tmp_path / "data" / "attestations").iterdir()
+    kept = canonical.decode(path.read_bytes(), Attestation)
+    assert signed_by(
+        auditor.address,
+        kept.signing_digest(network_domain(bed.network.chain_id, bed.network.contracts.registry)),
+        kept.signature,
+    )
+    changed = msgspec.structs.replace(kept, label="iso27001")
+    (tmp_path / "a.bin").write_bytes(canonical.encode(changed))
+    assert certify() == 2
+    assert "signature" in capsys.readouterr().err
+    assert attest(bed.people[1].owner.address) == 0
+    assert certify() == 2
+    assert "it is about" in capsys.readouterr().err
+    assert attest(owner, "SOC 2") == 2
+    assert "no label" in capsys.readouterr().err
+    assert len(list((tmp_path / "data" / "attestations").iterdir())) == 1

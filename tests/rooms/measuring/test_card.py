@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from clusterai.ledger.core.calls import Submit, UpdateCard
+from clusterai.ledger.core.calls import UpdateCard
 from clusterai.node.adapters.carding import Carding, card_digest, read_card
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed, content_digest
@@ -23,6 +23,7 @@ from clusterai.protocol.ids import Address
 from clusterai.protocol.measuring import Finding, Findings, Measured
 from clusterai.protocol.offers import Field, MachineMeasurement, decode_measurement, signed_digest
 from clusterai.protocol.signing import Key
+from clusterai.runtime.machine import Linked, Send, Unlinked
 from tests.rooms.measuring.machine_played import claims
 from tests.rooms.measuring.measured_world import BEGIN_S, NETWORK, key
 
@@ -68,9 +69,9 @@ def blank() -> Card:
 class Desk:
     """A node's card with a clock and a chain that a test holds."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, offered: bool = False) -> None:
         self.now_s = float(BEGIN_S)
-        self.calls: list[Submit] = []
+        self.calls: list[Any] = []
         self.folder = folder
         self.carding = Carding(
             folder,
@@ -81,6 +82,7 @@ class Desk:
             lambda hot, validator: hot == validator == EYE.address,
             self.calls.append,
             lambda: self.now_s,
+            offered,
         )
 
 
@@ -156,17 +158,16 @@ def attestation(**changes: Any) -> Attestation:
     return msgspec.structs.replace(bare, signature=AUDITOR.sign(bare.signing_digest(NETWORK)))
 
 
-def test_an_attestation_counts_by_whom_the_renter_trusts_while_it_holds() -> None:
-    """Not another's, not for another owner, not when it is over, not unchecked."""
-    trusted = {AUDITOR.address}
-    card = msgspec.structs.replace(
-        blank(), attestations=(attestation(), attestation(subject=NODE.address, label="iso27001"))
-    )
-    assert attested(card, {"soc2-type2"}, trusted, {0, 1}, BEGIN_S + 1)
-    assert not attested(card, {"iso27001"}, trusted, {0, 1}, BEGIN_S + 1)
-    assert not attested(card, {"soc2-type2"}, {Address(bytes(20))}, {0, 1}, BEGIN_S + 1)
-    assert not attested(card, {"soc2-type2"}, trusted, set(), BEGIN_S + 1)
-    assert not attested(card, {"soc2-type2"}, trusted, {0, 1}, BEGIN_S + DAY_S)
+def test_an_attestation_counts_while_it_holds_for_whom_it_is_about() -> None:
+    """Not for another owner, not before or after its time, not with another's signature or under another label."""
+    forged = msgspec.structs.replace(attestation(), attestor=EYE.address)
+    renamed = msgspec.structs.replace(attestation(), label="iso27001")
+    other = attestation(subject=NODE.address, label="iso27001")
+    card = msgspec.structs.replace(blank(), attestations=(attestation(), other, forged, renamed))
+    key = "soc2-type2", AUDITOR.address
+    assert attested(card, NETWORK, BEGIN_S) == {key: BEGIN_S + DAY_S}
+    assert attested(card, NETWORK, BEGIN_S - 1) == {}
+    assert attested(card, NETWORK, BEGIN_S + DAY_S) == {}
 
 
 def test_attestations_beside_the_card_are_on_it(tmp_path: Path) -> None:
@@ -180,3 +181,22 @@ def test_attestations_beside_the_card_are_on_it(tmp_path: Path) -> None:
     card = read_card(tmp_path)
     assert card is not None
     assert [it.label for it in card.attestations] == ["soc2-type2"]
+
+
+def test_gateways_are_told_the_card_when_they_link_and_when_it_changes(tmp_path: Path) -> None:
+    """With the attestations that lie there by then; a gateway that went is told no more, and a machine that isn't offered tells nobody."""
+    desk = Desk(tmp_path, offered=True)
+    gateway, other = Address(bytes([7]) * 20), Address(bytes([8]) * 20)
+    desk.carding.links(Linked(gateway))
+    desk.carding.links(Linked(other))
+    desk.carding.links(Unlinked(other))
+    (tmp_path / "attestations").mkdir()
+    (tmp_path / "attestations" / "soc2.bin").write_bytes(canonical.encode(attestation()))
+    desk.carding.hear(measured())
+    sent: list[Any] = [it for it in desk.calls if isinstance(it, Send)]
+    assert [it.to for it in sent] == [gateway, other, gateway]
+    cards = [decode_card(it.frame.card) for it in sent]
+    assert [(len(it.measured), len(it.attestations)) for it in cards] == [(0, 0), (0, 0), (1, 1)]
+    quiet = Desk(tmp_path)
+    quiet.carding.links(Linked(gateway))
+    assert quiet.calls == []

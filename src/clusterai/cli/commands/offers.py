@@ -31,6 +31,14 @@ def offers(
     region: Annotated[
         str | None, typer.Option(metavar="NAME,…", help="Any of these.", show_default=False)
     ] = None,
+    attested: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABEL@0x…,…",
+            help="Of each operator, such as soc2-type2, by this attestor; without @ by anybody.",
+            show_default=False,
+        ),
+    ] = None,
     measured: Annotated[
         str | None,
         typer.Option(
@@ -52,10 +60,14 @@ def offers(
     from clusterai.cli.reach import gateway
     from clusterai.sdk.offers import Offers
 
-    flags = rentwish.Flags(cpu=cpu, memory=mem, gpu=gpu, region=region, near=near, measured=measured)
+    flags = rentwish.Flags(
+        cpu=cpu, memory=mem, gpu=gpu, region=region, near=near, measured=measured, attested=attested
+    )
     need, regions, near_us = rentwish.wanted(flags), rentwish.regions(flags), rentwish.near_us(flags)
     with gateway(data) as client:
-        found = Offers(client).list(need, regions, None if near_us is None else near_us / 1_000, limit, page)
+        found = Offers(client).list(
+            need, regions, None if near_us is None else near_us / 1_000, limit, page, rentwish.attested(flags)
+        )
     if json:
         say.emit(found)
         return

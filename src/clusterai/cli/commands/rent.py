@@ -75,6 +75,14 @@ def rent(
         str | None,
         typer.Option("--max-rtt", metavar="5ms", help="Between any two of them.", show_default=False),
     ] = None,
+    attested: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABEL@0x…,…",
+            help="Of each operator, such as soc2-type2, by this attestor; without @ by anybody.",
+            show_default=False,
+        ),
+    ] = None,
     measured: Annotated[
         str | None,
         typer.Option(
@@ -135,6 +143,7 @@ def rent(
         near=near,
         max_rtt=max_rtt,
         measured=measured,
+        attested=attested,
         same_operator=same_operator,
         one_price=one_price,
     )

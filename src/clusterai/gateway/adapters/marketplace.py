@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
+from clusterai.gateway.adapters.cards import Cards
 from clusterai.gateway.config import MarketConfig
 from clusterai.gateway.core.limits import Bucket
 from clusterai.ledger.core import events
@@ -50,7 +51,7 @@ from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.measuring import Measured
-from clusterai.protocol.offering import Offered, OfferTurned
+from clusterai.protocol.offering import Carded, Offered, OfferTurned
 from clusterai.protocol.offers import MachineMeasurement, decode_measurement, decode_offer
 from clusterai.protocol.signing import recover
 from clusterai.runtime.adapters.driver import Driver
@@ -110,6 +111,7 @@ class Marketplace:
     ) -> None:
         self.index = Index()
         self.trips = RoundTrips()
+        self.cards = Cards(self.index, network)
         self.draws = Draws(directory)
         self.feed = OfferFeed(
             self.index,
@@ -166,6 +168,9 @@ class Marketplace:
             case Received(peer, Offered() as frame):
                 self._offered(peer, frame)
                 return True
+            case Received(peer, Carded(card)):
+                self._carded(peer, card)
+                return True
             case Received(peer, Measured() as frame):
                 self.measurement(peer, frame.measurement, frame.signature)
                 return True
@@ -208,6 +213,13 @@ class Marketplace:
             if turned.reason == "unknown" and len(self._early) < MOST_EARLY:
                 self._early[Address(found.node), peer] = (data, signature)
         return turned
+
+    def _carded(self, peer: Address, card: bytes) -> None:
+        now_s = self._clock()
+        bucket = self._buckets.setdefault(peer, Bucket(OFFERS_A_MINUTE))
+        why = "too many offers a minute" if bucket.take(1, now_s) > 0 else self.cards.hear(peer, card, now_s)
+        if why:
+            log.info("card_turned", peer=peer.hex(), why=why)
 
     def _offered(self, peer: Address, frame: Offered) -> None:
         now_s = self._clock()

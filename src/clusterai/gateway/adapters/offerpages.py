@@ -4,8 +4,10 @@ import re
 import secrets
 import time
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,7 +24,7 @@ from clusterai.protocol import ids
 from clusterai.protocol.ids import Address, Digest, hex0x
 from clusterai.protocol.money import show as money
 from clusterai.protocol.offers import MachineMeasurement
-from clusterai.sdk.offershapes import MOST_LISTED, PlanRequest, Wanted
+from clusterai.sdk.offershapes import MOST_LISTED, Attested, PlanRequest, Wanted
 
 MOST_BODY = 16 * 1024
 EVERY_METHOD = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE")
@@ -37,6 +39,7 @@ ASKED = frozenset(
         "reliability_ppm",
         "measured",
         "region",
+        "attested",
         "near_ms",
         "limit",
         "page",
@@ -65,6 +68,7 @@ class OfferPages:
     def routes(self) -> list[Route]:
         return [
             Route("/v1/clusterai/offers", self.offers, methods=["GET"]),
+            Route("/v1/clusterai/cards/{node}", self.card, methods=["GET"]),
             Route("/v1/clusterai/rentals/plan", self.plan, methods=EVERY_METHOD),
             Route("/v1/clusterai/rentals/plan/{hold}", self.release, methods=["DELETE"]),
         ]
@@ -80,6 +84,7 @@ class OfferPages:
         asked = placement.Request(
             parts=single(1, views.need_of(_wanted(request))),
             regions=_list(request, "region", 16),
+            attested=_attested(request),
             most_link_us=_near_us(request),
             us_wei=0,
         )
@@ -95,6 +100,17 @@ class OfferPages:
             worked_out = await self._market.plan(asked)
             why = worked_out if isinstance(worked_out, WhyNot) else None
         return json_of(views.offers(found, why, self._profile, self._me, now_s))
+
+    async def card(self, request: Request) -> Response:
+        """A machine's card, which anyone may check."""
+        try:
+            node = ids.address(request.path_params["node"])
+        except ids.BadId as error:
+            raise _invalid(f"node: {error}", "node") from None
+        found = self._market.cards.view(node, time.time())
+        if found is None:
+            raise missing("no card of that machine was told here: it isn't linked, or isn't rented out")
+        return json_of(found)
 
     # --- plans ---
 
@@ -240,6 +256,17 @@ def _wanted(request: Request) -> Wanted:
         return msgspec.convert(fields, Wanted)
     except msgspec.ValidationError as error:
         raise _invalid(str(error), "query") from None
+
+
+def _attested(request: Request) -> tuple[tuple[str, tuple[Address, ...]], ...]:
+    text = request.query_params.get("attested", "")
+    names = tuple(text.split(",", 16)) if text else ()
+    try:
+        return views.attested_of(msgspec.convert(names, Annotated[tuple[Attested, ...], Meta(max_length=16)]))
+    except (msgspec.ValidationError, ids.BadId):
+        raise _invalid(
+            "attested is label or label@0x… of the attestor, at most 16 between commas", "attested"
+        ) from None
 
 
 def _list(request: Request, name: str, most: int) -> tuple[str, ...]:

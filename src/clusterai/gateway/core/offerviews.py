@@ -1,14 +1,14 @@
 """Machines and plans as clients see them: each field with whose word it is and how old that is."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from clusterai.market.core.placement import Answered, Field, Offer, Request, WhyNot
 from clusterai.market.core.placement.listing import Page, Place
 from clusterai.market.core.placement.offers import Source
 from clusterai.market.core.placement.request import Need, single
-from clusterai.protocol.ids import Address, checksummed
+from clusterai.protocol.ids import Address, address, checksummed
 from clusterai.protocol.offers import MachineMeasurement
 from clusterai.sdk import offershapes as shapes
 
@@ -29,6 +29,7 @@ def request_of(wish: shapes.PlanRequest) -> Request:
     return Request(
         parts=single(wish.nodes, need_of(wish.need)),
         regions=wish.regions,
+        attested=attested_of(wish.attested),
         most_link_us=wish.near_us,
         most_rtt_us=wish.max_rtt_us,
         most_price_wei=wish.max_price_wei,
@@ -36,6 +37,20 @@ def request_of(wish: shapes.PlanRequest) -> Request:
         us_wei=wish.us_wei,
         ppm_wei=wish.ppm_wei,
     )
+
+
+def attested_of(names: Sequence[str]) -> tuple[tuple[str, tuple[Address, ...]], ...]:
+    """`label` and `label@0x…` by label: who is believed. A label without an attestor believes anybody."""
+    found: dict[str, tuple[Address, ...]] = {}
+    anybody: set[str] = set()
+    for name in names:
+        label, at, attestor = name.partition("@")
+        found.setdefault(label, ())
+        if at:
+            found[label] += (address(attestor),)
+        else:
+            anybody.add(label)
+    return tuple((label, () if label in anybody else attestors) for label, attestors in found.items())
 
 
 def need_of(wanted: shapes.Wanted) -> Need:

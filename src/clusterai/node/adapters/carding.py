@@ -2,11 +2,12 @@
 
     Measured ── signed, of this machine, by one who was drawn? ──> card.bin ──> UpdateCard(digest), once a day at most
 
-Attestations are files that the owner puts beside it: `attestations/*.bin`, each the canonical bytes of one.
+Attestations are files beside it, `attestations/*.bin`, each the canonical bytes of one. Gateways that list the machine are told its card.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import structlog
@@ -18,12 +19,15 @@ from clusterai.protocol.cards import MOST_ATTESTATIONS, Attestation, Card, decod
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest, hex0x
 from clusterai.protocol.measuring import Claims, Measured, decode_findings
+from clusterai.protocol.offering import Carded
 from clusterai.protocol.offers import decode_measurement, signed_digest
 from clusterai.protocol.signing import BadSignature, recover
+from clusterai.runtime.machine import Linked, Send, Unlinked
 
 DAY_S = 86_400.0
 CARD = "card.bin"
 SENT = "card-sent.json"
+ATTESTATIONS = "attestations"
 OWN_KEYS = "card-"
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("carding")
@@ -45,11 +49,39 @@ class Carding:
         network: Domain,
         claims: Callable[[], Claims],
         may: Callable[[Address, Address], bool],
-        submit: Callable[[Submit], None],
+        submit: Callable[[Any], None],
         clock: Callable[[], float],
+        offered: bool = False,
     ) -> None:
+        """
+        Args:
+            submit: performs what is to be sent, to the chain and to gateways.
+            offered: whether gateways are told of the card.
+        """
+        self._offered = offered
+        self._gateways: dict[Address, None] = {}
         self._folder, self._operator, self._node, self._network = folder, operator, node, network
         self._claims, self._may, self._submit, self._clock = claims, may, submit, clock
+
+    def links(self, event: Any) -> None:
+        """A gateway that is linked is told the card, with the attestations that lie there now."""
+        match event:
+            case Linked(peer) if self._offered:
+                self._gateways[peer] = None
+                self._tell([peer])
+            case Unlinked(peer):
+                self._gateways.pop(peer, None)
+            case _:
+                pass
+
+    def _tell(self, peers: Iterable[Address]) -> None:
+        old = read_card(self._folder)
+        measured = () if old is None or old.node != self._node else old.measured
+        at_s = int(self._clock()) if old is None else old.written_s
+        card = Card(self._operator, self._node, self._claims(), measured, self._attestations(), at_s)
+        data = canonical.encode(card)
+        for peer in peers:
+            self._submit(Send(peer, Carded(data)))
 
     def hear(self, measured: Measured) -> None:
         """Take what a validator says, if it is so; the card and perhaps the Registry follow."""
@@ -65,6 +97,8 @@ class Carding:
         self._write(CARD, data)
         log.info("card", digest=hex0x(content_digest(data)))
         self._publish(content_digest(data))
+        for peer in self._gateways:
+            self._submit(Send(peer, Carded(data)))
 
     def _wrong(self, measured: Measured) -> str:
         try:
@@ -81,7 +115,7 @@ class Carding:
 
     def _attestations(self) -> tuple[Attestation, ...]:
         found: list[Attestation] = []
-        for path in sorted((self._folder / "attestations").glob("*.bin"))[:MOST_ATTESTATIONS]:
+        for path in sorted((self._folder / ATTESTATIONS).glob("*.bin"))[:MOST_ATTESTATIONS]:
             try:
                 found.append(canonical.decode(path.read_bytes(), Attestation, 1_024))
             except (Malformed, OSError) as error:

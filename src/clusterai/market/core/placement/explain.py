@@ -158,6 +158,8 @@ def drops(request: Request) -> Iterator[tuple[str, Change]]:
             yield name, lambda it, free=free: _needs(it, **free)
     if request.regions:
         yield "region", lambda it: _replace(it, regions=())
+    if request.attested:
+        yield "attested", lambda it: _replace(it, attested=())
     if request.near_us is not None:
         yield "near", lambda it: _replace(it, near=None, near_us=None)
     if request.most_link_us is not None:
@@ -219,6 +221,8 @@ def _least(name: str, request: Request, plan: Plan, attempt: Place) -> tuple[str
         case "region":
             where = ", ".join(sorted({it.region for it in plan.offers}))
             return f"machines in {where}", plan
+        case "attested":
+            return f"take operators of whom nobody attests that: {machines}", plan
         case "hardware":
             kinds = ", ".join(sorted({it.hardware for it in plan.offers}))
             return f"hardware {kinds}", plan

@@ -29,6 +29,7 @@ Constraint = Literal[
     "reliability",
     "measured",
     "region",
+    "attested",
     "near",
     "link",
     "placed",
@@ -154,6 +155,8 @@ class Index:
         self._ordered = np.zeros(0, np.int64)
         self._changed: set[int] = set()
         self._hardware, self._regions, self._gpus, self._operators = _Names(), _Names(), _Names(), _Names()
+        self._attested: dict[Address, dict[tuple[str, Address], int]] = {}
+        """by operator: label and attestor to when it is over"""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -171,7 +174,8 @@ class Index:
         other._rows, other._offers = self._rows.copy(), self._offers.copy()
         other._ordered = self._ordered
         other._hardware, other._regions = self._hardware.copy(), self._regions.copy()
-        other._gpus, other._operators = self._gpus.copy(), _Names()
+        other._gpus, other._operators = self._gpus.copy(), self._operators.copy()
+        other._attested = self._attested.copy()
         return other
 
     # --- changes ---
@@ -264,6 +268,23 @@ class Index:
         if row is not None:
             self.columns.link[row] = link_us
 
+    def attest(self, operator: Address, attested: dict[tuple[str, Address], int]) -> None:
+        """What holds of an operator from now on, in place of what did."""
+        if attested:
+            self._attested[operator] = attested
+        else:
+            self._attested.pop(operator, None)
+
+    def _operators_with(self, label: str, attestors: tuple[Address, ...], now_s: float) -> list[int]:
+        return [
+            self._operators.find(operator)
+            for operator, attested in self._attested.items()
+            if any(
+                name == label and until_s > now_s and (not attestors or attestor in attestors)
+                for (name, attestor), until_s in attested.items()
+            )
+        ]
+
     def _mark(self, nodes: tuple[Address, ...], *, taken: bool) -> None:
         for node in nodes:
             (self._taken.add if taken else self._taken.discard)(node)
@@ -331,6 +352,12 @@ class Index:
         if request.regions:
             wanted = [self._regions.find(it) for it in request.regions]
             yield "region", np.isin(c.region, wanted)
+        if request.attested:
+            proven = [
+                np.isin(c.operator, self._operators_with(label, attestors, now_s))
+                for label, attestors in request.attested
+            ]
+            yield "attested", np.logical_and.reduce(proven)
         if request.close:
             yield "placed", c.placed
         if request.near is not None and request.near_us is not None:

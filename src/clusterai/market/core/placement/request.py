@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import msgspec
 
 from clusterai.market.core.placement.offers import Coordinate
+from clusterai.protocol.ids import Address
 from clusterai.protocol.offers import MOST_PRICE_WEI
 
 MOST_NODES = 100
@@ -54,6 +55,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         most_rtt_us: between any two of the group.
         most_price_wei: of the whole group, an hour.
         most_per_operator: machines of one stake owner.
+        attested: labels that must have been attested of each operator, each with the attestors who are believed; none believes anybody.
     """
 
     parts: tuple[Part, ...]
@@ -64,6 +66,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     most_rtt_us: int | None = None
     most_price_wei: int | None = None
     most_per_operator: int | None = None
+    attested: tuple[tuple[str, tuple[Address, ...]], ...] = ()
     us_wei: int = 1_000
     ppm_wei: int = 100
 
