@@ -26,6 +26,7 @@ from clusterai.audit.core.contribution.banzhaf import drawn_sets
 from clusterai.audit.core.contribution.neighbours import UNIT, row_values
 from clusterai.audit.core.contribution.whole import joined, squares
 from clusterai.protocol.ids import Address
+from clusterai.protocol.pots import earned_wei
 
 BEACON = b"\x07" * 32
 POT = 10**9
@@ -320,6 +321,25 @@ def test_too_few_rounds_say_so():
 
 
 # --- money ---
+
+
+def test_scores_go_on_chain_as_the_pot_shares_them():
+    """A pot whose participants are the contributors pays by the appraisal's scores what the appraisal says; a stranger's pot doesn't fit."""
+    found = appraised(drawn(1, 100), drawn(2, 100, flipped=1.0), drawn(3, 60))
+    participants = tuple(sorted(it.contributor for it in found.contributors))
+    scores = found.scores((*participants, b"\xff" * 20))
+    assert scores[1] == scores[3] == 0
+    by_owner = {it.contributor: it.share_wei for it in found.contributors}
+    assert earned_wei(POT, 0, scores[:3]) == tuple(by_owner[it] for it in participants)
+    with pytest.raises(NotTheStudys):
+        found.scores(participants[1:])
+
+
+def test_a_contributor_is_named_once():
+    """Two sets of one contributor are joined before they are appraised."""
+    twice = [Contribution(Address(bytes(20)), drawn(at, 40)) for at in range(2)]
+    with pytest.raises(NotTheStudys):
+        appraise(study(), twice, HELD_OUT, BEACON)
 
 
 @given(st.lists(st.integers(-(10**6), 10**15), max_size=40), st.integers(0, 10**18))

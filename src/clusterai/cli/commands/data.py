@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clusterai.cli import options, say
-from clusterai.cli.commands import access
+from clusterai.cli.commands import access, contribution
 from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.identity import IdentityFile
 
@@ -28,6 +28,7 @@ def join(app: typer.Typer) -> None:
     group.command()(fetch)
     group.command()(access.request)
     group.command()(access.grants)
+    group.command()(contribution.contribution)
     app.add_typer(group, name="data")
 
 

@@ -8,6 +8,7 @@ contract need only take the evaluator's statement and wait for a challenge.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -16,7 +17,7 @@ from msgspec import Meta
 
 from clusterai.audit.core.contribution.copies import originals
 from clusterai.audit.core.contribution.neighbours import UNIT, row_values
-from clusterai.audit.core.contribution.shares import shares
+from clusterai.audit.core.contribution.shares import scores_of, shares
 from clusterai.audit.core.contribution.whole import MOST_CLASSES, Ints, Rows, joined
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Address, Digest
@@ -88,7 +89,19 @@ class Appraisal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         return canonical.encode(self)
 
     def digest(self) -> Digest:
+        """What `Rewards.scorePot` takes as evidence."""
         return canonical.digest(self)
+
+    def scores(self, participants: Sequence[bytes]) -> tuple[int, ...]:
+        """A pot's scores, in the order of its participants; who contributed nothing gets 0.
+
+        Raises:
+            NotTheStudys: somebody contributed who is no participant.
+        """
+        values = {it.contributor: it.value for it in self.contributors}
+        if not values.keys() <= set(participants):
+            raise NotTheStudys("a contributor is none of the pot's participants")
+        return scores_of([values.get(bytes(it), 0) for it in participants])
 
 
 class NotTheStudys(ValueError):
@@ -107,12 +120,17 @@ def appraise(study: Study, contributions: list[Contribution], held_out: Rows, be
         raise NotTheStudys(NotTheStudys.__doc__)
     if any(it.rows.features.shape[1] != held_out.features.shape[1] for it in contributions):
         raise NotTheStudys("a contributor's rows have other features than the held-out ones")
+    owners = [it.contributor for it in contributions]
+    if len(set(owners)) != len(owners):
+        raise NotTheStudys("a contributor is named twice: join its rows")
     parts = [it.rows for it in contributions]
     own = originals(parts, held_out, study.radius_steps)
     kept = [rows.chosen(mask) for rows, mask in zip(parts, own, strict=True)]
     values = _by_contributor(kept, held_out, study, beacon)
     totals = [int(it.sum()) for it in values]
-    paid = shares(totals, study.pot_wei)
+    # In the order of a pot's participants, since equal remainders go to the first of them.
+    rising = sorted(range(len(owners)), key=lambda at: owners[at])
+    paid = dict(zip(rising, shares([totals[at] for at in rising], study.pot_wei), strict=True))
     found: list[Appraised] = []
     for at, contribution in enumerate(contributions):
         error = _error(values[at])
