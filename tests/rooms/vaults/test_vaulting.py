@@ -33,6 +33,7 @@ HERE, THERE = Address(b"h" * 20), Address(b"t" * 20)
 SENDER = b"s" * 20
 NAME = dataset_id(OWNER, "hearts")
 ECHO, ACCESS = subject(NAME, "echo"), subject(NAME, "vault")
+COPY = subject(NAME, "copy")
 TIMEOUT_S = 20
 
 
@@ -211,7 +212,7 @@ def test_gateways_hear_of_data_and_subjects(monkeypatch: pytest.MonkeyPatch):
             world.links.linked.append(THERE)
             world.vaulting.hear(Linked(THERE))
             to, told = world.links.sent[-1]
-            assert (to, set(told.subjects)) == (THERE, {ECHO, ACCESS})
+            assert (to, set(told.subjects)) == (THERE, {ECHO, ACCESS, COPY})
             world.vaults[0].serial = 2
             await world.links.until(
                 lambda it: isinstance(it, OfferData) and b'"name"' in it.listings[0].card and it != told

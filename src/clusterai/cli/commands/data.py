@@ -7,6 +7,7 @@ import typer
 
 from clusterai.cli import options, say
 from clusterai.cli.commands import access, contribution
+from clusterai.cli.commands.buy import buy
 from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.identity import IdentityFile
 
@@ -26,6 +27,7 @@ def join(app: typer.Typer) -> None:
     group.command()(search)
     group.command()(show)
     group.command()(fetch)
+    group.command()(buy)
     group.command()(access.request)
     group.command()(access.grants)
     group.command()(contribution.contribution)

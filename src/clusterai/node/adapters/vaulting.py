@@ -21,6 +21,7 @@ from clusterai.ledger.core.calls import Mined, Reverted, Submit
 from clusterai.node.adapters.engines import Engines, Loaded
 from clusterai.node.config import VaultConfig
 from clusterai.node.core.leases import Drain
+from clusterai.protocol import copies
 from clusterai.protocol.calls import (
     MOST_CALL_BYTES,
     MOST_LISTINGS,
@@ -46,6 +47,7 @@ from clusterai.work.service import Declined, Service
 ACCESS = "vault"
 """The subject of asking for access, which is no kind of work; its service is the vault room's own."""
 DESK = "clusterai.vault.adapters.access"
+COPIES = "clusterai.vault.adapters.copying"
 OWN_KEYS = "vault-"
 """What the keys of vaults' own calls to the chain begin with."""
 TICK_S = 1.0
@@ -188,6 +190,7 @@ class Vaulting:
         hosts = {kind.name: kind.hosts for kind in kinds.values() if kind.hosts}
         if access:
             hosts[ACCESS] = access
+            hosts[copies.SUBJECT] = COPIES
         self.held: list[Held] = []
         for config in configs:
             outbound = Outbound(self._to_chain)

@@ -45,7 +45,7 @@ from clusterai.vault.adapters.folder import (
     write_aside,
 )
 from clusterai.vault.adapters.sealing import Asked, Seals
-from clusterai.vault.adapters.storage import Storage
+from clusterai.vault.adapters.storage import Manifest, Storage
 from clusterai.vault.core import terms as vocabulary
 from clusterai.vault.core.book import VaultBook
 from clusterai.vault.core.card import vault_card
@@ -297,6 +297,10 @@ class Vault:
     def content_key(self) -> tuple[int, bytes]:
         """The epoch, and the key that its pieces open with: what a sold copy comes with, sealed to its buyer."""
         return self._storage.key()
+
+    def copied(self) -> tuple[Manifest, bytes]:
+        """What a copy consists of and the key that opens it, of one epoch."""
+        return self._storage.copied()
 
     def stored_pieces(self) -> tuple[tuple[Digest, int], ...]:
         """Address and size of each encrypted piece, in order; `stored` gives it."""

@@ -151,7 +151,7 @@ class Storage:
         leaves: list[bytes] = []
         for piece in pieces:
             plain = encode_piece(piece)
-            leaves.append(_leaf(salt, len(leaves), plain))
+            leaves.append(leaf_of(salt, len(leaves), plain))
             placed.append(self._put(key, plain, piece.rows))
         manifest = Manifest(schema, salt, epoch, tuple(placed), tuple(leaves))
         self._switch(manifest, {epoch: key})
@@ -221,6 +221,16 @@ class Storage:
             epoch = self._whole().epoch
             return epoch, self._keys[epoch]
 
+    def copied(self) -> tuple[Manifest, bytes]:
+        """What a copy is and the key that opens it, of one epoch.
+
+        Raises:
+            NoData.
+        """
+        with self._lock:
+            now = self._whole()
+            return now, self._keys[now.epoch]
+
     def _open(self, manifest: Manifest, piece: Placed) -> bytes:
         try:
             return SecretBox(self._keys[manifest.epoch]).decrypt(self.stored(piece.address))
@@ -249,13 +259,14 @@ class Storage:
         """
         now = self._whole()
         for at, piece in enumerate(now.pieces):
-            if _leaf(now.salt, at, self._open(now, piece)) != now.leaves[at]:
+            if leaf_of(now.salt, at, self._open(now, piece)) != now.leaves[at]:
                 raise Damaged(f"a piece isn't what was put in: restore {self._pieces} from a backup")
 
     def close(self) -> None:
         self._db.close()
 
 
-def _leaf(salt: bytes, index: int, plain: bytes) -> bytes:
+def leaf_of(salt: bytes, index: int, plain: bytes) -> bytes:
+    """The leaf of the snapshot that a plain piece makes: nobody without the salt can try guesses at it."""
     key = blake3(index.to_bytes(8), key=salt).digest()
     return blake3(plain, key=key).digest()

@@ -1,0 +1,125 @@
+"""`clusterai data buy NAME`: a copy of sold data, paid into escrow, fetched encrypted, opened and checked."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clusterai.cli import options, say
+from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.identity import IdentityFile, asked_at, identity_at
+from clusterai.cli.reach import vaults_at
+
+if TYPE_CHECKING:
+    from clusterai.cli.datasets.buying import Bought
+    from clusterai.protocol.ids import Digest
+    from clusterai.sdk.vaults import Listed
+
+
+def buy(
+    dataset: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name or id of a vault.", show_default=False)
+    ],
+    to: Annotated[Path, typer.Option(metavar="FILE", help="A new CSV file.", show_default=False)],
+    purpose: Annotated[str, typer.Option(help="What for, in words: the owner decides by them.")] = "a copy",
+    max_price: Annotated[str, typer.Option(metavar="AMOUNT", help="Most it may cost.")] = "0",
+    holder: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL", help="Who has its encrypted pieces, beside the vault.", show_default=False
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            help="Key file of the wallet that pays. Default: the local network's treasury.",
+            show_default=False,
+        ),
+    ] = None,
+    network: Annotated[
+        Path | None, typer.Option(help="The network's manifest, network.json.", show_default=False)
+    ] = None,
+    identity: IdentityFile = None,
+    data: options.Data = None,
+    yes: options.Yes = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Buy a copy of data that a vault sells. Run it again to go on after a stop: nothing is paid twice."""
+    import asyncio
+
+    from clusterai.cli import asking
+    from clusterai.cli.datasets import buying
+    from clusterai.protocol.money import BadAmount, parse
+    from clusterai.sdk.vaults import ApiError, Unreachable
+
+    try:
+        most_wei = parse(max_price)
+    except BadAmount as error:
+        raise Failure(f"--max-price {max_price}", str(error), code=Exit.USAGE) from None
+    if to.exists():
+        raise Failure(f"{to} is there already", next="--to a new file", code=Exit.BUSY)
+    who = identity_at(identity)
+
+    async def pay(listed: "Listed", request: "Digest", price_wei: int) -> None:
+        await asyncio.to_thread(_paid, data, network, key, listed, request, who.address, price_wei)
+
+    async def run() -> "Bought":
+        async with vaults_at(data) as vaults:
+            listed, _ = await asking.found(vaults, dataset)
+            if not json:
+                say.say(f"[bold]{listed.name}[/]: a copy, for at most {max_price}")
+            options.confirm("Buy?", yes)
+            asking.remember(asked_at(identity), listed.dataset)
+            return await buying.buy(
+                vaults, dataset, who, purpose, most_wei, to, tuple(holder or ()), pay, say.say
+            )
+
+    try:
+        done = asyncio.run(run())
+    except (ApiError, Unreachable) as error:
+        raise Failure(str(error)) from None
+    if json:
+        say.emit(done)
+        return
+    say.tell(done.to)
+    say.say(f"{done.rows} rows, checked against what its owner signed")
+
+
+def _paid(
+    data: Path | None,
+    network_file: Path | None,
+    key_file: Path | None,
+    listed: "Listed",
+    request: "Digest",
+    requester: bytes,
+    most_wei: int,
+) -> None:
+    """Into the contract's escrow, from where it goes back if nothing is delivered in time."""
+    import time
+
+    from clusterai.cli import staking
+    from clusterai.ledger.core.calls import Approve
+    from clusterai.ledger.core.vault_calls import BuyCopy
+    from clusterai.protocol.ids import Address
+
+    folder = options.folder(data)
+    network = staking.manifest(network_file, folder)
+    payer = staking.signer(key_file, folder, "treasury.key")
+    vaults = network.contracts.vaults
+    deliver_by_s = int(time.time()) + DELIVERED_S
+    try:
+        staking.carry_out(
+            network,
+            payer,
+            [
+                Approve(vaults, most_wei),
+                BuyCopy(listed.dataset, request, Address(requester), most_wei, deliver_by_s),
+            ],
+        )
+    except Failure as failure:
+        if "WrongState" not in failure.why:  # else it is paid already: its delivery is on the way
+            raise
+
+
+DELIVERED_S = 3600
