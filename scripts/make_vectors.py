@@ -32,7 +32,7 @@ from clusterai.ledger.core.abi import Codec
 from clusterai.ledger.core.deploy import LOCAL, Addresses
 from clusterai.ledger.core.twin import BlockContext, TwinChain
 from clusterai.protocol import calls as call_protocol
-from clusterai.protocol import canonical, jobs, measuring, merkle, rentals, vaults
+from clusterai.protocol import canonical, jobs, measuring, merkle, pots, rentals, vaults
 from clusterai.protocol import offers as offer_protocol
 from clusterai.protocol.cards import Card
 from clusterai.protocol.eip712 import Domain
@@ -662,6 +662,33 @@ def vault_statements() -> dict[str, Any]:
             "root": hex0x(vaults.log_root(leaves)),
             "proofs": [jsonable(vaults.log_proof(leaves, index)) for index in range(3)],
         },
+        "pot": pot_of_three(owner, requester),
+    }
+
+
+def pot_of_three(owner: Key, payer: Key) -> dict[str, Any]:
+    """A pot, its scores, and what each participant earns."""
+    participants = tuple(sorted((owner.address, GATEWAY.address, VALIDATOR.address)))
+    evaluator = Key(bytes(31) + b"\x05")
+    pot = pots.Pot(
+        payer.address,
+        evaluator.address,
+        bytes([16]) * 32,
+        10**9 + 7,
+        0,
+        1_700_086_400,
+        bytes([17]) * 32,
+        participants,
+    )
+    scores = pots.Scores(pot.struct(), bytes([18]) * 32, (2**40, 0, 2**39))
+    return {
+        "pot": jsonable(pot),
+        "id": hex0x(pot.struct()),
+        "scores": jsonable(scores),
+        "digest": hex0x(scores.struct()),
+        "earned_wei": list(pots.earned_wei(pot.amount_wei, pot.full, scores.scores)),
+        "full": 2**41,
+        "earned_of_full_wei": list(pots.earned_wei(pot.amount_wei, 2**41, scores.scores)),
     }
 
 

@@ -306,7 +306,7 @@ contract Vaults is ERC1155, IERC2981 {
             require(asOf >= last.asOf, OutOfRange("asOf", asOf));
             if (count == last.count) require(root == last.root, OutOfRange("root", count));
         }
-        anchors.push(Anchor(root, count, spentMicro, asOf));
+        _anchors[dataset].push(Anchor(root, count, spentMicro, asOf));
         emit LogAnchored(dataset, uint32(number), root, count, spentMicro, asOf);
     }
 

@@ -1,9 +1,13 @@
 """What the contracts cost: `python -m tests.contracts.gas` prints gas by call, in the steady state (warm slots)."""
 
+import msgspec
+
 from clusterai.ledger.core import calls
+from clusterai.ledger.core.twin.vaults import sale_id
 from clusterai.protocol import merkle
 from clusterai.protocol.ids import ZERO_DIGEST
 from clusterai.protocol.statements import Verdict
+from clusterai.protocol.vaults import Operation, name_digest
 from tests.contracts.cast import (
     AT,
     DEPLOYER,
@@ -11,13 +15,16 @@ from tests.contracts.cast import (
     OWNERS,
     PAYER,
     RULES,
+    STRANGER,
     Pair,
     channel,
     claim_row,
     judged,
     receipts,
 )
+from tests.contracts.potcast import EVIDENCE, PARTICIPANTS, PotPair, digest_of
 from tests.contracts.stakecast import StakePair
+from tests.contracts.vaultcast import PRICE, Log, VaultPair, dataset, digest, grant, signed, terms
 
 SIZES = (1, 10, 100)
 
@@ -66,6 +73,8 @@ def main() -> None:
         pair.expect(calls.Vote(verdict, merkle.proof(leaves, index), judged(verdict, HOTS[who])), DEPLOYER)
         print(f"{what:<34}{chain.gas_used:>10,}")
     stakes()
+    vaults()
+    pots()
 
 
 def stakes() -> None:
@@ -93,6 +102,78 @@ def stakes() -> None:
     told("withdrawStake")
     pair.expect(calls.Bond(1_000), OWNERS["val"])
     told("bond of a seated validator")
+
+
+def vaults() -> None:
+    pair = VaultPair()
+    pair.populate()
+    hot, log = HOTS["ann"], Log("ann")
+
+    def told(what: str) -> None:
+        print(f"{what:<34}{pair.bytecode.gas_used:>10,}")
+
+    pair.expect(calls.ListDataset(name_digest("other"), terms()), hot)
+    told("listDataset, first")
+    pair.expect(calls.ListDataset(name_digest("other"), terms(2)), hot)
+    told("listDataset, again")
+    one = pair.granted(grant("ann", "payer"))
+    told("grantAccess")
+    for _ in range(1_000):
+        log.use(one, 1_000, pair.now_s)
+    for what in ("anchorLog, first", "anchorLog, again"):
+        pair.anchored(log)
+        told(what)
+    bought = calls.BuyCopy(dataset("ann"), digest("copy"), STRANGER.address, PRICE, pair.now_s)
+    pair.expect(bought, PAYER)
+    told("buyCopy")
+    copy = grant("ann", "stranger", "copy", operation=int(Operation.COPY))
+    pair.expect(calls.DeliverCopy(PAYER.address, copy), hot)
+    told("deliverCopy")
+    pair.advance(RULES.window_s + 1)
+    sale = sale_id(dataset("ann"), digest("copy"), STRANGER.address, PAYER.address)
+    pair.expect(calls.CloseSale(sale), STRANGER)
+    told("closeSale")
+    pair.expect(calls.EndGrant(one.struct(), 1), hot)
+    told("endGrant")
+    use = log.uses[400]
+    other = msgspec.structs.replace(use, result=ZERO_DIGEST)
+    pair.expect(calls.ProveOmission(other, signed(other, hot), log.piece(400)), STRANGER)
+    told("proveOmission, 1 of 1000 uses")
+    over = Log("bob")
+    own = pair.granted(grant("bob", "payer"), "bob")
+    for spent in (1_500_000, *[1] * 998, 1_500_000):
+        over.use(own, spent, pair.now_s)
+    pair.anchored(over)
+    pair.expect(calls.ProveSpending(over.shown(999)), STRANGER)
+    told("proveSpending, 1 of 1000 uses")
+
+
+def pots() -> None:
+    pair = PotPair()
+    pair.populate()
+
+    def told(what: str) -> None:
+        print(f"{what:<34}{pair.bytecode.gas_used:>10,}")
+
+    for many in (3, 64):
+        who = PARTICIPANTS if many == 3 else tuple(bytes([1] * 19 + [n]) for n in range(64))
+        scores = tuple(7 + n for n in range(many))
+        pot = pair.opened(participants=who, name=f"pot {many}")
+        told(f"openPot, {many}")
+        pair.expect(calls.ScorePot(pot, EVIDENCE, scores), HOTS["gate"])
+        told(f"scorePot, {many}")
+        if many == 3:
+            pair.expect(calls.ContestPot(pot), STRANGER)
+            told("contestPot, 3")
+            pair.vote(pot, digest_of(pot, scores), "val")
+            told("votePot, 3")
+            pair.vote(pot, digest_of(pot, scores), "vic")
+            told("votePot that decides, 3")
+        pair.advance(RULES.window_s + 1)
+        pair.closed(pot, *scores)
+        told(f"closePot, {many}")
+    pair.expect(calls.TakeOwed(PAYER.address), STRANGER)
+    told("takeOwed")
 
 
 if __name__ == "__main__":

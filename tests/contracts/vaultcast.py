@@ -89,7 +89,11 @@ class Log:
         return [use.struct() for use in self.uses]
 
     def anchor(self, as_of_s: int, spent_micro: int | None = None) -> calls.AnchorLog:
-        spent = max(use.total_spent_micro for use in self.uses) if spent_micro is None else spent_micro
+        spent = (
+            max((use.total_spent_micro for use in self.uses), default=0)
+            if spent_micro is None
+            else spent_micro
+        )
         return calls.AnchorLog(dataset(self.who), log_root(self.leaves), len(self.uses), spent, as_of_s)
 
     def shown(self, index: int, anchor: int = 0, count: int | None = None) -> Shown:

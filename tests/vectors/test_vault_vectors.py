@@ -6,13 +6,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from eth_abi import abi
 from eth_account import Account
 from eth_account.messages import encode_typed_data
 
+from clusterai.ledger.core.twin.rewards import BOND_BPS, GRACE_S
+from clusterai.ledger.core.twin.vaults import MAX_DELIVERY_S, MAX_LAG_S, MAX_ROYALTY_BPS
 from clusterai.protocol import canonical, merkle, vaults
 from clusterai.protocol.eip712 import type_hash
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.keccak import keccak
+from clusterai.protocol.pots import MOST_PARTICIPANTS
 from clusterai.protocol.statements import network_domain
 
 HERE = Path(__file__).parent
@@ -125,3 +129,51 @@ def test_names_of_datasets_are_bounded(name: str) -> None:
     """A dataset is called by 1 to 64 bytes."""
     with pytest.raises(ValueError, match="1 to 64 bytes"):
         vaults.dataset_id(Address(bytes(20)), name)
+
+
+def test_a_pot_is_hashed_and_shared_as_the_chapter_says() -> None:
+    """Ids and digests by the types in the text, shares by its formulas."""
+    data = VECTORS["pot"]
+    pot, scores = data["pot"], data["scores"]
+    hashed = keccak(
+        type_hash(type_of("Pot"))
+        + abi.encode(
+            ["address", "address", "bytes32", "uint128", "uint64", "uint40", "bytes32", "bytes32"],
+            [
+                pot["payer"],
+                pot["evaluator"],
+                raw(pot["study"]),
+                pot["amount_wei"],
+                pot["full"],
+                pot["score_by_s"],
+                raw(pot["nonce"]),
+                keccak(b"".join(raw(one).rjust(32, bytes(1)) for one in pot["participants"])),
+            ],
+        )
+    )
+    assert hashed == raw(data["id"]) == raw(scores["pot"])
+    values: list[int] = scores["scores"]
+    packed = keccak(b"".join(value.to_bytes(32) for value in values))
+    assert keccak(type_hash(type_of("Scores")) + hashed + raw(scores["evidence"]) + packed) == raw(
+        data["digest"]
+    )
+    for full, earned in ((pot["full"], data["earned_wei"]), (data["full"], data["earned_of_full_wei"])):
+        amount, whole = pot["amount_wei"], max(sum(values), full)
+        assert sum(earned) == amount * sum(values) // whole
+        for share, value in zip(earned, values, strict=True):
+            assert 0 <= share - amount * value // whole <= (1 if value else 0)
+
+
+def test_numbers_of_vaults_are_those_of_the_code() -> None:
+    """Bounds in the text are the constants."""
+    for phrase in (
+        f"no more than {MAX_LAG_S:,} s ago".replace("no more", "nor more"),
+        f"at most {MAX_ROYALTY_BPS:,})",
+        f"at most {MAX_DELIVERY_S // 86_400} days",
+        f"1 to {MOST_PARTICIPANTS}, in rising order",
+        f"{BOND_BPS} ten-thousandths of the pot",
+        f"within {GRACE_S // 86_400} days",
+    ):
+        assert " ".join(phrase.split()) in " ".join(TEXT.split()), phrase
+    for kind in vaults.Breach:
+        assert f"| {int(kind)} {kind.name.lower()} |" in TEXT
