@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from clusterai.audit.core.contribution import shares
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.twin import Refused
 from clusterai.ledger.core.twin.rewards import CONTESTED, DECIDED, GRACE_S
@@ -117,8 +116,6 @@ def test_shares_are_exact(amount: int, full: int, scores: tuple[int, ...]) -> No
     for share, score in zip(found, scores, strict=True):
         assert abs(share - Fraction(amount * score, whole)) < 1
         assert score or not share
-    if total >= full:
-        assert list(found) == shares(scores, amount), "as whoever appraises shares it"
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=(HealthCheck.too_slow,))
