@@ -117,6 +117,18 @@ def test_a_grant_holds_when_the_chain_has_it(world: World) -> None:
     assert world.refusals == []
 
 
+def test_a_grant_waits_for_the_listing(world: World) -> None:
+    """Before the chain is known to have the data set, nothing is granted there; from then on at once."""
+    world.bed.restart()
+    grant = world.bed.grant()
+    assert not world.waiting
+    for event in world.seen:
+        world.bed.vault.hear(event)
+    world.mine()
+    assert world.live(grant, world.bed.identity.key)
+    assert world.refusals == []
+
+
 def test_what_died_on_its_way_is_asked_for_again(world: World) -> None:
     """A grant and a revocation whose calls were lost with the process reach the chain after the restart."""
     grant = world.bed.grant()

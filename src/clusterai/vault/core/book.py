@@ -34,6 +34,7 @@ from clusterai.vault.core.terms import (
     Denied,
     Deny,
     Dropped,
+    Due,
     Ended,
     Entry,
     Filed,
@@ -175,6 +176,9 @@ class VaultBook:
                 return self._rekeyed(epoch)
             case Fixed(budget_micro):
                 return [] if budget_micro == self._fixed_micro else [self._save(Budget(budget_micro))]
+            case Due(grant):
+                self._asked_at_s.pop(grant, None)
+                return self._asked_again(now_s)
             case PolicySet(policy):
                 return [] if policy == self.policy else [self._save(Limits(policy)), Gave(policy.digest())]
             case Started():

@@ -27,7 +27,17 @@ from clusterai.ledger.core.vault_events import (
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.vaults import Grant, Listing, Operation, name_digest
 from clusterai.vault.core.policy import Policy
-from clusterai.vault.core.terms import Anchor, Anchored, Confirmed, Fixed, Issue, Refused, Withdraw, Withdrawn
+from clusterai.vault.core.terms import (
+    Anchor,
+    Anchored,
+    Confirmed,
+    Due,
+    Fixed,
+    Issue,
+    Refused,
+    Withdraw,
+    Withdrawn,
+)
 
 FOR_GOOD = ("OutOfRange", "ProviderBarred", "DatasetFrozen", "GrantOver")
 """Errors after which asking again is no use. All others may pass: the hot key isn't delegated yet, the data set not listed yet."""
@@ -48,6 +58,8 @@ class OnChain:
         self._name = name_digest(name)
         self._sold: dict[Digest, tuple[Digest, Address]] = {}
         """requests for copies that somebody paid for: sale and payer"""
+        self._early: dict[Digest, None] = {}
+        """grants that were to be issued before the data set stood there: it would refuse them"""
         self.listed: DatasetTerms | None = None
         self.barred = ""
 
@@ -67,6 +79,9 @@ class OnChain:
                 return None
 
     def _issue(self, grant: Grant, policy: Policy) -> Submit | None:
+        if self.listed is None:
+            self._early[grant.struct()] = None
+            return None
         key = f"grant:{grant.struct().hex()}"
         if grant.operation != Operation.COPY or not policy.copy_wei:
             return Submit(key, GrantAccess(grant))
@@ -97,7 +112,8 @@ class OnChain:
         match event:
             case DatasetListed(dataset, _, _, terms) if dataset == self._dataset:
                 self.listed = terms
-                return [Fixed(terms.budget_micro, terms.serial)]
+                early, self._early = self._early, {}
+                return [Fixed(terms.budget_micro, terms.serial), *map(Due, early)]
             case AccessGranted(grant, dataset) if dataset == self._dataset:
                 return [Confirmed(grant)]
             case GrantEnded(grant, dataset, reason) if dataset == self._dataset:

@@ -188,6 +188,12 @@ class PolicySet(msgspec.Struct, frozen=True):
     policy: Policy
 
 
+class Due(msgspec.Struct, frozen=True):
+    """Event: the chain can take this grant now; it was asked for before the chain knew the data set."""
+
+    grant: Digest
+
+
 class Fixed(msgspec.Struct, frozen=True):
     """The chain has the data set: with this ε in all, whatever the policy says later."""
 
