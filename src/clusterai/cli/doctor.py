@@ -98,7 +98,7 @@ def _model(name: str) -> Row:
         store.verify(model)
     except (NoSuchModel, Altered) as error:
         return Row("model", "red", str(error), "clusterai models lists those that are here")
-    if model.card.calibration is None:
+    if model.card.calibration is None and model.card.kind == "chat":
         return Row(
             "model",
             "yellow",

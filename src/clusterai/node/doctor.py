@@ -147,7 +147,7 @@ def _model(config: Config, model: ModelConfig) -> Row:
         store.verify(stored)
     except (NoSuchModel, Altered) as error:
         return Row(name, "red", str(error), "clusterai model add FILE, then its name in the configuration")
-    if stored.card.calibration is None:
+    if stored.card.calibration is None and stored.card.kind == "chat":
         return Row(name, "yellow", "weights verified", "it has no calibration: audits use generic constants")
     return Row(name, "green", "weights verified, calibrated")
 

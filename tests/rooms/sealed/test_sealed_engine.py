@@ -25,6 +25,8 @@ from clusterai.work.sealed import KIND, Sealed, decode_sealed
 from clusterai.work.sealed.adapters.ckks import Imprecise, Scheme
 from clusterai.work.sealed.adapters.ckks_engine import CkksEngine
 from clusterai.work.sealed.adapters.requester import NotTheAnswer, Question, questions
+from clusterai.work.sealed.core import wire
+from clusterai.work.sealed.core.layout import weight_polynomials
 from clusterai.work.sealed.core.model import plain_outputs, read_shape, read_weights
 from clusterai.work.sealed.core.security import RINGS
 
@@ -330,6 +332,38 @@ def test_a_made_up_ciphertext_leaves_the_engine_whole(cancer: Bench):
         await drained(engine.submit(request))
 
     with_engine(cancer, go_on)
+
+
+def hollow(bench: Bench) -> Sealed:
+    """A request whose ciphertexts cancel each other in the first group's sum, made by somebody who knows the weights."""
+    request, ring = bench.asked()[0].request, bench.shape.ring
+    scheme = Scheme(ring)
+    polynomials = weight_polynomials(bench.shape.layout(), bench.matrix)[0]
+    plain = [scheme.encoded(it) for it in polynomials]
+    weights = [[int(it[at]) for at in range(ring.degree)] for it in plain]
+    residues = [wire.residues_of(ring, it) for it in request.ciphertexts]
+    second = [it[ring.degree :].tolist() for it in residues]
+    for at in range(ring.degree):
+        rest = sum(w[at] * c[at] for w, c in zip(weights[1:], second[1:], strict=True))
+        residues[0][ring.degree + at] = -rest * pow(weights[0][at], -1, ring.prime) % ring.prime
+    return msgspec.structs.replace(request, ciphertexts=tuple(wire.bytes_of(ring, it) for it in residues))
+
+
+def test_a_request_that_cancels_itself_doesnt_break_the_engine(digits: Bench):
+    """Crafted ciphertexts whose sum hides nothing get no answer, cost nothing, and the engine goes on; an answer to them convicts."""
+    crafted, fair = hollow(digits), digits.asked()[0].request
+
+    async def go_on(engine: CkksEngine) -> None:
+        with pytest.raises(Unfit):
+            await engine.evaluate(crafted)
+        bad, good = engine.submit(crafted), engine.submit(fair)
+        tokens, finish = await drained(bad)
+        assert (tokens, finish.reason) == ((), "cancelled")
+        assert KIND.recount(crafted, tokens) == (0, 0)
+        assert (await drained(good))[1].reason == "stop"
+
+    with_engine(digits, go_on)
+    assert judged(digits, crafted, evaluated(digits, fair)).weight_milli >= CONVICTS
 
 
 def test_a_requester_refuses_what_isnt_an_answer(cancer: Bench):

@@ -105,9 +105,17 @@ class CkksEngine:
             self._running = stream
             try:
                 tokens = tokens_of(await self.evaluate(request))
-            except Unfit as error:
-                # Shows only when it is computed; nothing is owed for it, and the engine is whole.
-                stream.put(EngineFailed(str(error)))
+            except Unfit:
+                # Shows only when it is computed. Nothing is owed for it, and the engine is whole: a failure of the engine would have it
+                # loaded again, and a stranger could keep it from everybody else so.
+                stream.put(Finish("cancelled", Usage(0, 0, 0)))
+            except (RuntimeError, ValueError, MemoryError) as error:
+                self._closed = True
+                for left in (stream, *(it for _, it in self._waiting)):
+                    left.put(EngineFailed(str(error)))
+                self._waiting.clear()
+                self._running = None
+                return
             else:
                 for token in tokens:
                     stream.put(TokenEvent(token))
