@@ -50,6 +50,7 @@ class Standing(msgspec.Struct, frozen=True):
     grant: str | None
     state: str
     operation: str
+    code: str
     epsilon: float
     spent_epsilon: float
     uses: int
@@ -167,6 +168,7 @@ def _standing(listed: Listed, it: access.Status) -> Standing:
         hex0x(it.grant) if any(it.grant) else None,
         it.state,
         Operation(it.operation).name.lower(),
+        hex0x(it.code),
         it.epsilon_micro / 1e6,
         it.spent_micro / 1e6,
         it.uses,

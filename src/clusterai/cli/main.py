@@ -29,6 +29,7 @@ from clusterai.cli.commands import (
     sim,
     stake,
     top,
+    train,
     vault,
     version,
 )
@@ -53,6 +54,7 @@ for part in (
     offers,
     rent,
     infer,
+    train,
     query,
     data,
     account,

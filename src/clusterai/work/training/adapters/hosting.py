@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 import structlog
+from blake3 import blake3
 
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed
@@ -143,7 +144,8 @@ class Training:
         self._runs: dict[Digest, Study] = {}
         self._jobs: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
-        self._sums = SumDesk(vault.key, self._offer, Terms(), clock)
+        self._key = member_key(vault.key, vault.dataset)
+        self._sums = SumDesk(self._key, self._offer, Terms(), clock)
 
     # --- the engine: orders ---
 
@@ -342,7 +344,7 @@ class Training:
     async def _answered(self, who: Address, call: Any) -> msgspec.Struct:
         match call:
             case Hello():
-                return Hi(self.vault.key.address, self.vault.dataset, self.vault.snapshot, FLOWER)
+                return Hi(self._key.address, self.vault.dataset, self.vault.snapshot, FLOWER)
             case Begin():
                 return await self._begin(who, call)
             case Put(run, message):
@@ -379,7 +381,7 @@ class Training:
         if self.model not in run.subjects:
             raise Refusal("stranger", "this vault isn't one of the run's")
         place = run.subjects.index(self.model)
-        if run.members[place] != self.vault.key.address:
+        if run.members[place] != self._key.address:
             raise Refusal("stranger", "the run names another key than this vault's")
         try:
             permit = self.vault.permit(Digest(call.grant), who, Operation.TRAINING, Digest(run.app))
@@ -456,6 +458,12 @@ class Refusal(Exception):
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
         self.code = code
+
+
+def member_key(hot: Key, dataset: Digest) -> Key:
+    """With which one vault signs in secure sums: several of one node take part in one sum, each as itself. That it is this vault's, the
+    seal around `Hi` says."""
+    return Key(blake3(hot.secret() + dataset, derive_key_context="clusterai training member 1").digest())
 
 
 def _unfit(run: Run, spec: Spec, server: Address) -> str | None:

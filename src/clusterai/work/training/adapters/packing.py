@@ -37,9 +37,9 @@ def bundle_of(folder: Path) -> Bundle:
                 continue
             data = path.read_bytes()
             size += len(data)
-            if size > MOST_BUNDLE_BYTES - 65_536 or len(files) >= MOST_FILES:
+            if size > MOST_BUNDLE_BYTES - 32_768 or len(files) >= MOST_FILES:
                 raise BadBundle(
-                    f"more than {MOST_FILES} files, or {MOST_BUNDLE_BYTES >> 20} MiB: keep data out of the app"
+                    f"more than {MOST_FILES} files, or {MOST_BUNDLE_BYTES >> 10} KiB: keep data out of the app"
                 )
             files.append(File(inside, data))
     return Bundle(tuple(sorted(files, key=lambda file: file.path)))

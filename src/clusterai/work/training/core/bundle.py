@@ -7,10 +7,12 @@ import msgspec
 from msgspec import Meta
 
 from clusterai.protocol import canonical
+from clusterai.protocol.access import MOST_CODE_BYTES
 from clusterai.protocol.ids import Digest
 
 MOST_FILES = 256
-MOST_BUNDLE_BYTES = 8 << 20
+MOST_BUNDLE_BYTES = MOST_CODE_BYTES
+"""An owner reads it before it is granted anything."""
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 MOST_DEPTH = 7
 

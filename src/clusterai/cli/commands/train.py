@@ -1,0 +1,271 @@
+"""`clusterai train`: a Flower app, unmodified, over data that stays in its vaults."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clusterai.cli import options, say
+from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.identity import IdentityFile, asked_at, identity_at
+from clusterai.cli.reach import vaults_at
+
+if TYPE_CHECKING:
+    from clusterai.cli.asking import Standing
+    from clusterai.work.training.adapters.campaign import Outcome, Wish
+
+AppFolder = Annotated[Path, typer.Argument(metavar="APP", help="Folder of a Flower app.", show_default=False)]
+Vaults = Annotated[str, typer.Option(metavar="A,B,C", help="Names or ids of vaults.", show_default=False)]
+Epsilon = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        max=1_000,
+        help="What the run may reveal of any person, at each vault. Without: bare sums, where owners grant that.",
+        show_default=False,
+    ),
+]
+RunConfig = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE", help="Overrides the app's configuration; may be repeated.", show_default=False
+    ),
+]
+Rounds = Annotated[
+    int | None,
+    typer.Option(min=1, max=1_000, help="Default: as the app's configuration says.", show_default=False),
+]
+
+
+def join(app: typer.Typer) -> None:
+    group = typer.Typer(
+        help="Train on data that stays where it lies.",
+        no_args_is_help=True,
+    )
+    group.command()(federated)
+    group.command()(request)
+    app.add_typer(group, name="train")
+
+
+def request(
+    app: AppFolder,
+    vaults: Vaults,
+    purpose: Annotated[
+        str, typer.Option(help="What for, in words: owners decide by them.", show_default=False)
+    ],
+    epsilon: Epsilon = None,
+    uses: Annotated[int, typer.Option(min=1, max=100_000, help="Orders, at most: two a round.")] = 100,
+    price: Annotated[str, typer.Option(metavar="AMOUNT", help="Most you pay for one use.")] = "1",
+    days: Annotated[int, typer.Option(min=1, max=3_650, help="For how long.")] = 30,
+    identity: IdentityFile = None,
+    data: options.Data = None,
+    yes: options.Yes = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Ask the owners of vaults to let this app be trained there: they get all its files to read, and grant it alone."""
+    import asyncio
+
+    from clusterai.cli import asking, training
+    from clusterai.protocol.money import BadAmount, parse
+    from clusterai.protocol.vaults import Operation
+
+    found = training.app_at(app)
+    who = identity_at(identity)
+    try:
+        price_wei = parse(price)
+    except BadAmount as error:
+        raise Failure(f"--price {price}", str(error), code=Exit.USAGE) from None
+    wish = asking.Wish(
+        int(Operation.TRAINING),
+        purpose,
+        round((epsilon or 0) * 1_000_000),
+        uses,
+        price_wei,
+        days,
+        found.bundle.canonical(),
+    )
+
+    async def run() -> "list[Standing]":
+        async with vaults_at(data) as reach:
+            listed = [await asking.found(reach, name) for name in _names(vaults)]
+            for it, facts in listed:
+                if (refusal := asking.refused_anyway(facts, wish)) is not None:
+                    raise Failure(f"{it.name}: {refusal.what}", refusal.why, refusal.next)
+            options.confirm(f"Send {len(found.bundle.files)} files to {len(listed)} owners?", yes)
+            came: list[Standing] = []
+            for it, _ in listed:
+                came.append(await asking.request(reach, it, who, wish))
+                asking.remember(asked_at(identity), it.dataset)
+            return came
+
+    came = asyncio.run(run())
+    if json:
+        say.emit(came)
+        return
+    for it in came:
+        say.tell(f"{it.name}: {it.state}  {it.request}")
+    say.say("→ clusterai data grants")
+
+
+def federated(
+    app: AppFolder,
+    vaults: Vaults,
+    epsilon: Epsilon = None,
+    delta: Annotated[float, typer.Option(min=1e-9, max=1e-3, help="Of (ε, δ).")] = 1e-5,
+    secure_aggregation: Annotated[
+        bool,
+        typer.Option(
+            "--secure-aggregation/--no-secure-aggregation",
+            help="Nobody sees one vault's update, only the sum; needs three vaults or more.",
+        ),
+    ] = True,
+    blocks: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=1_024,
+            help="With ε: into how many parts each vault deals its people; the app runs on each.",
+        ),
+    ] = 16,
+    norm: Annotated[float, typer.Option(min=1e-4, max=1e6, help="No update is longer than this.")] = 10.0,
+    rounds: Rounds = None,
+    run_config: RunConfig = None,
+    max_price: Annotated[
+        str | None,
+        typer.Option(metavar="AMOUNT", help="The most that all of it may cost.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Model, lineage card and checkpoint; a run that broke off goes on there. Default: APP-run.",
+            show_default=False,
+        ),
+    ] = None,
+    identity: IdentityFile = None,
+    data: options.Data = None,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run a Flower app over vaults: its ServerApp here, its ClientApp beside the data, in the sandbox; what comes back are sums."""
+    import asyncio
+
+    from clusterai.cli import asking, training
+    from clusterai.protocol.money import BadAmount, parse
+    from clusterai.work.training.adapters.campaign import Campaign, CannotTrain, Wish
+    from clusterai.work.training.adapters.serverapp import AppFailed
+    from clusterai.work.training.adapters.studio import NoFlower
+
+    found = training.app_at(app)
+    planned, config = training.config_of(found, rounds, run_config or [])
+    names = _names(vaults)
+    if secure_aggregation and len(names) < 3:
+        raise Failure(
+            f"{len(names)} vault(s) with secure aggregation",
+            "a sum over fewer than three tells each its other",
+            "name three, or --no-secure-aggregation with --epsilon",
+            Exit.USAGE,
+        )
+    try:
+        most_wei = None if max_price is None else parse(max_price)
+    except BadAmount as error:
+        raise Failure(f"--max-price {max_price}", str(error), code=Exit.USAGE) from None
+    wish = Wish(
+        rounds=planned,
+        epsilon=epsilon,
+        delta=delta,
+        norm=norm,
+        blocks=blocks,
+        masked=secure_aggregation,
+        config=config,
+        max_price_wei=most_wei,
+    )
+    folder = out or app.resolve().with_name(f"{app.resolve().name}-run")
+    who = identity_at(identity)
+    uses = planned * (1 if epsilon is not None else 2)
+
+    async def run() -> "Outcome | None":
+        async with vaults_at(data) as reach:
+            parties: list[training.Remote] = []
+            for name in names:
+                listed, _ = await asking.found(reach, name)
+                standings = await asking.standings(reach, listed, who)
+                grant = training.chosen(standings, found.bundle.digest, epsilon, uses, listed.name)
+                parties.append(training.Remote(reach, listed, grant, who))
+            _show(wish, names)
+            if dry_run:
+                return None
+            options.confirm("Train?", yes)
+            return await Campaign(
+                found.folder, parties, who.key, wish, folder, _told if not json else _quiet
+            ).train()
+
+    try:
+        came = asyncio.run(run())
+    except (CannotTrain, AppFailed, NoFlower) as error:
+        raise Failure("the run ended", str(error), f"the same command goes on from {folder}") from None
+    if came is None:
+        return
+    if json:
+        say.emit(
+            {
+                "model": None if came.model is None else str(came.model),
+                "lineage": str(folder / "lineage.json"),
+                "rounds": came.rounds,
+                "epsilon": came.epsilon,
+                "charged_wei": came.charged_wei,
+                "history": came.history,
+            }
+        )
+        return
+    from clusterai.protocol.money import show as money
+
+    say.tell(f"{came.model}  {came.rounds} sums, ε {came.epsilon:.3f}, {money(came.charged_wei)}")
+    say.say(f"out of what it was made: {folder / 'lineage.json'}")
+
+
+def _names(vaults: str) -> list[str]:
+    names = [name.strip() for name in vaults.split(",") if name.strip()]
+    if not names or len(set(names)) != len(names):
+        raise Failure("--vaults", "names of vaults with commas between them, each once", code=Exit.USAGE)
+    return names
+
+
+def _show(wish: "Wish", names: list[str]) -> None:
+    if wish.epsilon is None:
+        say.say(f"{len(names)} vaults, {wish.rounds} rounds, no noise: sums as they are")
+        return
+    say.say(
+        f"{len(names)} vaults, {wish.rounds} rounds within ε {wish.epsilon:g} (δ {wish.delta:g}), "
+        f"{wish.blocks} blocks at each; metrics stay there"
+    )
+
+
+def _quiet(_: dict[str, Any]) -> None:
+    pass
+
+
+def _told(event: dict[str, Any]) -> None:
+    from clusterai.protocol.money import show as money
+
+    match event:
+        case {"event": "summed", "number": number, "type": kind, "vaults": count, "metrics": metrics}:
+            told = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            spent = f"ε {event['epsilon']:.3f}  " if event["epsilon"] else ""
+            say.say(f"{number:>3} {kind:<9} {count} vaults  {told}  {spent}{money(event['charged_wei'])}")
+        case {"event": "evaluated", "round": number, "metrics": metrics}:
+            told = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            say.say(f"    round {number}, here: {told}")
+        case {"event": "dropped", "vault": name, "why": why}:
+            say.say(f"    {name} dropped out: {why}")
+        case (
+            {"event": "failed", "why": why}
+            | {"event": "notice", "why": why}
+            | {"event": "withheld", "why": why}
+        ):
+            say.say(f"    {why}")
+        case _:
+            pass

@@ -1,0 +1,154 @@
+"""The requester's side of federated training: an app's folder, its grants at each vault, and the way there through a gateway."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import msgspec
+
+from clusterai.cli import asking
+from clusterai.cli.asking import Standing
+from clusterai.cli.failure import Exit, Failure
+from clusterai.protocol.ids import Address, Digest, hex0x
+from clusterai.protocol.ids import digest as read_digest
+from clusterai.protocol.vaults import subject
+from clusterai.sdk.identity import Identity
+from clusterai.sdk.vaults import Done, Listed
+from clusterai.work.training.adapters.packing import bundle_of
+from clusterai.work.training.adapters.rounds import Paid
+from clusterai.work.training.core.bundle import BadBundle, Bundle
+from clusterai.work.training.spec import Round
+
+KIND_NAME = "training"
+ROUND_KEYS = ("num-server-rounds", "num-rounds", "num_rounds", "rounds")
+"""How apps call their number of rounds in their configuration; the first is what Flower's own templates have."""
+SPARE_USES = 4
+
+
+class Reach(asking.Reach, Protocol):
+    """`sdk.vaults.Vaults`, as far as it is used here."""
+
+    async def order(
+        self,
+        about: Digest,
+        kind: str,
+        request: bytes,
+        max_price_wei: int | None = None,
+        provider: Address | None = None,
+        key: str = "",
+    ) -> Done: ...
+
+
+class App(msgspec.Struct, frozen=True):
+    """A Flower app.
+
+    Attributes:
+        rounds_key: under which its configuration has the number of rounds; empty where it has none that we know.
+    """
+
+    folder: Path
+    bundle: Bundle
+    rounds: int
+    rounds_key: str
+
+
+def app_at(folder: Path) -> App:
+    """
+    Raises:
+        Failure: it is no Flower app.
+    """
+    try:
+        bundle = bundle_of(folder)
+        project = tomllib.loads((folder / "pyproject.toml").read_text())
+        found = cast("dict[str, Any]", project["tool"]["flwr"]["app"])
+        for part in ("serverapp", "clientapp"):
+            if not isinstance(found["components"][part], str):
+                raise TypeError(f"{part} isn't MODULE:NAME")
+    except BadBundle as error:
+        raise Failure(f"{folder} can't be sent", str(error), code=Exit.USAGE) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Failure(
+            f"{folder} is no Flower app",
+            f"its pyproject.toml lacks [tool.flwr.app.components]: {error}",
+            "flwr new makes one",
+            Exit.USAGE,
+        ) from None
+    config = cast("dict[str, Any]", found.get("config", {}))
+    key = next((it for it in ROUND_KEYS if isinstance(config.get(it), int)), "")
+    return App(folder, bundle, int(config[key]) if key else 3, key)
+
+
+def config_of(app: App, rounds: int | None, given: list[str]) -> tuple[int, dict[str, Any]]:
+    """The number of rounds, and what overrides the app's configuration.
+
+    Raises:
+        Failure.
+    """
+    config: dict[str, Any] = {}
+    for entry in given:
+        name, equals, text = entry.partition("=")
+        if not equals or not name:
+            raise Failure(f"--run-config {entry}", "it is NAME=VALUE", code=Exit.USAGE)
+        try:
+            config[name] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            config[name] = text
+    if rounds is not None:
+        if not app.rounds_key:
+            raise Failure(
+                "--rounds",
+                f"the app's configuration has none of {', '.join(ROUND_KEYS)}",
+                "say it by --run-config NAME=N, and --rounds is only for the noise",
+                Exit.USAGE,
+            )
+        config[app.rounds_key] = rounds
+    planned = config.get(app.rounds_key, app.rounds)
+    return int(planned), config
+
+
+def chosen(standings: list[Standing], code: Digest, epsilon: float | None, uses: int, name: str) -> Digest:
+    """Of the grants for this app, the one that holds the run and ends first.
+
+    Raises:
+        Failure: there is none.
+    """
+    mine = [it for it in standings if it.operation == KIND_NAME and it.grant and it.state == "granted"]
+    fit = [
+        it
+        for it in mine
+        if it.code == hex0x(code)
+        and it.uses - it.used >= uses
+        and (it.epsilon == 0 if epsilon is None else it.epsilon - it.spent_epsilon >= epsilon - 1e-6)
+    ]
+    if not fit:
+        waiting = [it for it in standings if it.operation == KIND_NAME and it.state in ("asked", "approved")]
+        why = "it waits for its owner" if waiting else "none holds this run"
+        raise Failure(
+            f"{name} gave no grant for this app",
+            f"{len(mine)} grant(s) for training: {why}; {uses} uses and {'no ε' if epsilon is None else f'ε {epsilon:g}'} are needed",
+            "clusterai train request",
+        )
+    best = min(fit, key=lambda it: it.expires_s)
+    assert best.grant is not None
+    return read_digest(best.grant)
+
+
+class Remote:
+    """A vault behind a gateway, as `work.training.adapters.rounds.Party`."""
+
+    def __init__(self, reach: Reach, listed: Listed, grant: Digest, who: Identity) -> None:
+        self.name = listed.name
+        self.subject = subject(listed.dataset, KIND_NAME)
+        self.grant = grant
+        self._reach, self._listed, self._who = reach, listed, who
+
+    async def call(self, data: bytes) -> bytes:
+        return await self._reach.ask(self._who, self._listed, KIND_NAME, data)
+
+    async def order(self, request: Round, most_wei: int | None) -> Paid:
+        """Named by its own digest: who asks twice, after a crash say, gets the same answer and pays once."""
+        done = await self._reach.order(
+            self.subject, KIND_NAME, request.canonical(), most_wei, key=request.digest.hex()
+        )
+        receipt = None if done.receipt is None else msgspec.to_builtins(done.receipt)
+        return Paid(done.answer, done.charged_wei, receipt, done.provider)
