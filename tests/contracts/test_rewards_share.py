@@ -120,7 +120,7 @@ def test_shares_are_exact(amount: int, full: int, scores: tuple[int, ...]) -> No
 
 @settings(max_examples=25, deadline=None, suppress_health_check=(HealthCheck.too_slow,))
 @given(
-    amount=st.integers(1, 10**6),
+    amount=st.integers(1, 900_000),
     full=st.integers(0, 2**63 - 1) | st.integers(0, 100),
     scores=st.tuples(*[st.integers(0, 2**63 - 1) | st.integers(0, 9)] * 3),
 )
