@@ -3,7 +3,7 @@
 A set's address is the digest of its manifest, so it can be asked of anyone: a server of ours, any web server, any bucket. The
 room refuses every byte whose piece doesn't hash to what the address says, every path that could leave the folder that was
 named, and every address that a stranger's listing has no business to make us dial. Who may read a set isn't its affair: of
-sold sets it moves the sealed copy.
+a copy that is sold it moves the encrypted pieces.
 """
 
 from clusterai.content.adapters.fetching import Fetched, NotWhole, fetch, fetch_manifest

@@ -1,11 +1,14 @@
 """A copy that was sold: its key reaches the buyer alone, its pieces anyone, and what opens is what the owner signed."""
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from clusterai.cli.datasets.buying import manifest_of
+from clusterai.content import Fetched, Landing, Web, fetch, open_source
 from clusterai.protocol import copies
 from clusterai.protocol.canonical import encode
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Digest
@@ -56,6 +59,31 @@ def test_what_was_bought_is_what_was_listed(bed: Bed, tmp_path: Path) -> None:
     assert [(it.requester, it.signed is not None) for it in bed.vault.uses()] == [
         (bed.identity.address, True)
     ]
+
+
+def test_anyone_may_hold_its_pieces(bed: Bed, tmp_path: Path) -> None:
+    """The folder of encrypted pieces is a holder as it lies, and one that altered a piece is left."""
+    key = given(bed, bought(bed))
+    folder = bed.folder.store / "pieces"
+    altered = tmp_path / "altered"
+    shutil.copytree(folder, altered)
+    for path in altered.rglob("*"):
+        if path.is_file():
+            path.write_bytes(bytes(path.stat().st_size))
+
+    async def fetched() -> Fetched:
+        async with Web() as web:
+            with Landing(tmp_path / "to", manifest_of(key)) as landing:
+                return await fetch(landing, [open_source(it.as_uri(), web) for it in (altered, folder)])
+
+    assert asyncio.run(fetched()).shares[1].pieces == len(key.pieces)
+    schema = opening.checked(key, bed.vault.snapshot)
+    found = {it.address: (tmp_path / "to" / _path(it.address)).read_bytes() for it in key.pieces}
+    assert opening.write(key, schema, found.__getitem__, tmp_path / "copy.csv") == len(rows())
+
+
+def _path(address: bytes) -> str:
+    return f"{address.hex()[:2]}/{address.hex()[2:]}"
 
 
 @pytest.mark.parametrize("operation", [Operation.QUERY, Operation.REVIEW])

@@ -211,7 +211,7 @@ def search(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """List data sets: files that anyone fetches, sealed ones that are sold, vaults that answer questions."""
+    """List data sets: files that anyone fetches, and vaults that answer questions."""
     from clusterai.cli.datasets import listing, showing
 
     words = " ".join(text or ())
@@ -313,8 +313,6 @@ def fetch(
         wanted = fetching.Wanted(digest, named, private=private)
     else:
         held = listing.holding(listing.at_gateway(data, lambda vaults: listing.one(vaults, digest)))
-        if held.sealed:
-            raise Failure("this set is sold: what is held is sealed", next=f"clusterai data buy {what}")
         wanted = fetching.Wanted(held.address, told=held.holders, private=private)
     with showing.progress() as begun:
         here = fetching.bring(wanted, to, begun, Remembered.of_this_user())

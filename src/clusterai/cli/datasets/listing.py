@@ -36,7 +36,7 @@ class Row(msgspec.Struct, frozen=True):
     title: str
     licence: str
     kind: str
-    """files: fetched by anyone; sealed: sold; vault: asked, never copied"""
+    """files: fetched by anyone; vault: asked, and copied only where it sells copies"""
     bytes: int
     owner: str
     address: str
@@ -127,7 +127,7 @@ def holding(it: Listed) -> cards.Holding:
 def _row(it: Listed) -> Row:
     try:
         held = cards.read(it.card)
-        kind, size, address = ("sealed" if held.sealed else "files"), held.bytes, held.manifest
+        kind, size, address = "files", held.bytes, held.manifest
     except cards.BadCard:
         kind, size, address = "vault", 0, ""
     word = it.card.get

@@ -36,8 +36,6 @@ def card(found: Mapping[str, Any]) -> None:
             ("bytes", f"{held.bytes / 1e6:.1f} MB in {held.files} files"),
             *(("holder", plain(url)) for url in held.holders),
         ]
-        if held.sealed:
-            rows.append(("sold", "a sealed copy: clusterai data buy"))
     say.pairs(rows)
 
 

@@ -1,1 +1,1 @@
-"""What touches the world: folders, holders over HTTP and fsspec, sealed copies, the server of a holder."""
+"""What touches the world: folders, holders over HTTP and fsspec, the server of a holder."""

@@ -96,7 +96,6 @@ class Holding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     Attributes:
         manifest: the set's address, 0x hex.
         holders: base URLs; whoever reads them checks them (`core.reach.listed`).
-        sealed: the files are a sealed copy: its key is sold, and `address` isn't that of the plain files.
     """
 
     kind: Literal["files"] = "files"
@@ -108,7 +107,6 @@ class Holding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     holders: Annotated[
         tuple[Annotated[str, Meta(max_length=MOST_URL)], ...], Meta(max_length=MOST_HOLDERS)
     ] = ()
-    sealed: bool = False
 
     @property
     def address(self) -> Digest:
@@ -119,14 +117,13 @@ class BadCard(ValueError):
     """No card of a data set that can be fetched: {why}."""
 
 
-def holding(manifest: Manifest, holders: Sequence[str] = (), *, sealed: bool = False) -> Holding:
+def holding(manifest: Manifest, holders: Sequence[str] = ()) -> Holding:
     return Holding(
         manifest=hex0x(manifest.address()),
         bytes=manifest.size,
         files=len(manifest.files),
         piece_bytes=manifest.piece_bytes,
         holders=tuple(holders),
-        sealed=sealed,
     )
 
 
