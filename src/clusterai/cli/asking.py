@@ -1,5 +1,6 @@
 """The requester's side of a vault: finding it, asking for access, and how one's requests stand."""
 
+import secrets
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,11 +13,12 @@ from clusterai.protocol import access, canonical
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import BadId, Digest, hex0x
 from clusterai.protocol.ids import digest as read_digest
-from clusterai.protocol.vaults import Operation
+from clusterai.protocol.vaults import Operation, subject
 from clusterai.sdk.identity import Identity, NotFromVault
-from clusterai.sdk.vaults import Listed, Untrue
+from clusterai.sdk.vaults import Done, Listed, Untrue
 from clusterai.vault.core.card import BadCard, VaultFacts, read_facts
 from clusterai.vault.core.schema import BadSchema
+from clusterai.work.query import spec as query
 
 DAY_S = 86_400
 
@@ -27,6 +29,9 @@ class Reach(Protocol):
     def find(self, text: str = "") -> AsyncIterator[Listed]: ...
     async def dataset(self, dataset: Digest) -> Listed: ...
     async def ask(self, identity: Identity, data: Listed, kind: str, body: bytes) -> bytes: ...
+    async def order(
+        self, about: Digest, kind: str, request: bytes, max_price_wei: int | None = None
+    ) -> Done: ...
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -146,18 +151,104 @@ async def standings(reach: Reach, listed: Listed, who: Identity) -> list[Standin
     return [_standing(listed, it) for it in await _told(reach, listed, who, access.AskStanding())]
 
 
-async def _told(reach: Reach, listed: Listed, who: Identity, ask: access.Ask) -> tuple[access.Status, ...]:
+class Ran(msgspec.Struct, frozen=True):
+    """A program that ran for review: `order` names what it left."""
+
+    name: str
+    order: str
+    charged_wei: int
+    provider: str
+
+
+async def ran(
+    reach: Reach,
+    listed: Listed,
+    who: Identity,
+    program: bytes,
+    args: tuple[str, ...],
+    seconds: int,
+    most_wei: int | None,
+) -> Ran:
+    """Run a granted program over all rows; what it made stays at the vault until its owner has read it.
+
+    Raises:
+        Failure: no grant is for this program, or the vault refuses.
+    """
+    code = access.code_digest(program)
+    grant = next(
+        (
+            Digest(it.grant)
+            for it in await _told(reach, listed, who, access.AskStanding())
+            if it.operation == Operation.REVIEW
+            and it.code == code
+            and it.state == "granted"
+            and it.used < it.uses
+        ),
+        None,
+    )
+    if grant is None:
+        raise Failure(
+            f"{listed.name} gave no grant for this program",
+            f"its digest is {hex0x(code)}",
+            f"clusterai data request {listed.name} --operation review --program FILE --uses 2 --purpose …",
+        )
+    unsigned = query.asked(
+        dataset=listed.dataset,
+        snapshot=Digest(listed.listing.snapshot),
+        grant=grant,
+        requester=who.address,
+        nonce=secrets.token_bytes(32),
+        code=code,
+        args=args,
+        block_s=seconds,
+    )
+    spec = unsigned.signed(who.key, listed.network)
+    about = subject(listed.dataset, query.KIND_NAME)
+    done = await reach.order(about, query.KIND_NAME, spec.canonical(), most_wei)
     try:
-        told = access.decode_told(await reach.ask(who, listed, "vault", canonical.encode(ask)))
-    except (NotFromVault, Malformed, Untrue) as error:
-        raise Failure(f"{listed.name} didn't answer this", str(error), code=Exit.UNTRUE) from None
+        said = query.decode_said(done.answer)
+    except Malformed as error:
+        raise Failure(f"{listed.name} answered something else", str(error), code=Exit.UNTRUE) from None
+    if isinstance(said, query.Refusal):
+        raise Failure(f"{listed.name} refuses: {said.detail}", said.code)
+    return Ran(listed.name, hex0x(spec.digest()), done.charged_wei, done.provider)
+
+
+async def result(reach: Reach, listed: Listed, who: Identity, order: Digest) -> bytes:
+    """What a program left, once the vault's owner let it go.
+
+    Raises:
+        Failure: not yet, withheld, or not what the log says.
+    """
+    told = await _answered(reach, listed, who, access.AskOutput(order))
     match told:
+        case access.OutputShown(output, use):
+            if use.use.result != canonical.content_digest(output) or not use.signed_by(
+                listed.signer, listed.network
+            ):
+                raise Failure("this isn't what the vault's log says that left", code=Exit.UNTRUE)
+            return output
+        case access.NotGiven(code, detail):
+            raise Failure(detail, code, "try again later" if code == "pending" else "")
+        case _:
+            raise Failure(f"{listed.name} answered something else", code=Exit.UNTRUE)
+
+
+async def _told(reach: Reach, listed: Listed, who: Identity, ask: access.Ask) -> tuple[access.Status, ...]:
+    match await _answered(reach, listed, who, ask):
         case access.Standing(requests):
             return requests
         case access.NotGiven(code, detail):
             raise Failure(f"{listed.name} refuses: {detail}", code)
         case _:
             raise Failure(f"{listed.name} answered something else", code=Exit.UNTRUE)
+
+
+async def _answered(reach: Reach, listed: Listed, who: Identity, ask: access.Ask) -> access.Told:
+    try:
+        return access.decode_told(await reach.ask(who, listed, "vault", canonical.encode(ask)))
+    except (NotFromVault, Malformed, Untrue) as error:
+        raise Failure(f"{listed.name} didn't answer this", str(error), code=Exit.UNTRUE) from None
 
 
 def _standing(listed: Listed, it: access.Status) -> Standing:

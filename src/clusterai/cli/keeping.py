@@ -17,8 +17,10 @@ from clusterai.vault.adapters import founding, importing
 from clusterai.vault.adapters.folder import INNER, BadVault, Command, NoVault, Outcome, VaultFolder
 from clusterai.vault.adapters.hosting import read_book
 from clusterai.vault.adapters.importing import BadData, Found
+from clusterai.vault.adapters.outputs import Outputs
 from clusterai.vault.adapters.storage import Storage, WrongKey
 from clusterai.vault.core.book import VaultBook
+from clusterai.vault.core.disclosure import Finding
 from clusterai.vault.core.policy import BadPolicy, Policy, read_policy
 from clusterai.vault.core.schema import BadSchema, Schema, read_schema
 from clusterai.vault.core.terms import Entry
@@ -276,6 +278,71 @@ def uses(it: VaultBook) -> list[Used]:
             )
         )
     return found
+
+
+class Lying(msgspec.Struct, frozen=True):
+    """An output that a program left for review."""
+
+    order: str
+    grant: str
+    requester: str
+    state: str
+    bytes: int
+    at_s: int
+    findings: tuple[Finding, ...]
+    note: str
+
+
+def outputs(folder: VaultFolder) -> list[tuple[Lying, bytes]]:
+    """All of them with what they hold, oldest first.
+
+    Raises:
+        Failure.
+    """
+    try:
+        found = Outputs(folder.held, folder.master()).all()
+    except BadVault as error:
+        _unusable(error)
+    return [
+        (
+            Lying(
+                hex0x(it.order),
+                hex0x(it.grant),
+                hex0x(it.requester),
+                it.state,
+                len(it.output),
+                it.at_s,
+                it.findings,
+                it.note,
+            ),
+            it.output,
+        )
+        for it in found
+    ]
+
+
+def output(folder: VaultFolder, text: str) -> tuple[Lying, bytes]:
+    """The one whose order begins so.
+
+    Raises:
+        Failure: none, or several.
+    """
+    wanted = text.lower().removeprefix("0x")
+    found = [it for it in outputs(folder) if it[0].order[2:].startswith(wanted)]
+    if len(found) != 1:
+        raise Failure(
+            f"{len(found) or 'no'} outputs begin with {text}",
+            next="clusterai vault outputs lists them",
+            code=Exit.NOT_FOUND,
+        )
+    return found[0]
+
+
+def printable(data: bytes) -> str:
+    """A stranger's bytes on a terminal: only what prints, so that no escape sequence hides a line."""
+    text = data.decode(errors="backslashreplace")
+    safe = "".join(it if it.isprintable() or it in "\n\t" else f"\\x{ord(it):02x}" for it in text)
+    return safe if safe.endswith("\n") else safe + "\n"
 
 
 def one(listed: list[Row], text: str, of: str) -> Row:

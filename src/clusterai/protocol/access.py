@@ -20,6 +20,7 @@ from clusterai.protocol.vaults import SignedRequest, SignedUse
 
 MOST_PURPOSE_BYTES = 4_000
 MOST_CODE_BYTES = 512 * 1024
+MOST_OUTPUT_BYTES = 256 * 1024
 MOST_STANDINGS = 1_024
 MOST_USES = 10_000
 
@@ -56,6 +57,12 @@ class AskUses(_Message, frozen=True):
     """From the requester's `first` use on."""
 
     first: U32 = 0
+
+
+class AskOutput(_Message, frozen=True):
+    """What one's program left for review, under the order that ran it."""
+
+    order: DigestBytes
 
 
 class Status(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,6 +117,13 @@ class UsesShown(_Message, frozen=True):
     anchored: U32
 
 
+class OutputShown(_Message, frozen=True):
+    """What the vault's owner let go; `use` is the log's leaf about it, whose result is the output's digest."""
+
+    output: Annotated[bytes, Meta(max_length=MOST_OUTPUT_BYTES)]
+    use: SignedUse
+
+
 class NotGiven(_Message, frozen=True):
     """`code` as in `vault.core.terms.DenialCode`."""
 
@@ -117,8 +131,8 @@ class NotGiven(_Message, frozen=True):
     detail: Annotated[str, Meta(max_length=2_000)]
 
 
-Ask = AskAccess | AskStanding | AskData | AskUses
-Told = Standing | DataShown | UsesShown | NotGiven
+Ask = AskAccess | AskStanding | AskData | AskUses | AskOutput
+Told = Standing | DataShown | UsesShown | OutputShown | NotGiven
 
 
 def decode_ask(data: bytes) -> Ask:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from clusterai.cli import asking
@@ -13,11 +14,16 @@ from clusterai.cli import main as cli
 from clusterai.cli.asking import Wish
 from clusterai.cli.failure import Exit, Failure
 from clusterai.protocol.ids import ZERO_ADDRESS, Digest, hex0x
-from clusterai.protocol.vaults import Operation
+from clusterai.protocol.ids import digest as read_digest
+from clusterai.protocol.vaults import Operation, subject
 from clusterai.sdk.identity import BadIdentity, Identity
-from clusterai.sdk.vaults import Listed, read
+from clusterai.sdk.vaults import Done, Listed, read
 from clusterai.sdk.vaultshapes import Dataset
 from clusterai.vault.core.policy import MICRO
+from clusterai.work.engine import TokenEvent
+from clusterai.work.packed import bytes_of
+from clusterai.work.query.adapters.hosting import host
+from clusterai.work.query.spec import decode_query
 from tests.rooms.vault.vaultbed import NETWORK, Bed
 
 
@@ -40,8 +46,6 @@ class Reach:
             "signature": hex0x(said.signature),
             "holders": (),
         }
-        import msgspec
-
         raw = msgspec.json.encode({**told, "card": msgspec.Raw(said.card)})
         return read(msgspec.json.decode(raw, type=Dataset), NETWORK)
 
@@ -57,6 +61,13 @@ class Reach:
         return identity.opened(
             data.seal_to, await self._bed.desk.answer(ZERO_ADDRESS, question.body), question.nonce
         )
+
+    async def order(self, about: Digest, kind: str, request: bytes, max_price_wei: int | None = None) -> Done:
+        assert about == subject(self._bed.vault.dataset, kind)
+        engine = host(self._bed.vault).engine
+        tokens = [it.token async for it in engine.submit(decode_query(request)) if isinstance(it, TokenEvent)]
+        await engine.close()
+        return Done(bytes_of(tuple(tokens)), None, 50, "0x")
 
 
 def wish(**changes: Any) -> Wish:
@@ -125,6 +136,29 @@ def test_a_refusal_of_the_vault_is_told_in_its_words(bed: Bed) -> None:
         listed, _ = await asking.found(Reach(bed), "wards")
         with pytest.raises(Failure, match="is asked"):
             await asking.request(Reach(bed), listed, bed.identity, wish(price_wei=1))
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("now")
+def test_a_program_is_reviewed(bed: Bed) -> None:
+    """Run, told to wait, and got once the owner let it go; another program has no grant."""
+    reach = Reach(bed)
+    program = b"open('/job/out/result.json', 'w').write('the mean is 12.5')\n"
+
+    async def run() -> None:
+        listed, _ = await asking.found(reach, "wards")
+        told = wish(operation=int(Operation.REVIEW), code=program, epsilon_micro=0)
+        await asking.request(reach, listed, bed.identity, told)
+        bed.vault.approve(bed.vault.entries()[0].request)
+        ran = await asking.ran(reach, listed, bed.identity, program, (), 1, None)
+        order = read_digest(ran.order)
+        with pytest.raises(Failure, match="hasn't let it go yet"):
+            await asking.result(reach, listed, bed.identity, order)
+        bed.vault.release(order)
+        assert await asking.result(reach, listed, bed.identity, order) == b"the mean is 12.5"
+        with pytest.raises(Failure, match="gave no grant for this program"):
+            await asking.ran(reach, listed, bed.identity, b"print(rows)", (), 1, None)
 
     asyncio.run(run())
 

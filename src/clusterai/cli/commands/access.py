@@ -1,4 +1,4 @@
-"""`clusterai data request` and `clusterai data grants`: asking a vault's owner for access, and what came of it."""
+"""`clusterai data request`, `grants`, `review`, `result`: asking a vault's owner for access, what came of it, and programs that it reviews."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -201,3 +201,95 @@ def _row(it: "Standing") -> tuple[object, ...]:
         (it.grant or it.request)[:10] + "…",
         "".join(one if one.isprintable() else " " for one in it.note),
     )
+
+
+def review(
+    dataset: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name or id of a vault.", show_default=False)
+    ],
+    program: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="The granted program: Python, or WASM. It leaves /job/out/result.json.",
+            show_default=False,
+        ),
+    ],
+    arg: Annotated[
+        list[str] | None, typer.Option(help="Of the program; may be repeated.", show_default=False)
+    ] = None,
+    seconds: Annotated[int, typer.Option(min=1, max=60, help="What it may take.")] = 30,
+    max_price: Annotated[
+        str | None, typer.Option(metavar="AMOUNT", help="The most that it may cost.", show_default=False)
+    ] = None,
+    identity: IdentityFile = None,
+    data: options.Data = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run a granted program over all rows of a vault. What it makes leaves when the vault's owner has read it."""
+    import asyncio
+
+    from clusterai.cli import asking
+    from clusterai.protocol.money import BadAmount, parse
+    from clusterai.protocol.money import show as money
+
+    try:
+        code = program.expanduser().read_bytes()
+        most_wei = None if max_price is None else parse(max_price)
+    except OSError as error:
+        raise Failure(f"{program} can't be read", error.strerror or "", code=Exit.NOT_FOUND) from None
+    except BadAmount as error:
+        raise Failure(f"--max-price {max_price}", str(error), code=Exit.USAGE) from None
+    who = identity_at(identity)
+
+    async def run() -> "asking.Ran":
+        async with vaults_at(data) as reach:
+            listed, _ = await asking.found(reach, dataset)
+            return await asking.ran(reach, listed, who, code, tuple(arg or ()), seconds, most_wei)
+
+    ran = asyncio.run(run())
+    if json:
+        say.emit(ran)
+        return
+    say.tell(f"ran {ran.order}, charged {money(ran.charged_wei)}")
+    say.say(f"its owner reads what it made → clusterai data result {dataset} {ran.order}")
+
+
+def result(
+    dataset: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name or id of a vault.", show_default=False)
+    ],
+    order: Annotated[
+        str, typer.Argument(metavar="ORDER", help="As `review` printed it.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write here. Default: stdout.", show_default=False)
+    ] = None,
+    identity: IdentityFile = None,
+    data: options.Data = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Get what a reviewed program left, once the vault's owner let it go; checked against the vault's signed log."""
+    import asyncio
+
+    from clusterai.cli import asking, keeping
+    from clusterai.protocol.ids import BadId, digest
+
+    try:
+        named = digest(order)
+    except BadId as error:
+        raise Failure(f"{order[:80]} is no order", str(error), code=Exit.USAGE) from None
+    who = identity_at(identity)
+
+    async def run() -> bytes:
+        async with vaults_at(data) as reach:
+            listed, _ = await asking.found(reach, dataset)
+            return await asking.result(reach, listed, who, named)
+
+    found = asyncio.run(run())
+    if out is None:
+        say.stdout().write(keeping.printable(found))
+    else:
+        out.write_bytes(found)
+        say.say(f"{len(found)} bytes in {out}")

@@ -31,6 +31,8 @@ def join(app: typer.Typer) -> None:
     group.command()(access.request)
     group.command()(access.grants)
     group.command()(contribution.contribution)
+    group.command()(access.review)
+    group.command()(access.result)
     app.add_typer(group, name="data")
 
 

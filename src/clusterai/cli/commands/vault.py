@@ -35,6 +35,9 @@ def join(app: typer.Typer) -> None:
     group.command()(deny)
     group.command()(revoke)
     group.command()(uses)
+    group.command()(outputs)
+    group.command()(release)
+    group.command()(withhold)
     group.command()(replay)
     app.add_typer(group, name="vault")
 
@@ -351,6 +354,7 @@ def inbox(
 
 
 def _program(book: "VaultBook", row: "Row") -> None:
+    from clusterai.cli import keeping
     from clusterai.protocol.ids import digest
 
     code = book.entries[digest(row.request)].code
@@ -360,10 +364,7 @@ def _program(book: "VaultBook", row: "Row") -> None:
             "SQL brings none, and a denied request's isn't kept",
             code=Exit.NOT_FOUND,
         )
-    # A stranger's bytes on a terminal: only what prints, so that no escape sequence hides a line.
-    text = code.decode(errors="backslashreplace")
-    safe = "".join(it if it.isprintable() or it in "\n\t" else f"\\x{ord(it):02x}" for it in text)
-    say.stdout().write(safe if safe.endswith("\n") else safe + "\n")
+    say.stdout().write(keeping.printable(code))
 
 
 def _tell(row: "Row") -> None:
@@ -535,3 +536,80 @@ def replay(
             ],
         )
     return Exit.OK if all(it.same for it in done) else Exit.UNTRUE
+
+
+Order = Annotated[str, typer.Argument(metavar="ORDER", help="Its id, or how it begins.", show_default=False)]
+
+
+def outputs(
+    folder: Folder,
+    read: Annotated[
+        str | None,
+        typer.Option(metavar="ORDER", help="Print this one, and nothing else.", show_default=False),
+    ] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """List what programs left for review, and what disclosure control found in it. Nothing of it leaves before you let it."""
+    from clusterai.cli import keeping
+
+    it = keeping.opened(folder)
+    if read is not None:
+        say.stdout().write(keeping.printable(keeping.output(it, read)[1]))
+        return
+    found = [lying for lying, _ in keeping.outputs(it)]
+    if json:
+        say.emit({"outputs": found})
+        return
+    say.table(
+        ("order", "state", "requester", "#bytes", "found in it"),
+        [
+            (
+                lying.order[2:10],
+                lying.state,
+                lying.requester[:12] + "…",
+                lying.bytes,
+                "; ".join(f"{one.code}: {one.detail}" for one in lying.findings) or "-",
+            )
+            for lying in found
+        ],
+    )
+    if any(lying.state == "held" for lying in found):
+        say.say(f"→ clusterai vault outputs {folder} --read …     → … release …     → … withhold …")
+
+
+def release(
+    folder: Folder,
+    order: Order,
+    yes: options.Yes = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Let an output go to who made it, once you have read it. Plain rows don't pass. It is a use of its own in the log."""
+    from clusterai.cli import keeping
+    from clusterai.vault.adapters.folder import Command
+
+    it = keeping.opened(folder)
+    lying, content = keeping.output(it, order)
+    if not yes:
+        say.stdout().write(keeping.printable(content))
+        for one in lying.findings:
+            say.say(f"[yellow]{one.code}[/]: {one.detail}")
+        options.confirm("Let it go?", yes)
+    _told(it, folder, lying.order, keeping.command(it, Command("release", lying.order)), json)
+
+
+def withhold(
+    folder: Folder,
+    order: Order,
+    note: Note = "",
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Delete an output that must not leave; its requester is told so."""
+    from clusterai.cli import keeping
+    from clusterai.vault.adapters.folder import Command
+
+    it = keeping.opened(folder)
+    lying, _ = keeping.output(it, order)
+    _told(it, folder, lying.order, keeping.command(it, Command("withhold", lying.order, note=note)), json)

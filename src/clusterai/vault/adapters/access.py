@@ -1,13 +1,13 @@
 """The vault's desk: answers calls to `subject(dataset, "vault")`. It takes no orders: asking costs nothing, and gives nothing that isn't public.
 
-call ──> opened ──> AskAccess, AskStanding, AskData, AskUses ──> sealed to who asked
+call ──> opened ──> AskAccess, AskStanding, AskData, AskUses, AskOutput ──> sealed to who asked
 """
 
 from typing import TYPE_CHECKING
 
 from clusterai.protocol import access, canonical
 from clusterai.protocol.canonical import Malformed
-from clusterai.protocol.ids import ZERO_DIGEST, Address
+from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 from clusterai.protocol.vaults import Revoked
 from clusterai.vault.core.policy import write_policy
 from clusterai.vault.core.schema import write_schema
@@ -66,6 +66,9 @@ class Desk:
                     if row.requester == signer and row.signed is not None
                 ]
                 return access.UsesShown(tuple(mine[first : first + access.MOST_USES]), self._vault.anchored)
+
+            case access.AskOutput(order):
+                return access.OutputShown(*self._vault.released(Digest(order), signer))
 
     def _status(self, entry: Entry) -> access.Status:
         request, decided = entry.signed.request, entry.decided

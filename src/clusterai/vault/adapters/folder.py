@@ -9,6 +9,7 @@
     DIR/store/          the data, encrypted
     DIR/state/          the journal, encrypted
     DIR/desk/           commands of the owner, and what came of them
+    DIR/held/           what programs left for review, encrypted, until the owner has read it
 
 The master key lies outside of the folder: a copy of the folder alone shows nothing but what is published. It is a key file as all others: with a password
 (`CLUSTERAI_KEY_PASSWORD`) it is a keystore, and the whole disk shows nothing.
@@ -61,9 +62,9 @@ class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What an owner wants. `target` is the request's or the grant's id in hex."""
+    """What an owner wants. `target` is the request's, the grant's or the order's id in hex."""
 
-    act: Literal["approve", "deny", "revoke", "release"]
+    act: Literal["approve", "deny", "revoke", "release", "withhold"]
     target: Annotated[str, Meta(pattern=r"\A(0x)?[0-9a-f]{64}\Z")]
     note: Annotated[str, Meta(max_length=2_000)] = ""
     reason: Annotated[int, Meta(ge=0, le=255)] = 0
@@ -98,6 +99,7 @@ class VaultFolder:
         self.state = self.root / "state"
         self.journal_file = self.state / "journal.sqlite"
         self.desk = self.root / "desk"
+        self.held = self.root / "held"
         self.lock = self.root / "served.lock"
         try:
             self.named = msgspec.json.decode(self.settings.read_bytes(), type=Named)

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import itertools
 import shutil
 import threading
 import time
@@ -44,11 +45,13 @@ from clusterai.vault.adapters.folder import (
     read_records,
     write_aside,
 )
+from clusterai.vault.adapters.outputs import Output, Outputs
 from clusterai.vault.adapters.sealing import Asked, Seals
 from clusterai.vault.adapters.storage import Manifest, Storage
 from clusterai.vault.core import terms as vocabulary
 from clusterai.vault.core.book import VaultBook
 from clusterai.vault.core.card import vault_card
+from clusterai.vault.core.disclosure import MOST_OUTPUT_BYTES, Finding, examine
 from clusterai.vault.core.mock import mock_csv
 from clusterai.vault.core.onchain import OnChain
 from clusterai.vault.core.pieces import joined
@@ -130,6 +133,7 @@ class Vault:
         self.schema: Schema = self._storage.manifest.schema
         self.snapshot: Digest = self._storage.manifest.snapshot
         self._noise_key = noise_key(master)
+        self._outputs = Outputs(folder.held, master)
         self._seals = Seals(master, self.dataset, network, clock())
         policy = folder.policy()
         self._policy_seen_ns = folder.policy_file.stat().st_mtime_ns
@@ -310,6 +314,83 @@ class Vault:
     def stored(self, address: Digest) -> bytes:
         return self._storage.stored(address)
 
+    # --- review: what a program left stays here until the owner has read it ---
+
+    def hold(self, grant: Digest, order: Digest, output: bytes) -> tuple[Finding, ...]:
+        """Keep what a program made, and what disclosure control found in it; durable when it returns.
+
+        Raises:
+            Denied: unknown, malformed (too long), busy.
+        """
+        with self._lock:
+            entry = self._book.entry_of(grant)
+        if entry is None:
+            raise Denied("unknown", "no such grant")
+        if len(output) > MOST_OUTPUT_BYTES:
+            raise Denied(
+                "malformed", f"the output has {len(output)} bytes, and {MOST_OUTPUT_BYTES} are the most"
+            )
+        names = [it.name for it in self.schema.columns if it.kind == "text" and it.access == "private"]
+        texts = itertools.chain.from_iterable(column.tolist() for column in self.columns(names).values())
+        findings = examine(output, texts)
+        self._outputs.keep(Output(order, grant, entry.requester, output, findings, int(self._clock())))
+        return findings
+
+    def outputs(self) -> list[Output]:
+        return self._outputs.all()
+
+    def release(self, order: Digest) -> SignedUse:
+        """Let an output go to its requester. It is a use of its own, of no ε: the log names what left.
+
+        Raises:
+            Denied: unknown, closed (withheld), disclosure (it is plainly rows), and what ends a grant.
+        """
+        held = self._held(order)
+        if held.state == "withheld":
+            raise Denied("closed", "this output was withheld")
+        for finding in held.findings:
+            if finding.stops:
+                raise Denied(
+                    "disclosure",
+                    f"{finding.code}: {finding.detail}: withhold it, and ask for another program",
+                )
+        named = release_of(order)
+        self.spend(Digest(held.grant), named, 0)
+        use = self.used(named, canonical.content_digest(held.output))
+        self._outputs.keep(msgspec.structs.replace(held, state="released"))
+        return use
+
+    def withhold(self, order: Digest, note: str = "") -> None:
+        """
+        Raises:
+            Denied: unknown, closed (released).
+        """
+        held = self._held(order)
+        if held.state == "released":
+            raise Denied("closed", "this output left already")
+        self._outputs.keep(msgspec.structs.replace(held, state="withheld", note=note, output=b""))
+
+    def released(self, order: Digest, signer: Address) -> tuple[bytes, SignedUse]:
+        """An output, for whoever made it.
+
+        Raises:
+            Denied: unknown, pending, withheld.
+        """
+        held = self._outputs.find(order)
+        if held is None or held.requester != signer:
+            raise Denied("unknown", "no output of yours under this order")
+        if held.state == "held":
+            raise Denied("pending", "the vault's owner hasn't let it go yet")
+        if held.state == "withheld":
+            raise Denied("withheld", f"the vault's owner withheld it{f': {held.note}' if held.note else ''}")
+        return held.output, self.used(release_of(order), canonical.content_digest(held.output))
+
+    def _held(self, order: Digest) -> Output:
+        held = self._outputs.find(order)
+        if held is None:
+            raise Denied("unknown", f"no output under 0x{order.hex()}")
+        return held
+
     # --- what the desk and the owner ask ---
 
     def ask(self, event: vocabulary.AskedFor) -> Entry:
@@ -413,7 +494,11 @@ class Vault:
                 case "revoke":
                     entry = self.revoke(target, command.reason)
                 case "release":
-                    return Outcome(False, code="unknown", detail="nothing waits to be released")
+                    self.release(target)
+                    return Outcome(True, state="released")
+                case "withhold":
+                    self.withhold(target, command.note)
+                    return Outcome(True, state="withheld")
         except Denied as no:
             return Outcome(False, code=no.code, detail=no.detail)
         return Outcome(True, state=entry.state)
@@ -514,6 +599,11 @@ def read_book(folder: VaultFolder) -> VaultBook:
 
 def _signs_nothing(_: Digest) -> bytes:
     raise AssertionError("a book that is looked at signs nothing")
+
+
+def release_of(order: Digest) -> Digest:
+    """The name in the log of letting an order's output go."""
+    return canonical.content_digest(b"clusterai release 1" + order)
 
 
 def noise_key(master: bytes) -> bytes:

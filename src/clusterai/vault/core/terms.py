@@ -43,6 +43,8 @@ DenialCode = Literal[
     "code",
     "dataset",
     "purpose",
+    "withheld",
+    "disclosure",
 ]
 
 

@@ -28,6 +28,7 @@ from clusterai.sandbox import (
     WasmRunner,
 )
 from clusterai.sandbox.core.spec import MiB
+from clusterai.vault.core.disclosure import MOST_OUTPUT_BYTES
 from clusterai.vault.core.schema import Schema
 from clusterai.work.query.adapters.computing import Columns, rows_of
 from clusterai.work.query.core.blocks import (
@@ -140,6 +141,37 @@ async def averaged(
         ends_s = began_s + (block + 1) * (spec.block_s + SPARE_S)
         await sleep(max(0.0, ends_s - clock()))
     return Averaged(noisy_sums(given, spec.epsilon_micro, Stream(seed, "noise")))
+
+
+async def reviewed(
+    programs: RunsPrograms,
+    spec: QuerySpec,
+    schema: Schema,
+    columns: Columns,
+    seed: bytes,
+    program: bytes,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> bytes:
+    """What a program made of all rows, for the vault's owner to read; a sentence where it made nothing. It takes its time whatever it does."""
+    names = [
+        column.name for column in schema.columns if column.kind != "array" and column.name != schema.unit
+    ]
+    clock = asyncio.get_running_loop().time
+    ends_s = clock() + spec.block_s + SPARE_S
+    every = np.arange(rows_of(columns))
+    rows = await asyncio.to_thread(csv_of, names, [columns[name] for name in names], every)
+    with programs.store() as store:
+        outcome = await programs.run(
+            program, spec.args, rows, spec.block_s, Stream(seed, "all").bits(63), store
+        )
+        left = next((it for it in outcome.outputs if it.name == RESULT), None)
+        made = (
+            b""
+            if left is None or left.size > MOST_OUTPUT_BYTES
+            else await asyncio.to_thread(store.read, left.digest)
+        )
+    await sleep(max(0.0, ends_s - clock()))
+    return made or f"the program left no {RESULT} of at most {MOST_OUTPUT_BYTES} bytes".encode()
 
 
 async def _block(

@@ -23,12 +23,12 @@ from clusterai.sandbox import CannotSandbox
 from clusterai.vault.core.terms import Denied
 from clusterai.work.engine import Busy, Finish, Stats, TokenEvent, Unfit
 from clusterai.work.packed import tokens_of
-from clusterai.work.query.adapters.blocks import Programs, averaged
+from clusterai.work.query.adapters.blocks import Programs, averaged, reviewed
 from clusterai.work.query.adapters.computing import counted, needed, result_of
 from clusterai.work.query.adapters.hosted import Hosted
 from clusterai.work.query.core.plan import RefusedQuery
 from clusterai.work.query.core.sql import plan_of
-from clusterai.work.query.spec import KIND_NAME, Answer, Averaged, Counted, QuerySpec, Refusal, Said
+from clusterai.work.query.spec import KIND_NAME, Answer, Averaged, Counted, Held, QuerySpec, Refusal, Said
 from clusterai.work.request import Usage
 from clusterai.work.streams import QueueStream
 
@@ -113,10 +113,8 @@ class QueryEngine:
             raise Unfit(str(error)) from None
         except RefusedQuery as error:
             raise Unfit(f"refused_query: {error}") from None
-        if spec.operation == Operation.CODE and self.programs is None:
+        if spec.operation != Operation.QUERY and self.programs is None:
             raise Unfit(f"no_sandbox: {self.no_programs_because}")
-        if spec.operation == Operation.REVIEW:
-            raise Unfit("no_review: this vault doesn't run programs for review")
         return permit.seal_to
 
     # --- the work ---
@@ -163,7 +161,7 @@ class QueryEngine:
             return Refusal(query, error.code, error.detail[:1_000])
         return Answer(query, use, vault.sealed(seal_to, canonical.encode(result)))
 
-    async def _told(self, query: Digest, spec: QuerySpec) -> Counted | Averaged:
+    async def _told(self, query: Digest, spec: QuerySpec) -> Counted | Averaged | Held:
         vault = self._vault
         schema, seed = vault.schema, vault.noise_seed(query, spec.nonce)
         if spec.operation == Operation.QUERY:
@@ -176,4 +174,8 @@ class QueryEngine:
         assert self.programs is not None, "submit looked"
         columns = await asyncio.to_thread(vault.columns, schema.names)
         program = vault.code(Digest(spec.grant))
+        if spec.operation == Operation.REVIEW:
+            left = await reviewed(self.programs, spec, schema, columns, seed, program, self._sleep)
+            await asyncio.to_thread(vault.hold, Digest(spec.grant), query, left)
+            return Held()
         return await averaged(self.programs, spec, schema, columns, seed, program, self._sleep)
