@@ -18,6 +18,10 @@ from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.vaults import Listing, dataset_id
 
+MOST_TEXT = 16 * 1024
+"""Characters of a card that a search looks through: anyone may search, and many cards are long."""
+FIRST = ("name", "pretty_name", "alternateName", "license", "tags", "keywords", "language", "description")
+"""What of a card is looked through before all else."""
 MOST_SERIALS = 100_000
 """Data sets whose last serial is remembered after nobody has them any more."""
 
@@ -28,11 +32,13 @@ class ShelfLimits(msgspec.Struct, frozen=True):
         most_bytes: of all cards together.
         provider_bytes: of the cards that one provider brought.
         provider_listings: data sets that one provider has.
+        most_listings: of all providers together.
     """
 
     most_bytes: int = 256 << 20
     provider_bytes: int = 16 << 20
     provider_listings: int = 1024
+    most_listings: int = 20_000
 
 
 class Shelved(msgspec.Struct, eq=False):
@@ -41,7 +47,7 @@ class Shelved(msgspec.Struct, eq=False):
     Attributes:
         said: as it came, so that whoever asks can check it.
         card: decoded.
-        text: all that its card says, in lower case: what a search looks through.
+        text: what its card says, in lower case: what a search looks through.
         holders: linked providers that have it; the first brought this listing.
     """
 
@@ -119,6 +125,8 @@ class Shelf:
             return None
         if known is None and self._count(provider) >= self._limits.provider_listings:
             return "this provider has as many data sets as are listed of one"
+        if known is None and len(self.datasets) >= self._limits.most_listings:
+            return "there is no room for more data sets"
         size = len(said.card)
         freed = 0 if known is None else len(known.said.card)
         mine = self._brought.get(provider, 0) - (
@@ -130,9 +138,7 @@ class Shelf:
         if known is not None:
             # Who had the older version has another one: it says so itself when it has the newer.
             self._forget(known)
-        shelved = Shelved(
-            listing, said, card, msgspec.json.encode(card).decode().casefold(), holders, provider
-        )
+        shelved = Shelved(listing, said, card, _text(card), holders, provider)
         self.datasets[dataset] = shelved
         self._bytes += size
         self._brought[provider] = self._brought.get(provider, 0) + size
@@ -194,6 +200,12 @@ class Shelf:
             it = self.datasets[dataset]
             if (owner is None or it.listing.owner == owner) and all(word in it.text for word in words):
                 yield it
+
+
+def _text(card: dict[str, Any]) -> str:
+    """What a search looks through, in lower case."""
+    first = msgspec.json.encode([card.get(name) for name in FIRST]).decode()
+    return (first + msgspec.json.encode(card).decode())[:MOST_TEXT].casefold()
 
 
 def _is_named(listing: Listing, name: object) -> bool:

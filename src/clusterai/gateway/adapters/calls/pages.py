@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import time
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -77,8 +78,7 @@ class CallPages:
         return [
             Route("/v1/clusterai/calls/{subject}", self.call, methods=["POST"]),
             Route("/v1/clusterai/orders/{subject}", self.order, methods=["POST"]),
-            Route("/v1/clusterai/data", self.datasets, methods=["GET"]),
-            Route("/v1/clusterai/data", self.list_data, methods=["POST"]),
+            Route("/v1/clusterai/data", self.datasets, methods=["GET", "POST"]),
             Route("/v1/clusterai/data/{dataset}", self.dataset, methods=["GET"]),
         ]
 
@@ -274,7 +274,9 @@ class CallPages:
     # --- data ---
 
     async def datasets(self, request: Request) -> Response:
-        """Anyone may look."""
+        """GET lists, for anyone; POST adds: one route, as of two only the first would stand in a 405's `Allow`."""
+        if request.method == "POST":
+            return await self.list_data(request)
         query = request.query_params
         for name in query:
             if name not in ("text", "owner", "limit", "page"):
@@ -287,7 +289,7 @@ class CallPages:
         after = None if (said := query.get("page")) is None else _parsed(said, "page")
         self._calling.posted.expire(int(time.time()))
         found = self._calling.shelf.find(text, owner)
-        page = [it for it in found if after is None or it.listing.dataset > after][: limit + 1]
+        page = list(islice((it for it in found if after is None or it.listing.dataset > after), limit + 1))
         return json_of(views.datasets(page, limit, self._meter.routing))
 
     async def list_data(self, request: Request) -> Response:
