@@ -34,6 +34,7 @@ from clusterai.ledger.core.twin import BlockContext, TwinChain
 from clusterai.protocol import calls as call_protocol
 from clusterai.protocol import canonical, jobs, measuring, merkle, pots, rentals, vaults
 from clusterai.protocol import offers as offer_protocol
+from clusterai.protocol.access import AskStanding
 from clusterai.protocol.cards import Card
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest, Role, address, hex0x
@@ -67,6 +68,7 @@ from clusterai.protocol.messages import (
 )
 from clusterai.protocol.offering import Carded, Offered, OfferTurned
 from clusterai.protocol.offers import MachineMeasurement, MachineOffer
+from clusterai.protocol.sealing import SealedCall
 from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import (
     EPOCH_LIST,
@@ -662,7 +664,28 @@ def vault_statements() -> dict[str, Any]:
             "root": hex0x(vaults.log_root(leaves)),
             "proofs": [jsonable(vaults.log_proof(leaves, index)) for index in range(3)],
         },
+        "sealed_call": sealed_call(dataset, requester),
         "pot": pot_of_three(owner, requester),
+    }
+
+
+def sealed_call(dataset: Digest, requester: Key) -> dict[str, Any]:
+    """A call as its requester signs it, before it is sealed."""
+    network = DOMAINS["network"]
+    call = SealedCall(
+        dataset,
+        requester.address,
+        bytes([10]) * 32,
+        bytes([16]) * 32,
+        1_700_000_000,
+        1_700_000_590,
+        canonical.encode(AskStanding()),
+    )
+    signed = msgspec.structs.replace(call, signature=requester.sign(call.signing_digest(network)))
+    return {
+        "value": jsonable(signed),
+        "signing_digest": hex0x(call.signing_digest(network)),
+        "bytes": hex0x(canonical.encode(signed)),
     }
 
 

@@ -14,9 +14,10 @@ from clusterai.ledger.core.twin.rewards import BOND_BPS, GRACE_S
 from clusterai.ledger.core.twin.vaults import MAX_DELIVERY_S, MAX_LAG_S, MAX_ROYALTY_BPS
 from clusterai.protocol import canonical, merkle, vaults
 from clusterai.protocol.eip712 import type_hash
-from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.ids import Address, Digest, checksummed
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.pots import MOST_PARTICIPANTS
+from clusterai.protocol.sealing import SealedCall, decode_call
 from clusterai.protocol.statements import network_domain
 
 HERE = Path(__file__).parent
@@ -177,3 +178,44 @@ def test_numbers_of_vaults_are_those_of_the_code() -> None:
         assert " ".join(phrase.split()) in " ".join(TEXT.split()), phrase
     for kind in vaults.Breach:
         assert f"| {int(kind)} {kind.name.lower()} |" in TEXT
+
+
+def test_eth_account_signs_a_sealed_call_alike() -> None:
+    """As the chapter's type says, with the digest of the body in the body's place."""
+    vector, domain = VECTORS["sealed_call"], VECTORS["domain"]
+    assert type_hash(type_of("SealedCall")) == SealedCall.TYPE
+    fields = [field.split() for field in type_of("SealedCall").partition("(")[2].rstrip(")").split(",")]
+    values = list(vector["value"].values())
+    values[6] = "0x" + canonical.content_digest(raw(values[6])).hex()
+    message = {
+        field: raw(value) if kind == "bytes32" else value
+        for (kind, field), value in zip(fields, values, strict=False)
+    }
+    typed = encode_typed_data(
+        full_message={
+            "types": {
+                "EIP712Domain": [
+                    {"name": "name", "type": "string"},
+                    {"name": "version", "type": "string"},
+                    {"name": "chainId", "type": "uint256"},
+                    {"name": "verifyingContract", "type": "address"},
+                ],
+                "SealedCall": [{"name": field, "type": kind} for kind, field in fields],
+            },
+            "primaryType": "SealedCall",
+            "domain": {
+                "name": domain["name"],
+                "version": domain["version"],
+                "chainId": domain["chain_id"],
+                "verifyingContract": domain["contract"],
+            },
+            "message": message,
+        }
+    )
+    assert Account.recover_message(typed, signature=raw(vector["value"]["signature"])) == checksummed(
+        Address(raw(vector["value"]["signer"]))
+    )
+    call = decode_call(raw(vector["bytes"]))
+    network = network_domain(domain["chain_id"], Address(raw(domain["contract"])))
+    assert call.holds(network)
+    assert call.signing_digest(network) == raw(vector["signing_digest"])

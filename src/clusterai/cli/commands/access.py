@@ -38,6 +38,15 @@ def request(
             show_default=False,
         ),
     ] = None,
+    network: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The network's manifest, from somebody else than the gateway: then the chain is asked whose vault it is. Default: that of "
+            "this machine's network.",
+            show_default=False,
+        ),
+    ] = None,
     identity: IdentityFile = None,
     data: options.Data = None,
     dry_run: options.DryRun = False,
@@ -52,10 +61,16 @@ def request(
 
     wish = _wish(operation, purpose, epsilon, uses, price, days, program)
     who = identity_at(identity)
+    here = options.folder(data)
+    manifest = network or (here.manifest if here.is_held() else None)
+    if manifest is None:
+        say.say("whose vault it is, the gateway says: --network FILE asks the chain")
 
     async def run() -> "Standing | None":
         async with vaults_at(data) as reach:
             listed, facts = await asking.found(reach, dataset)
+            if manifest is not None:
+                await asking.vouched(listed, manifest)
             refusal = asking.refused_anyway(facts, wish)
             if refusal is not None:
                 raise refusal
