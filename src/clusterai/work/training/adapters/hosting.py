@@ -145,7 +145,12 @@ class Training:
         self._jobs: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
         self._key = member_key(vault.key, vault.dataset)
-        self._sums = SumDesk(self._key, self._offer, Terms(), clock)
+        self._sums = SumDesk(self._key, self.offered, Terms(), clock)
+
+    @property
+    def member(self) -> Address:
+        """The key that signs in secure sums."""
+        return self._key.address
 
     # --- the engine: orders ---
 
@@ -344,7 +349,7 @@ class Training:
     async def _answered(self, who: Address, call: Any) -> msgspec.Struct:
         match call:
             case Hello():
-                return Hi(self._key.address, self.vault.dataset, self.vault.snapshot, FLOWER)
+                return Hi(self.member, self.vault.dataset, self.vault.snapshot, FLOWER)
             case Begin():
                 return await self._begin(who, call)
             case Put(run, message):
@@ -381,7 +386,7 @@ class Training:
         if self.model not in run.subjects:
             raise Refusal("stranger", "this vault isn't one of the run's")
         place = run.subjects.index(self.model)
-        if run.members[place] != self._key.address:
+        if run.members[place] != self.member:
             raise Refusal("stranger", "the run names another key than this vault's")
         try:
             permit = self.vault.permit(Digest(call.grant), who, Operation.TRAINING, Digest(run.app))
@@ -424,7 +429,7 @@ class Training:
             raise Refusal("round", "there is no such round to be masked")
         return Frame(await self._sums.answer(Address(study.run.requester), frame))
 
-    async def _offer(self, spec: Spec, server: Address) -> Contribution:
+    async def offered(self, spec: Spec, server: Address) -> Contribution:
         """What goes into a sum: of each round once, since a second sum with other members could be subtracted from the first.
 
         Raises:

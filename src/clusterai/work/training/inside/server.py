@@ -214,18 +214,18 @@ def wrap_older() -> None:
                 results.append((by_node[reply.metadata.src_node_id], read(reply.content)))
         return results, failures
 
-    def fit(instructions: Any, max_workers: Any, timeout: Any, group_id: int) -> Any:
+    def fit(client_instructions: Any, max_workers: Any, timeout: Any, group_id: int) -> Any:
         return asked(
-            instructions,
+            client_instructions,
             "train",
             lambda ins: compat.fitins_to_recorddict(ins, keep_input=True),
             lambda content: compat.recorddict_to_fitres(content, keep_input=False),
             group_id,
         )
 
-    def evaluate(instructions: Any, max_workers: Any, timeout: Any, group_id: int) -> Any:
+    def evaluate(client_instructions: Any, max_workers: Any, timeout: Any, group_id: int) -> Any:
         return asked(
-            instructions,
+            client_instructions,
             "evaluate",
             lambda ins: compat.evaluateins_to_recorddict(ins, keep_input=True),
             compat.recorddict_to_evaluateres,

