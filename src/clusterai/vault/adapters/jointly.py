@@ -1,0 +1,216 @@
+"""Joint statistics over several vaults: operation 6 of a grant, on both ends, over whatever carries bytes.
+
+    requester                              each vault
+    Ask(grant, question, ε, δ)     ─────>  permitted? columns there?            <───── Ready | Refused
+    a round of secure aggregation  ─────>  charges ε, adds its noise, masks
+    the statistic of the sum
+
+A vault charges its budget once for each round that it gives a vector to, before it does, by the round's digest.
+
+Whom the cohort holds is the requester's choice, and addresses cost nothing: members of its own would add no noise, and tell it
+what all others sum to. So a vault counts on the noise of those members alone that `known` vouches for (registered owners, say);
+by default on nobody's but its own, and then its own noise is all that ε needs. With ε = 0, which an owner must have granted,
+the sum is exact, and a cohort of one vault among strangers hides nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Protocol
+
+import msgspec
+from msgspec import Meta
+
+from clusterai.protocol.canonical import Malformed, decode, digest, encode
+from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
+from clusterai.protocol.signing import Key
+from clusterai.vault.adapters.aggregation import Aggregation, Declined, NoSum, Sender, SumDesk, Unreachable
+from clusterai.vault.adapters.noising import noised, rho_for
+from clusterai.vault.core.secagg import graph, joint
+from clusterai.vault.core.secagg.collector import Failed, Summed
+from clusterai.vault.core.secagg.member import Contribution, Terms
+from clusterai.vault.core.secagg.messages import Bytes32, Refused, Spec
+from clusterai.vault.core.secagg.noise import Share, share
+from clusterai.vault.core.secagg.quantise import modulus_bits, plan
+from clusterai.vault.core.terms import Denied
+
+OPERATION = 6
+MAX_ASK_BYTES = 64 * 1024
+MAX_QUESTIONS = 256
+PICO = 10**12
+
+
+class Ask(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """What a requester wants to sum, under which grant, at which price in privacy."""
+
+    grant: Bytes32
+    question: joint.Moments | joint.Histogram | joint.Regression
+    epsilon_micro: Annotated[int, Meta(ge=0, le=10**9)]
+    delta_pico: Annotated[int, Meta(ge=0, lt=PICO)]
+
+    def purpose(self) -> Digest:
+        """The same for all vaults of one question, whatever their grants."""
+        return digest(msgspec.structs.replace(self, grant=bytes(32)))
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):
+    purpose: Bytes32
+
+
+_REPLY: Any = Ready | Refused
+
+
+class Vault(Protocol):
+    """What of `vault.adapters.hosting.Vault` is used here."""
+
+    def permit(self, grant: Digest, signer: Address, operation: int, code: Digest) -> Any: ...
+
+    def spend(self, grant: Digest, order: Digest, epsilon_micro: int, delta_pico: int = 0) -> Any: ...
+
+    def used(self, order: Digest, result: Digest) -> Any: ...
+
+    def columns(self, names: Sequence[str]) -> Mapping[str, Any]: ...
+
+
+def noise_share(ask: Ask, members: int, counted: int, colluders: int = 0) -> Share | None:
+    """Each vault's noise, when `counted` of the members are believed to add theirs; None without ε."""
+    if ask.epsilon_micro == 0:
+        return None
+    rho = rho_for(ask.epsilon_micro / 10**6, ask.delta_pico / PICO)
+    least = max(1, min(graph.quorum(members), counted))
+    return share(rho, joint.sensitivity(ask.question), joint.length(ask.question), least, colluders)
+
+
+def least_bits(ask: Ask, members: int) -> int:
+    """Of the modulus: rows without end, and the noise of everyone at its largest."""
+    own = noise_share(ask, members, 1)
+    return modulus_bits(members, joint.largest(joint.MAX_ROWS) + (0 if own is None else own.margin(members)))
+
+
+class JointDesk:
+    """A vault's end. `answer` is given bodies whose signer is known."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        key: Key,
+        terms: Terms | None = None,
+        known: Callable[[tuple[Address, ...]], int] = lambda _: 1,
+        **more: Any,
+    ) -> None:
+        self._vault, self._known = vault, known
+        self._asked: dict[tuple[Address, Digest], Ask] = {}
+        self._sums = SumDesk(key, self._offer, terms, **more)
+
+    async def answer(self, signer: Address, body: bytes) -> bytes:
+        try:
+            ask = decode(body, Ask, MAX_ASK_BYTES)
+        except Malformed:
+            return await self._sums.answer(signer, body)
+        try:
+            self._check(signer, ask)
+        except Declined as declined:
+            return encode(Refused(ask.purpose(), declined.code[:40], declined.detail[:400]))
+        self._asked.pop((signer, ask.purpose()), None)
+        self._asked[signer, ask.purpose()] = ask
+        while len(self._asked) > MAX_QUESTIONS:
+            del self._asked[next(iter(self._asked))]
+        return encode(Ready(ask.purpose()))
+
+    def _check(self, signer: Address, ask: Ask) -> None:
+        """Raises Declined."""
+        try:
+            joint.check(ask.question)
+            permit = self._vault.permit(Digest(ask.grant), signer, OPERATION, ZERO_DIGEST)
+        except joint.BadRange as bad:
+            raise Declined("range", str(bad)) from None
+        except Denied as denied:
+            raise Declined(str(denied.code), denied.detail) from None
+        if ask.epsilon_micro == 0 and permit.epsilon_micro != 0:
+            raise Declined("noise", "this grant is for noised sums: ask with an epsilon")
+        if ask.epsilon_micro and not ask.delta_pico:
+            raise Declined("noise", "an epsilon of Gaussian noise needs a delta above zero")
+
+    async def _offer(self, spec: Spec, server: Address) -> Contribution:
+        ask = self._asked.get((server, Digest(spec.purpose)))
+        if ask is None:
+            raise Declined("question", "ask first: no question of this purpose is known here")
+        members = graph.members(spec)
+        if spec.length != joint.length(ask.question) or spec.bits < least_bits(ask, len(members)):
+            raise Declined("shape", "the round is not of this question's length and modulus")
+        self._check(server, ask)
+        names = [range_.column for range_ in joint.ranges(ask.question)]
+        try:
+            values = joint.contribution(ask.question, self._vault.columns(names))
+        except (KeyError, ValueError, TypeError):
+            raise Declined("columns", "not numeric columns of this vault: " + ", ".join(names)) from None
+        own = noise_share(ask, len(members), self._known(members))
+        order = spec.round()
+        try:
+            self._vault.spend(Digest(ask.grant), order, ask.epsilon_micro, ask.delta_pico)
+        except Denied as denied:
+            raise Declined(str(denied.code), denied.detail) from None
+        if own is not None:
+            values = noised(values, own, last_is_weight=False)
+        self._vault.used(order, order)
+        return Contribution(values)
+
+
+class Statistic(msgspec.Struct, frozen=True):
+    """What came out, of whom, and the round behind it."""
+
+    found: joint.MomentsFound | joint.HistogramFound | joint.RegressionFound
+    vaults: tuple[Address, ...]
+    refused: dict[Address, str]
+    summed: Summed
+
+
+async def joint_statistic(
+    key: Key,
+    send: Sender,
+    asks: Mapping[Address, Ask],
+    *,
+    nonce: bytes,
+    beacon: bytes,
+    expires_s: int,
+    phase_s: float = 30.0,
+    **more: Any,
+) -> Statistic:
+    """Ask all vaults, sum what those that are ready give, and compute.
+
+    Args:
+        asks: by each vault's member address; alike but for the grants.
+
+    Raises:
+        NoSum: fewer than three vaults are ready, or too many dropped out.
+        TooFewRows: no rows to speak of are in the sum.
+    """
+    purposes = {ask.purpose() for ask in asks.values()}
+    assert len(purposes) == 1, "one question at a time"
+    ask = next(iter(asks.values()))
+    refused: dict[Address, str] = {}
+    for who, asked in asks.items():
+        try:
+            reply = decode(await send(who, encode(asked)), _REPLY, MAX_ASK_BYTES)
+        except (OSError, TimeoutError, Unreachable, Malformed) as error:
+            refused[who] = str(error) or type(error).__name__
+            continue
+        if isinstance(reply, Refused):
+            refused[who] = f"{reply.code}: {reply.detail}"
+    ready = tuple(who for who in asks if who not in refused)
+    if len(ready) < 3:
+        raise NoSum(
+            Failed("questions", f"{len(ready)} of {len(asks)} vaults are ready; 3 must be", refused, {})
+        )
+    spec = plan(
+        key.address,
+        ready,
+        length=joint.length(ask.question),
+        largest=joint.largest(joint.MAX_ROWS),
+        nonce=nonce,
+        beacon=beacon,
+        purpose=next(iter(purposes)),
+        expires_s=expires_s,
+    )
+    spec = msgspec.structs.replace(spec, bits=least_bits(ask, len(ready)))
+    summed = await Aggregation(key, send, phase_s, **more).sum(spec)
+    answer = joint.found(ask.question, summed.values)
+    return Statistic(answer, tuple(summed.transcript.weights), {**refused, **summed.gone}, summed)
