@@ -7,9 +7,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from clusterai.cli.datasets import paying
 from clusterai.cli.failure import Exit
 from clusterai.cli.main import run
+from clusterai.protocol.ids import digest
 from clusterai.protocol.vaults import Operation
+from clusterai.sdk.identity import Identity
 from clusterai.vault.adapters.founding import found_vault
 from clusterai.vault.adapters.importing import find
 from clusterai.vault.core.policy import Policy
@@ -54,6 +57,7 @@ def test_a_copy_is_bought_once_and_fetched_twice(
     assert run([*command, str(tmp_path / "no.csv"), "--max-price", "2"]) == Exit.FAILED
     capsys.readouterr()
     grants: list[str] = []
+    told: dict[str, object] = {}
     for name in ("first.csv", "second.csv"):
         assert run([*command, str(tmp_path / name), "--max-price", "3"]) == Exit.OK
         told = msgspec.json.decode(capsys.readouterr().out, type=dict[str, object])
@@ -64,5 +68,15 @@ def test_a_copy_is_bought_once_and_fetched_twice(
         assert [(row["patient"], row["ward"]) for row in rows[:2]] == [("0", "east"), ("1", "west")]
         assert len(rows) == ROWS
     assert grants[0] == grants[1]
+    identity = Identity.load(tmp_path / "identity.json")
+    again = (
+        network.data,
+        None,
+        None,
+        digest(str(told["dataset"])),
+        digest(str(told["request"])),
+        identity.address,
+    )
+    assert not paying.pay(*again, PRICE_WEI), "it was paid before"
     assert not list(tmp_path.glob(".*copy*"))
     assert run([*command, str(tmp_path / "first.csv"), "--max-price", "3"]) == Exit.BUSY

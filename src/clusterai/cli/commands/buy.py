@@ -49,7 +49,7 @@ def buy(
     import asyncio
 
     from clusterai.cli import asking
-    from clusterai.cli.datasets import buying
+    from clusterai.cli.datasets import buying, paying
     from clusterai.protocol.money import BadAmount, parse
     from clusterai.sdk.vaults import ApiError, Unreachable
 
@@ -62,7 +62,9 @@ def buy(
     who = identity_at(identity)
 
     async def pay(listed: "Listed", request: "Digest", price_wei: int) -> None:
-        await asyncio.to_thread(_paid, data, network, key, listed, request, who.address, price_wei)
+        await asyncio.to_thread(
+            paying.pay, data, network, key, listed.dataset, request, who.address, price_wei
+        )
 
     async def run() -> "Bought":
         async with vaults_at(data) as vaults:
@@ -84,42 +86,3 @@ def buy(
         return
     say.tell(done.to)
     say.say(f"{done.rows} rows, checked against what its owner signed")
-
-
-def _paid(
-    data: Path | None,
-    network_file: Path | None,
-    key_file: Path | None,
-    listed: "Listed",
-    request: "Digest",
-    requester: bytes,
-    most_wei: int,
-) -> None:
-    """Into the contract's escrow, from where it goes back if nothing is delivered in time."""
-    import time
-
-    from clusterai.cli import staking
-    from clusterai.ledger.core.calls import Approve
-    from clusterai.ledger.core.vault_calls import BuyCopy
-    from clusterai.protocol.ids import Address
-
-    folder = options.folder(data)
-    network = staking.manifest(network_file, folder)
-    payer = staking.signer(key_file, folder, "treasury.key")
-    vaults = network.contracts.vaults
-    deliver_by_s = int(time.time()) + DELIVERED_S
-    try:
-        staking.carry_out(
-            network,
-            payer,
-            [
-                Approve(vaults, most_wei),
-                BuyCopy(listed.dataset, request, Address(requester), most_wei, deliver_by_s),
-            ],
-        )
-    except Failure as failure:
-        if "WrongState" not in failure.why:  # else it is paid already: its delivery is on the way
-            raise
-
-
-DELIVERED_S = 3600

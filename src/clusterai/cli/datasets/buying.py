@@ -50,6 +50,7 @@ class Bought(msgspec.Struct, frozen=True):
     """The command's answer."""
 
     dataset: str
+    request: str
     grant: str
     price_wei: int
     to: str
@@ -133,7 +134,7 @@ async def buy(
         raise Failure(str(error), code=Exit.BUSY) from None
     _clear(place)
     size = sum(piece.size for piece in given.pieces)
-    return Bought(hex0x(listed.dataset), hex0x(grant), price_wei, str(to), rows, size)
+    return Bought(hex0x(listed.dataset), standing.request, hex0x(grant), price_wei, str(to), rows, size)
 
 
 async def _asked(
