@@ -235,7 +235,8 @@ def test_without_a_grant_nothing_is_asked(tmp_path: Path, who: Identity):
     with pytest.raises(Failure, match="gave no grant"):
         asked_of(reach, [plan], who)
     bed.grant(epsilon_micro=MICRO // 2)
-    assert plan_at(reach, bed, who).grant is None
+    plan = plan_at(reach, bed, who)
+    assert (plan.grant, plan.most_left_micro) == (None, MICRO // 2)
     bed.grant(operation=Operation.CODE)
     assert plan_at(reach, bed, who).grant is None
 

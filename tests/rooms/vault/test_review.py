@@ -163,3 +163,13 @@ def test_the_owner_types_it(bed: Bed, capsys: pytest.CaptureFixture[str], tmp_pa
     bed.vault.tick()
     assert [it.state for it in bed.vault.outputs()] == ["withheld", "released"]
     assert cli.run(["vault", "outputs", folder, "--read", "ffff"]) == 5
+
+
+def test_what_the_owner_reads_isnt_replaced_by_another_run(bed: Bed) -> None:
+    """The same order run again, with another output, changes nothing of what lies there: neither while it is read nor afterwards."""
+    grant = hold(bed)
+    bed.vault.hold(grant, ORDER, b"all rows, in other words")
+    assert [it.output for it in bed.vault.outputs()] == [b'{"mean": 12.5}']
+    use = bed.vault.release(ORDER)
+    bed.vault.hold(grant, ORDER, b"all rows, in other words")
+    assert bed.vault.released(ORDER, bed.identity.address) == (b'{"mean": 12.5}', use)

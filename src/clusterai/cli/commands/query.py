@@ -7,6 +7,7 @@ import typer
 
 from clusterai.cli import options, say
 from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.identity import IdentityFile, identity_at
 from clusterai.cli.reach import vaults_at
 
 if TYPE_CHECKING:
@@ -68,15 +69,7 @@ def query(
         str | None,
         typer.Option(metavar="AMOUNT", help="The most that all of it may cost.", show_default=False),
     ] = None,
-    identity: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            envvar="CLUSTERAI_IDENTITY",
-            help="Your requester's key. Default: in your configuration folder.",
-            show_default=False,
-        ),
-    ] = None,
+    identity: IdentityFile = None,
     data: options.Data = None,
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
@@ -89,7 +82,6 @@ def query(
     from clusterai.cli.querying import asking, vaults
     from clusterai.protocol.money import BadAmount, parse
     from clusterai.protocol.money import show as money
-    from clusterai.sdk.identity import Identity
 
     question = _question(
         sql, epsilon, delta, program, bound or [], tuple(arg or ()), blocks, block_seconds, rows
@@ -100,7 +92,7 @@ def query(
         most_wei = None if max_price is None else parse(max_price)
     except BadAmount as error:
         raise Failure(f"--max-price {max_price}", str(error), code=Exit.USAGE) from None
-    who = Identity.load_or_make(identity or _usual_identity())
+    who = identity_at(identity)
 
     async def run() -> "tuple[list[Came], list[Failure]] | None":
         async with vaults_at(data) as reach:
@@ -148,12 +140,6 @@ def _fail_where(failed: list[Failure]) -> None:
     """What came was shown; a script must see that it isn't all."""
     if failed:
         raise Failure(f"{len(failed)} of the vaults didn't answer", "the answer above is of the others")
-
-
-def _usual_identity() -> Path:
-    from platformdirs import user_config_path
-
-    return user_config_path("clusterai") / "identity.json"
 
 
 def _question(

@@ -83,6 +83,7 @@ class Planned(msgspec.Struct, frozen=True):
         grant: the one that will be used; None where this requester has none that holds it.
         error: half of the interval's width for each output, where a formula tells.
         mechanism: of the noise.
+        most_left_micro: in the best of this requester's grants for such a question.
     """
 
     vault: Found
@@ -93,6 +94,7 @@ class Planned(msgspec.Struct, frozen=True):
     error: tuple[float | None, ...]
     mechanism: str
     plan: Plan | None
+    most_left_micro: int
 
 
 class Came(msgspec.Struct, frozen=True):
@@ -137,22 +139,40 @@ async def planned(reach: Reach, vault: Found, question: Question, who: Identity)
     price_wei = None
     if vault.serves is not None:
         price_wei = vault.serves.price_wei + milli(question.epsilon_micro) * vault.serves.epsilon_price_wei
-    grant = chosen(await standing(reach, vault, who), question)
+    requests = await standing(reach, vault, who)
+    grant = chosen(requests, question)
+    left_micro = max((it.epsilon_micro - it.spent_micro for it in fitting(requests, question)), default=0)
     return Planned(
-        vault, grant, price_wei, outputs, 1 if plan is None else plan.groups, error, mechanism, plan
+        vault,
+        grant,
+        price_wei,
+        outputs,
+        1 if plan is None else plan.groups,
+        error,
+        mechanism,
+        plan,
+        left_micro,
     )
 
 
-def chosen(requests: Sequence[access.Status], question: Question) -> access.Status | None:
-    """Of the grants that hold this question, the one that ends first."""
-    fit = [
+def fitting(requests: Sequence[access.Status], question: Question) -> list[access.Status]:
+    """Grants for such a question, whatever is left of them."""
+    return [
         it
         for it in requests
         if it.state == "granted"
         and it.operation == question.operation
         and it.code == question.code
         and it.used < it.uses
-        and it.spent_micro + question.epsilon_micro <= it.epsilon_micro
+    ]
+
+
+def chosen(requests: Sequence[access.Status], question: Question) -> access.Status | None:
+    """Of the grants that hold this question, the one that ends first."""
+    fit = [
+        it
+        for it in fitting(requests, question)
+        if it.spent_micro + question.epsilon_micro <= it.epsilon_micro
     ]
     return min(fit, key=lambda it: (it.expires_s, it.grant), default=None)
 
@@ -176,8 +196,9 @@ async def ask(
         if plan.grant is None:
             raise Failure(
                 f"{plan.vault.name} gave no grant that holds this",
-                f"ε {question.epsilon_micro / MICRO:g} of operation {question.operation.name.lower()}",
-                f"clusterai data request {plan.vault.name}",
+                f"it takes ε {question.epsilon_micro / MICRO:g} of operation {question.operation.name.lower()};"
+                f" the best grant has ε {plan.most_left_micro / MICRO:g} left",
+                f"clusterai data request {plan.vault.name} --operation {question.operation.name.lower()}",
             )
         if plan.price_wei is None:
             raise Failure(
@@ -311,6 +332,8 @@ def joined(came: Sequence[Came]) -> tuple[tuple[str, ...], list[tuple[Cell, ...]
 
 def _mean(parts: Sequence[Estimate]) -> Estimate:
     """Of a number over vaults: each vault counts the same, since nobody says how many people it has."""
+    if len(parts) == 1:
+        return parts[0]
     values = [it.value for it in parts if it.value is not None]
     halves = [(it.high - it.low) / 2 for it in parts if it.low is not None and it.high is not None]
     value = sum(values) / len(values)

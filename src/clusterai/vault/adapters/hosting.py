@@ -319,6 +319,8 @@ class Vault:
     def hold(self, grant: Digest, order: Digest, output: bytes) -> tuple[Finding, ...]:
         """Keep what a program made, and what disclosure control found in it; durable when it returns.
 
+        An order's first output stays: another run of the same order must not take the place of what the owner is reading.
+
         Raises:
             Denied: unknown, malformed (too long), busy.
         """
@@ -326,6 +328,9 @@ class Vault:
             entry = self._book.entry_of(grant)
         if entry is None:
             raise Denied("unknown", "no such grant")
+        known = self._outputs.find(order)
+        if known is not None:
+            return known.findings
         if len(output) > MOST_OUTPUT_BYTES:
             raise Denied(
                 "malformed", f"the output has {len(output)} bytes, and {MOST_OUTPUT_BYTES} are the most"
