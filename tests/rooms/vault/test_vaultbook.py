@@ -2,14 +2,15 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusterai.protocol.ids import ZERO_DIGEST, Digest
-from clusterai.protocol.vaults import Operation
+from clusterai.protocol.vaults import Operation, SignedRequest
 from clusterai.vault.core.policy import MICRO
-from clusterai.vault.core.terms import Denied, Deny, Fixed, Gave, No, PolicySet
+from clusterai.vault.core.terms import AskedFor, Denied, Deny, Fixed, Gave, No, PolicySet
 from tests.rooms.vault.bookworld import ALICE, BOB, DATASET, NETWORK, POLICY, START_S, Crash, World
 
 
@@ -175,8 +176,6 @@ def test_one_who_asks_with_one_program_and_sends_another_is_refused() -> None:
     signed = ALICE.request(
         DATASET, NETWORK, Operation.CODE, "to count", MICRO, 1, 0, START_S + 9, code=b"print(1)"
     )
-    from clusterai.vault.core.terms import AskedFor
-
     assert world.step(AskedFor(signed, "to count", b"print(2)")).code == "other_code"
     assert world.step(AskedFor(signed, "to steal", b"print(1)")).code == "purpose"
     assert isinstance(world.step(AskedFor(signed, "to count", b"print(1)")), Gave)
@@ -208,3 +207,31 @@ def test_the_chains_budget_holds_whatever_the_policy_says_later() -> None:
     world.restart()
     assert world.spend(grant, 1, MICRO + 1).code == "budget"
     assert isinstance(world.spend(grant, 2, MICRO), Gave)
+
+
+def test_a_clock_that_goes_back_makes_no_older_use() -> None:
+    """A use after an anchored log is never of a time before it: that would convict an honest vault."""
+    world = World()
+    grant = world.grant(ALICE)
+    world.spend(grant, 1, 1)
+    world.close(1)
+    world.tick(61)
+    assert world.anchors[-1].count == 1
+    world.now_s -= 5_000
+    world.spend(grant, 2, 1)
+    world.close(2)
+    world.restart()
+    world.spend(grant, 3, 1)
+    world.close(3)
+    world.check()
+
+
+def test_a_request_that_its_requester_didnt_sign_is_refused() -> None:
+    """Nobody asks in another's name, nor with a request that was changed after it was signed."""
+    world = World()
+    signed = ALICE.request(DATASET, NETWORK, Operation.QUERY, "to count", MICRO, 1, 0, START_S + 9)
+    forged = SignedRequest(signed.request, BOB.key.sign(signed.request.signing_digest(NETWORK)))
+    changed = SignedRequest(msgspec.structs.replace(signed.request, uses=2), signed.signature)
+    for it in (forged, changed):
+        assert world.step(AskedFor(it, "to count", b"")).code == "signature"
+    assert world.book.entries == {}

@@ -132,6 +132,8 @@ class Vault:
             raise BadVault(f"no data was put in: clusterai vault init {folder.root} --from FILE")
         self.schema: Schema = self._storage.manifest.schema
         self.snapshot: Digest = self._storage.manifest.snapshot
+        # Once: strangers ask for it.
+        self._mock = mock_csv(self.schema)
         self._noise_key = noise_key(master)
         self._outputs = Outputs(folder.held, master)
         self._seals = Seals(master, self.dataset, network, clock())
@@ -214,7 +216,7 @@ class Vault:
 
     def mock(self) -> bytes:
         """The mock twin, as CSV."""
-        return mock_csv(self.schema)
+        return self._mock
 
     # --- calls ---
 

@@ -100,8 +100,11 @@ def _csv(path: Path) -> Found:
             except (csv.Error, UnicodeDecodeError) as error:
                 raise BadData(f"{path}, line {reader.line_num}: {error}") from None
 
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        head = next(csv.reader(file), None)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            head = next(csv.reader(file), None)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise BadData(f"{path}, line 1: {error}") from None
     if not head:
         raise BadData(f"{path} has no head: its first line names the columns")
     return Found(tuple(head), rows)
