@@ -5,8 +5,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from clusterai.cli.local.folder import CHEAT, Cheat, DataFolder
+from clusterai.models.store import ModelStore
 from tests.system.running import ROOT, Network, until
 
 pytestmark = pytest.mark.system
@@ -16,11 +19,27 @@ MODEL = "sealed-breast-cancer"
 
 @pytest.fixture(scope="module")
 def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    running = Network(tmp_path_factory.mktemp("clinic") / "data", model=MODEL, nodes=1)
-    try:
-        yield running.up()
-    finally:
-        running.stop()
+    """A network with a model store of its own, in which there are bent weights too."""
+    folder = tmp_path_factory.mktemp("clinic")
+    running = Network(folder / "data", model=MODEL, nodes=1)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("CLUSTERAI_MODELS", str(folder / "models"))
+        bend(folder / "bent", ModelStore(folder / "models"))
+        try:
+            yield running.up()
+        finally:
+            running.stop()
+
+
+def bend(folder: Path, store: ModelStore) -> None:
+    """The same model, but for one weight."""
+    honest = store.get(MODEL)
+    folder.mkdir()
+    weights = json.loads(honest.paths["weights.json"].read_bytes())
+    weights["rows"][0][0] += 5_000
+    (folder / "weights.json").write_text(json.dumps(weights))
+    (folder / "shape.json").write_bytes(honest.paths["shape.json"].read_bytes())
+    store.add_sealed(folder, "bent")
 
 
 @pytest.fixture
@@ -60,3 +79,21 @@ def test_what_wont_be_paid_isnt_computed(clinic: Network, patients: Path):
     clear = clinic.cli("infer", "--model", MODEL, str(patients))
     assert clear.returncode == 2
     assert "in the clear" in clear.stderr
+
+
+def test_a_provider_with_one_other_weight_loses_its_stake(clinic: Network, patients: Path):
+    """The last test: the node serves the model with one weight bent; an auditor that sees ciphertexts alone convicts it."""
+    [node] = [name for name in clinic.services() if name.startswith("node")]
+    (DataFolder(clinic.data).of(node) / CHEAT).write_bytes(msgspec.json.encode(Cheat("bent")))
+    restarts = clinic.kill(node)
+    clinic.until_back(node, restarts)
+    clinic.until_serving(1)
+    found = clinic.told("infer", "--encrypted", "--model", MODEL, str(patients))
+    assert found["error"] > 1e-2
+    [receipt] = found["receipts"]
+
+    def convicted() -> bool:
+        return clinic.told("receipt", "show", receipt)["state"] in ("convicted", "refunded")
+
+    until("the validator to convict it", convicted)
+    assert clinic.cli("audit", "replay", receipt).returncode == 6
