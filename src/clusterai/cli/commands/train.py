@@ -112,7 +112,7 @@ def federated(
     app: AppFolder,
     vaults: Vaults,
     epsilon: Epsilon = None,
-    delta: Annotated[float, typer.Option(min=1e-9, max=1e-3, help="Of (ε, δ).")] = 1e-5,
+    delta: Annotated[float, typer.Option(min=1e-9, max=1e-3, help="Of (ε, δ).")] = 1e-6,
     secure_aggregation: Annotated[
         bool,
         typer.Option(
