@@ -18,6 +18,7 @@ from clusterai.vault.core.secagg.joint import (
     Regression,
     RegressionFound,
     TooFewRows,
+    bounded,
     check,
     contribution,
     found,
@@ -95,6 +96,24 @@ def test_one_row_moves_a_vector_by_its_sensitivity_at_most(asked: Joint):
         more = {name: np.append(values, value) for name, values in part.items()}
         moved = np.linalg.norm((contribution(asked, more) - before).astype(np.float64))
         assert moved <= sensitivity(asked)
+
+
+def test_nobody_counts_with_more_rows_than_the_unit_says():
+    """The first two rows of each person, and the sensitivity of two."""
+    keep = bounded(np.array([7, 3, 7, 7, 3, 9, 7]), 2)
+    assert keep.tolist() == [True, True, True, False, True, True, False]
+    assert bounded(np.array([], np.int64), 2).tolist() == []
+    one, two = (sensitivity(Moments((AGE,)), rows) for rows in (1, 2))
+    assert two == pytest.approx(2 * one, rel=1e-6)
+
+
+def test_rows_without_a_number_count_nowhere():
+    """A missing value is no lower bound: its row is left out of all sums."""
+    part = {"age": [20.0, float("nan"), 40.0], "dose": [0.0, 1.0, 2.0]}
+    answer = found(Moments((AGE, DOSE)), contribution(Moments((AGE, DOSE)), part))
+    assert isinstance(answer, MomentsFound)
+    assert answer.rows == 2
+    assert [round(column.mean, 5) for column in answer.columns] == [30.0, 1.0]
 
 
 def test_questions_have_one_spelling_and_bad_ones_are_refused():

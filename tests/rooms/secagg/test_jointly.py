@@ -11,6 +11,7 @@ import pytest
 from clusterai.protocol.ids import Address, Digest
 from clusterai.vault.adapters.aggregation import NoSum
 from clusterai.vault.adapters.jointly import Ask, JointDesk, Statistic, joint_statistic
+from clusterai.vault.core.schema import Column, Schema
 from clusterai.vault.core.secagg.joint import Moments, MomentsFound, Range
 from clusterai.vault.core.terms import Denied
 from tests.rooms.secagg.played import SERVER, keys
@@ -26,6 +27,13 @@ class Budgeted:
         self.rows, self.granted, self.left = rows, granted_micro, left_micro
         self.spent: dict[bytes, int] = {}
         self.closed: list[bytes] = []
+        self.schema = Schema(
+            columns=(
+                Column(name="age", kind="int", low=0, high=100),
+                Column(name="who", kind="int", low=0, high=10**6),
+            ),
+            unit="who",
+        )
 
     def permit(self, grant: Digest, signer: Address, operation: int, code: Digest) -> Any:
         if grant != b"\x09" * 32 or signer != SERVER.address or operation != 6:
@@ -44,7 +52,7 @@ class Budgeted:
         self.closed.append(order)
 
     def columns(self, names: Sequence[str]) -> Mapping[str, Any]:
-        return {name: {"age": self.rows}[name] for name in names}
+        return {name: {"age": self.rows, "who": np.arange(len(self.rows))}[name] for name in names}
 
 
 class Study:

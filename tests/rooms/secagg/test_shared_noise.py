@@ -58,3 +58,9 @@ def test_epsilon_falls_with_rho_and_matches_the_classic_bound():
         classic = rho + 2 * math.sqrt(rho * math.log(1e6))
         assert 0 < epsilon(rho, 1e-6) <= classic
         assert epsilon(rho, 1e-6) < epsilon(rho * 1.5, 1e-6)
+
+
+def test_small_epsilons_are_kept_too():
+    """The search for rho never ends above what was asked for."""
+    for wanted in (1e-6, 1e-4, 0.01, 3.0):
+        assert epsilon(rho_for(wanted, 1e-9), 1e-9) <= wanted

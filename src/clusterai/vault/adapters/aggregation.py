@@ -61,9 +61,11 @@ class Declined(Exception):
 class NoSum(Exception):
     """The round ended in its {phase} without a sum: {detail}. Run another, without those named in `blamed`."""
 
-    def __init__(self, failed: Failed) -> None:
+    def __init__(self, failed: Failed, refused: dict[bytes, str] | None = None) -> None:
         super().__init__(f"the round ended in its {failed.phase} without a sum: {failed.detail}")
         self.failed = failed
+        self.refused = refused or {}
+        """Who didn't even begin, and why."""
         self.blamed = failed.blamed
 
 

@@ -5,6 +5,7 @@
     a round of secure aggregation  ─────>  charges ε, adds its noise, masks
     the statistic of the sum
 
+What ε protects is a person: the schema's privacy unit, of whose rows the first `unit_rows` count.
 A vault charges its budget once for each round that it gives a vector to, before it does, by the round's digest.
 
 Whom the cohort holds is the requester's choice, and addresses cost nothing: members of its own would add no noise, and tell it
@@ -13,21 +14,23 @@ by default on nobody's but its own, and then its own noise is all that ε needs.
 the sum is exact, and a cohort of one vault among strangers hides nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
+import numpy as np
 from msgspec import Meta
 
 from clusterai.protocol.canonical import Malformed, decode, digest, encode
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 from clusterai.protocol.signing import Key
-from clusterai.vault.adapters.aggregation import Aggregation, Declined, NoSum, Sender, SumDesk, Unreachable
+from clusterai.vault.adapters.aggregation import Aggregation, Declined, NoSum, SumDesk, Unreachable
 from clusterai.vault.adapters.noising import noised, rho_for
+from clusterai.vault.core.schema import Schema
 from clusterai.vault.core.secagg import graph, joint
 from clusterai.vault.core.secagg.collector import Failed, Summed
 from clusterai.vault.core.secagg.member import Contribution, Terms
-from clusterai.vault.core.secagg.messages import Bytes32, Refused, Spec
+from clusterai.vault.core.secagg.messages import Bytes20, Bytes32, Refused, Spec
 from clusterai.vault.core.secagg.noise import Share, share
 from clusterai.vault.core.secagg.quantise import modulus_bits, plan
 from clusterai.vault.core.terms import Denied
@@ -53,6 +56,8 @@ class Ask(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
 class Ready(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):
     purpose: Bytes32
+    member: Bytes20
+    """The address of the key with which this vault signs in sums."""
 
 
 _REPLY: Any = Ready | Refused
@@ -60,6 +65,9 @@ _REPLY: Any = Ready | Refused
 
 class Vault(Protocol):
     """What of `vault.adapters.hosting.Vault` is used here."""
+
+    @property
+    def schema(self) -> Schema: ...
 
     def permit(self, grant: Digest, signer: Address, operation: int, code: Digest) -> Any: ...
 
@@ -70,18 +78,21 @@ class Vault(Protocol):
     def columns(self, names: Sequence[str]) -> Mapping[str, Any]: ...
 
 
-def noise_share(ask: Ask, members: int, counted: int, colluders: int = 0) -> Share | None:
+def noise_share(ask: Ask, members: int, counted: int, unit_rows: int = 1) -> Share | None:
     """Each vault's noise, when `counted` of the members are believed to add theirs; None without ε."""
     if ask.epsilon_micro == 0:
         return None
     rho = rho_for(ask.epsilon_micro / 10**6, ask.delta_pico / PICO)
     least = max(1, min(graph.quorum(members), counted))
-    return share(rho, joint.sensitivity(ask.question), joint.length(ask.question), least, colluders)
+    return share(rho, joint.sensitivity(ask.question, unit_rows), joint.length(ask.question), least)
+
+
+MOST_UNIT_ROWS = 1000
 
 
 def least_bits(ask: Ask, members: int) -> int:
     """Of the modulus: rows without end, and the noise of everyone at its largest."""
-    own = noise_share(ask, members, 1)
+    own = noise_share(ask, members, 1, MOST_UNIT_ROWS)
     return modulus_bits(members, joint.largest(joint.MAX_ROWS) + (0 if own is None else own.margin(members)))
 
 
@@ -96,7 +107,7 @@ class JointDesk:
         known: Callable[[tuple[Address, ...]], int] = lambda _: 1,
         **more: Any,
     ) -> None:
-        self._vault, self._known = vault, known
+        self._vault, self._known, self._member = vault, known, key.address
         self._asked: dict[tuple[Address, Digest], Ask] = {}
         self._sums = SumDesk(key, self._offer, terms, **more)
 
@@ -113,7 +124,7 @@ class JointDesk:
         self._asked[signer, ask.purpose()] = ask
         while len(self._asked) > MAX_QUESTIONS:
             del self._asked[next(iter(self._asked))]
-        return encode(Ready(ask.purpose()))
+        return encode(Ready(ask.purpose(), self._member))
 
     def _check(self, signer: Address, ask: Ask) -> None:
         """Raises Declined."""
@@ -128,21 +139,27 @@ class JointDesk:
             raise Declined("noise", "this grant is for noised sums: ask with an epsilon")
         if ask.epsilon_micro and not ask.delta_pico:
             raise Declined("noise", "an epsilon of Gaussian noise needs a delta above zero")
+        if ask.epsilon_micro and self._vault.schema.unit_rows > MOST_UNIT_ROWS:
+            raise Declined("unit", f"a person has more than {MOST_UNIT_ROWS} rows here")
 
     async def _offer(self, spec: Spec, server: Address) -> Contribution:
         ask = self._asked.get((server, Digest(spec.purpose)))
         if ask is None:
             raise Declined("question", "ask first: no question of this purpose is known here")
         members = graph.members(spec)
-        if spec.length != joint.length(ask.question) or spec.bits < least_bits(ask, len(members)):
+        try:
+            fits = spec.length == joint.length(ask.question) and spec.bits >= least_bits(ask, len(members))
+        except ValueError as unfit:
+            raise Declined("noise", str(unfit)) from None
+        if not fits:
             raise Declined("shape", "the round is not of this question's length and modulus")
         self._check(server, ask)
         names = [range_.column for range_ in joint.ranges(ask.question)]
         try:
-            values = joint.contribution(ask.question, self._vault.columns(names))
+            values = joint.contribution(ask.question, self._columns(names))
         except (KeyError, ValueError, TypeError):
             raise Declined("columns", "not numeric columns of this vault: " + ", ".join(names)) from None
-        own = noise_share(ask, len(members), self._known(members))
+        own = noise_share(ask, len(members), self._known(members), self._vault.schema.unit_rows)
         order = spec.round()
         try:
             self._vault.spend(Digest(ask.grant), order, ask.epsilon_micro, ask.delta_pico)
@@ -153,20 +170,32 @@ class JointDesk:
         self._vault.used(order, order)
         return Contribution(values)
 
+    def _columns(self, names: list[str]) -> Mapping[str, Any]:
+        schema = self._vault.schema
+        if not schema.unit:
+            return self._vault.columns(names)
+        columns = self._vault.columns(list(dict.fromkeys([*names, schema.unit])))
+        keep = joint.bounded(columns[schema.unit], schema.unit_rows)
+        return {name: np.asarray(columns[name])[keep] for name in names}
+
 
 class Statistic(msgspec.Struct, frozen=True):
     """What came out, of whom, and the round behind it."""
 
     found: joint.MomentsFound | joint.HistogramFound | joint.RegressionFound
-    vaults: tuple[Address, ...]
-    refused: dict[Address, str]
+    vaults: tuple[bytes, ...]
+    refused: dict[bytes, str]
     summed: Summed
+
+
+Handle = TypeVar("Handle", bound=bytes)
+"""However the caller names a vault: its subject, say."""
 
 
 async def joint_statistic(
     key: Key,
-    send: Sender,
-    asks: Mapping[Address, Ask],
+    send: Callable[[Handle, bytes], Awaitable[bytes]],
+    asks: Mapping[Handle, Ask],
     *,
     nonce: bytes,
     beacon: bytes,
@@ -177,32 +206,36 @@ async def joint_statistic(
     """Ask all vaults, sum what those that are ready give, and compute.
 
     Args:
-        asks: by each vault's member address; alike but for the grants.
+        send: as `aggregation.Sender`, to a vault by its handle; sealed, so that who answers is that vault.
+        asks: alike but for the grants.
 
     Raises:
         NoSum: fewer than three vaults are ready, or too many dropped out.
+        DoesNotFit: so small an epsilon takes more noise than 64 bits hold.
         TooFewRows: no rows to speak of are in the sum.
     """
     purposes = {ask.purpose() for ask in asks.values()}
     assert len(purposes) == 1, "one question at a time"
     ask = next(iter(asks.values()))
-    refused: dict[Address, str] = {}
-    for who, asked in asks.items():
+    refused: dict[bytes, str] = {}
+    ready: dict[Address, Handle] = {}
+    for handle, asked in asks.items():
         try:
-            reply = decode(await send(who, encode(asked)), _REPLY, MAX_ASK_BYTES)
+            reply: Ready | Refused = decode(await send(handle, encode(asked)), _REPLY, MAX_ASK_BYTES)
         except (OSError, TimeoutError, Unreachable, Malformed) as error:
-            refused[who] = str(error) or type(error).__name__
+            refused[handle] = str(error) or type(error).__name__
             continue
         if isinstance(reply, Refused):
-            refused[who] = f"{reply.code}: {reply.detail}"
-    ready = tuple(who for who in asks if who not in refused)
+            refused[handle] = f"{reply.code}: {reply.detail}"
+        else:
+            ready[Address(reply.member)] = handle
     if len(ready) < 3:
         raise NoSum(
-            Failed("questions", f"{len(ready)} of {len(asks)} vaults are ready; 3 must be", refused, {})
+            Failed("questions", f"{len(ready)} of {len(asks)} vaults are ready; 3 must be", {}, {}), refused
         )
     spec = plan(
         key.address,
-        ready,
+        tuple(ready),
         length=joint.length(ask.question),
         largest=joint.largest(joint.MAX_ROWS),
         nonce=nonce,
@@ -211,6 +244,11 @@ async def joint_statistic(
         expires_s=expires_s,
     )
     spec = msgspec.structs.replace(spec, bits=least_bits(ask, len(ready)))
-    summed = await Aggregation(key, send, phase_s, **more).sum(spec)
-    answer = joint.found(ask.question, summed.values)
-    return Statistic(answer, tuple(summed.transcript.weights), {**refused, **summed.gone}, summed)
+
+    async def to_member(who: Address, body: bytes) -> bytes:
+        return await send(ready[who], body)
+
+    summed = await Aggregation(key, to_member, phase_s, **more).sum(spec)
+    refused |= {ready[who]: why for who, why in summed.gone.items()}
+    inside = tuple(bytes(ready[who]) for who in summed.transcript.weights)
+    return Statistic(joint.found(ask.question, summed.values), inside, refused, summed)

@@ -40,9 +40,15 @@ def epsilon(rho: float, delta: float) -> float:
 
 
 def rho_for(wanted: float, delta: float) -> float:
-    """The most rho whose epsilon at `delta` is at most `wanted`."""
-    low, high = 1e-9, 1e4
-    for _ in range(60):
+    """The most rho whose epsilon at `delta` is at most `wanted`.
+
+    Raises:
+        ValueError: below any noise that can be drawn.
+    """
+    low, high = 1e-18, 1e4
+    if epsilon(low, delta) > wanted:
+        raise ValueError(f"an epsilon of {wanted} at delta {delta} is below any noise that can be drawn")
+    for _ in range(80):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if epsilon(middle, delta) <= wanted else (low, middle)
     return low

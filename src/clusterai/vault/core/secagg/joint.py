@@ -51,9 +51,8 @@ class Range(_Part, frozen=True):
         return (self.high_micro - self.low_micro) / MICRO
 
     def scaled(self, values: Any) -> Reals:
-        """Into [0, 1]; what is no number counts as the lower bound."""
-        real = np.nan_to_num(np.asarray(values, np.float64), nan=self.low, posinf=np.inf, neginf=-np.inf)
-        return np.clip((real - self.low) / self.span, 0.0, 1.0)
+        """Into [0, 1]."""
+        return np.clip((np.asarray(values, np.float64) - self.low) / self.span, 0.0, 1.0)
 
 
 class Moments(_Part, frozen=True):
@@ -128,9 +127,13 @@ def largest(rows: int) -> int:
     return rows << FRACTION
 
 
-def sensitivity(asked: Joint) -> float:
-    """How far one row's coming or going moves a vault's vector, in its integer unit (L2), rounding included."""
-    one = float(1 << FRACTION) + 1.0
+def sensitivity(asked: Joint, unit_rows: int = 1) -> float:
+    """How far one person's coming or going moves a vault's vector, in its integer unit (L2), rounding included.
+
+    Args:
+        unit_rows: rows that one person has at most; see `bounded`.
+    """
+    one = float(unit_rows << FRACTION) + 1.0
     match asked:
         case Histogram():
             return one * 2**0.5
@@ -139,11 +142,16 @@ def sensitivity(asked: Joint) -> float:
 
 
 def contribution(asked: Joint, columns: Mapping[str, Any]) -> Integers:
-    """A vault's own sums, as integers of 2^-`FRACTION`.
+    """A vault's own sums, as integers of 2^-`FRACTION`. Rows where a column holds no number count nowhere.
 
     Raises:
-        KeyError: a column that isn't there. ValueError: columns of different lengths.
+        KeyError: a column that isn't there. ValueError: columns of different lengths, or of words.
     """
+    given = {range_.column: np.asarray(columns[range_.column], np.float64) for range_ in ranges(asked)}
+    whole = np.ones(len(next(iter(given.values()))), np.bool_)
+    for values in given.values():
+        whole &= ~np.isnan(values)
+    columns = {name: values[whole] for name, values in given.items()}
     match asked:
         case Moments(of):
             scaled = [range_.scaled(columns[range_.column]) for range_ in of]
@@ -160,6 +168,22 @@ def contribution(asked: Joint, columns: Mapping[str, Any]) -> Integers:
             products = table.T @ table
             sums = list(products[np.triu_indices(len(products))])
     return np.rint(np.asarray(sums) * (1 << FRACTION)).astype(np.int64)
+
+
+def bounded(units: Any, unit_rows: int) -> npt.NDArray[np.bool_]:
+    """Which rows count so that no person has more than `unit_rows`: the first ones of each.
+
+    Args:
+        units: whose each row is; any values that can be compared.
+    """
+    values = np.asarray(units)
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    begins = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    place = np.arange(len(ordered)) - np.repeat(begins, np.diff(np.append(begins, len(ordered))))
+    keep = np.zeros(len(ordered), np.bool_)
+    keep[order] = place < unit_rows
+    return keep
 
 
 class ColumnMoments(_Part, frozen=True):
