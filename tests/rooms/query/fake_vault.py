@@ -74,6 +74,7 @@ class FakeVault:
         self.spends: dict[Digest, int] = {}
         self.uses: dict[Digest, SignedUse] = {}
         self.revoked = self.broken = False
+        self.delta_pico = 0
 
     def permit(self, grant: Digest, signer: Address, operation: int, code: Digest) -> Permit:
         if self.revoked:
@@ -92,6 +93,7 @@ class FakeVault:
             if epsilon_micro > self.budget_micro:
                 raise Denied("budget", f"{self.budget_micro} millionths of ε are left")
             self.budget_micro -= epsilon_micro
+            self.delta_pico += delta_pico
             self.spends[order] = epsilon_micro
         return self.spends[order]
 

@@ -1,4 +1,5 @@
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -319,7 +320,7 @@ def test_a_query_is_what_its_bytes_say():
         {"sql": COUNT, "blocks": 8},
         {"sql": COUNT, "bounds": (Bound(0, 1),)},
         {"sql": "select count(*) where ward = '\0'"},
-        {"sql": "x" * 4_001},
+        {"sql": "x" * 2_001},
         {"code": Digest(b"\x01" * 32), "bounds": (Bound(0, 1),), "blocks": 2, "block_s": 1},
         {"code": Digest(b"\x01" * 32), "bounds": (Bound(0, 1),), "blocks": 8, "block_s": 0},
         {"bounds": (Bound(0, 1),), "blocks": 8, "block_s": 1},
@@ -340,3 +341,35 @@ def test_only_the_requesters_signature_counts():
     assert spec.is_signed(NETWORK)
     assert not spec.is_signed(msgspec.structs.replace(NETWORK, chain_id=1))
     assert spec.requester == REQUESTER.address
+
+
+@awaited
+async def test_delta_is_spent_where_it_is_used(tmp_path: Path):
+    """A plan of one count keeps Laplace noise and spends no δ; one of many histograms takes the δ that it was allowed."""
+    vault = FakeVault(budget_micro=10**9)
+    engine = engine_over(vault, tmp_path)
+    answer = await said(engine, query(vault, "select count(*)", 1, delta_pico=10**6))
+    assert isinstance(answer, Answer)
+    assert vault.delta_pico == 0
+    many = ", ".join(f"histogram(age, {bins}), histogram(income, {bins})" for bins in range(2, 20))
+    answer = await said(engine, query(vault, f"select {many}", 2, delta_pico=10**6))
+    assert isinstance(answer, Answer)
+    told = decode_result(unsealed(answer.sealed)).told
+    assert isinstance(told, Counted)
+    assert told.released.budget.mechanism == "gauss"
+    assert vault.delta_pico == 10**6
+
+
+@awaited
+async def test_without_the_library_a_delta_is_refused_before_it_is_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A vault that lacks OpenDP answers without δ, and refuses with it at no cost."""
+    monkeypatch.setitem(sys.modules, "opendp.prelude", None)
+    vault = FakeVault()
+    engine = engine_over(vault, tmp_path)
+    refusal = await said(engine, query(vault, COUNT, 1, epsilon_micro=1_234_567, delta_pico=77))
+    assert isinstance(refusal, Refusal)
+    assert refusal.code == "no_delta"
+    assert not vault.spends
+    assert isinstance(await said(engine, query(vault, COUNT, 2)), Answer)

@@ -148,6 +148,27 @@ def test_a_tiny_number_costs_nothing_to_read():
     assert plan.where == Compare("age", ">", Fraction(0))
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select " + "a." * 900 + "b",
+        "select age" + "->1" * 600,
+        "select age" + "::int" * 390,
+        "select x" + " -> x" * 390,
+        "select age" + "[1]" * 600,
+        "select count(*) where " + "not " * 199 + "smoker",
+        "select count(*) where age = " + "1+" * 900 + "1",
+        "select count(*) where age" + " is null" * 240,
+        "select " + "exists " * 280,
+        "select 1 " + "union select 1 " * 130,
+    ],
+)
+def test_what_nests_without_brackets_is_refused(sql: str):
+    """Chains that make the parser's tree as deep as they are long end as a refusal, not as a crash."""
+    with pytest.raises(RefusedQuery):
+        plan_of(sql, SCHEMA)
+
+
 WORDS = st.sampled_from(
     [
         "select",

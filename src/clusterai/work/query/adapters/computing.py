@@ -15,7 +15,7 @@ from clusterai.vault.core.schema import Schema
 from clusterai.work.query.adapters.accounting import rho_nano
 from clusterai.work.query.core.measuring import measured
 from clusterai.work.query.core.plan import Plan
-from clusterai.work.query.core.release import budget_of, released
+from clusterai.work.query.core.release import Budget, budget_of, released
 from clusterai.work.query.core.sql import plan_of
 from clusterai.work.query.core.stream import Stream
 from clusterai.work.query.core.table import Table
@@ -38,12 +38,20 @@ def counted(spec: QuerySpec, schema: Schema, columns: Columns, seed: bytes) -> C
         released(
             plan,
             measured(Table(schema, columns, rows_of(columns)), plan, Stream(seed, "rows")),
-            budget_of(
-                plan, spec.epsilon_micro, spec.delta_pico, rho_nano(spec.epsilon_micro, spec.delta_pico)
-            ),
+            budget(spec, plan),
             Stream(seed, "noise"),
         )
     )
+
+
+def budget(spec: QuerySpec, plan: Plan) -> Budget:
+    """How its ε and δ are used.
+
+    Raises:
+        ImportError: there is a δ, and no OpenDP.
+    """
+    rho = rho_nano(spec.epsilon_micro, spec.delta_pico)
+    return budget_of(plan, spec.epsilon_micro, spec.delta_pico, rho)
 
 
 def needed(plan: Plan, schema: Schema) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from clusterai.vault.core.terms import Denied
 from clusterai.work.engine import Busy, Finish, Stats, TokenEvent, Unfit
 from clusterai.work.packed import tokens_of
 from clusterai.work.query.adapters.blocks import Programs, averaged, reviewed
-from clusterai.work.query.adapters.computing import counted, needed, result_of
+from clusterai.work.query.adapters.computing import budget, counted, needed, result_of
 from clusterai.work.query.adapters.hosted import Hosted
 from clusterai.work.query.core.plan import RefusedQuery
 from clusterai.work.query.core.sql import plan_of
@@ -140,7 +140,10 @@ class QueryEngine:
         try:
             # Again: while it waited, the grant may have ended.
             seal_to = self._admit(spec)
-            vault.spend(Digest(spec.grant), query, spec.epsilon_micro, spec.delta_pico)
+            delta_pico = await asyncio.to_thread(self._delta_pico, spec)
+            vault.spend(Digest(spec.grant), query, spec.epsilon_micro, delta_pico)
+        except ImportError:
+            return Refusal(query, "no_delta", "this vault has no OpenDP, which a δ needs: ask without one")
         except (Denied, Unfit) as error:
             code, _, detail = str(error).partition(": ")
             return Refusal(query, code, detail[:1_000])
@@ -160,6 +163,12 @@ class QueryEngine:
         except Denied as error:
             return Refusal(query, error.code, error.detail[:1_000])
         return Answer(query, use, vault.sealed(seal_to, canonical.encode(result)))
+
+    def _delta_pico(self, spec: QuerySpec) -> int:
+        """What of the allowed δ is used: none where Laplace noise is less for this plan."""
+        if not spec.delta_pico:
+            return 0
+        return budget(spec, plan_of(spec.sql, self._vault.schema)).delta_pico
 
     async def _told(self, query: Digest, spec: QuerySpec) -> Counted | Averaged | Held:
         vault = self._vault

@@ -40,7 +40,8 @@ from clusterai.work.query.core.plan import (
     width,
 )
 
-MOST_SQL = 4_000
+MOST_SQL = 2_000
+"""The parser's worst inputs take up to half a second at this length."""
 MOST_DEPTH = 32
 MOST_OUTPUTS = 64
 MOST_VALUES = 256
@@ -86,7 +87,10 @@ def plan_of(sql: str, schema: Schema) -> Plan:
     Raises:
         RefusedQuery: with what to write instead.
     """
-    return _Planner(schema).plan(_parsed(sql))
+    try:
+        return _Planner(schema).plan(_parsed(sql))
+    except RecursionError:
+        raise RefusedQuery("it is nested too deeply", f"nest at most {MOST_DEPTH} deep") from None
 
 
 def _parsed(sql: str) -> exp.Select:
