@@ -15,7 +15,7 @@ from clusterai.protocol.vaults import Listing, Operation, Revoked
 from clusterai.runtime.adapters.config import PASSWORD
 from clusterai.vault.adapters import founding, importing
 from clusterai.vault.adapters.folder import INNER, BadVault, Command, NoVault, Outcome, VaultFolder
-from clusterai.vault.adapters.hosting import read_book
+from clusterai.vault.adapters.hosting import read_book, release_of
 from clusterai.vault.adapters.importing import BadData, Found
 from clusterai.vault.adapters.outputs import Outputs
 from clusterai.vault.adapters.storage import Storage, WrongKey
@@ -258,11 +258,13 @@ def _row(entry: Entry, now_s: float) -> Row:
 def uses(it: VaultBook) -> list[Used]:
     """All uses, oldest first."""
     found: list[Used] = []
+    # Letting an output go is a use that nobody ordered.
+    unpaid = {release_of(row.order) for row in it.uses()}
     for row in it.uses():
         entry = it.entry_of(row.grant)
         decided = None if entry is None else entry.decided
         price_wei = 0
-        if decided is not None:
+        if decided is not None and row.order not in unpaid:
             price_wei = decided.use_wei + -(-row.epsilon_micro // 1_000) * decided.milli_epsilon_wei
         found.append(
             Used(

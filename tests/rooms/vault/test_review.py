@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from clusterai.cli import keeping
 from clusterai.cli import main as cli
 from clusterai.protocol.access import AskOutput, NotGiven, OutputShown
 from clusterai.protocol.canonical import content_digest
@@ -150,7 +151,9 @@ def test_the_owner_types_it(bed: Bed, capsys: pytest.CaptureFixture[str], tmp_pa
     hold(bed, b"mean 12.5, of 3 people\x1b[2J")
     bed.vault.withhold(ORDER)
     hold_again = Digest(b"2" * 32)
-    bed.vault.hold(bed.vault.entries()[0].grant or ORDER, hold_again, b"mean 12.5, of 3 people")
+    grant = bed.vault.entries()[0].grant or ORDER
+    bed.vault.spend(grant, hold_again, 0)
+    bed.vault.hold(grant, hold_again, b"mean 12.5, of 3 people")
     folder = str(bed.folder.root)
     assert cli.run(["vault", "outputs", folder]) == 0
     assert "small_cells: 1 whole numbers below 10" in capsys.readouterr().out
@@ -162,6 +165,7 @@ def test_the_owner_types_it(bed: Bed, capsys: pytest.CaptureFixture[str], tmp_pa
     bed.open()
     bed.vault.tick()
     assert [it.state for it in bed.vault.outputs()] == ["withheld", "released"]
+    assert [it.price_wei for it in keeping.uses(keeping.book(bed.folder))] == [50, 0]
     assert cli.run(["vault", "outputs", folder, "--read", "ffff"]) == 5
 
 
