@@ -1,6 +1,6 @@
 """Federated training against training in one place: `python bench/federated.py [--mnist FOLDER] [--plays FOLDER] [--svg FILE]`.
 
-Multinomial logistic regression over ten vaults, with the vaults' own arithmetic (`work/training/core`): clipping, whole numbers, noise, sums;
+Multinomial logistic regression over ten vaults, noise in shares, with the vaults' own arithmetic (`work/training/core`): clipping, whole numbers, noise, sums;
 without processes and masks, which change no bit of a sum. Accuracy on rows that no vault has.
 
 1. Accuracy: in one place; federated, rows dealt at random (IID) and by label or play (not IID), without ε; ε = 4 and 1, IID and not.
@@ -84,6 +84,8 @@ def federated(
     epsilon: float | None,
     seed: int,
     liar: str = "",
+    *,
+    together: bool = False,
     vaults: int = VAULTS,
     rounds: int = 0,
 ) -> tuple[float, Real]:
@@ -96,7 +98,7 @@ def federated(
     mine = [kept[home == at] for at in range(vaults)]
     blocks = max(1, min(MOST_BLOCKS, len(kept) // vaults // ROWS_A_BLOCK))
     blocks_of = [draw.integers(0, blocks, len(own)) for own in mine]
-    noise_milli, shares = 0, vaults - vaults // 3
+    noise_milli, shares = 0, vaults - vaults // 3 if together else 1
     if epsilon is not None:
         noise_milli = int(1000 * privacy.multiplier_for(epsilon, rounds, DELTA)) + 1
     step = privacy.step_of(rows.norm, noise_milli, shares) if noise_milli else rows.norm / vector.LEVELS
@@ -226,7 +228,9 @@ def membership(rows: Rows, epsilon: float | None, seed: int) -> float:
         2.0,
         20.0 if epsilon is None else rows.norm,
     )
-    _, model = federated(few, True, epsilon, seed, vaults=3, rounds=20 if epsilon is None else 0)
+    _, model = federated(
+        few, True, epsilon, seed, together=True, vaults=3, rounds=20 if epsilon is None else 0
+    )
     scores = few.x @ model
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     sure = (powers / powers.sum(axis=1, keepdims=True))[np.arange(900), few.y]
@@ -288,7 +292,7 @@ def main(mnist: Path | None, plays: Path | None, svg: Path | None, seeds: int) -
             float(
                 np.mean(
                     [
-                        federated(rows, iid, epsilon, seed)[0]
+                        federated(rows, iid, epsilon, seed, together=True)[0]
                         for seed in range(seeds if len(rows.y) < BIG else 1)
                     ]
                 )

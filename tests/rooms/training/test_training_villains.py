@@ -189,6 +189,7 @@ def test_runs_that_a_grant_does_not_cover_do_not_begin(tmp_path: Path):
             (run_of(parties[1:]), bundle, "stranger"),
             (msgspec.structs.replace(run, members=tuple(reversed(run.members))), bundle, "stranger"),
             (run_of(parties[:2]), bundle, "few"),
+            (msgspec.structs.replace(run, together=True), bundle, "trusts the other vaults"),
         ):
             with pytest.raises(VaultSaid, match=why):
                 await ask(one, Begin(wrong, one.grant, sent), Good)

@@ -128,6 +128,13 @@ def federated(
             help="With ε: into how many parts each vault deals its people; the app runs on each.",
         ),
     ] = 16,
+    shared_noise: Annotated[
+        bool,
+        typer.Option(
+            "--shared-noise",
+            help="With ε: less noise, in shares, for vaults that trust each other, whose policies name their requesters.",
+        ),
+    ] = False,
     norm: Annotated[float, typer.Option(min=1e-4, max=1e6, help="No update is longer than this.")] = 10.0,
     rounds: Rounds = None,
     run_config: RunConfig = None,
@@ -180,6 +187,7 @@ def federated(
         norm=norm,
         blocks=blocks,
         masked=secure_aggregation,
+        shared_noise=shared_noise,
         config=config,
         max_price_wei=most_wei,
     )

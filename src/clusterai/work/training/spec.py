@@ -49,6 +49,8 @@ class Run(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
         noise_milli: the noise's deviation in the sum of all, over what one person can change, in thousandths; 0: no ε.
         blocks: into how many parts each vault deals its rows; the app runs once for each.
         masked: vectors leave by secure aggregation only.
+        together: noise in shares, enough in the sum of two thirds of the vaults. Who brings vaults of its own into the run knows their shares, so
+            owners who don't know their requesters refuse it: then each vault adds all of the noise itself.
     """
 
     nonce: DigestBytes
@@ -63,6 +65,7 @@ class Run(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
     delta_pico: Annotated[int, Meta(ge=0, le=10**9)]
     blocks: Annotated[int, Meta(ge=1, le=MOST_BLOCKS)]
     masked: bool
+    together: bool = False
 
     def __post_init__(self) -> None:
         if len(set(self.subjects)) != len(self.subjects) or len(self.members) != len(self.subjects):
@@ -98,8 +101,8 @@ class Run(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
 
     @property
     def shares(self) -> int:
-        """In how many shares the noise comes: what leaves unmasked has all of it by itself."""
-        return self.quorum if self.masked else 1
+        """In how many shares the noise comes."""
+        return self.quorum if self.masked and self.together else 1
 
 
 class Round(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="training.1"):

@@ -42,6 +42,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
         epsilon: None: no noise, which every vault must have granted.
         norm: no client's update is longer.
         blocks: into how many parts each vault deals its rows, with ε.
+        shared_noise: `Run.together`.
     """
 
     rounds: int = 3
@@ -50,6 +51,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     norm: float = 10.0
     blocks: int = 1
     masked: bool = True
+    shared_noise: bool = False
     config: dict[str, Any] = {}
     max_price_wei: int | None = None
     round_s: float = 3600.0
@@ -188,6 +190,7 @@ class Campaign:
             round(wish.delta * privacy.PICO) if noise else 0,
             wish.blocks if noise else 1,
             wish.masked and len(self._parties) >= 3,
+            wish.shared_noise and noise > 0,
         )
         self._save_run(run)
         return run

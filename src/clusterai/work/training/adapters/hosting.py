@@ -25,6 +25,7 @@ from clusterai.protocol.signing import Key, signed_by
 from clusterai.protocol.vaults import Operation, SignedUse, subject
 from clusterai.vault.adapters.aggregation import Declined, SumDesk
 from clusterai.vault.adapters.sealing import Asked
+from clusterai.vault.core.policy import Policy
 from clusterai.vault.core.schema import Schema
 from clusterai.vault.core.secagg.member import Contribution, Terms
 from clusterai.vault.core.secagg.messages import Spec
@@ -88,6 +89,8 @@ class Vault(Protocol):
     def key(self) -> Key: ...
     @property
     def rows(self) -> int: ...
+    @property
+    def policy(self) -> Policy: ...
     def opened(self, sender: Address, body: bytes) -> Asked: ...
     def sealed(self, to: Asked, data: bytes) -> bytes: ...
     def permit(self, grant: Digest, signer: Address, operation: int, code: Digest) -> Permit: ...
@@ -394,6 +397,11 @@ class Training:
             raise Refusal(denied.code, denied.detail) from None
         if permit.epsilon_micro and not run.noise_milli:
             raise Refusal("epsilon", "the grant is for training with ε, and the run has no noise")
+        if run.together and not self.vault.policy.only:
+            raise Refusal(
+                "noise",
+                "noise in shares trusts the other vaults, and this owner's policy names no requesters: let each vault add all of it",
+            )
         if len(run.members) < 3 and run.masked:
             raise Refusal(
                 "few", "sums over fewer than three vaults hide nobody: use ε without masks, or more vaults"

@@ -5,8 +5,9 @@ blocks, all rows of one person into the same, runs the program once for each, al
 person more, less or other changes one block's update, by 2C at most. Noise of deviation z · 2C in the sum of all vaults makes each round a
 Gaussian mechanism of multiplier z, and T of them one of z / √T.
 
-Each vault adds its share in whole numbers, deviation z · 2C / √t, where t is the number of vaults that must remain for a round to count:
-the sum has enough noise when no more drop out than may. A vault that colludes knows its own share, so the guarantee against c colluding vaults is that of z · √((t-c)/t).
+Each vault adds all of it in whole numbers; or, where owners trust each other's vaults, a share of deviation z · 2C / √t, where t is the number
+of vaults that must remain for a round to count: the sum has enough when no more drop out than may, and none colludes. A colluding vault knows its own
+share, so the guarantee against c of them is that of z · √((t-c)/t), and none where all others are the requester's.
 Sums of discrete Gaussians this wide are discrete Gaussians to within 10^-100 (Kairouz et al. 2021, arXiv:2102.06387, theorem 1).
 
 Source of the exact curve: Balle and Wang 2018, arXiv:1805.06530, theorem 8.
