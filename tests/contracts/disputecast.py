@@ -78,6 +78,8 @@ class DisputePair(LeasePair):
             return self.expect(calls.AssertTrace(one.lease, inner), hot(one.provider))
         assert found.stage == SELECTING
         part, denied = bisection.selection(found.game, challenger)
+        # Another auditor may have begun it, where the one that was to was refused.
+        accuser = SIGNERS.get(found.accuser, accuser)
         return self.expect(calls.SelectRange(one.lease, part, denied, found.game.asserted), accuser)
 
     def play(self, one: Job, accuser: Key, provider: Trace, challenger: Trace) -> int:
