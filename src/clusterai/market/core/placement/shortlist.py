@@ -228,7 +228,7 @@ def _around(
     # Nobody further away than that is in an affordable group with one at the centre.
     inside = away <= max(2 * reach, radius)
     rows, away = rows[inside], away[inside].astype(np.float64)
-    want = burden[rows] + us_wei * np.maximum(0.0, 2 * (away - radius))
+    want = burden[rows].astype(np.float64) + us_wei * np.maximum(0.0, 2 * (away - radius))
     ranked = [_first(want, rows, most), _first(away, rows, most)]
     return [int(row) for pair in zip(*ranked, strict=True) for row in pair]
 
