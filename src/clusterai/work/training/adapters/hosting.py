@@ -5,7 +5,9 @@ vector itself leaves by secure aggregation, or, where the run isn't masked, by a
 """
 
 import asyncio
+import atexit
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -292,7 +294,7 @@ class Training:
         """Folders that an app's user may read, in one that only we may enter. The same deal in every round of a run, or a person would
         be in several blocks."""
         key = self.vault.noise_seed(study.name, b"blocks")
-        with tempfile.TemporaryDirectory(prefix="clusterai-blocks-", dir=MEMORY) as folder:
+        with tempfile.TemporaryDirectory(prefix=f"clusterai-{os.getpid()}-blocks-", dir=MEMORY) as folder:
             unit = self.vault.schema.unit
             yield await asyncio.to_thread(deal, data, Path(folder), study.run.blocks, unit, key)
 
@@ -503,5 +505,7 @@ def _bytes(made: vector.Contribution) -> bytes:
 
 def host(vault: Any) -> Training:
     """What `Kind.hosts` names."""
-    folder = Path(tempfile.mkdtemp(prefix="clusterai-training-"))
+    # In memory, and under a name by which the sandbox sweeps away what a killed process left.
+    folder = Path(tempfile.mkdtemp(prefix=f"clusterai-{os.getpid()}-training-", dir=MEMORY))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Training(vault, lambda: Studio(folder))
