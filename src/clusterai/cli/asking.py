@@ -2,36 +2,24 @@
 
 import secrets
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
 from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.vaultreach import Reach, listed_as
 from clusterai.protocol import access, canonical
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import BadId, Digest, hex0x
 from clusterai.protocol.ids import digest as read_digest
 from clusterai.protocol.vaults import Operation, subject
 from clusterai.sdk.identity import Identity, NotFromVault
-from clusterai.sdk.vaults import Done, Listed, Untrue
+from clusterai.sdk.vaults import Listed, Untrue
 from clusterai.vault.core.card import BadCard, VaultFacts, read_facts
 from clusterai.vault.core.schema import BadSchema
 from clusterai.work.query import spec as query
 
 DAY_S = 86_400
-
-
-class Reach(Protocol):
-    """`sdk.vaults.Vaults`, as far as it is used here."""
-
-    def find(self, text: str = "") -> AsyncIterator[Listed]: ...
-    async def dataset(self, dataset: Digest) -> Listed: ...
-    async def ask(self, identity: Identity, data: Listed, kind: str, body: bytes) -> bytes: ...
-    async def order(
-        self, about: Digest, kind: str, request: bytes, max_price_wei: int | None = None
-    ) -> Done: ...
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -73,7 +61,7 @@ async def found(reach: Reach, wanted: str) -> tuple[Listed, VaultFacts]:
         Failure: there is none, there are several, or its card isn't what its owner signed.
     """
     try:
-        listed = await _listed(reach, wanted)
+        listed = await listed_as(reach, wanted)
         return listed, read_facts(msgspec.json.encode(listed.card))
     except Untrue as error:
         raise Failure(f"{wanted} can't be believed", str(error), code=Exit.UNTRUE) from None
@@ -114,23 +102,6 @@ async def vouched(listed: Listed, manifest: Path) -> None:
             "use another gateway; nothing was sent",
             Exit.UNTRUE,
         )
-
-
-async def _listed(reach: Reach, wanted: str) -> Listed:
-    try:
-        dataset = read_digest(wanted)
-    except BadId:
-        named = [it async for it in reach.find(wanted) if it.name == wanted]
-        if len(named) != 1:
-            raise Failure(
-                f"{len(named) or 'no'} data sets are called {wanted}",
-                next=f"name it by its id, such as {hex0x(named[0].dataset)}"
-                if named
-                else "clusterai data search",
-                code=Exit.NOT_FOUND,
-            ) from None
-        return named[0]
-    return await reach.dataset(dataset)
 
 
 def refused_anyway(facts: VaultFacts, wish: Wish) -> Failure | None:

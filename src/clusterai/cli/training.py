@@ -2,18 +2,18 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import msgspec
 
-from clusterai.cli import asking
 from clusterai.cli.asking import Standing
 from clusterai.cli.failure import Exit, Failure
-from clusterai.protocol.ids import Address, Digest, hex0x
+from clusterai.cli.vaultreach import Reach
+from clusterai.protocol.ids import Digest, hex0x
 from clusterai.protocol.ids import digest as read_digest
 from clusterai.protocol.vaults import subject
 from clusterai.sdk.identity import Identity
-from clusterai.sdk.vaults import Done, Listed
+from clusterai.sdk.vaults import Listed
 from clusterai.work.training.adapters.packing import bundle_of
 from clusterai.work.training.adapters.rounds import Paid
 from clusterai.work.training.core.bundle import BadBundle, Bundle
@@ -23,20 +23,6 @@ KIND_NAME = "training"
 ROUND_KEYS = ("num-server-rounds", "num-rounds", "num_rounds", "rounds")
 """How apps call their number of rounds in their configuration; the first is what Flower's own templates have."""
 SPARE_USES = 4
-
-
-class Reach(asking.Reach, Protocol):
-    """`sdk.vaults.Vaults`, as far as it is used here."""
-
-    async def order(
-        self,
-        about: Digest,
-        kind: str,
-        request: bytes,
-        max_price_wei: int | None = None,
-        provider: Address | None = None,
-        key: str = "",
-    ) -> Done: ...
 
 
 class App(msgspec.Struct, frozen=True):

@@ -180,7 +180,7 @@ def test_a_name_finds_its_vault(tmp_path: Path, who: Identity):
     """Vaults are named by people; a name that nobody or more than one has is refused."""
     bed = bed_at(tmp_path, who)
     assert asyncio.run(found(InProcess(bed), "wards")).dataset == bed.vault.dataset
-    with pytest.raises(Failure, match="no vaults are called wordz"):
+    with pytest.raises(Failure, match="no data sets are called wordz"):
         asyncio.run(found(InProcess(bed), "wordz"))
 
 

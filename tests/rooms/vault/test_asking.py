@@ -62,7 +62,15 @@ class Reach:
             data.seal_to, await self._bed.desk.answer(ZERO_ADDRESS, question.body), question.nonce
         )
 
-    async def order(self, about: Digest, kind: str, request: bytes, max_price_wei: int | None = None) -> Done:
+    async def order(
+        self,
+        about: Digest,
+        kind: str,
+        request: bytes,
+        max_price_wei: int | None = None,
+        provider: Address | None = None,
+        key: str = "",
+    ) -> Done:
         assert about == subject(self._bed.vault.dataset, kind)
         engine = host(self._bed.vault).engine
         tokens = [it.token async for it in engine.submit(decode_query(request)) if isinstance(it, TokenEvent)]

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from clusterai.cli.failure import Exit, Failure
-from clusterai.cli.querying.vaults import Found, Reach, standing
+from clusterai.cli.querying.vaults import Found, standing
+from clusterai.cli.vaultreach import Reach
 from clusterai.protocol import access, canonical
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import ZERO_DIGEST, Digest, address, hex0x

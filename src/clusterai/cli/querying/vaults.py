@@ -1,38 +1,18 @@
 """Vaults as a requester reaches them through a gateway that it needn't trust: their cards, its grants there."""
 
-from collections.abc import AsyncIterator
-from typing import Protocol
-
 import msgspec
 
 from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.vaultreach import Reach, listed_as
 from clusterai.protocol import access, canonical
 from clusterai.protocol.canonical import Malformed
-from clusterai.protocol.ids import Address, BadId, Digest, hex0x
-from clusterai.protocol.ids import digest as read_digest
+from clusterai.protocol.ids import Digest, hex0x
 from clusterai.protocol.vaults import subject
 from clusterai.sdk.identity import Identity, NotFromVault
-from clusterai.sdk.vaults import Done, Listed, Untrue
+from clusterai.sdk.vaults import Listed, Untrue
 from clusterai.sdk.vaultshapes import Served
 from clusterai.vault.core.schema import BadSchema, Schema
 from clusterai.work.query.spec import KIND_NAME
-
-
-class Reach(Protocol):
-    """How vaults are reached: `sdk.vaults.Vaults` through a gateway; tests have one without a network."""
-
-    def find(self, text: str = "") -> AsyncIterator[Listed]: ...
-    async def dataset(self, dataset: Digest) -> Listed: ...
-    async def ask(self, identity: Identity, data: Listed, kind: str, body: bytes) -> bytes: ...
-    async def order(
-        self,
-        about: Digest,
-        kind: str,
-        request: bytes,
-        max_price_wei: int | None = None,
-        provider: Address | None = None,
-        key: str = "",
-    ) -> Done: ...
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -66,7 +46,7 @@ async def found(reach: Reach, wanted: str) -> Found:
         Failure: there is none, there are several, or its card isn't what its owner signed.
     """
     try:
-        listed = await _listed(reach, wanted)
+        listed = await listed_as(reach, wanted)
         schema = msgspec.convert(listed.card["clusterai"]["schema"], Schema)
         schema.check()
     except Untrue as error:
@@ -75,21 +55,6 @@ async def found(reach: Reach, wanted: str) -> Found:
         raise Failure(f"{wanted} is no vault that answers queries", str(error), code=Exit.NOT_FOUND) from None
     about = hex0x(subject(listed.dataset, KIND_NAME))
     return Found(listed, schema, next((it for it in listed.serves if it.subject == about), None))
-
-
-async def _listed(reach: Reach, wanted: str) -> Listed:
-    try:
-        dataset = read_digest(wanted)
-    except BadId:
-        named = [it async for it in reach.find(wanted) if it.name == wanted]
-        if len(named) != 1:
-            raise Failure(
-                f"{len(named) or 'no'} vaults are called {wanted}",
-                next="clusterai data search" if not named else f"--vault {hex0x(named[0].dataset)}",
-                code=Exit.NOT_FOUND,
-            ) from None
-        return named[0]
-    return await reach.dataset(dataset)
 
 
 async def standing(reach: Reach, vault: Found, who: Identity) -> tuple[access.Status, ...]:

@@ -1,0 +1,50 @@
+"""How commands reach vaults and data sets: by name or id, through a gateway that needn't be trusted."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from clusterai.cli.failure import Exit, Failure
+from clusterai.protocol.ids import Address, BadId, Digest, hex0x
+from clusterai.protocol.ids import digest as read_digest
+from clusterai.sdk.identity import Identity
+from clusterai.sdk.vaults import Done, Listed
+
+
+class Reach(Protocol):
+    """`sdk.vaults.Vaults`, as far as it is used here; tests have one without a network."""
+
+    def find(self, text: str = "") -> AsyncIterator[Listed]: ...
+    async def dataset(self, dataset: Digest) -> Listed: ...
+    async def ask(self, identity: Identity, data: Listed, kind: str, body: bytes) -> bytes: ...
+    async def order(
+        self,
+        about: Digest,
+        kind: str,
+        request: bytes,
+        max_price_wei: int | None = None,
+        provider: Address | None = None,
+        key: str = "",
+    ) -> Done: ...
+
+
+async def listed_as(reach: Reach, wanted: str) -> Listed:
+    """The data set of that name or id.
+
+    Raises:
+        Failure: there is none, or there are several.
+        Untrue: its card isn't what its owner signed.
+    """
+    try:
+        dataset = read_digest(wanted)
+    except BadId:
+        named = [it async for it in reach.find(wanted) if it.name == wanted]
+        if len(named) != 1:
+            raise Failure(
+                f"{len(named) or 'no'} data sets are called {wanted}",
+                next=f"name it by its id, such as {hex0x(named[0].dataset)}"
+                if named
+                else "clusterai data search",
+                code=Exit.NOT_FOUND,
+            ) from None
+        return named[0]
+    return await reach.dataset(dataset)
