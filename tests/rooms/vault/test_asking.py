@@ -13,7 +13,7 @@ from clusterai.cli import asking
 from clusterai.cli import main as cli
 from clusterai.cli.asking import Wish
 from clusterai.cli.failure import Exit, Failure
-from clusterai.protocol.ids import ZERO_ADDRESS, Digest, hex0x
+from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, hex0x
 from clusterai.protocol.ids import digest as read_digest
 from clusterai.protocol.vaults import Operation, subject
 from clusterai.sdk.identity import BadIdentity, Identity
