@@ -1,3 +1,4 @@
+import sys
 from fractions import Fraction
 
 import pytest
@@ -163,10 +164,16 @@ def test_a_tiny_number_costs_nothing_to_read():
         "select 1 " + "union select 1 " * 130,
     ],
 )
-def test_what_nests_without_brackets_is_refused(sql: str):
-    """Chains that make the parser's tree as deep as they are long end as a refusal, not as a crash."""
-    with pytest.raises(RefusedQuery):
-        plan_of(sql, SCHEMA)
+@pytest.mark.parametrize("room", [1_000, 20_000])
+def test_what_nests_without_brackets_is_refused(sql: str, room: int):
+    """Chains that make the parser's tree as deep as they are long end as a refusal, however deep Python may go, not as a crash."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(room, before))
+    try:
+        with pytest.raises(RefusedQuery):
+            plan_of(sql, SCHEMA)
+    finally:
+        sys.setrecursionlimit(before)
 
 
 WORDS = st.sampled_from(

@@ -331,16 +331,18 @@ class _Planner:
 
     # --- filters ---
 
-    def _filter(self, it: exp.Expr) -> Filter:
+    def _filter(self, it: exp.Expr, depth: int = 0) -> Filter:
+        if depth > MOST_DEPTH:
+            raise RefusedQuery("its filter is nested too deeply", f"nest at most {MOST_DEPTH} deep")
         match it:
             case exp.Paren():
-                return self._filter(it.this)
+                return self._filter(it.this, depth + 1)
             case exp.And():
-                return Both(tuple(self._filter(part) for part in it.flatten()))
+                return Both(tuple(self._filter(part, depth + 1) for part in it.flatten()))
             case exp.Or():
-                return Either(tuple(self._filter(part) for part in it.flatten()))
+                return Either(tuple(self._filter(part, depth + 1) for part in it.flatten()))
             case exp.Not():
-                return Negated(self._filter(it.this))
+                return Negated(self._filter(it.this, depth + 1))
             case exp.Between():
                 column = self._filtered(it.this)
                 low, high = (self._constant(column, it.args.get(side)) for side in ("low", "high"))
