@@ -186,9 +186,25 @@ def _watch(jobs: Jobs, job: str, plan: Plan, teller: Teller, store: BlobStore, d
         slashed_wei=tale.slashed.get("amount", 0),
         burned_wei=tale.slashed.get("burned", 0),
         bounty_wei=tale.slashed.get("bounty", 0),
-        refunded_wei=jobs.show(job).tasks[0].refunded_wei,
+        refunded_wei=_refunded_wei(jobs, job),
         steps=tuple(teller.steps),
     )
+
+
+def _refunded_wei(jobs: Jobs, job: str) -> int:
+    """Told by the gateway, which may be starting again just now.
+
+    Raises:
+        Failure: it stays away.
+    """
+    ends_s = time.monotonic() + OFFER_S
+    while True:
+        try:
+            return jobs.show(job).tasks[0].refunded_wei
+        except Unreachable as error:
+            if time.monotonic() > ends_s:
+                raise Failure(str(error), "", "clusterai status", Exit.NOT_RUNNING) from None
+        time.sleep(POLL_S)
 
 
 def _answer(jobs: Jobs, output: str, store: BlobStore) -> str:
