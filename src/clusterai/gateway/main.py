@@ -35,6 +35,7 @@ from clusterai.gateway.adapters.front import Front
 from clusterai.gateway.adapters.jobs import JobPages, Leasing
 from clusterai.gateway.adapters.journal import FlushedJournal
 from clusterai.gateway.adapters.keys import KeyRing
+from clusterai.gateway.adapters.lingering import lingering
 from clusterai.gateway.adapters.marketplace import Marketplace
 from clusterai.gateway.adapters.meters import Meters
 from clusterai.gateway.adapters.offerpages import OfferPages
@@ -376,6 +377,8 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
         """ASGI: the paid endpoints go the short way."""
+        if scope["type"] == "http":
+            receive, send = lingering(scope, receive, send)
         if scope["type"] == "http" and scope["path"] in self.front.routes:
             await self.front(scope, receive, send)
         else:
