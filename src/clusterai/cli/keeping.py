@@ -14,10 +14,11 @@ from clusterai.protocol.ids import hex0x
 from clusterai.protocol.vaults import Listing, Operation, Revoked
 from clusterai.runtime.adapters.config import PASSWORD
 from clusterai.vault.adapters import founding, importing
+from clusterai.vault.adapters.bookkeeping import read_book
 from clusterai.vault.adapters.folder import INNER, BadVault, Command, NoVault, Outcome, VaultFolder
-from clusterai.vault.adapters.hosting import read_book, release_of
 from clusterai.vault.adapters.importing import BadData, Found
 from clusterai.vault.adapters.outputs import Outputs
+from clusterai.vault.adapters.reviewing import release_of
 from clusterai.vault.adapters.storage import Storage, WrongKey
 from clusterai.vault.core.book import VaultBook
 from clusterai.vault.core.disclosure import Finding

@@ -163,7 +163,7 @@ def test_a_program_is_reviewed(bed: Bed) -> None:
         order = read_digest(ran.order)
         with pytest.raises(Failure, match="hasn't let it go yet"):
             await asking.result(reach, listed, bed.identity, order)
-        bed.vault.release(order)
+        bed.vault.review.release(order)
         assert await asking.result(reach, listed, bed.identity, order) == b"the mean is 12.5"
         with pytest.raises(Failure, match="gave no grant for this program"):
             await asking.ran(reach, listed, bed.identity, b"print(rows)", (), 1, None)

@@ -61,8 +61,8 @@ def test_an_output_leaves_when_its_owner_lets_it(bed: Bed) -> None:
         waiting = await bed.call(AskOutput(ORDER))
         assert isinstance(waiting, NotGiven)
         assert waiting.code == "pending"
-        use = bed.vault.release(ORDER)
-        assert bed.vault.release(ORDER) == use
+        use = bed.vault.review.release(ORDER)
+        assert bed.vault.review.release(ORDER) == use
         bed.now_s += 1
         bed.restart()
         shown = await bed.call(AskOutput(ORDER))
@@ -77,23 +77,23 @@ def test_what_is_plainly_rows_doesnt_leave(bed: Bed) -> None:
     """Neither by the owner's mistake nor by a program that writes them in capitals."""
     hold(bed, f"weights: {SECRET.upper()}".encode())
     with pytest.raises(Denied, match="disclosure: rows: 1 texts of private columns"):
-        bed.vault.release(ORDER)
-    bed.vault.withhold(ORDER, "that is a row")
+        bed.vault.review.release(ORDER)
+    bed.vault.review.withhold(ORDER, "that is a row")
     with pytest.raises(Denied, match="withheld: the vault's owner withheld it: that is a row"):
-        bed.vault.released(ORDER, bed.identity.address)
-    assert bed.vault.outputs()[0].output == b""
+        bed.vault.review.released(ORDER, bed.identity.address)
+    assert bed.vault.review.outputs()[0].output == b""
     with pytest.raises(Denied, match="closed"):
-        bed.vault.release(ORDER)
+        bed.vault.review.release(ORDER)
 
 
 def test_another_requester_or_a_revoked_one_gets_nothing(bed: Bed) -> None:
     """An output is of the grant that made it, and of its holder."""
     grant = hold(bed)
     with pytest.raises(Denied, match="unknown"):
-        bed.vault.released(ORDER, bed.owner)
+        bed.vault.review.released(ORDER, bed.owner)
     bed.vault.revoke(grant, Revoked.TERMS)
     with pytest.raises(Denied, match="revoked"):
-        bed.vault.release(ORDER)
+        bed.vault.review.release(ORDER)
 
 
 def test_held_outputs_are_encrypted(bed: Bed) -> None:
@@ -133,23 +133,23 @@ def test_a_reviewed_program_end_to_end(bed: Bed) -> None:
     order, answer = ran(bed, MEAN)
     result = decode_result(bed.identity.opened(bed.vault.seal_to, answer.sealed))
     assert isinstance(result.told, Held)
-    [held] = bed.vault.outputs()
+    [held] = bed.vault.review.outputs()
     assert (held.order, held.output, held.state) == (order, b'{"mean age": 34.5}', "held")
-    bed.vault.release(order)
-    assert bed.vault.released(order, bed.identity.address)[0] == b'{"mean age": 34.5}'
+    bed.vault.review.release(order)
+    assert bed.vault.review.released(order, bed.identity.address)[0] == b'{"mean age": 34.5}'
 
 
 def test_a_smuggler_of_rows_is_stopped(bed: Bed) -> None:
     """A program that calls rows its model: found, and not released."""
     order, _ = ran(bed, SMUGGLER)
     with pytest.raises(Denied, match="disclosure: rows"):
-        bed.vault.release(order)
+        bed.vault.review.release(order)
 
 
 def test_the_owner_types_it(bed: Bed, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Outputs, read, release: a command waits at the desk where nobody serves the vault."""
     hold(bed, b"mean 12.5, of 3 people\x1b[2J")
-    bed.vault.withhold(ORDER)
+    bed.vault.review.withhold(ORDER)
     hold_again = Digest(b"2" * 32)
     grant = bed.vault.entries()[0].grant or ORDER
     bed.vault.spend(grant, hold_again, 0)
@@ -164,7 +164,7 @@ def test_the_owner_types_it(bed: Bed, capsys: pytest.CaptureFixture[str], tmp_pa
     assert "nobody serves the vault" in capsys.readouterr().out
     bed.open()
     bed.vault.tick()
-    assert [it.state for it in bed.vault.outputs()] == ["withheld", "released"]
+    assert [it.state for it in bed.vault.review.outputs()] == ["withheld", "released"]
     assert [it.price_wei for it in keeping.uses(keeping.book(bed.folder))] == [50, 0]
     assert cli.run(["vault", "outputs", folder, "--read", "ffff"]) == 5
 
@@ -173,7 +173,7 @@ def test_what_the_owner_reads_isnt_replaced_by_another_run(bed: Bed) -> None:
     """The same order run again, with another output, changes nothing of what lies there: neither while it is read nor afterwards."""
     grant = hold(bed)
     bed.vault.hold(grant, ORDER, b"all rows, in other words")
-    assert [it.output for it in bed.vault.outputs()] == [b'{"mean": 12.5}']
-    use = bed.vault.release(ORDER)
+    assert [it.output for it in bed.vault.review.outputs()] == [b'{"mean": 12.5}']
+    use = bed.vault.review.release(ORDER)
     bed.vault.hold(grant, ORDER, b"all rows, in other words")
-    assert bed.vault.released(ORDER, bed.identity.address) == (b'{"mean": 12.5}', use)
+    assert bed.vault.review.released(ORDER, bed.identity.address) == (b'{"mean": 12.5}', use)

@@ -16,10 +16,11 @@ from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import Digest, hex0x
 from clusterai.protocol.vaults import Operation
 from clusterai.sandbox import CannotSandbox
+from clusterai.vault.adapters.bookkeeping import read_book
 from clusterai.vault.adapters.folder import BadVault, VaultFolder
-from clusterai.vault.adapters.hosting import noise_key, noise_seed, read_book
 from clusterai.vault.adapters.storage import Damaged, NoData, Storage, WrongKey
 from clusterai.vault.core.book import VaultBook
+from clusterai.vault.core.noisekey import noise_key, noise_seed
 from clusterai.vault.core.pieces import joined
 from clusterai.work.query.adapters.blocks import Programs, averaged
 from clusterai.work.query.adapters.computing import needed, replayed, result_of

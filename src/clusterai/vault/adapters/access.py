@@ -68,7 +68,7 @@ class Desk:
                 return access.UsesShown(tuple(mine[first : first + access.MOST_USES]), self._vault.anchored)
 
             case access.AskOutput(order):
-                return access.OutputShown(*self._vault.released(Digest(order), signer))
+                return access.OutputShown(*self._vault.review.released(Digest(order), signer))
 
     def _status(self, entry: Entry) -> access.Status:
         request, decided = entry.signed.request, entry.decided

@@ -1,8 +1,8 @@
 """A vault as the process that serves it holds it: the book with its journal, the data, the seals, and the owner's desk.
 
-    services ── permit, spend, used ──┐                      ┌── Storage (pieces, keys)
-    chain ───── hear ─────────────────┼─> Driver(VaultBook) ─┼── submit (grants, anchors)
-    owner ───── DIR/desk ── tick ─────┘      journal         └── Gave, No: the caller's answer
+    services ── permit, spend, used ──┐                            ┌── Storage: pieces, keys
+    chain ───── hear ─────────────────┼─> Bookkeeper(VaultBook) ───┼── Review: outputs that wait for the owner
+    owner ───── DIR/desk ── tick ─────┘                            └── listing: what gateways are told
 
 Whoever hosts it calls `tick` about once a second, `hear` with the chain's events, and `close` at the end. Services call the rest, from any thread:
 one step at a time, so fifty that spend at once can't spend more than there is.
@@ -10,19 +10,13 @@ one step at a time, so fifty that spend at once can't spend more than there is.
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import itertools
 import shutil
-import threading
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import msgspec
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from clusterai.ledger.core.calls import Submit
@@ -31,58 +25,43 @@ from clusterai.protocol.calls import DataListing
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.ids import digest as read_digest
-from clusterai.protocol.keccak import keccak
 from clusterai.protocol.signing import Key
 from clusterai.protocol.vaults import Listing, SignedUse, dataset_id
-from clusterai.runtime.adapters.driver import Driver
 from clusterai.runtime.machine import Tick
 from clusterai.vault.adapters import mounting
-from clusterai.vault.adapters.folder import (
-    BadVault,
-    Command,
-    Outcome,
-    VaultFolder,
-    read_records,
-    write_aside,
-)
-from clusterai.vault.adapters.outputs import Output, Outputs
+from clusterai.vault.adapters.bookkeeping import Bookkeeper
+from clusterai.vault.adapters.folder import BadVault, Command, Outcome, VaultFolder
+from clusterai.vault.adapters.listing import numbered, signed_listing
+from clusterai.vault.adapters.outputs import Outputs
+from clusterai.vault.adapters.reviewing import Review
 from clusterai.vault.adapters.sealing import Asked, Seals
 from clusterai.vault.adapters.storage import Manifest, Storage
 from clusterai.vault.core import terms as vocabulary
 from clusterai.vault.core.book import VaultBook
 from clusterai.vault.core.card import vault_card
-from clusterai.vault.core.disclosure import MOST_OUTPUT_BYTES, Finding, examine
+from clusterai.vault.core.disclosure import Finding
 from clusterai.vault.core.mock import mock_csv
+from clusterai.vault.core.noisekey import noise_commit, noise_key, noise_seed
 from clusterai.vault.core.onchain import OnChain
 from clusterai.vault.core.pieces import joined
 from clusterai.vault.core.policy import Policy
 from clusterai.vault.core.schema import Schema
 from clusterai.vault.core.terms import (
-    Anchor,
-    Anchored,
     Approve,
     Close,
-    Confirmed,
     Denied,
     Deny,
     Entry,
-    Gave,
-    Issue,
-    No,
     Permit,
     PolicySet,
-    Rekey,
     Rekeyed,
     Revoke,
     Spend,
     Spent,
     Terms,
     UseRow,
-    Withdraw,
-    Withdrawn,
 )
 
-ORIGIN = Address(bytes(20))
 LIST_EVERY_S = 30.0
 HEARS_S = 2.0
 """After the start, until the chain's past was told."""
@@ -120,11 +99,6 @@ class Vault:
         self._key = key
         self._clock = clock
         self._submit = submit
-        self._lock = threading.RLock()
-        self._given: Any = None
-        self._later: deque[Any] = deque()
-        self._wanted_epoch: int | None = None
-        self._chain = OnChain(self.dataset, folder.named.name)
         # What the chain has already is heard first.
         self._listed_at_s = clock() - LIST_EVERY_S + HEARS_S
         self._storage = Storage(folder.store, master, sweep=True)
@@ -135,19 +109,17 @@ class Vault:
         # Once: strangers ask for it.
         self._mock = mock_csv(self.schema)
         self._noise_key = noise_key(master)
-        self._outputs = Outputs(folder.held, master)
         self._seals = Seals(master, self.dataset, network, clock())
         policy = folder.policy()
         self._policy_seen_ns = folder.policy_file.stat().st_mtime_ns
         self._book = VaultBook(Terms(self.dataset, owner, network, key.sign, policy))
-        self._journal = folder.journal(master)
-        self._driver = Driver(self._book, self._journal, self._perform, clock)
+        self._chain = OnChain(self.dataset, folder.named.name)
+        self._books = Bookkeeper(self._book, folder.journal(master), clock, self._chain, submit)
+        self.review = Review(self._books, Outputs(folder.held, master), self._private_texts, clock)
         self._name = self.dataset.hex()[:16]
         mounting.sweep(self._name)
-        self._do(PolicySet(policy))
-        with self._lock:
-            self._driver.start()
-            self._settle()
+        self._books.step(PolicySet(policy))
+        self._books.start()
 
     # --- what it is ---
 
@@ -196,19 +168,8 @@ class Vault:
             self.noise_commit,
             0,
         )
-        said = msgspec.structs.replace(said, serial=self._serial(said))
-        signature = self._key.sign(said.signing_digest(self.network))
-        return DataListing(canonical.encode(said), signature, card)
-
-    def _serial(self, said: Listing) -> int:
-        """One more than the last, where this one says something else."""
-        path = self.folder.state / "listing"
-        last = canonical.decode(path.read_bytes(), Listing) if path.exists() else None
-        if last is not None and msgspec.structs.replace(last, serial=0) == said:
-            return last.serial
-        serial = max(int(self._clock()), 0 if last is None else last.serial + 1)
-        write_aside(path, canonical.encode(msgspec.structs.replace(said, serial=serial)))
-        return serial
+        said = numbered(said, self.folder.state / "listing", self._clock())
+        return signed_listing(said, card, self._key, self.network)
 
     @property
     def now_s(self) -> float:
@@ -229,7 +190,7 @@ class Vault:
         Raises:
             Denied: malformed, dataset, signature, expired, replayed, busy.
         """
-        with self._lock:
+        with self._books.lock:
             return self._seals.opened(body, self._clock(), order)
 
     def sealed(self, to: bytes | Asked, data: bytes) -> bytes:
@@ -243,7 +204,7 @@ class Vault:
         Raises:
             Denied: unknown, requester, pending, revoked, expired, operation, other_code, spent.
         """
-        with self._lock:
+        with self._books.lock:
             return self._book.permit(grant, signer, operation, code, self._clock())
 
     def spend(self, grant: Digest, order: Digest, epsilon_micro: int, delta_pico: int = 0) -> Spent:
@@ -252,7 +213,7 @@ class Vault:
         Raises:
             Denied: budget, delta, spent and all that ends a grant; `detail` says what is left.
         """
-        return self._do(Spend(grant, order, epsilon_micro, delta_pico))
+        return self._books.step(Spend(grant, order, epsilon_micro, delta_pico))
 
     def used(self, order: Digest, result: Digest) -> SignedUse:
         """Close a use: a leaf of the log, for the requester to keep. `result` is zeros where nothing left the vault.
@@ -260,11 +221,11 @@ class Vault:
         Raises:
             Denied: unknown, closed.
         """
-        return self._do(Close(order, result))
+        return self._books.step(Close(order, result))
 
     def code(self, grant: Digest) -> bytes:
         """The program that a grant is for, as the owner read it; empty where there is none."""
-        with self._lock:
+        with self._books.lock:
             entry = self._book.entry_of(grant)
         return b"" if entry is None else entry.code
 
@@ -277,6 +238,10 @@ class Vault:
         for name in names:
             self.schema.column(name)
         return joined(self.schema, self._storage.pieces(names), names)
+
+    def _private_texts(self) -> Iterable[Any]:
+        names = [it.name for it in self.schema.columns if it.kind == "text" and it.access == "private"]
+        return itertools.chain.from_iterable(column.tolist() for column in self.columns(names).values())
 
     @contextlib.asynccontextmanager
     async def mount(self) -> AsyncGenerator[Path]:
@@ -298,7 +263,7 @@ class Vault:
     @property
     def noise_commit(self) -> Digest:
         """keccak of the key that all noise is drawn from; an auditor who is given the key checks it against this."""
-        return Digest(keccak(self._noise_key))
+        return noise_commit(self._noise_key)
 
     def content_key(self) -> tuple[int, bytes]:
         """The epoch, and the key that its pieces open with: what a sold copy comes with, sealed to its buyer."""
@@ -316,87 +281,9 @@ class Vault:
     def stored(self, address: Digest) -> bytes:
         return self._storage.stored(address)
 
-    # --- review: what a program left stays here until the owner has read it ---
-
     def hold(self, grant: Digest, order: Digest, output: bytes) -> tuple[Finding, ...]:
-        """Keep what a program made, and what disclosure control found in it; durable when it returns.
-
-        An order's first output stays: another run of the same order must not take the place of what the owner is reading.
-
-        Raises:
-            Denied: unknown, malformed (too long), busy.
-        """
-        with self._lock:
-            entry = self._book.entry_of(grant)
-        if entry is None:
-            raise Denied("unknown", "no such grant")
-        known = self._outputs.find(order)
-        if known is not None:
-            return known.findings
-        if len(output) > MOST_OUTPUT_BYTES:
-            raise Denied(
-                "malformed", f"the output has {len(output)} bytes, and {MOST_OUTPUT_BYTES} are the most"
-            )
-        names = [it.name for it in self.schema.columns if it.kind == "text" and it.access == "private"]
-        texts = itertools.chain.from_iterable(column.tolist() for column in self.columns(names).values())
-        findings = examine(output, texts)
-        self._outputs.keep(Output(order, grant, entry.requester, output, findings, int(self._clock())))
-        return findings
-
-    def outputs(self) -> list[Output]:
-        return self._outputs.all()
-
-    def release(self, order: Digest) -> SignedUse:
-        """Let an output go to its requester. It is a use of its own, of no ε: the log names what left.
-
-        Raises:
-            Denied: unknown, closed (withheld), disclosure (it is plainly rows), and what ends a grant.
-        """
-        held = self._held(order)
-        if held.state == "withheld":
-            raise Denied("closed", "this output was withheld")
-        for finding in held.findings:
-            if finding.stops:
-                raise Denied(
-                    "disclosure",
-                    f"{finding.code}: {finding.detail}: withhold it, and ask for another program",
-                )
-        named = release_of(order)
-        self.spend(Digest(held.grant), named, 0)
-        use = self.used(named, canonical.content_digest(held.output))
-        self._outputs.keep(msgspec.structs.replace(held, state="released"))
-        return use
-
-    def withhold(self, order: Digest, note: str = "") -> None:
-        """
-        Raises:
-            Denied: unknown, closed (released).
-        """
-        held = self._held(order)
-        if held.state == "released":
-            raise Denied("closed", "this output left already")
-        self._outputs.keep(msgspec.structs.replace(held, state="withheld", note=note, output=b""))
-
-    def released(self, order: Digest, signer: Address) -> tuple[bytes, SignedUse]:
-        """An output, for whoever made it.
-
-        Raises:
-            Denied: unknown, pending, withheld.
-        """
-        held = self._outputs.find(order)
-        if held is None or held.requester != signer:
-            raise Denied("unknown", "no output of yours under this order")
-        if held.state == "held":
-            raise Denied("pending", "the vault's owner hasn't let it go yet")
-        if held.state == "withheld":
-            raise Denied("withheld", f"the vault's owner withheld it{f': {held.note}' if held.note else ''}")
-        return held.output, self.used(release_of(order), canonical.content_digest(held.output))
-
-    def _held(self, order: Digest) -> Output:
-        held = self._outputs.find(order)
-        if held is None:
-            raise Denied("unknown", f"no output under 0x{order.hex()}")
-        return held
+        """Keep what a program made until the owner has read it: see `Review`."""
+        return self.review.hold(grant, order, output)
 
     # --- what the desk and the owner ask ---
 
@@ -405,24 +292,24 @@ class Vault:
         Raises:
             Denied.
         """
-        return self._do(event)
+        return self._books.step(event)
 
     def approve(self, request: Digest, note: str = "") -> Entry:
-        return self._do(Approve(request, note))
+        return self._books.step(Approve(request, note))
 
     def deny(self, request: Digest, note: str = "") -> Entry:
-        return self._do(Deny(request, note))
+        return self._books.step(Deny(request, note))
 
     def revoke(self, grant: Digest, reason: int) -> Entry:
         """From the moment it returns nothing is permitted under this grant, whatever the chain is doing; the next `tick` keys all anew."""
-        return self._do(Revoke(grant, reason))
+        return self._books.step(Revoke(grant, reason))
 
     def entries(self) -> list[Entry]:
-        with self._lock:
+        with self._books.lock:
             return list(self._book.entries.values())
 
     def uses(self) -> list[UseRow]:
-        with self._lock:
+        with self._books.lock:
             return self._book.uses()
 
     @property
@@ -431,7 +318,7 @@ class Vault:
 
     def left_micro(self, requester: Address) -> int:
         """ε that the policy leaves to a requester over all its grants."""
-        with self._lock:
+        with self._books.lock:
             policy, book = self.policy, self._book
             return max(
                 0,
@@ -452,7 +339,7 @@ class Vault:
         self._read_policy()
         for name, command in self.folder.commands():
             self.folder.answer(name, self._carried_out(command))
-        self._do(Tick())
+        self._books.step(Tick())
         self._rekey()
         self._list()
         if self._chain.barred:
@@ -460,16 +347,15 @@ class Vault:
 
     def _rekey(self) -> None:
         """Without the lock: it may read and write gigabytes, and meanwhile services read and spend."""
-        epoch = self._wanted_epoch
+        epoch = self._books.wanted_epoch
         if epoch is not None:
             self._storage.rekey(epoch)
-            self._wanted_epoch = None
-            self._do(Rekeyed(epoch))
+            self._books.wanted_epoch = None
+            self._books.step(Rekeyed(epoch))
 
     def hear(self, event: Any) -> None:
         """An event of the chain, or what became of a call."""
-        for told in self._chain.hear(event):
-            self._do(told)
+        self._books.hear(event)
 
     def _list(self) -> None:
         """The chain shall say what gateways are told; tried again as long as it doesn't."""
@@ -482,10 +368,9 @@ class Vault:
             self._submit(submit)
 
     def close(self) -> None:
-        with self._lock:
-            self._journal.close()
-            self._storage.close()
-            self._served.close()
+        self._books.close()
+        self._storage.close()
+        self._served.close()
         mounting.sweep(self._name)
 
     def _carried_out(self, command: Command | None) -> Outcome:
@@ -501,10 +386,10 @@ class Vault:
                 case "revoke":
                     entry = self.revoke(target, command.reason)
                 case "release":
-                    self.release(target)
+                    self.review.release(target)
                     return Outcome(True, state="released")
                 case "withhold":
-                    self.withhold(target, command.note)
+                    self.review.withhold(target, command.note)
                     return Outcome(True, state="withheld")
         except Denied as no:
             return Outcome(False, code=no.code, detail=no.detail)
@@ -516,50 +401,7 @@ class Vault:
             stamp_ns = self.folder.policy_file.stat().st_mtime_ns
             if stamp_ns != self._policy_seen_ns:
                 self._policy_seen_ns = stamp_ns
-                self._do(PolicySet(self.folder.policy()))
-
-    # --- stepping ---
-
-    def _do(self, event: Any) -> Any:
-        """Step, and what the step gives to its caller.
-
-        Raises:
-            Denied.
-        """
-        with self._lock:
-            self._given = None
-            self._driver.handle(event)
-            given, self._given = self._given, None
-            self._settle()
-        if isinstance(given, No):
-            raise Denied(given.code, given.detail)
-        return given.value if isinstance(given, Gave) else None
-
-    def _settle(self) -> None:
-        """What effects asked for and was done at once comes back as events, after the step that asked."""
-        while self._later:
-            self._driver.handle(self._later.popleft())
-        self._given = None
-
-    def _perform(self, effect: Any) -> None:
-        match effect:
-            case Gave() | No():
-                self._given = effect
-            case Rekey(epoch):
-                self._wanted_epoch = epoch
-            case _ if self._submit is not None:
-                submit = self._chain.calls(effect, self.policy)
-                if submit is not None:
-                    self._submit(submit)
-            # No chain keeps grants here: they hold at once.
-            case Issue(grant):
-                self._later.append(Confirmed(grant.struct()))
-            case Withdraw(grant, reason):
-                self._later.append(Withdrawn(grant, reason))
-            case Anchor(count, _, _, as_of_s):
-                self._later.append(Anchored(count, as_of_s))
-            case _:
-                pass
+                self._books.step(PolicySet(self.folder.policy()))
 
 
 def open_vault(
@@ -588,36 +430,3 @@ def open_vault(
     except BaseException:
         served.close()
         raise
-
-
-def read_book(folder: VaultFolder) -> VaultBook:
-    """The book as the journal has it, beside whoever serves the vault: to look at, not to step.
-
-    Raises:
-        BadVault.
-    """
-    book = VaultBook(
-        Terms(Digest(bytes(32)), ORIGIN, Domain("", "", 0, ORIGIN), _signs_nothing, folder.policy())
-    )
-    decoder = msgspec.msgpack.Decoder(book.RECORDS)
-    book.restore(decoder.decode(record) for record in read_records(folder.journal_file, folder.master()))
-    return book
-
-
-def _signs_nothing(_: Digest) -> bytes:
-    raise AssertionError("a book that is looked at signs nothing")
-
-
-def release_of(order: Digest) -> Digest:
-    """The name in the log of letting an order's output go."""
-    return canonical.content_digest(b"clusterai release 1" + order)
-
-
-def noise_key(master: bytes) -> bytes:
-    """The key that a vault's noise is drawn from."""
-    return blake3(master, derive_key_context="clusterai vault noise 1").digest()
-
-
-def noise_seed(key: bytes, order: bytes, beacon: bytes) -> bytes:
-    """What an auditor who was given the noise key computes again."""
-    return hmac.new(key, b"clusterai noise 1" + order + beacon, hashlib.sha256).digest()
