@@ -71,39 +71,6 @@ async def found(reach: Reach, wanted: str) -> tuple[Listed, VaultFacts]:
         ) from None
 
 
-async def vouched(listed: Listed, manifest: Path) -> None:
-    """Ask the chain whether the key that signed the listing acts for the data's owner: a gateway could have made both up.
-
-    Args:
-        manifest: of the network, from somebody else than that gateway.
-
-    Raises:
-        Failure: it doesn't, or the chain can't be asked.
-    """
-    from clusterai.ledger.adapters.client import ChainClient, OtherChain
-    from clusterai.ledger.adapters.jsonrpc import ChainDown, RpcRefused
-    from clusterai.ledger.adapters.network import BadNetwork, load_network
-    from clusterai.protocol.statements import network_domain
-
-    try:
-        network = load_network(manifest)
-        async with ChainClient(network) as client:
-            await client.check()
-            [owner] = await client.read_many([("Registry", "ownerOf", (listed.signer,))])
-    except (BadNetwork, ChainDown, RpcRefused, OtherChain) as error:
-        raise Failure(
-            "the chain can't be asked whose vault this is", str(error), "clusterai status", Exit.NOT_RUNNING
-        ) from None
-    here = network_domain(network.chain_id, network.contracts.registry)
-    if listed.network != here or listed.listing.owner not in (owner, listed.signer):
-        raise Failure(
-            f"{listed.name} isn't signed by a key of its owner",
-            f"0x{listed.signer.hex()} acts for 0x{owner.hex()}, and the listing says 0x{listed.listing.owner.hex()}",
-            "use another gateway; nothing was sent",
-            Exit.UNTRUE,
-        )
-
-
 def refused_anyway(facts: VaultFacts, wish: Wish) -> Failure | None:
     """What the vault's published policy says that it would refuse, before anything is sent."""
     policy, name = facts.policy, Operation(wish.operation).name.lower()

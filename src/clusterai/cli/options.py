@@ -19,6 +19,17 @@ Data = Annotated[
         show_default=False,
     ),
 ]
+Network = Annotated[
+    Path | None,
+    typer.Option(
+        "--network",
+        envvar="CLUSTERAI_NETWORK",
+        metavar="FILE",
+        help="The network's manifest, from somebody else than the gateway: by it the chain is asked whose data this is. Default: that of this "
+        "machine's network.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout.")]
 
 

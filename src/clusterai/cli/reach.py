@@ -41,17 +41,21 @@ def gateway(data: Path | None, *, admin: bool = False, url: str | None = None) -
 
 
 @asynccontextmanager
-async def vaults_at(data: Path | None) -> "AsyncGenerator[Vaults]":
-    """The same gateway for what is done over vaults.
+async def vaults_at(data: Path | None, network: Path | None = None) -> "AsyncGenerator[Vaults]":
+    """The same gateway for what is done over vaults. No data set comes from it that the chain doesn't vouch for.
+
+    Args:
+        network: the manifest by which the chain is asked; None: that of this machine's network.
 
     Raises:
-        Failure: there is no gateway, or it refuses.
+        Failure: there is no gateway, it refuses, or it shows what isn't its owner's word.
     """
+    from clusterai.cli.vouching import Voucher
     from clusterai.sdk.vaults import ApiError, Unreachable, Vaults
 
     url, key = _find(data, admin=False)
     try:
-        async with Vaults(url, key) as vaults:
+        async with Voucher.of(data, network) as vouch, Vaults(url, key, vouch=vouch) as vaults:
             yield vaults
     except Unreachable as error:
         raise Failure(str(error), "", "clusterai status", Exit.NOT_RUNNING) from None

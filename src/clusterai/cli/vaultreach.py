@@ -31,7 +31,7 @@ async def listed_as(reach: Reach, wanted: str) -> Listed:
     """The data set of that name or id.
 
     Raises:
-        Failure: there is none, or there are several.
+        Failure: there is none, there are several, or its listing isn't its owner's word.
         Untrue: its card isn't what its owner signed.
     """
     try:
@@ -46,5 +46,6 @@ async def listed_as(reach: Reach, wanted: str) -> Listed:
                 else "clusterai data search",
                 code=Exit.NOT_FOUND,
             ) from None
-        return named[0]
+        # Looked at once more by its id: that is where it is asked whose word it is.
+        dataset = named[0].dataset
     return await reach.dataset(dataset)

@@ -12,14 +12,15 @@ GET  /v1/clusterai/data/{dataset}     Dataset
         done = await vaults.order(subject, "query", spec.canonical(), max_price_wei=10**6)
 
 A gateway is trusted with nothing here but to carry: calls are sealed to the key in the vault's card, and the card is the one that the
-data set's owner signed. Whether the signing key acts for that owner the chain knows (Registry `ownerOf`); `Listed.signer` says whom to look up.
+data set's owner signed. Whether the signing key acts for that owner the chain knows (Registry `ownerOf`): `vouch` asks it, and every
+command of the CLI has one that does (`cli/vouching.py`).
 """
 
 import asyncio
 import base64
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -49,6 +50,9 @@ AGAIN = (429, 503)
 """What passes: a limit, a vault that restarts, a gateway that does."""
 
 T = TypeVar("T")
+
+Vouch = Callable[["Listed"], Awaitable[None]]
+"""Asks who knows, such as the chain, whether a listing is its owner's word, and raises if it isn't."""
 
 
 class Untrue(ValueError):
@@ -112,13 +116,19 @@ class Vaults:
     Args:
         base_url, api_key: as `sdk.Client`.
         patience_s: for how long what may pass is tried again: a vault that restarts, a limit.
+        vouch: asked of each data set that `dataset` returns; without one it is the gateway's word whose key signed it.
     """
 
     def __init__(
-        self, base_url: str | None = None, api_key: str | None = None, patience_s: float = PATIENCE_S
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        patience_s: float = PATIENCE_S,
+        vouch: Vouch | None = None,
     ) -> None:
         self.base_url, headers = access(base_url, api_key)
         self._patience_s = patience_s
+        self._vouch = vouch
         self._http = httpx.AsyncClient(base_url=self.base_url, headers=headers, timeout=TIMEOUT_S)
         self._network: Domain | None = None
 
@@ -145,7 +155,7 @@ class Vaults:
         return self._network
 
     async def find(self, text: str = "", owner: Address | None = None) -> AsyncIterator[Listed]:
-        """Data sets whose cards say all these words.
+        """Data sets whose cards say all these words, as their signatures have it: nobody is asked about them yet (`believed`).
 
         Raises:
             Untrue, ApiError, Unreachable.
@@ -171,7 +181,13 @@ class Vaults:
         found = read(told, await self.network())
         if found.dataset != dataset:
             raise Untrue("it is another data set than was asked for")
+        await self.believed(found)
         return found
+
+    async def believed(self, data: Listed) -> None:
+        """Ask whom this client was told to ask whether a listing is its owner's word; what that raises, this raises."""
+        if self._vouch is not None:
+            await self._vouch(data)
 
     async def post(self, said: DataListing) -> DataPosted:
         """List a data set that anyone may hold, for a day.

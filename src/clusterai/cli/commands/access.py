@@ -12,6 +12,7 @@ from clusterai.cli.reach import vaults_at
 
 if TYPE_CHECKING:
     from clusterai.cli.asking import Standing, Wish
+    from clusterai.sdk.vaults import Listed
 
 WANTS = "query, code, review, training, copy or joint"
 
@@ -38,15 +39,7 @@ def request(
             show_default=False,
         ),
     ] = None,
-    network: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="The network's manifest, from somebody else than the gateway: then the chain is asked whose vault it is. Default: that of "
-            "this machine's network.",
-            show_default=False,
-        ),
-    ] = None,
+    network: options.Network = None,
     identity: IdentityFile = None,
     data: options.Data = None,
     dry_run: options.DryRun = False,
@@ -61,21 +54,15 @@ def request(
 
     wish = _wish(operation, purpose, epsilon, uses, price, days, program)
     who = identity_at(identity)
-    here = options.folder(data)
-    manifest = network or (here.manifest if here.is_held() else None)
-    if manifest is None:
-        say.say("whose vault it is, the gateway says: --network FILE asks the chain")
 
     async def run() -> "Standing | None":
-        async with vaults_at(data) as reach:
+        async with vaults_at(data, network) as reach:
             listed, facts = await asking.found(reach, dataset)
-            if manifest is not None:
-                await asking.vouched(listed, manifest)
             refusal = asking.refused_anyway(facts, wish)
             if refusal is not None:
                 raise refusal
             if not json:
-                _show(listed.name, wish, facts.policy)
+                _show(listed, wish, facts.policy)
             if dry_run:
                 return None
             options.confirm("Ask?", yes)
@@ -131,17 +118,18 @@ def _wish(
     return Wish(int(known[operation]), purpose, micro, uses, price_wei, days, code)
 
 
-def _show(name: str, wish: "Wish", policy: "dict[str, object]") -> None:
+def _show(listed: "Listed", wish: "Wish", policy: "dict[str, object]") -> None:
     from clusterai.protocol.access import code_digest
-    from clusterai.protocol.ids import hex0x
+    from clusterai.protocol.ids import Address, checksummed, hex0x
     from clusterai.protocol.money import show as money
     from clusterai.protocol.vaults import Operation
 
     operation = Operation(wish.operation)
     say.say(
-        f"[bold]{name}[/]: {operation.name.lower()}, ε {wish.epsilon_micro / 1e6:g} in {wish.uses} uses, {wish.days} days, "
+        f"[bold]{listed.name}[/]: {operation.name.lower()}, ε {wish.epsilon_micro / 1e6:g} in {wish.uses} uses, {wish.days} days, "
         f"at most {money(wish.price_wei)} a use"
     )
+    say.say(f"  of {checksummed(Address(listed.listing.owner))}")
     prices = [policy.get(it, 0) for it in ("use_wei", "milli_epsilon_wei", "copy_wei")]
     use_wei, milli_wei, copy_wei = (it if isinstance(it, int) else 0 for it in prices)
     if operation is Operation.COPY:
@@ -159,6 +147,7 @@ def grants(
             metavar="[NAME]...", help="Vaults. Default: all that this identity asked.", show_default=False
         ),
     ] = None,
+    network: options.Network = None,
     identity: IdentityFile = None,
     data: options.Data = None,
     json: options.Json = False,
@@ -176,7 +165,7 @@ def grants(
     async def run() -> "tuple[list[Standing], dict[str, str]]":
         found: list[Standing] = []
         missing: dict[str, str] = {}
-        async with vaults_at(data) as reach:
+        async with vaults_at(data, network) as reach:
             for name in names:
                 try:
                     listed, _ = await asking.found(reach, name)
@@ -237,6 +226,7 @@ def review(
     max_price: Annotated[
         str | None, typer.Option(metavar="AMOUNT", help="The most that it may cost.", show_default=False)
     ] = None,
+    network: options.Network = None,
     identity: IdentityFile = None,
     data: options.Data = None,
     json: options.Json = False,
@@ -259,7 +249,7 @@ def review(
     who = identity_at(identity)
 
     async def run() -> "asking.Ran":
-        async with vaults_at(data) as reach:
+        async with vaults_at(data, network) as reach:
             listed, _ = await asking.found(reach, dataset)
             return await asking.ran(reach, listed, who, code, tuple(arg or ()), seconds, most_wei)
 
@@ -281,6 +271,7 @@ def result(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write here. Default: stdout.", show_default=False)
     ] = None,
+    network: options.Network = None,
     identity: IdentityFile = None,
     data: options.Data = None,
     quiet: options.Quiet = False,
@@ -298,7 +289,7 @@ def result(
     who = identity_at(identity)
 
     async def run() -> bytes:
-        async with vaults_at(data) as reach:
+        async with vaults_at(data, network) as reach:
             listed, _ = await asking.found(reach, dataset)
             return await asking.result(reach, listed, who, named)
 

@@ -36,9 +36,7 @@ def buy(
             show_default=False,
         ),
     ] = None,
-    network: Annotated[
-        Path | None, typer.Option(help="The network's manifest, network.json.", show_default=False)
-    ] = None,
+    network: options.Network = None,
     identity: IdentityFile = None,
     data: options.Data = None,
     yes: options.Yes = False,
@@ -67,7 +65,7 @@ def buy(
         )
 
     async def run() -> "Bought":
-        async with vaults_at(data) as vaults:
+        async with vaults_at(data, network) as vaults:
             listed, _ = await asking.found(vaults, dataset)
             if not json:
                 say.say(f"[bold]{listed.name}[/]: a copy, for at most {max_price}")

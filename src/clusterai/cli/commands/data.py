@@ -209,6 +209,7 @@ def search(
     text: Annotated[
         list[str] | None, typer.Argument(help="Words that its card says.", show_default=False)
     ] = None,
+    network: options.Network = None,
     data: options.Data = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -217,7 +218,9 @@ def search(
     from clusterai.cli.datasets import listing, showing
 
     words = " ".join(text or ())
-    rows = listing.at_gateway(data, lambda vaults: listing.search(vaults, words))
+    rows, false = listing.at_gateway(data, lambda vaults: listing.search(vaults, words), network)
+    for failure in false:
+        say.complain("\n".join(failure.lines()))
     if json:
         say.emit({"data": rows})
         return
@@ -244,6 +247,7 @@ def show(
             metavar="ID|URL|DIR", help="Of a data set, a holder, or a folder.", show_default=False
         ),
     ],
+    network: options.Network = None,
     data: options.Data = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -253,7 +257,7 @@ def show(
 
     dataset = _digest(what)
     if dataset is not None:
-        card = listing.at_gateway(data, lambda vaults: listing.one(vaults, dataset)).card
+        card = listing.at_gateway(data, lambda vaults: listing.one(vaults, dataset), network).card
     else:
         card = fetching.card_at(Path(what).absolute().as_uri() if "://" not in what else what)
     if json:
@@ -297,6 +301,7 @@ def fetch(
     private: Annotated[
         bool, typer.Option("--private", help="Dial holders in private networks too, if a listing names them.")
     ] = False,
+    network: options.Network = None,
     data: options.Data = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -314,7 +319,7 @@ def fetch(
     elif named:
         wanted = fetching.Wanted(digest, named, private=private)
     else:
-        held = listing.holding(listing.at_gateway(data, lambda vaults: listing.one(vaults, digest)))
+        held = listing.holding(listing.at_gateway(data, lambda vaults: listing.one(vaults, digest), network))
         wanted = fetching.Wanted(held.address, told=held.holders, private=private)
     with showing.progress() as begun:
         here = fetching.bring(wanted, to, begun, Remembered.of_this_user())

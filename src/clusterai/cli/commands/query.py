@@ -69,6 +69,7 @@ def query(
         str | None,
         typer.Option(metavar="AMOUNT", help="The most that all of it may cost.", show_default=False),
     ] = None,
+    network: options.Network = None,
     identity: IdentityFile = None,
     data: options.Data = None,
     dry_run: options.DryRun = False,
@@ -95,7 +96,7 @@ def query(
     who = identity_at(identity)
 
     async def run() -> "tuple[list[Came], list[Failure]] | None":
-        async with vaults_at(data) as reach:
+        async with vaults_at(data, network) as reach:
             found = [await vaults.found(reach, name) for name in vault]
             plans = [await asking.planned(reach, it, question, who) for it in found]
             if not json:

@@ -57,6 +57,7 @@ def request(
     uses: Annotated[int, typer.Option(min=1, max=100_000, help="Orders, at most: two a round.")] = 100,
     price: Annotated[str, typer.Option(metavar="AMOUNT", help="Most you pay for one use.")] = "1",
     days: Annotated[int, typer.Option(min=1, max=3_650, help="For how long.")] = 30,
+    network: options.Network = None,
     identity: IdentityFile = None,
     data: options.Data = None,
     yes: options.Yes = False,
@@ -87,7 +88,7 @@ def request(
     )
 
     async def run() -> "list[Standing]":
-        async with vaults_at(data) as reach:
+        async with vaults_at(data, network) as reach:
             listed = [await asking.found(reach, name) for name in _names(vaults)]
             for it, facts in listed:
                 if (refusal := asking.refused_anyway(facts, wish)) is not None:
@@ -150,6 +151,7 @@ def federated(
             show_default=False,
         ),
     ] = None,
+    network: options.Network = None,
     identity: IdentityFile = None,
     data: options.Data = None,
     dry_run: options.DryRun = False,
@@ -196,7 +198,7 @@ def federated(
     uses = planned * (1 if epsilon is not None else 2)
 
     async def run() -> "Outcome | None":
-        async with vaults_at(data) as reach:
+        async with vaults_at(data, network) as reach:
             parties: list[training.Remote] = []
             for name in names:
                 listed, _ = await asking.found(reach, name)

@@ -42,14 +42,17 @@ class Row(msgspec.Struct, frozen=True):
     address: str
 
 
-def at_gateway(data: Path | None, act: Callable[[Vaults], Awaitable[T]]) -> T:
+def at_gateway(data: Path | None, act: Callable[[Vaults], Awaitable[T]], network: Path | None = None) -> T:
     """
+    Args:
+        network: the manifest by which the chain is asked whose data it is; None: that of this machine's network.
+
     Raises:
         Failure: there is no gateway, or it refuses, or what it shows isn't what was signed.
     """
 
     async def play() -> T:
-        async with reach.vaults_at(data) as vaults:
+        async with reach.vaults_at(data, network) as vaults:
             return await act(vaults)
 
     try:
@@ -93,13 +96,22 @@ async def repeated(url: str, key: str, said: DataListing) -> None:
             await asyncio.sleep(AGAIN_S)
 
 
-async def search(vaults: Vaults, text: str) -> list[Row]:
+async def search(vaults: Vaults, text: str) -> tuple[list[Row], list[Failure]]:
+    """What is found, and why other listings aren't shown: they aren't their owners' word."""
     found: list[Row] = []
+    false: list[Failure] = []
     async for it in vaults.find(text):
-        found.append(_row(it))
-        if len(found) == MOST_FOUND:
+        try:
+            await vaults.believed(it)
+        except Failure as failure:
+            if failure.code != Exit.UNTRUE:
+                raise
+            false.append(failure)
+        else:
+            found.append(_row(it))
+        if len(found) + len(false) == MOST_FOUND:
             break
-    return found
+    return found, false
 
 
 async def one(vaults: Vaults, dataset: Digest) -> Listed:
