@@ -1,11 +1,13 @@
 """What is published of a vault: it follows from what was declared, and from nothing else."""
 
+import hashlib
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
+from clusterai.protocol.croissant import About, dataset
 from clusterai.vault.adapters.importing import BadData, find, guess, read_rows
 from clusterai.vault.core.card import BadCard, read_facts, read_readme
 from clusterai.vault.core.mock import mock_csv, mock_rows
@@ -37,6 +39,17 @@ def test_a_card_says_what_a_requester_needs(bed: Bed) -> None:
     for bad in (b"", b"{}", b"[]", b'{"clusterai": 1}', b"\xff"):
         with pytest.raises(BadCard):
             read_facts(bad)
+
+
+def test_a_vaults_croissant_names_its_mock_alone(bed: Bed) -> None:
+    """The one file that it names is the mock beside it, its columns are the schema's, and all words are as in any set's card."""
+    told = msgspec.json.decode(bed.vault.folder.croissant.read_bytes(), type=dict[str, object])
+    [file] = msgspec.convert(told["distribution"], list[dict[str, str]])
+    assert (file["@id"], file["sha256"]) == ("mock.csv", hashlib.sha256(bed.vault.mock()).hexdigest())
+    [rows_] = msgspec.convert(told["recordSet"], list[dict[str, object]])
+    fields = msgspec.convert(rows_["field"], list[dict[str, object]])
+    assert [field["name"] for field in fields] == [it.name for it in SCHEMA.columns if it.kind != "array"]
+    assert set(told) <= set(dataset(About("x", tags=("a",), languages=("en",))))
 
 
 def test_a_readme_has_hugging_faces_keys() -> None:

@@ -10,8 +10,9 @@ from typing import Any, cast
 import msgspec
 import yaml
 
-from clusterai.content.core.card import MOST_COLUMNS, MOST_LISTED_FILES, About, ColumnType, Table
+from clusterai.content.core.card import MOST_COLUMNS, MOST_LISTED_FILES, Table
 from clusterai.content.core.manifest import Manifest
+from clusterai.protocol.croissant import About, ColumnType
 
 MOST_README_BYTES = 256 << 10
 MOST_DESCRIPTION = 4_000

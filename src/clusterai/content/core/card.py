@@ -1,10 +1,9 @@
 """A data set's card: Croissant JSON-LD for machines, a Hugging Face README for people, and where the bytes are.
 
-The Croissant is what is listed and signed: its digest stands in the listing. What only we need stands under `clusterai` in it, as
-a JSON literal of JSON-LD, so that other readers of Croissant pass it over. All of it is the publisher's word; of what a
+The Croissant is what is listed and signed: its digest stands in the listing. All of it is the publisher's word; of what a
 stranger's card says, only `Holding` is acted on, and it is decoded strictly.
 
-Source: Croissant 1.0, mlcommons.org/croissant/1.0; Hugging Face data set cards (YAML front matter).
+Source: Hugging Face data set cards (YAML front matter).
 """
 
 import re
@@ -16,6 +15,7 @@ from msgspec import Meta
 
 from clusterai.content.core.manifest import MOST_BYTES, MOST_FILES, Manifest
 from clusterai.content.core.reach import MOST_HOLDERS, MOST_URL
+from clusterai.protocol.croissant import About, ColumnType, Field, FileObject, Records, dataset
 from clusterai.protocol.ids import Digest, digest, hex0x
 
 MOST_CARD_BYTES = 128 << 10
@@ -23,64 +23,6 @@ MOST_LISTED_FILES = 100
 """Named one by one in the card; the rest stands in the manifest alone."""
 MOST_COLUMNS = 200
 NAME = re.compile(r"\A[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\Z")
-
-_CONTEXT: dict[str, Any] = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "sc": "https://schema.org/",
-    "cr": "http://mlcommons.org/croissant/",
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "dct": "http://purl.org/dc/terms/",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
-    "conformsTo": "dct:conformsTo",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileObject": "cr:fileObject",
-    "fileProperty": "cr:fileProperty",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "parentField": "cr:parentField",
-    "path": "cr:path",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
-    "clusterai": {"@id": "https://schema.org/additionalProperty", "@type": "@json"},
-}
-
-ColumnType = Literal["sc:Text", "sc:Integer", "sc:Float", "sc:Boolean", "sc:Date"]
-
-
-class About(msgspec.Struct, frozen=True):
-    """What its publisher says of a data set."""
-
-    name: str
-    title: str = ""
-    description: str = ""
-    licence: str = ""
-    """SPDX"""
-    creators: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    languages: tuple[str, ...] = ()
-    url: str = ""
-    cite: str = ""
-    version: str = "1.0.0"
-    personal: str = ""
-    """what it says of personal data in it, and how that was treated"""
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -145,42 +87,19 @@ def croissant(
     """
     shown = [file for file in manifest.files if file.path in sha256][:MOST_LISTED_FILES]
     base = held.holders[0] + "/" if held.holders else ""
-    files: list[dict[str, Any]] = [
-        {
-            "@type": "cr:FileObject",
-            "@id": file.path,
-            "name": file.path,
-            "contentSize": f"{file.size} B",
-            "contentUrl": f"{base}{file.path}",
-            "encodingFormat": types.get(file.path, "application/octet-stream"),
-            "sha256": sha256[file.path],
-        }
+    files = [
+        FileObject(
+            file.path,
+            f"{base}{file.path}",
+            types.get(file.path, "application/octet-stream"),
+            sha256[file.path],
+            file.size,
+        )
         for file in shown
     ]
     known = {file.path for file in shown}
-    sets = [_record_set(table) for table in tables if table.path in known]
-    card: dict[str, Any] = {
-        "@context": _CONTEXT,
-        "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": about.name,
-        "alternateName": about.title or about.name,
-        "description": about.description or about.title or about.name,
-        "license": about.licence or "unknown",
-        "version": about.version,
-        "distribution": files,
-        "recordSet": sets,
-        "clusterai": msgspec.to_builtins(held),
-    }
-    optional: dict[str, Any] = {
-        "creator": [{"@type": "sc:Person", "name": name} for name in about.creators],
-        "keywords": list(about.tags),
-        "inLanguage": list(about.languages),
-        "url": about.url,
-        "citeAs": about.cite,
-        "rai:personalSensitiveInformation": about.personal,
-    }
-    card.update({name: value for name, value in optional.items() if value})
+    card = dataset(about, files, [_records(table) for table in tables if table.path in known])
+    card["clusterai"] = msgspec.to_builtins(held)
     raw = canonical(card)
     if len(raw) > MOST_CARD_BYTES:
         raise BadCard(f"it has {len(raw)} bytes, a card has at most {MOST_CARD_BYTES}: describe less")
@@ -228,23 +147,9 @@ def readme(about: About, held: Holding) -> str:
     return "---\n" + "\n".join(lines) + "\n---\n\n" + "\n\n".join(part for part in body if part) + "\n"
 
 
-def _record_set(table: Table) -> dict[str, Any]:
+def _records(table: Table) -> Records:
     name = table.path.rpartition("/")[2].partition(".")[0] or table.path
-    return {
-        "@type": "cr:RecordSet",
-        "@id": f"records/{table.path}",
-        "name": name,
-        "field": [
-            {
-                "@type": "cr:Field",
-                "@id": f"records/{table.path}/{column}",
-                "name": column,
-                "dataType": kind,
-                "source": {"fileObject": {"@id": table.path}, "extract": {"column": column}},
-            }
-            for column, kind in table.columns
-        ],
-    }
+    return Records(f"records/{table.path}", name, table.path, tuple(Field(*it) for it in table.columns))
 
 
 def _size_category(size: int) -> str:

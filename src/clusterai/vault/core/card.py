@@ -11,10 +11,11 @@ import yaml
 from msgspec import Meta
 
 from clusterai.protocol.calls import MOST_CARD_BYTES
+from clusterai.protocol.croissant import About, ColumnType, Field, FileObject, Records, dataset
 from clusterai.protocol.ids import Digest, hex0x
 from clusterai.protocol.vaults import Operation
 from clusterai.vault.core.policy import Policy
-from clusterai.vault.core.schema import Column, Schema
+from clusterai.vault.core.schema import Schema
 
 MOST_README_BYTES = 64 * 1024
 Word = Annotated[str, Meta(max_length=256)]
@@ -160,105 +161,40 @@ def read_facts(card: bytes) -> VaultFacts:
 
 # --- Croissant ---
 
-_TYPES = {
+_TYPES: dict[str, ColumnType] = {
     "int": "sc:Integer",
     "float": "sc:Float",
     "text": "sc:Text",
     "bool": "sc:Boolean",
     "category": "sc:Text",
     "date": "sc:Date",
-    "array": "sc:Float",
-}
-CONTEXT: dict[str, Any] = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
-    "conformsTo": "dct:conformsTo",
-    "cr": "http://mlcommons.org/croissant/",
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "dct": "http://purl.org/dc/terms/",
-    "equivalentProperty": "cr:equivalentProperty",
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileProperty": "cr:fileProperty",
-    "fileObject": "cr:fileObject",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "parentField": "cr:parentField",
-    "path": "cr:path",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "samplingRate": "cr:samplingRate",
-    "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
 }
 
 
 def croissant(
     name: str, head: Head, words: str, schema: Schema, snapshot: Digest, mock_sha256: str = ""
 ) -> dict[str, Any]:
-    """Croissant 1.0 JSON-LD. Its one file is the mock twin: the data itself can't be fetched.
+    """Its one file is the mock twin: the data itself can't be fetched.
 
     Args:
         mock_sha256: of `mock.csv` beside it; without it, no file is named.
     """
-    columns = [column for column in schema.columns if column.kind != "array"]
-    found: dict[str, Any] = {
-        "@context": CONTEXT,
-        "@type": "sc:Dataset",
-        "name": name,
-        "description": words or head.pretty_name or name,
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "version": f"1.0.0+{snapshot.hex()[:16]}",
-        **({"license": head.license} if head.license else {}),
-        **({"inLanguage": list(head.language)} if head.language else {}),
-        **({"keywords": list(head.tags)} if head.tags else {}),
-    }
+    about = About(
+        name,
+        title=head.pretty_name,
+        description=words,
+        licence=head.license,
+        tags=head.tags,
+        languages=head.language,
+        version=f"1.0.0+{snapshot.hex()[:16]}",
+    )
     if not mock_sha256:
-        return found
-    found["distribution"] = [
-        {
-            "@type": "cr:FileObject",
-            "@id": "mock.csv",
-            "name": "mock.csv",
-            "description": "Synthetic rows of the declared schema; none of them is of the data.",
-            "contentUrl": "mock.csv",
-            "encodingFormat": "text/csv",
-            "sha256": mock_sha256,
-        }
-    ]
-    found["recordSet"] = [
-        {
-            "@type": "cr:RecordSet",
-            "@id": "rows",
-            "name": "rows",
-            "field": [_field(column) for column in columns],
-        }
-    ]
-    return found
-
-
-def _field(column: Column) -> dict[str, Any]:
-    return {
-        "@type": "cr:Field",
-        "@id": f"rows/{column.name}",
-        "name": column.name,
-        "description": column.about or f"{column.access} {column.kind}",
-        "dataType": _TYPES[column.kind],
-        "source": {"fileObject": {"@id": "mock.csv"}, "extract": {"column": column.name}},
-    }
+        return dataset(about)
+    said = "Synthetic rows of the declared schema; none of them is of the data."
+    mock = FileObject("mock.csv", "mock.csv", "text/csv", mock_sha256, description=said)
+    fields = tuple(
+        Field(it.name, _TYPES[it.kind], it.about or f"{it.access} {it.kind}")
+        for it in schema.columns
+        if it.kind in _TYPES
+    )
+    return dataset(about, [mock], [Records("rows", "rows", "mock.csv", fields)])
