@@ -1,4 +1,7 @@
-"""`clusterai query "select …" --vault A --vault B --epsilon 0.5`: statistics on private data, with noise, joined over vaults."""
+"""`clusterai query "select …" --vault A --vault B --epsilon 0.5`: statistics on private data, with noise, joined over vaults.
+
+With `--joint` the vaults answer as one: what comes is the statistic of all their rows, and no vault's own part of it is seen.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +15,8 @@ from clusterai.cli.reach import vaults_at
 
 if TYPE_CHECKING:
     from clusterai.cli.querying.asking import Came, Planned, Question
+    from clusterai.sdk.identity import Identity
+    from clusterai.work.joint.adapters.asking import Statistic
     from clusterai.work.query.core.estimate import Cell
 
 
@@ -27,7 +32,10 @@ def query(
     epsilon: Annotated[
         float,
         typer.Option(
-            min=0.001, max=20, help="What it may reveal, of each vault's budget.", show_default=False
+            min=0,
+            max=20,
+            help="What it may reveal, of each vault's budget. 0: exact joint sums, where owners grant that.",
+            show_default=False,
         ),
     ],
     sql: Annotated[
@@ -65,6 +73,14 @@ def query(
     rows: Annotated[
         int, typer.Option(min=1, help="People in a group, for the error that is expected.")
     ] = 1_000,
+    joint: Annotated[
+        bool,
+        typer.Option(
+            "--joint",
+            help="Three vaults or more as one: count, sum, avg, variance, stddev, or one histogram(x, cells), or one regression(y, x1, …). "
+            "Nobody sees a vault's own part.",
+        ),
+    ] = False,
     max_price: Annotated[
         str | None,
         typer.Option(metavar="AMOUNT", help="The most that all of it may cost.", show_default=False),
@@ -81,19 +97,22 @@ def query(
     import asyncio
 
     from clusterai.cli.querying import asking, vaults
-    from clusterai.protocol.money import BadAmount, parse
     from clusterai.protocol.money import show as money
 
+    who = identity_at(identity)
+    if joint:
+        if program is not None or bound or arg or not sql:
+            raise Failure("--joint takes SQL", "programs run at each vault by itself", code=Exit.USAGE)
+        _jointly(sql, vault, epsilon, delta, max_price, who, network, data, dry_run, yes, json)
+        return
+    if epsilon < 0.001:
+        raise Failure(f"--epsilon {epsilon:g}", "0.001 is the least; 0 is for --joint alone", code=Exit.USAGE)
     question = _question(
         sql, epsilon, delta, program, bound or [], tuple(arg or ()), blocks, block_seconds, rows
     )
     if len(set(vault)) != len(vault) or len(vault) > asking.MOST_VAULTS:
         raise Failure(f"name each vault once, at most {asking.MOST_VAULTS}", code=Exit.USAGE)
-    try:
-        most_wei = None if max_price is None else parse(max_price)
-    except BadAmount as error:
-        raise Failure(f"--max-price {max_price}", str(error), code=Exit.USAGE) from None
-    who = identity_at(identity)
+    most_wei = _amount(max_price)
 
     async def run() -> "tuple[list[Came], list[Failure]] | None":
         async with vaults_at(data, network) as reach:
@@ -135,6 +154,82 @@ def query(
             f"{it.vault.name}: use {use.index} of its log, ε spent under this grant {use.grant_spent_micro / 1e6:g}"
         )
     _fail_where(failed)
+
+
+def _jointly(
+    sql: str,
+    names: list[str],
+    epsilon: float,
+    delta: float,
+    max_price: str | None,
+    who: "Identity",
+    network: Path | None,
+    data: Path | None,
+    dry_run: bool,
+    yes: bool,
+    json: bool,
+) -> None:
+    import asyncio
+
+    from clusterai.cli.querying import jointly, vaults
+    from clusterai.protocol.money import show as money
+
+    # Down, so that never more is spent than was said.
+    micro = int(epsilon * 10**6 + 1e-6)
+    pico = int(delta * 10**12 + 1e-6) or jointly.USUAL_DELTA_PICO
+    if len(set(names)) != len(names):
+        raise Failure("name each vault once", code=Exit.USAGE)
+    most_wei = _amount(max_price)
+
+    async def run() -> "Statistic | None":
+        async with vaults_at(data, network) as reach:
+            found = [await vaults.found(reach, name) for name in names]
+            plans = [await jointly.planned(reach, it, micro, who) for it in found]
+            wanted = jointly.wanted_of(sql, plans)
+            if not json:
+                for line in jointly.told(plans, micro):
+                    say.say(line)
+            if dry_run:
+                if json:
+                    say.emit(jointly.plan_told(plans, wanted, micro, "masks"))
+                return None
+            total_wei = sum(it.price_wei or 0 for it in plans)
+            if not json and say.person():
+                options.confirm(
+                    f"spend ε {epsilon:g} at each of {len(plans)} vaults, for {money(total_wei)}?", yes
+                )
+            return await jointly.ask(
+                reach, plans, wanted, who, epsilon_micro=micro, delta_pico=pico, by="masks", most_wei=most_wei
+            )
+
+    came = asyncio.run(run())
+    if came is None:
+        return
+    if json:
+        say.emit(jointly.answer_told(came))
+        return
+    say.table(
+        ["", "#value", "#±"],
+        [[name, f"{value:.6g}", f"{came.half[name]:.2g}"] for name, value in came.values.items()],
+    )
+    say.say(
+        f"of {', '.join(came.vaults)} together; ± covers the noise in 95 of 100 cases; charged {money(came.charged_wei)}"
+    )
+    for name, why in came.dropped.items():
+        say.complain(f"{name} isn't in it: {why}")
+
+
+def _amount(text: str | None) -> int | None:
+    """
+    Raises:
+        Failure: that is no amount.
+    """
+    from clusterai.protocol.money import BadAmount, parse
+
+    try:
+        return None if text is None else parse(text)
+    except BadAmount as error:
+        raise Failure(f"--max-price {text}", str(error), code=Exit.USAGE) from None
 
 
 def _fail_where(failed: list[Failure]) -> None:

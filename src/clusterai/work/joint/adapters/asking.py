@@ -1,0 +1,343 @@
+"""The requester's side: ask who would, order a share of each, sum them, and compute.
+
+Nothing is ordered before three vaults said that they would. From then on ε is spent: a vault that drops out after its order has been paid, and another try is
+another study. `Party` is a vault as the requester reaches it.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from clusterai.protocol import canonical
+from clusterai.protocol.canonical import Malformed
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.signing import Key
+from clusterai.vault.adapters.aggregation import Aggregation, NoSum, Unreachable
+from clusterai.vault.core.schema import Schema
+from clusterai.vault.core.secagg import joint
+from clusterai.vault.core.secagg.quantise import plan
+from clusterai.work.joint.adapters.noise import least_bits, own_noise
+from clusterai.work.joint.check import said_of
+from clusterai.work.joint.core.question import Wanted
+from clusterai.work.joint.core.spread import half_widths, numbers
+from clusterai.work.joint.spec import (
+    LEAST_VAULTS,
+    Again,
+    Frame,
+    Hello,
+    Hi,
+    Masking,
+    No,
+    Pledge,
+    Refusal,
+    ShareOrder,
+    Study,
+    Way,
+    decode_reply,
+)
+
+CALL_S = 60.0
+PHASE_S = 60.0
+ORDER_S = 300.0
+STUDY_S = 3_600
+A = TypeVar("A", bound=msgspec.Struct)
+B = TypeVar("B")
+
+
+class Paid(msgspec.Struct, frozen=True):
+    """What an order brought."""
+
+    answer: bytes
+    charged_wei: int = 0
+    receipt: Any = None
+    provider: str = ""
+
+
+class Party(Protocol):
+    """A vault, as the requester reaches it.
+
+    Attributes:
+        signer: the hot key that its listing is signed by, and its uses.
+    """
+
+    name: str
+    dataset: Digest
+    snapshot: Digest
+    grant: Digest
+    subject: Digest
+    schema: Schema
+    signer: Address
+    network: Domain
+
+    async def call(self, data: bytes) -> bytes:
+        """Sealed on the way there and back."""
+        ...
+
+    async def order(self, order: ShareOrder, most_wei: int | None) -> Paid: ...
+
+
+class VaultSaid(RuntimeError):
+    """A vault refused: {code}: {detail}."""
+
+
+class NoStatistic(RuntimeError):
+    """No joint statistic came of it: {why}. `dropped` names who didn't take part, and why."""
+
+    def __init__(self, why: str, dropped: dict[str, str], charged_wei: int = 0) -> None:
+        super().__init__(why)
+        self.dropped, self.charged_wei = dropped, charged_wei
+
+
+class Part(msgspec.Struct, frozen=True):
+    """What one vault was paid, and what its log says for it."""
+
+    name: str
+    pledge: Pledge
+    charged_wei: int
+    provider: str
+
+
+class Statistic(msgspec.Struct, frozen=True):
+    """
+    Attributes:
+        values: named numbers, in the order in which they were asked for. `half`: how far off the noise has each in 95 of 100 cases.
+        vaults: whose shares are in the sum. `dropped`: who else was asked, and why it isn't.
+        checked: of each vault that checked the sum's transcript, what it found.
+    """
+
+    values: dict[str, float]
+    half: dict[str, float]
+    found: joint.MomentsFound | joint.HistogramFound | joint.RegressionFound
+    vaults: tuple[str, ...]
+    parts: tuple[Part, ...]
+    dropped: dict[str, str]
+    checked: dict[str, str]
+    study: Study
+
+    @property
+    def charged_wei(self) -> int:
+        return sum(it.charged_wei for it in self.parts)
+
+
+class Asking:
+    """One question to several vaults.
+
+    Args:
+        key: the requester's, whose the grants are.
+        epsilon_micro: what each vault spends of its budget; 0 for exact sums, where every owner granted that.
+    """
+
+    def __init__(
+        self,
+        key: Key,
+        parties: Sequence[Party],
+        wanted: Wanted,
+        *,
+        epsilon_micro: int,
+        delta_pico: int,
+        by: Way = "masks",
+        phase_s: float = PHASE_S,
+        clock: Callable[[], float] = time.time,
+        told: Callable[[str, str], None] = lambda _vault, _why: None,
+    ) -> None:
+        self._key, self._wanted, self._phase_s, self._clock = key, wanted, phase_s, clock
+        self._by: Way = by
+        self._epsilon, self._delta = epsilon_micro, delta_pico if epsilon_micro else 0
+        self._parties = {Digest(it.subject): it for it in parties}
+        self._dropped: dict[Digest, str] = {}
+        self._told = told
+        self._orders: dict[Digest, ShareOrder] = {}
+        self._parts: dict[Digest, Part] = {}
+
+    async def statistic(self, most_wei: int | None = None) -> Statistic:
+        """
+        Args:
+            most_wei: the most that one vault may be paid.
+
+        Raises:
+            NoStatistic; TooFewRows: too few rows for the noise; ValueError: so small an ε takes more noise than 64 bits hold.
+        """
+        least_bits(self._wanted.question, self._epsilon, self._delta, max(3, len(self._parties)))
+        members = await self._each(list(self._parties), self._hello)
+        self._enough(members, "are ready")
+        study = Study(
+            self._key.address,
+            self._wanted.question,
+            self._by,
+            self._epsilon,
+            self._delta,
+            tuple(members),
+            tuple(members.values()),
+            int(self._clock()) + STUDY_S,
+            secrets.token_bytes(32),
+        )
+
+        async def ordered(party: Party) -> Part:
+            return await self._order(party, study, most_wei)
+
+        self._parts = await self._each(list(members), ordered)
+        self._enough(self._parts, "gave their share", study.quorum)
+        total, inside, checked = await self._masked(study, members)
+        return self._computed(study, total, inside, checked)
+
+    # --- before ---
+
+    async def _hello(self, party: Party) -> Address:
+        hello = Hello(
+            party.grant, party.snapshot, self._wanted.question, self._by, self._epsilon, self._delta
+        )
+        return Address((await ask(party, hello, Hi)).member)
+
+    async def _order(self, party: Party, study: Study, most_wei: int | None) -> Part:
+        order = ShareOrder(
+            party.subject, party.dataset, party.snapshot, party.grant, study, bytes(65)
+        ).signed(self._key, party.network)
+        self._orders[Digest(party.subject)] = order
+        async with asyncio.timeout(ORDER_S):
+            paid = await party.order(order, most_wei)
+        said = said_of(order, paid.answer)
+        if isinstance(said, Refusal):
+            raise VaultSaid(f"{said.code}: {said.detail}")
+        if not said.use.signed_by(party.signer, party.network):
+            raise VaultSaid("the use isn't signed by the key that signs for this vault")
+        return Part(party.name, said, paid.charged_wei, paid.provider)
+
+    # --- the sum ---
+
+    async def _masked(
+        self, study: Study, members: dict[Digest, Address]
+    ) -> tuple[joint.Integers, tuple[Digest, ...], dict[str, str]]:
+        """
+        Raises:
+            NoStatistic.
+        """
+        of = {members[it]: it for it in self._parts}
+        question = study.question
+        spec = plan(
+            self._key.address,
+            tuple(of),
+            length=joint.length(question),
+            largest=joint.largest(joint.MAX_ROWS),
+            nonce=secrets.token_bytes(32),
+            beacon=secrets.token_bytes(32),
+            purpose=study.digest,
+            expires_s=min(study.expires_s, int(self._clock() + 10 * self._phase_s) + 60),
+        )
+        bits = least_bits(question, study.epsilon_micro, study.delta_pico, len(of))
+        spec = msgspec.structs.replace(spec, bits=bits)
+
+        async def send(to: Address, frame: bytes) -> bytes:
+            return await self._framed(of[to], study, frame)
+
+        ways = Aggregation(self._key, send, self._phase_s, self._clock)
+        try:
+            summed, checks = await ways.checked_sum(spec)
+        except NoSum as error:
+            for member, why in {**error.failed.gone, **error.blamed}.items():
+                self._drop(of[member], why)
+            raise self._none(str(error)) from None
+        for member, why in {**summed.gone, **summed.blamed}.items():
+            self._drop(of[member], why)
+        weighed = {of[it] for it in summed.transcript.weights}
+        inside = tuple(it for it in self._parties if it in weighed)
+        checked = {self._parties[of[who]].name: said.code for who, said in checks.items()}
+        return summed.values, inside, checked
+
+    async def _framed(self, who: Digest, study: Study, frame: bytes) -> bytes:
+        """
+        Raises:
+            Unreachable: it counts as dropped out.
+        """
+        party = self._parties[who]
+        try:
+            try:
+                return (await ask(party, Masking(study.digest, frame), Frame, self._phase_s)).frame
+            except VaultSaid as said:
+                if not str(said).startswith("unknown_study"):
+                    raise
+            # It was started anew since the order.
+            await ask(party, Again(self._orders[who]), Hi)
+            return (await ask(party, Masking(study.digest, frame), Frame, self._phase_s)).frame
+        except Exception as error:
+            # Hostile or gone, it is the same.
+            why = f"{type(error).__name__}: {error}"[:300]
+            self._dropped.setdefault(who, why)
+            raise Unreachable(why) from None
+
+    # --- after ---
+
+    def _computed(
+        self, study: Study, total: joint.Integers, inside: tuple[Digest, ...], checked: dict[str, str]
+    ) -> Statistic:
+        shares = [
+            own_noise(
+                study.question, study.epsilon_micro, study.delta_pico, self._parties[it].schema.unit_rows
+            )
+            for it in inside
+        ]
+        variance = sum(it.variance for it in shares if it is not None)
+        return Statistic(
+            numbers(self._wanted, total),
+            half_widths(self._wanted, total, variance, study.nonce),
+            joint.found(study.question, total),
+            tuple(self._parties[it].name for it in inside),
+            tuple(self._parts.values()),
+            self._named(),
+            checked,
+            study,
+        )
+
+    # --- who is there ---
+
+    async def _each(self, whom: Sequence[Digest], do: Callable[[Party], Awaitable[B]]) -> dict[Digest, B]:
+        """What came of those with whom it went well; the others have dropped out."""
+        done = await asyncio.gather(*(do(self._parties[who]) for who in whom), return_exceptions=True)
+        good: dict[Digest, B] = {}
+        for who, result in zip(whom, done, strict=True):
+            if isinstance(result, Exception):
+                words = str(result) if isinstance(result, VaultSaid) else f"{type(result).__name__}: {result}"
+                self._drop(who, words[:300])
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                good[who] = result
+        return good
+
+    def _drop(self, who: Digest, why: str) -> None:
+        self._dropped.setdefault(who, why)
+        self._told(self._parties[who].name, self._dropped[who])
+
+    def _enough(self, who: dict[Digest, Any], did: str, least: int = LEAST_VAULTS) -> None:
+        if len(who) < least:
+            raise self._none(f"{len(who)} of {len(self._parties)} vaults {did}, and {least} must")
+
+    def _none(self, why: str) -> NoStatistic:
+        return NoStatistic(why, self._named(), sum(it.charged_wei for it in self._parts.values()))
+
+    def _named(self) -> dict[str, str]:
+        return {self._parties[it].name: why for it, why in self._dropped.items()}
+
+
+async def ask(party: Party, call: msgspec.Struct, kind: type[A], patience_s: float = CALL_S) -> A:
+    """
+    Raises:
+        VaultSaid; whatever the way there raises.
+    """
+    async with asyncio.timeout(patience_s):
+        try:
+            reply = decode_reply(await party.call(canonical.encode(call)))
+        except Malformed as error:
+            raise VaultSaid(f"its answer can't be read: {error}") from None
+    if isinstance(reply, No):
+        raise VaultSaid(f"{reply.code}: {reply.detail}")
+    if not isinstance(reply, kind):
+        raise VaultSaid(f"answered {type(reply).__name__}")
+    return reply
+
+
+__all__ = ["Asking", "NoStatistic", "Paid", "Part", "Party", "Statistic", "VaultSaid", "ask"]

@@ -1,0 +1,366 @@
+"""The vault's side of joint statistics: `host(vault)` is what a node lends orders and calls to.
+
+    submit: signature, snapshot, company, grant, question    refused here: the order is refused, nothing is owed
+    then:   spend (durable) ─ its own sums ─ its own noise ─ close the use ─ the share is kept until the study expires
+    calls:  the share leaves in frames of secure aggregation, for a sum over the study's vaults alone
+
+The share is a function of data, order and noise key. So whoever asks for the same order again gets the same share, also from a vault that was killed in
+between (`Again`), and spends nothing; a share without noise goes into one sum only, and is gone with its vault.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import structlog
+from blake3 import blake3
+
+from clusterai.protocol import canonical
+from clusterai.protocol.canonical import Malformed
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
+from clusterai.protocol.signing import Key
+from clusterai.protocol.vaults import Operation, SignedUse, subject
+from clusterai.vault.adapters.aggregation import Declined, SumDesk
+from clusterai.vault.adapters.sealing import Asked
+from clusterai.vault.core.schema import Schema
+from clusterai.vault.core.secagg import joint
+from clusterai.vault.core.secagg.member import Contribution, Terms
+from clusterai.vault.core.secagg.messages import Spec
+from clusterai.vault.core.terms import Denied
+from clusterai.work.engine import Busy, Finish, Stats, TokenEvent, Unfit
+from clusterai.work.joint.adapters.noise import MOST_UNIT_ROWS, least_bits, noised, own_noise
+from clusterai.work.joint.spec import (
+    KIND_NAME,
+    LEAST_VAULTS,
+    Again,
+    Frame,
+    Hello,
+    Hi,
+    Masking,
+    No,
+    Pledge,
+    Question,
+    Refusal,
+    Said,
+    ShareOrder,
+    Study,
+    commitment,
+    decode_call,
+)
+from clusterai.work.packed import tokens_of
+from clusterai.work.request import Usage
+from clusterai.work.streams import QueueStream
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("work.joint")
+
+WAITING = 8
+MOST_SHARES = 256
+"""Kept at once; the oldest goes first, and a share with noise can be made again."""
+LONGEST_S = 86_400
+
+
+class Permit(Protocol):
+    @property
+    def epsilon_micro(self) -> int: ...
+
+
+class Vault(Protocol):
+    """What of `vault.adapters.hosting.Vault` is used here. What it refuses raises `Denied`."""
+
+    @property
+    def dataset(self) -> Digest: ...
+    @property
+    def snapshot(self) -> Digest: ...
+    @property
+    def schema(self) -> Schema: ...
+    @property
+    def network(self) -> Domain: ...
+    @property
+    def key(self) -> Key: ...
+    def opened(self, sender: Address, body: bytes) -> Asked: ...
+    def sealed(self, to: Asked, data: bytes) -> bytes: ...
+    def permit(self, grant: Digest, signer: Address, operation: int, code: Digest) -> Permit: ...
+    def spend(self, grant: Digest, order: Digest, epsilon_micro: int, delta_pico: int) -> object: ...
+    def used(self, order: Digest, result: Digest) -> SignedUse: ...
+    def columns(self, names: Sequence[str]) -> Mapping[str, Any]: ...
+    def noise_seed(self, order: Digest, beacon: bytes) -> bytes: ...
+
+
+class Kept(msgspec.Struct):
+    """One study's share, until it expires."""
+
+    study: Study
+    values: joint.Integers
+    spec: Spec | None = None
+    """Of the one sum that a share without noise went into."""
+
+
+class Refused(Exception):
+    """A call's answer is no; told to the requester, sealed."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class Shares:
+    """The service of one vault."""
+
+    def __init__(self, vault: Vault, clock: Callable[[], float] = time.time) -> None:
+        self.model: bytes = subject(vault.dataset, KIND_NAME)
+        self.engine = self
+        self._vault, self._clock = vault, clock
+        self._key = member_key(vault.key, vault.dataset)
+        self._sums = SumDesk(self._key, self._offered, Terms(least_members=LEAST_VAULTS), clock)
+        self._kept: OrderedDict[Digest, Kept] = OrderedDict()
+        self._turn = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def member(self) -> Address:
+        """Whose signature stands under what this vault says in sums."""
+        return self._key.address
+
+    # --- the engine: orders ---
+
+    def submit(self, order: ShareOrder, /) -> QueueStream:
+        """
+        Raises:
+            Busy, Unfit: with the vault's reason.
+        """
+        if len(self._tasks) >= WAITING:
+            raise Busy(len(self._tasks), 1.0)
+        try:
+            self._admit(order)
+        except Denied as error:
+            raise Unfit(str(error)) from None
+        stream = QueueStream(lambda: None)  # what was spent is spent: nothing is saved by stopping
+        task = asyncio.get_running_loop().create_task(self._answer(order, stream))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return stream
+
+    def stats(self) -> Stats:
+        running = min(1, len(self._tasks))
+        return Stats(len(self._tasks) - running, running, 0.0, 0, 0)
+
+    async def close(self) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _admit(self, order: ShareOrder) -> None:
+        """
+        Raises:
+            Denied.
+        """
+        study, vault = order.study, self._vault
+        if order.model != self.model or order.dataset != vault.dataset or not order.is_signed(vault.network):
+            raise Denied(
+                "signature", "sign the order by the key that the grant names, for this vault and network"
+            )
+        if self.model not in study.subjects or (
+            study.members[study.subjects.index(self.model)] != self.member
+        ):
+            raise Denied("company", "the study doesn't name this vault with the key that it signs sums with")
+        if not self._clock() < study.expires_s <= self._clock() + LONGEST_S:
+            raise Denied("expired", "the study is over, or lasts longer than a day: order another")
+        self._allowed(
+            Digest(order.grant), Address(order.requester), Digest(order.snapshot), study.question,
+            study.epsilon_micro, study.delta_pico,
+        )  # fmt: skip
+
+    def _allowed(
+        self,
+        grant: Digest,
+        who: Address,
+        snapshot: Digest,
+        question: Question,
+        epsilon_micro: int,
+        delta_pico: int,
+    ) -> None:
+        """
+        Raises:
+            Denied.
+        """
+        vault = self._vault
+        if snapshot != vault.snapshot:
+            raise Denied("other_snapshot", f"the data is 0x{vault.snapshot.hex()} now; ask that")
+        permit = vault.permit(grant, who, Operation.JOINT, ZERO_DIGEST)
+        if not epsilon_micro and permit.epsilon_micro:
+            raise Denied("noise", "this grant is for noised sums: ask with an ε")
+        if bool(epsilon_micro) != bool(delta_pico):
+            raise Denied("noise", "ε and δ come together: Gaussian noise needs both")
+        schema = vault.schema
+        if epsilon_micro and schema.unit_rows > MOST_UNIT_ROWS:
+            raise Denied("unit", f"a person has more than {MOST_UNIT_ROWS} rows here")
+        try:
+            joint.check(question)
+            own_noise(question, epsilon_micro, delta_pico, schema.unit_rows)
+        except ValueError as error:
+            raise Denied("range", str(error)) from None
+        columns = {it.name: it for it in schema.columns}
+        for range_ in joint.ranges(question):
+            column = columns.get(range_.column)
+            if column is None or column.kind not in ("int", "float", "bool") or column.name == schema.unit:
+                raise Denied("column", f"{range_.column[:60]} is no column with numbers here")
+
+    async def _answer(self, order: ShareOrder, stream: QueueStream) -> None:
+        async with self._turn:
+            said = await self._said(order)
+        tokens = tokens_of(canonical.encode(said))
+        for token in tokens:
+            stream.put(TokenEvent(token))
+        stream.put(Finish("stop", Usage(0, 0, len(tokens))))
+
+    async def _said(self, order: ShareOrder) -> Said:
+        name = order.digest()
+        study = order.study
+        try:
+            # Again: while it waited, the grant may have ended.
+            self._admit(order)
+            await asyncio.to_thread(
+                self._vault.spend, Digest(order.grant), name, study.epsilon_micro, study.delta_pico
+            )
+            return Pledge(name, await self._made(order))
+        except Denied as error:
+            return Refusal(name, error.code[:40], error.detail[:1_000])
+        except Exception as error:
+            # Whatever broke may have to do with the data: its words stay here.
+            log.exception("share_failed", order=name.hex(), error=type(error).__name__)
+            return Refusal(name, "failed", "the vault couldn't compute it; its ε is spent: ask its owner")
+
+    async def _made(self, order: ShareOrder) -> SignedUse:
+        """Compute the share, close its use, keep it.
+
+        Raises:
+            Denied: this order was never spent for, or gave another share.
+        """
+        name, study = order.digest(), order.study
+        kept = self._kept.get(study.digest)
+        values = await asyncio.to_thread(self._values, order) if kept is None else kept.values
+        salt = self._vault.noise_seed(name, b"salt")
+        bound = commitment(salt, np.asarray(values).astype("<i8").tobytes())
+        use = await asyncio.to_thread(self._vault.used, name, bound)
+        if kept is None:
+            self._keep(study, values)
+        return use
+
+    def _keep(self, study: Study, values: joint.Integers) -> None:
+        now_s = self._clock()
+        for old in [it for it, kept in self._kept.items() if kept.study.expires_s < now_s]:
+            del self._kept[old]
+        while len(self._kept) >= MOST_SHARES:
+            self._kept.popitem(last=False)
+        self._kept[study.digest] = Kept(study, values)
+
+    def _values(self, order: ShareOrder) -> joint.Integers:
+        study, schema = order.study, self._vault.schema
+        names = list(dict.fromkeys(it.column for it in joint.ranges(study.question)))
+        if schema.unit:
+            columns = self._vault.columns([*names, schema.unit])
+            keep = joint.bounded(columns[schema.unit], schema.unit_rows)
+            columns = {name: np.asarray(columns[name])[keep] for name in names}
+        else:
+            columns = self._vault.columns(names)
+        values = joint.contribution(study.question, columns)
+        own = own_noise(study.question, study.epsilon_micro, study.delta_pico, schema.unit_rows)
+        if own is None:
+            return values
+        return noised(values, own, self._vault.noise_seed(order.digest(), study.nonce))
+
+    # --- calls ---
+
+    async def answer(self, sender: Address, body: bytes) -> bytes:
+        """
+        Raises:
+            Denied: the call's seal isn't right.
+        """
+        asked = self._vault.opened(sender, body)
+        try:
+            reply: msgspec.Struct = await self._answered(asked.signer, decode_call(asked.body))
+        except Malformed as error:
+            reply = No("malformed", str(error)[:1_000])
+        except (Denied, Refused) as error:
+            detail = error.detail if isinstance(error, Denied) else str(error)
+            reply = No(str(error.code)[:40], detail[:1_000])
+        return self._vault.sealed(asked, canonical.encode(reply))
+
+    async def _answered(self, who: Address, call: Any) -> msgspec.Struct:
+        """
+        Raises:
+            Denied, Refused.
+        """
+        match call:
+            case Hello(grant, snapshot, question, _, epsilon_micro, delta_pico):
+                self._allowed(Digest(grant), who, Digest(snapshot), question, epsilon_micro, delta_pico)
+                return Hi(self.member)
+            case Again(order):
+                return await self._again(who, order)
+            case Masking(study, frame):
+                kept = self._share(who, study)
+                if kept.study.by != "masks":
+                    raise Refused("way", "this study isn't summed under masks")
+                return Frame(await self._sums.answer(Address(kept.study.requester), frame))
+            case _:
+                raise AssertionError(call)
+
+    async def _again(self, who: Address, order: ShareOrder) -> Hi:
+        """Make a share once more that a restart took; only where the log says that it was made, and is the same."""
+        if order.requester != who:
+            raise Refused("requester", "an order is its requester's")
+        if not order.study.epsilon_micro:
+            raise Refused("once", "a share without noise leaves once, and isn't made again: order another")
+        self._admit(order)
+        async with self._turn:
+            await self._made(order)
+        return Hi(self.member)
+
+    def _share(self, who: Address, study: bytes) -> Kept:
+        kept = self._kept.get(Digest(study))
+        if kept is None or kept.study.requester != who or kept.study.expires_s < self._clock():
+            raise Refused("unknown_study", "no share of such a study of yours is here: order it")
+        return kept
+
+    async def _offered(self, spec: Spec, server: Address) -> Contribution:
+        """What goes into a sum under masks.
+
+        Raises:
+            Declined.
+        """
+        kept = self._kept.get(Digest(spec.purpose))
+        if kept is None or kept.study.requester != server:
+            raise Declined("unknown", "no share of this vault's has this purpose")
+        study = kept.study
+        try:
+            bits = least_bits(study.question, study.epsilon_micro, study.delta_pico, len(spec.cohort))
+        except ValueError as unfit:
+            raise Declined("noise", str(unfit)) from None
+        if spec.length != joint.length(study.question) or spec.bits < bits:
+            raise Declined("shape", "the sum is not of this question's length and modulus")
+        if spec.groups != 1 or not set(spec.cohort) <= set(study.members) or len(spec.cohort) < study.quorum:
+            raise Declined(
+                "company", "the sum is over others than the study's vaults, or over too few of them"
+            )
+        if not study.epsilon_micro:
+            if kept.spec is not None and kept.spec != spec:
+                # A second sum with one vault less would tell that vault's part.
+                raise Declined("twice", "this share went into another sum already")
+            kept.spec = spec
+        return Contribution(kept.values)
+
+
+def member_key(hot: Key, dataset: Digest) -> Key:
+    """With which one vault signs in sums: several of one node take part in one sum, each as itself. That it is this vault's, the seal around
+    `Hi` says."""
+    return Key(blake3(hot.secret() + dataset, derive_key_context="clusterai joint member 1").digest())
+
+
+def host(vault: Any) -> Shares:
+    """What `Kind.hosts` names."""
+    return Shares(vault)

@@ -1,0 +1,236 @@
+"""What is asked of a vault for a joint statistic, and what it answers: an order for its share, and calls in which the share leaves.
+
+    requester                                          vault
+    call  Hello(grant, snapshot, question, ε, δ)  ─────>  permitted? columns there?
+                                                  <─────  Hi: the key that signs in sums
+    order ShareOrder(study)                       ─────>  ε is spent; its sums, its noise; the use is closed
+                                                  <─────  Pledge: the signed use, whose result commits to the share
+    call  Masking(frame), five                    ─────>  secure aggregation with the vaults of the study
+
+A study names its vaults and their keys, and the order is signed over it: whoever is asked for a share knows in whose company it will be summed.
+Calls are sealed between requester and vault; orders aren't, so a gateway reads the question, and nothing of what came.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from clusterai.protocol import canonical
+from clusterai.protocol.eip712 import Domain, typed_digest
+from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.signing import Key, signed_by
+from clusterai.protocol.statements import U40, AddressBytes, DigestBytes, SignatureBytes
+from clusterai.protocol.vaults import SignedUse
+from clusterai.vault.core.secagg.graph import quorum
+from clusterai.vault.core.secagg.joint import Histogram, Moments, Regression
+
+KIND_NAME = "joint"
+LEAST_VAULTS, MOST_VAULTS = 3, 64
+MOST_REQUEST = 16_384
+"""With order and signatures it still fits an answer to a challenge on chain (24,576 bytes)."""
+MOST_CALL_BYTES = 32 << 20
+MOST_EPSILON_MICRO = 20_000_000
+MOST_DELTA_PICO = 10**8
+MICRO, PICO = 10**6, 10**12
+
+Question = Moments | Histogram | Regression
+Way = Literal["masks", "ckks"]
+"""How shares are summed: under masks that cancel, or under a key that nobody holds."""
+
+
+class Study(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="joint.study.1"):
+    """One question to several vaults, the same for all of them; its digest names it.
+
+    Attributes:
+        subjects, members: the vaults and the keys with which they sign in sums, in one order.
+        expires_s: no share of it leaves later.
+    """
+
+    requester: AddressBytes
+    question: Question
+    by: Way
+    epsilon_micro: Annotated[int, Meta(ge=0, le=MOST_EPSILON_MICRO)]
+    delta_pico: Annotated[int, Meta(ge=0, le=MOST_DELTA_PICO)]
+    subjects: Annotated[tuple[DigestBytes, ...], Meta(min_length=LEAST_VAULTS, max_length=MOST_VAULTS)]
+    members: Annotated[tuple[AddressBytes, ...], Meta(min_length=LEAST_VAULTS, max_length=MOST_VAULTS)]
+    expires_s: U40
+    nonce: DigestBytes
+
+    def __post_init__(self) -> None:
+        if len(self.subjects) != len(self.members):
+            raise ValueError("each vault has one key")
+        if len(set(self.subjects)) != len(self.subjects) or len(set(self.members)) != len(self.members):
+            raise ValueError("vaults and keys are named once each")
+        if bool(self.epsilon_micro) != bool(self.delta_pico):
+            raise ValueError("ε and δ come together: Gaussian noise needs both")
+
+    @property
+    def digest(self) -> Digest:
+        return canonical.digest(self)
+
+    @property
+    def quorum(self) -> int:
+        """So many shares make a sum: a third may drop out, and of three nobody."""
+        return max(LEAST_VAULTS, quorum(len(self.members)))
+
+
+class ShareOrder(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="joint.1"):
+    """Give your share of this study.
+
+    Attributes:
+        model: `subject(dataset, "joint")`, one of the study's.
+        snapshot: the version of the data that is asked.
+    """
+
+    model: DigestBytes
+    dataset: DigestBytes
+    snapshot: DigestBytes
+    grant: DigestBytes
+    study: Study
+    signature: SignatureBytes
+
+    @property
+    def requester(self) -> bytes:
+        return self.study.requester
+
+    @property
+    def epsilon_micro(self) -> int:
+        return self.study.epsilon_micro
+
+    def canonical(self) -> bytes:
+        return canonical.encode(self)
+
+    def digest(self) -> Digest:
+        """What the order's `request` is, and the share's name in the log of uses."""
+        return canonical.digest(self)
+
+    def signing_digest(self, network: Domain) -> Digest:
+        unsigned = msgspec.structs.replace(self, signature=bytes(65))
+        return typed_digest(network.separator(), canonical.digest(unsigned))
+
+    def signed(self, key: Key, network: Domain) -> "ShareOrder":
+        return msgspec.structs.replace(self, signature=key.sign(self.signing_digest(network)))
+
+    def is_signed(self, network: Domain) -> bool:
+        return signed_by(Address(self.requester), self.signing_digest(network), self.signature)
+
+
+def decode_order(raw: bytes) -> ShareOrder:
+    """
+    Raises:
+        canonical.Malformed: a stranger's nonsense.
+    """
+    return canonical.decode(raw, ShareOrder, MOST_REQUEST)
+
+
+# --- what the order's tokens pack ---
+
+
+class Pledge(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="joint.pledge.1"):
+    """The share is made, and paid for in ε. `use.result` is its `commitment`."""
+
+    order: DigestBytes
+    use: SignedUse
+
+
+class Refusal(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="joint.refusal.1"
+):
+    """No share; nothing is owed. The gateway can read it, so `detail` says nothing of the data."""
+
+    order: DigestBytes
+    code: Annotated[str, Meta(max_length=40)]
+    detail: Annotated[str, Meta(max_length=1_000)]
+
+
+Said = Pledge | Refusal
+_SAID: Any = Said
+"""`type[T]` can't say a union."""
+
+
+def decode_said(raw: bytes) -> Said:
+    """
+    Raises:
+        canonical.Malformed.
+    """
+    return canonical.decode(raw, _SAID)
+
+
+def commitment(salt: bytes, values: bytes) -> Digest:
+    return canonical.content_digest(b"clusterai joint share" + salt + values)
+
+
+# --- calls ---
+
+
+class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    pass
+
+
+class Hello(_Call, frozen=True):
+    """Would you give a share of this? Costs nothing, and reserves nothing."""
+
+    grant: DigestBytes
+    snapshot: DigestBytes
+    question: Question
+    by: Way
+    epsilon_micro: Annotated[int, Meta(ge=0, le=MOST_EPSILON_MICRO)]
+    delta_pico: Annotated[int, Meta(ge=0, le=MOST_DELTA_PICO)]
+
+
+class Hi(_Call, frozen=True):
+    """Yes. `member`: the address of the key that signs in sums."""
+
+    member: AddressBytes
+
+
+class Again(_Call, frozen=True):
+    """Your process ended since this was ordered: make its share once more, of the ε that was spent."""
+
+    order: ShareOrder
+
+
+class Masking(_Call, frozen=True):
+    """One frame of secure aggregation, for a study that was ordered."""
+
+    study: DigestBytes
+    frame: bytes
+
+
+class Frame(_Call, frozen=True):
+    frame: bytes
+
+
+class No(_Call, frozen=True):
+    """Sealed, so it may say why."""
+
+    code: Annotated[str, Meta(max_length=40)]
+    detail: Annotated[str, Meta(max_length=2_000)]
+
+
+Asked = Hello | Again | Masking
+Answered = Hi | Frame | No
+_ASKED: Any = Asked
+_ANSWERED: Any = Answered
+
+
+def decode_call(raw: bytes) -> Asked:
+    """
+    Raises:
+        canonical.Malformed.
+    """
+    return canonical.decode(raw, _ASKED, MOST_CALL_BYTES)
+
+
+def decode_reply(raw: bytes) -> Answered:
+    """
+    Raises:
+        canonical.Malformed.
+    """
+    return canonical.decode(raw, _ANSWERED, MOST_CALL_BYTES)
+
+
+def milli(epsilon_micro: int) -> int:
+    """Thousandths of ε, as they are paid: rounded up."""
+    return -(-epsilon_micro // 1_000)
