@@ -166,9 +166,11 @@ def test_orders_that_are_forged_repeated_or_for_other_runs_are_refused(tmp_path:
         ):
             with pytest.raises(Unfit, match=why):
                 one.service.submit(wrong)
-        await one.order(order, None)
+        first = await one.order(order, None)
+        assert (await one.order(order, None)).answer == first.answer
+        assert len(one.vault.uses()) == 1
         with pytest.raises(Unfit, match="ordered before"):
-            one.service.submit(order)
+            one.service.submit(ways.order(one, 0, SENT, "evaluate", "1", 0))
 
     asyncio.run(main())
 

@@ -164,7 +164,9 @@ def federated(
 
     from clusterai.cli import asking, training
     from clusterai.protocol.money import BadAmount, parse
+    from clusterai.protocol.vaults import subject
     from clusterai.work.training.adapters.campaign import Campaign, CannotTrain, Wish
+    from clusterai.work.training.adapters.checkpoint import InUse, grants_in
     from clusterai.work.training.adapters.serverapp import AppFailed
     from clusterai.work.training.adapters.studio import NoFlower
 
@@ -196,14 +198,18 @@ def federated(
     folder = out or app.resolve().with_name(f"{app.resolve().name}-run")
     who = identity_at(identity)
     uses = planned * (1 if epsilon is not None else 2)
+    # A run that goes on has spent of its grants: they hold what is left of it.
+    grants = grants_in(folder)
 
     async def run() -> "Outcome | None":
         async with vaults_at(data, network) as reach:
             parties: list[training.Remote] = []
             for name in names:
                 listed, _ = await asking.found(reach, name)
-                standings = await asking.standings(reach, listed, who)
-                grant = training.chosen(standings, found.bundle.digest, epsilon, uses, listed.name)
+                grant = grants.get(subject(listed.dataset, training.KIND_NAME))
+                if grant is None:
+                    standings = await asking.standings(reach, listed, who)
+                    grant = training.chosen(standings, found.bundle.digest, epsilon, uses, listed.name)
                 parties.append(training.Remote(reach, listed, grant, who))
             _show(wish, names)
             if dry_run:
@@ -215,7 +221,7 @@ def federated(
 
     try:
         came = asyncio.run(run())
-    except (CannotTrain, AppFailed, NoFlower) as error:
+    except (CannotTrain, InUse, AppFailed, NoFlower) as error:
         raise Failure("the run ended", str(error), f"the same command goes on from {folder}") from None
     if came is None:
         return

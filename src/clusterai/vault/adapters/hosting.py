@@ -35,6 +35,7 @@ from clusterai.vault.adapters.listing import numbered, signed_listing
 from clusterai.vault.adapters.outputs import Outputs
 from clusterai.vault.adapters.reviewing import Review
 from clusterai.vault.adapters.sealing import Asked, Seals
+from clusterai.vault.adapters.shelf import Shelf, shelves_key
 from clusterai.vault.adapters.storage import Manifest, Storage
 from clusterai.vault.core import terms as vocabulary
 from clusterai.vault.core.book import VaultBook
@@ -109,6 +110,7 @@ class Vault:
         # Once: strangers ask for it.
         self._mock = mock_csv(self.schema)
         self._noise_key = noise_key(master)
+        self._shelves = shelves_key(master)
         self._seals = Seals(master, self.dataset, network, clock())
         policy = folder.policy()
         self._policy_seen_ns = folder.policy_file.stat().st_mtime_ns
@@ -264,6 +266,10 @@ class Vault:
     def noise_commit(self) -> Digest:
         """keccak of the key that all noise is drawn from; an auditor who is given the key checks it against this."""
         return noise_commit(self._noise_key)
+
+    def shelf(self, service: str) -> Shelf:
+        """Where a service of this name keeps what it must know after a kill."""
+        return Shelf(self.folder.state / service, self._shelves)
 
     def content_key(self) -> tuple[int, bytes]:
         """The epoch, and the key that its pieces open with: what a sold copy comes with, sealed to its buyer."""

@@ -11,8 +11,8 @@
     call  Plain                               ─────>  the vector itself, where the vault's policy and the run say so
     call  End                                 ─────>  everything of the run is forgotten
 
-Calls are sealed between requester and vault; orders aren't, so nothing in them is secret. A repeated order is another round of the
-account: what it releases it pays for in ε, or two answers to one order would be two sums to subtract.
+Calls are sealed between requester and vault; orders aren't, so nothing in them is secret. A repeated order gets the same answer, also after
+a restart, and spends nothing: two answers to one order would be two sums to subtract. Another order of the same number is refused.
 """
 
 import json

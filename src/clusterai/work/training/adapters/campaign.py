@@ -1,15 +1,15 @@
 """The requester's side of a run: the ServerApp, its rounds, the checkpoint, and the model with its lineage card.
 
-    FOLDER/run.json          the run; with it, and `exchanges`, a run that broke off goes on
+    FOLDER/run.json          the run; with it, and `exchanges`, a run that broke off goes on. The round that was under way: `checkpoint`
     FOLDER/exchanges/0001    what the app was answered, in order: a run that is resumed answers these again, without any vault
     FOLDER/model.npz         after each round           FOLDER/lineage.json     after each round
 
 A resumed run starts the app anew, with the first run's parameters, and gives it the same answers; so strategies with a memory of their own
-(FedAdam's moments) are where they were. Vaults aren't asked again, and nothing is paid twice.
+(FedAdam's moments) are where they were. Vaults aren't asked again. The round in which it broke off is asked for again with the same words, so that vaults
+and gateway answer as they did: nothing is paid twice, and no ε is spent twice.
 """
 
 import json
-import os
 import secrets
 import struct
 from collections.abc import Callable, Sequence
@@ -22,6 +22,8 @@ import numpy as np
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.signing import Key
+from clusterai.work.training.adapters.checkpoint import Checkpoint, Kept, Underway, run_of
+from clusterai.work.training.adapters.checkpoint import write as _write
 from clusterai.work.training.adapters.packing import bundle_of
 from clusterai.work.training.adapters.rounds import Party, RoundFailed, Rounds, Sum, ask
 from clusterai.work.training.adapters.serverapp import AppFailed, ServerProcess
@@ -93,12 +95,21 @@ class Campaign:
         self._replay: list[Path] = []
         self._number = 0
         self._exchanged = 0
+        self._wasted: list[lineage.Part] = []
+        self._checkpoint = Checkpoint(folder)
 
     async def train(self) -> Outcome:
         """
         Raises:
-            CannotTrain, BadBundle, AppFailed, NoFlower.
+            CannotTrain, InUse, BadBundle, AppFailed, NoFlower.
         """
+        self._checkpoint.hold()
+        try:
+            return await self._trained()
+        finally:
+            self._checkpoint.close()
+
+    async def _trained(self) -> Outcome:
         (self._folder / "exchanges").mkdir(parents=True, exist_ok=True)
         bundle = bundle_of(self._app)
         run = await self._agree(bundle.digest)
@@ -110,6 +121,7 @@ class Campaign:
             round_s=self._wish.round_s,
             phase_s=self._wish.phase_s,
             told=self._tell,
+            sums=self._checkpoint,
         )
         gone = await self._ways.begin(bundle.canonical())
         if len(self._parties) - len(gone) < run.quorum:
@@ -149,27 +161,13 @@ class Campaign:
 
     async def _agree(self, app: Digest) -> Run:
         """The run as it was, or a new one."""
-        place = self._folder / "run.json"
-        greetings = {Digest(party.subject): await self._greet(party) for party in self._parties}
-        members = tuple(greetings[Digest(party.subject)].member for party in self._parties)
-        subjects = tuple(bytes(party.subject) for party in self._parties)
+        kept = self._checkpoint.kept()
+        if kept is not None:
+            return await self._taken_up(kept, app)
         for party in self._parties:
-            hi = greetings[Digest(party.subject)]
-            if hi.flower != FLOWER:
-                raise CannotTrain(f"{party.name} has Flower {hi.flower}; this is {FLOWER}")
-            self._sources[Digest(party.subject)] = lineage.Source(
-                party.name, hi.dataset, hi.snapshot, party.subject, hi.member, party.grant
-            )
-        if place.exists():
-            kept = json.loads(place.read_text())
-            run = canonical.decode(bytes.fromhex(kept["run"]), Run)
-            if (run.app, run.subjects, run.members) != (app, subjects, members):
-                raise CannotTrain(
-                    f"{self._folder} holds another run (other app or vaults): name another folder"
-                )
-            self._number = kept["number"]
-            self._replay = sorted((self._folder / "exchanges").glob("[0-9]*"))
-            return run
+            self._know(party, await self._greet(party))
+        members = tuple(self._sources[Digest(party.subject)].member for party in self._parties)
+        subjects = tuple(bytes(party.subject) for party in self._parties)
         wish = self._wish
         noise = 0
         if wish.epsilon is not None:
@@ -195,6 +193,39 @@ class Campaign:
         self._save_run(run)
         return run
 
+    async def _taken_up(self, kept: Kept, app: Digest) -> Run:
+        """A vault that is away just now has dropped out, as in any round."""
+        run = run_of(kept)
+        self._number, self._wasted = kept.number, list(kept.wasted)
+        self._sources = {Digest(it.subject): it for it in kept.sources}
+        for party in self._parties:
+            try:
+                self._know(party, await self._greet(party))
+            except CannotTrain as error:
+                if Digest(party.subject) not in self._sources:
+                    raise
+                self._tell({"event": "dropped", "vault": party.name, "why": str(error)[:300]})
+        members = tuple(self._sources[Digest(party.subject)].member for party in self._parties)
+        if (run.app, run.subjects, run.members) != (
+            app,
+            tuple(bytes(party.subject) for party in self._parties),
+            members,
+        ):
+            raise CannotTrain(f"{self._folder} holds another run (other app or vaults): name another folder")
+        self._replay = sorted((self._folder / "exchanges").glob("[0-9]*"))
+        return run
+
+    def _know(self, party: Party, hi: Hi) -> None:
+        """
+        Raises:
+            CannotTrain: its Flower isn't ours.
+        """
+        if hi.flower != FLOWER:
+            raise CannotTrain(f"{party.name} has Flower {hi.flower}; this is {FLOWER}")
+        self._sources[Digest(party.subject)] = lineage.Source(
+            party.name, hi.dataset, hi.snapshot, party.subject, hi.member, party.grant
+        )
+
     async def _greet(self, party: Party) -> Hi:
         try:
             return await ask(party, Hello(), Hi, 30.0)
@@ -202,10 +233,10 @@ class Campaign:
             raise CannotTrain(f"{party.name} can't be reached: {error}") from None
 
     def _save_run(self, run: Run) -> None:
-        _write(
-            self._folder / "run.json",
-            json.dumps({"run": canonical.encode(run).hex(), "number": self._number}).encode(),
+        kept = Kept(
+            canonical.encode(run).hex(), self._number, tuple(self._sources.values()), tuple(self._wasted)
         )
+        self._checkpoint.keep(kept)
 
     # --- the ServerApp's questions ---
 
@@ -280,6 +311,7 @@ class Campaign:
             replies, got, round_told = await self._sum(message, type_, entry["group"], among)
         kept = {"replies": replies, "told": msgspec.to_builtins(round_told) if round_told else None}
         _write(place, pipe.packed(kept, got))
+        self._checkpoint.arrived()
         await process.say({"replies": replies}, got)
 
     def _cannot(self, type_: str, among: list[Digest]) -> str:
@@ -297,22 +329,19 @@ class Campaign:
         content = records.decode(message)
         run, training = self._run, type_.startswith("train")
         for attempt in range(MOST_TRIES):
-            number = self._number
-            self._number += 1
-            self._save_run(run)
-            left = None if self._wish.max_price_wei is None else self._wish.max_price_wei - self._charged()
-            if left is not None and left <= 0:
-                raise CannotTrain(
-                    f"the price of {self._wish.max_price_wei} is spent: raise --max-price to go on"
-                )
+            way = self._set_out(message, type_, group, among, resumed=not attempt)
+            number = way.number
             try:
                 summed = await self._ways.perform(
-                    number, message, type_, group, among, left, self._most_micro(content)
+                    number, message, type_, group, among, way.left_wei, self._most_micro(content)
                 )
                 break
             except RoundFailed as error:
+                self._wasted += error.parts
+                self._save_run(run)
                 self._tell({"event": "failed", "number": number, "why": str(error)})
                 if attempt + 1 == MOST_TRIES:
+                    self._checkpoint.arrived()
                     raise CannotTrain(str(error)) from None
         else:
             raise AssertionError("it broke off, or raised")
@@ -350,6 +379,31 @@ class Campaign:
             }
         )
         return replies, [reply], told
+
+    def _set_out(
+        self, message: bytes, type_: str, group: str, among: list[Digest], *, resumed: bool
+    ) -> Underway:
+        """The round that this exchange is asked for by: where it was under way when this broke off, the very same.
+
+        Raises:
+            CannotTrain: there is no money left for it.
+        """
+        asked = (self._exchanged, bytes(canonical.content_digest(message)), type_, group)
+        before = self._checkpoint.underway() if resumed else None
+        if before is not None and (
+            *(before.exchange, before.message, before.type, before.group),
+            before.among,
+        ) == (*asked, tuple(bytes(who) for who in among)):
+            return before
+        left = None if self._wish.max_price_wei is None else self._wish.max_price_wei - self._charged()
+        if left is not None and left <= 0:
+            raise CannotTrain(f"the price of {self._wish.max_price_wei} is spent: raise --max-price to go on")
+        number = self._number
+        self._number += 1
+        self._save_run(self._run)
+        way = Underway(asked[0], number, *asked[1:], tuple(bytes(who) for who in among), left)
+        self._checkpoint.set_out(way)
+        return way
 
     def _step(self) -> float:
         run = self._run
@@ -412,14 +466,21 @@ class Campaign:
     # --- what is told ---
 
     def _charged(self) -> int:
-        return sum(part.charged_wei for told in self._rounds for part in told.parts)
+        return sum(part.charged_wei for part in self._parts())
 
     def _epsilon(self) -> float:
         spent: dict[bytes, int] = {}
-        for told in self._rounds:
-            for part in told.parts:
-                spent[part.subject] = spent.get(part.subject, 0) + part.epsilon_micro
+        for part in self._parts():
+            spent[part.subject] = spent.get(part.subject, 0) + part.epsilon_micro
         return max(spent.values(), default=0) / MICRO
+
+    def _parts(self) -> list[lineage.Part]:
+        return [*(part for told in self._rounds for part in told.parts), *self._lost()]
+
+    def _lost(self) -> list[lineage.Part]:
+        """Of rounds without a sum, each once: one that failed may have been asked for again after a kill, and not have failed."""
+        summed = {part.order for told in self._rounds for part in told.parts}
+        return list({part.order: part for part in self._wasted if part.order not in summed}.values())
 
     def _write_card(self) -> dict[str, Any]:
         card = lineage.card(
@@ -429,6 +490,7 @@ class Campaign:
             strategy=self._strategy,
             flower=FLOWER,
             model=self._model,
+            wasted=self._lost(),
         )
         _write(self._folder / "lineage.json", json.dumps(card, indent=1).encode())
         return card
@@ -446,13 +508,3 @@ def _unpacked(raw: bytes) -> tuple[dict[str, Any], list[bytes]]:
         blobs.append(raw[at : at + size])
         at += size
     return head, blobs
-
-
-def _write(place: Path, data: bytes) -> None:
-    """Whole, or not at all, and durable."""
-    aside = place.with_name(f".{place.name}.new")
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(place)

@@ -38,6 +38,7 @@ from clusterai.work.request import Usage
 from clusterai.work.streams import QueueStream
 from clusterai.work.training.adapters.blocks import deal
 from clusterai.work.training.adapters.noise import drawn
+from clusterai.work.training.adapters.notes import KEPT_S, Kept, Note, Notes, Shelf
 from clusterai.work.training.adapters.studio import Performed, Studio
 from clusterai.work.training.core import privacy, vector
 from clusterai.work.training.core.bundle import Bundle, decode_bundle
@@ -69,9 +70,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("training")
 FLOWER = "1.41.0"
 MOST_RUNS = 16
 MOST_WAITING = 8
-MOST_KEPT_BYTES = 512 << 20
-RUN_S = 24 * 3600.0
-"""A run that nobody has touched for so long is forgotten."""
+MOST_NOTED_BYTES = 64 << 20
+"""Of what apps' contexts hold: more of it doesn't outlive the process."""
 MEMORY = next((place for place in ("/dev/shm",) if os.path.isdir(place)), None)  # noqa: S108, PTH112
 
 
@@ -100,6 +100,7 @@ class Vault(Protocol):
     def used(self, order: Digest, result: Digest) -> SignedUse: ...
     def mount(self) -> AbstractAsyncContextManager[Path]: ...
     def noise_seed(self, order: Digest, beacon: bytes) -> bytes: ...
+    def shelf(self, service: str) -> Shelf: ...
 
 
 class Contributed(msgspec.Struct):
@@ -108,8 +109,11 @@ class Contributed(msgspec.Struct):
     order: Round
     contribution: vector.Contribution
     salt: bytes
+    cost: int = 0
     spec: Spec | None = None
     """Of the one sum that it went into."""
+    lost: bool = False
+    """The keys that it went into a sum with died with the process."""
 
 
 class Study:
@@ -128,6 +132,26 @@ class Study:
         self.tries: dict[Digest, int] = {}
         self.touched_s = time.monotonic()
         self.turn = asyncio.Lock()
+
+    def note(self) -> Note:
+        fits = sum(map(len, self.states.values())) <= MOST_NOTED_BYTES
+        states = dict(self.states) if fits else {}
+        return Note(
+            bytes(self.grant),
+            tuple(self.private),
+            {bytes(order): count for order, count in self.tries.items()},
+            states,
+        )
+
+    def recall(self, note: Note, rounds: list[Kept]) -> None:
+        """What was known before the process died."""
+        self.private = {Digest(order): place for place, order in enumerate(note.private)}
+        self.tries = {Digest(order): count for order, count in note.tries.items()}
+        self.states = dict(note.states)
+        for it in sorted(rounds, key=lambda kept: kept.order.number):
+            self.rounds[it.order.number] = Contributed(
+                it.order, it.contribution(), it.salt, it.cost, None, it.bound
+            )
 
 
 class Training:
@@ -149,6 +173,8 @@ class Training:
         self._runs: dict[Digest, Study] = {}
         self._jobs: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
+        self._notes = Notes(vault.shelf("training"))
+        self._notes.sweep()
         self._key = member_key(vault.key, vault.dataset)
         self._sums = SumDesk(self._key, self.offered, Terms(), clock)
 
@@ -192,7 +218,10 @@ class Training:
             return "the order isn't signed by the run's requester"
         if request.grant != study.grant:
             return "the order says another grant than the run"
-        if request.number in study.rounds or request.number < max(study.rounds, default=-1):
+        given = study.rounds.get(request.number)
+        if given is not None and given.order == request:
+            return None  # answered before, and its answer is told again
+        if given is not None or request.number < max(study.rounds, default=-1):
             return "this round was ordered before: order another"
         if request.message not in study.messages:
             return "the round's message isn't here: bring it by a call first"
@@ -228,6 +257,8 @@ class Training:
                 raise NoAnswer(why)
             run, order = study.run, request.digest
             study.touched_s = time.monotonic()
+            if request.number in study.rounds:
+                return await self._done(study.rounds[request.number])
             message = study.messages[Digest(request.message)]
             content = records.decode(message)
             self.vault.permit(study.grant, Address(run.requester), Operation.TRAINING, Digest(run.app))
@@ -237,17 +268,33 @@ class Training:
                     f"the round costs {cost} millionths of ε, the order allows {request.epsilon_micro}"
                 )
             await asyncio.to_thread(self.vault.spend, study.grant, order, cost, delta_pico)
+            # Only what was spent has a place: an order that was refused must not make the next one cheaper.
+            if run.noise_milli:
+                study.private.setdefault(order, len(study.private))
             study.tries[order] = study.tries.get(order, 0) + 1
+            await asyncio.to_thread(self._notes.keep, study.name, study.note())
             made = await self._contribution(study, request, message, content)
-            salt = os.urandom(32)
-            study.rounds[request.number] = Contributed(request, made, salt)
+            given = Contributed(request, made, os.urandom(32), cost)
+            # Before it is answered: whoever asks again after a kill is told the same, and nothing is spent again.
+            await asyncio.to_thread(self._notes.keep_round, study.name, kept_of(given))
+            await asyncio.to_thread(self._notes.keep, study.name, study.note())
+            study.rounds[request.number] = given
             for number in [number for number in study.rounds if number < request.number - 1]:
                 del study.rounds[number]
-            bound = commitment(salt, _bytes(made))
-            use = await asyncio.to_thread(self.vault.used, order, bound)
-            return Done(
-                order, bound, len(made.vector), made.metrics, made.clipped, cost, canonical.encode(use)
-            )
+                await asyncio.to_thread(self._notes.drop_round, study.name, number)
+            return await self._done(given)
+
+    async def _done(self, given: Contributed) -> Done:
+        """
+        Raises:
+            Denied: nobody came back for it, and its use was closed with nothing.
+        """
+        made, order = given.contribution, given.order.digest
+        bound = commitment(given.salt, _bytes(made))
+        use = await asyncio.to_thread(self.vault.used, order, bound)
+        return Done(
+            order, bound, len(made.vector), made.metrics, made.clipped, given.cost, canonical.encode(use)
+        )
 
     def _cost(self, study: Study, request: Round, content: records.Records) -> tuple[int, int]:
         """ε of this round in millionths: what all rounds cost with it, less what they did without; δ is paid with the first."""
@@ -258,7 +305,7 @@ class Training:
         if not request.training or layout is None:
             raise NoAnswer("with ε, only rounds of training with one record of arrays are answered")
         z = privacy.widened(run.noise_milli, layout.size, run.shares)
-        place = study.private.setdefault(request.digest, len(study.private))
+        place = study.private.get(request.digest, len(study.private))
         before, after = (privacy.epsilon_micro(z, rounds, run.delta_pico) for rounds in (place, place + 1))
         return after - before, run.delta_pico * (place == 0)
 
@@ -367,6 +414,7 @@ class Training:
                 return Words(self._study(who, run).failures.get(number, "")[:2000])
             case End(run):
                 self._runs.pop(self._study(who, run).name)
+                await asyncio.to_thread(self._notes.forget, Digest(run))
                 return Good()
             case _:
                 raise AssertionError(call)
@@ -411,17 +459,22 @@ class Training:
         async with self._opening:
             if self._studio is None:
                 self._studio = await asyncio.to_thread(self._make_studio)
-        self._forget()
-        if run.digest not in self._runs:
-            if len(self._runs) >= MOST_RUNS:
-                raise Refusal("busy", f"{MOST_RUNS} runs are open here: try later")
-            self._runs[run.digest] = Study(run, Digest(call.grant), bundle, place)
+            self._forget()
+            if run.digest not in self._runs:
+                if len(self._runs) >= MOST_RUNS:
+                    raise Refusal("busy", f"{MOST_RUNS} runs are open here: try later")
+                note, rounds = await asyncio.to_thread(self._notes.find, run.digest)
+                study = Study(run, Digest(call.grant if note is None else note.grant), bundle, place)
+                if note is not None:
+                    study.recall(note, rounds)
+                self._runs[run.digest] = study
         return Good()
 
     def _forget(self) -> None:
-        old = time.monotonic() - RUN_S
+        old = time.monotonic() - KEPT_S
         for name in [name for name, study in self._runs.items() if study.touched_s < old]:
             del self._runs[name]
+            self._notes.forget(name)
 
     def _put(self, study: Study, message: bytes) -> Good:
         try:
@@ -450,9 +503,12 @@ class Training:
                 if spec.purpose == purpose(study.name, given.order.number):
                     if (why := _unfit(study.run, spec, server)) is not None:
                         raise Declined("spec", why)
-                    if given.spec is not None and given.spec != spec:
+                    if given.lost or (given.spec is not None and given.spec != spec):
                         raise Declined("twice", "this round went into another sum already")
-                    given.spec = spec
+                    if given.spec is None:
+                        given.spec = spec
+                        # Before anything of it leaves: a process that is started anew mustn't put it into another.
+                        await asyncio.to_thread(self._notes.keep_round, study.name, kept_of(given))
                     return Contribution(given.contribution.vector, 1)
         raise Declined("unknown", "no round of this vault's has this purpose")
 
@@ -497,6 +553,12 @@ def _unfit(run: Run, spec: Spec, server: Address) -> str | None:
 def purpose(run: Digest, number: int) -> Digest:
     """What a sum is for, as the members of its round have it."""
     return canonical.content_digest(b"clusterai training sum" + run + number.to_bytes(4))
+
+
+def kept_of(given: Contributed) -> Kept:
+    made = given.contribution
+    bound = given.lost or given.spec is not None
+    return Kept(given.order, _bytes(made), made.metrics, made.clipped, given.salt, given.cost, bound)
 
 
 def _bytes(made: vector.Contribution) -> bytes:

@@ -1,6 +1,8 @@
 """One round at all vaults: bring the message, order, and get the sum; whoever fails on the way has dropped out.
 
-A third may drop out in all. A round that fails is not asked again: the campaign orders another, which is paid in ε like any.
+A third may drop out in all. A vault that was started anew is told of the run again, and goes on where it was. A round that fails is not asked
+again: the campaign orders another, which is paid in ε like any. A round that broke off with its requester is gone through again, with the
+same words: orders are answered as they were, and the journal of its secure sum (`Sums`) knows who has said what.
 """
 
 import asyncio
@@ -15,6 +17,7 @@ import numpy as np
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.signing import Key
+from clusterai.runtime.machine import Journal
 from clusterai.vault.adapters.aggregation import Aggregation, NoSum, Unreachable
 from clusterai.vault.core.secagg import graph
 from clusterai.vault.core.secagg.messages import Spec
@@ -45,6 +48,11 @@ from clusterai.work.training.spec import (
 CALL_S = 120.0
 PHASE_S = 120.0
 ROUND_S = 3600.0
+MOST_ASKED = 4
+"""How often one order is sent to a vault that comes and goes."""
+UNKNOWN = "unknown_run"
+FINAL = frozenset({"too_dear", "insufficient_credit"})
+"""What a gateway says that asking again doesn't change."""
 A = TypeVar("A", bound=msgspec.Struct)
 
 
@@ -71,12 +79,34 @@ class Party(Protocol):
     async def order(self, request: Round, most_wei: int | None) -> Paid: ...
 
 
+class Sums(Protocol):
+    """Where the requester keeps how its secure sums stand, by the number of their round."""
+
+    def spec(self, number: int) -> Spec | None:
+        """Of the sum that was begun for this round."""
+        ...
+
+    def begin(self, number: int, spec: Spec) -> None:
+        """Durable when it returns; the last one, which has come to nothing, is thrown away."""
+        ...
+
+    def journal(self, number: int) -> Journal: ...
+
+
 class RoundFailed(RuntimeError):
-    """No sum came of this round: {why}."""
+    """No sum came of this round: {why}. `parts` were done, and paid for, all the same."""
+
+    def __init__(self, why: str, parts: tuple[lineage.Part, ...] = ()) -> None:
+        super().__init__(why)
+        self.parts = parts
 
 
 class VaultSaid(RuntimeError):
     """A vault refused: {code}: {detail}."""
+
+    def __init__(self, why: str, code: str = "") -> None:
+        super().__init__(why)
+        self.code = code
 
 
 async def ask(party: Party, call: msgspec.Struct, kind: type[A], patience_s: float = CALL_S) -> A:
@@ -87,7 +117,7 @@ async def ask(party: Party, call: msgspec.Struct, kind: type[A], patience_s: flo
     async with asyncio.timeout(patience_s):
         reply = decode_reply(await party.call(canonical.encode(call)))
     if isinstance(reply, No):
-        raise VaultSaid(f"{reply.code}: {reply.detail}")
+        raise VaultSaid(f"{reply.code}: {reply.detail}", reply.code)
     if not isinstance(reply, kind):
         raise VaultSaid(f"answered {type(reply).__name__}")
     return reply
@@ -120,8 +150,11 @@ class Rounds:
         round_s: float = ROUND_S,
         phase_s: float = PHASE_S,
         told: Callable[[dict[str, Any]], None] = lambda _: None,
+        sums: Sums | None = None,
     ) -> None:
         self.run = run
+        self._bundle = b""
+        self._sums = sums
         self._key = key
         self._parties = {Digest(party.subject): party for party in parties}
         self._member = {
@@ -132,11 +165,36 @@ class Rounds:
 
     async def begin(self, bundle: bytes) -> dict[Digest, str]:
         """Tell every vault of the run; those that can't be reached, or refuse, with why."""
-        return await self._each(
-            list(self._parties),
-            lambda party: ask(party, Begin(self.run, party.grant, bundle), Good),
-            {},
-        )
+        self._bundle = bundle
+        return await self._each(list(self._parties), self._begun, {})
+
+    async def _begun(self, party: Party) -> Good:
+        return await ask(party, Begin(self.run, party.grant, self._bundle), Good)
+
+    async def _asked(
+        self, party: Party, call: msgspec.Struct, kind: type[A], patience_s: float = CALL_S
+    ) -> A:
+        """As `ask`, of a vault that may have been started anew since it was told of the run."""
+        try:
+            return await ask(party, call, kind, patience_s)
+        except VaultSaid as said:
+            if said.code != UNKNOWN:
+                raise
+        self._told({"event": "back", "vault": party.name})
+        await self._begun(party)
+        return await ask(party, call, kind, patience_s)
+
+    async def _ordered(self, party: Party, request: Round, message: bytes, share: int | None) -> Paid:
+        """Its answer; asked again where the vault died with the order, which costs nothing: it says the same again."""
+        for more in reversed(range(MOST_ASKED)):
+            try:
+                return await party.order(request, share)
+            except Exception as error:
+                if not more or getattr(error, "code", "") in FINAL:
+                    raise
+                self._told({"event": "again", "vault": party.name, "why": str(error)[:200]})
+            await self._asked(party, Put(self.run.digest, message), Good)
+        raise AssertionError("it was answered, or raised")
 
     async def perform(
         self,
@@ -154,7 +212,8 @@ class Rounds:
         """
         dropped: dict[Digest, str] = {}
         alive = list(among)
-        dropped |= await self._each(alive, lambda party: ask(party, Put(self.run.digest, message), Good), {})
+        put = Put(self.run.digest, message)
+        dropped |= await self._each(alive, lambda party: self._asked(party, put, Good), {})
         dones: dict[Digest, Done] = {}
         paid: dict[Digest, Paid] = {}
         share = None if most_wei is None else most_wei // max(1, len(alive))
@@ -162,7 +221,7 @@ class Rounds:
         async def ordered(party: Party) -> Good:
             request = self.order(party, number, message, type_, group, most_micro)
             async with asyncio.timeout(self._round_s):
-                got = await party.order(request, share)
+                got = await self._ordered(party, request, message, share)
             paid[Digest(party.subject)] = got
             done = decode_done(got.answer)
             if done.order != request.digest:
@@ -196,16 +255,20 @@ class Rounds:
                 del dones[who]
         if len(dones) < least or shape is None:
             raise RoundFailed(
-                f"{len(dones)} of {len(among)} vaults answered, {least} must: {self._named(dropped)}"
+                f"{len(dones)} of {len(among)} vaults answered, {least} must: {self._named(dropped)}", parts
             )
         if self.run.masked:
-            total, summed, transcript = await self._masked(number, shape[0], among, dones, dropped)
+            try:
+                total, summed, transcript = await self._masked(number, shape[0], among, dones, dropped)
+            except RoundFailed as failed:
+                raise RoundFailed(str(failed), parts) from None
         else:
             total, summed = await self._plain(number, dones, dropped)
             transcript = b""
             if len(summed) < least:
                 raise RoundFailed(
-                    f"{len(summed)} of {len(among)} vectors came, {least} must: {self._named(dropped)}"
+                    f"{len(summed)} of {len(among)} vectors came, {least} must: {self._named(dropped)}",
+                    parts,
                 )
         return Sum(total, summed, dones, parts, self._named(dropped), transcript)
 
@@ -232,7 +295,7 @@ class Rounds:
         vectors: dict[Digest, vector.Whole] = {}
 
         async def fetched(party: Party) -> Vector:
-            got = await ask(party, Plain(self.run.digest, number), Vector)
+            got = await self._asked(party, Plain(self.run.digest, number), Vector)
             done = dones[Digest(party.subject)]
             if commitment(got.salt, got.values) != done.commitment or len(got.values) != 8 * done.length:
                 raise VaultSaid("its vector isn't the one that it committed to")
@@ -254,7 +317,8 @@ class Rounds:
         cohort = tuple(sorted(self._member[who] for who in among))
         degree, threshold = graph.sparse(len(cohort), graph.colluders_tolerated(len(cohort)))
         threshold = min(threshold, len(cohort) - 1) if not degree else threshold
-        spec = Spec(
+        begun = None if self._sums is None else self._sums.spec(number)
+        spec = begun or Spec(
             server=self._key.address,
             nonce=secrets.token_bytes(32),
             cohort=cohort,
@@ -268,6 +332,8 @@ class Rounds:
             purpose=purpose(self.run.digest, number),
             expires_s=int(time.time()) + int(10 * self._phase_s) + 60,
         )
+        if self._sums is not None and begun is None:
+            self._sums.begin(number, spec)
         gone = {self._member[who]: dropped.get(who, "it didn't train") for who in among if who not in dones}
 
         async def send(to: Address, frame: bytes) -> bytes:
@@ -275,7 +341,7 @@ class Rounds:
                 raise Unreachable(gone[to])
             try:
                 call = Masking(self.run.digest, number, frame)
-                return (await ask(self._parties[self._of[to]], call, Frame, self._phase_s)).frame
+                return (await self._asked(self._parties[self._of[to]], call, Frame, self._phase_s)).frame
             except Exception as error:
                 # Hostile or gone, it is the same: it has dropped out.
                 why = f"{type(error).__name__}: {error}"[:300]
@@ -283,7 +349,8 @@ class Rounds:
                 raise Unreachable(why) from None
 
         try:
-            summed, checks = await Aggregation(self._key, send, self._phase_s).checked_sum(spec)
+            journal = None if self._sums is None else self._sums.journal(number)
+            summed, checks = await Aggregation(self._key, send, self._phase_s).checked_sum(spec, journal)
         except NoSum as error:
             for member, why in error.blamed.items():
                 dropped[self._of[member]] = why

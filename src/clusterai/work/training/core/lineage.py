@@ -4,6 +4,7 @@ Everything in it is checkable by somebody else: digests, signed uses, receipts. 
 off has one too. It says nothing of how good the model is.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -57,13 +58,24 @@ class Told(msgspec.Struct, frozen=True):
 
 
 def card(
-    run: Run, sources: list[Source], rounds: list[Told], *, strategy: str, flower: str, model: bytes
+    run: Run,
+    sources: list[Source],
+    rounds: list[Told],
+    *,
+    strategy: str,
+    flower: str,
+    model: bytes,
+    wasted: Sequence[Part] = (),
 ) -> dict[str, Any]:
-    """As JSON; bytes are hex."""
+    """As JSON; bytes are hex.
+
+    Args:
+        wasted: what vaults did in rounds of which no sum came: it counts in ε and price.
+    """
     spent = {hex0x(source.subject): 0 for source in sources}
-    for told in rounds:
-        for part in told.parts:
-            spent[hex0x(part.subject)] += part.epsilon_micro
+    parts = [*(part for told in rounds for part in told.parts), *wasted]
+    for part in parts:
+        spent[hex0x(part.subject)] += part.epsilon_micro
     return {
         "format": "clusterai-lineage/1",
         "model": hex0x(model),
@@ -119,5 +131,6 @@ def card(
             }
             for told in rounds
         ],
-        "charged_wei": sum(part.charged_wei for told in rounds for part in told.parts),
+        "failed_parts": len(wasted),
+        "charged_wei": sum(part.charged_wei for part in parts),
     }
