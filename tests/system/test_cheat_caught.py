@@ -36,6 +36,10 @@ def test_a_cheat_is_caught_slashed_and_its_customers_refunded(fresh: Network):
     account = fresh.told("account")
     assert account["refunded_wei"] >= story["refunded_wei"] > 0
     until("the gateway's deposit to be back", lambda: deposit_left(fresh, cheat) == 0)
+    fresh.stop()
+    (warning,) = fresh.up().ready["warnings"]
+    assert story["plan"]["node"] in warning
+    assert "clusterai demo restore" in warning
     assert fresh.told("demo", "restore")["restored"] == [story["plan"]["node"]]
     fresh.until_serving(2)
     nodes = {node["provider"]: node for node in fresh.http("nodes")["nodes"]}

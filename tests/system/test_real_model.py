@@ -1,5 +1,6 @@
 """Once with real weights: what the toy model can't show."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,11 @@ def test_what_is_listed_when_it_is_ready_can_be_asked_at_once(tmp_path: Path):
     network = Network(tmp_path / "data", model="smollm2-135m", nodes=1)
     try:
         client = network.up().openai(max_retries=0)
-        assert [it.id for it in client.models.list()] == ["smollm2-135m", "all-minilm-l6-v2"]
+        beside = ["all-minilm-l6-v2", "sealed-digits", "sealed-breast-cancer"]
+        assert [it.id for it in client.models.list()] == ["smollm2-135m", *beside]
+        digit = tmp_path / "digit.json"
+        digit.write_text(json.dumps([[0] * 64]))
+        assert network.told("infer", "--encrypted", "--model", "sealed-digits", str(digit))["requests"] == 1
         assert client.embeddings.create(model="all-minilm-l6-v2", input="Hello!").data
     finally:
         network.stop()

@@ -10,10 +10,16 @@ from clusterai.cli import options
 from clusterai.cli.failure import Exit, Failure
 
 if TYPE_CHECKING:
-    from clusterai.sdk import Client
+    from clusterai.sdk import ApiError, Client, Unreachable
     from clusterai.sdk.vaults import Vaults
 
 ADMIN_KEY = "admin.key"
+
+CURES = {
+    "no_provider_absent": "clusterai status; `clusterai up --model NAME` serves a model on a network of your own",
+    "insufficient_quota": "clusterai account fund",
+}
+"""What helps, by a refusal's code, where the gateway's own words don't name it."""
 
 
 @contextmanager
@@ -33,11 +39,8 @@ def gateway(data: Path | None, *, admin: bool = False, url: str | None = None) -
     try:
         with Client(url, key) as client:
             yield client
-    except Unreachable as error:
-        raise Failure(str(error), "", "clusterai status", Exit.NOT_RUNNING) from None
-    except ApiError as error:
-        code = Exit.NOT_FOUND if error.status == 404 else Exit.FAILED
-        raise Failure(error.detail, f"the gateway answered {error.status} {error.code}", code=code) from None
+    except (ApiError, Unreachable) as error:
+        raise _told(error) from None
 
 
 @asynccontextmanager
@@ -57,11 +60,19 @@ async def vaults_at(data: Path | None, network: Path | None = None) -> "AsyncGen
     try:
         async with Voucher.of(data, network) as vouch, Vaults(url, key, vouch=vouch) as vaults:
             yield vaults
-    except Unreachable as error:
-        raise Failure(str(error), "", "clusterai status", Exit.NOT_RUNNING) from None
-    except ApiError as error:
-        code = Exit.NOT_FOUND if error.status == 404 else Exit.FAILED
-        raise Failure(error.detail, f"the gateway answered {error.status} {error.code}", code=code) from None
+    except (ApiError, Unreachable) as error:
+        raise _told(error) from None
+
+
+def _told(error: "ApiError | Unreachable") -> Failure:
+    """A gateway's refusal, or its absence, as a command's failure."""
+    from clusterai.sdk import Unreachable
+
+    if isinstance(error, Unreachable):
+        return Failure(str(error), "", "clusterai status", Exit.NOT_RUNNING)
+    code = Exit.NOT_FOUND if error.status == 404 else Exit.FAILED
+    next_step = CURES.get(error.code, "")
+    return Failure(error.detail, f"the gateway answered {error.status} {error.code}", next_step, code)
 
 
 def found(data: Path | None) -> tuple[str, str]:

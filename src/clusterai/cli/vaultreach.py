@@ -37,7 +37,7 @@ async def listed_as(reach: Reach, wanted: str) -> Listed:
     try:
         dataset = read_digest(wanted)
     except BadId:
-        named = [it async for it in reach.find(wanted) if it.name == wanted]
+        named = [it async for it in reach.find(wanted) if it.name == wanted.lower()]
         if len(named) != 1:
             raise Failure(
                 f"{len(named) or 'no'} data sets are called {wanted}",

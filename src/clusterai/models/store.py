@@ -165,10 +165,14 @@ class ModelStore:
         return self._enter(card, manifest, paths)
 
     def get(self, wanted: Digest | str) -> StoredModel:
-        """By address or by name; a package's model is added when it is first asked for."""
+        """By address or by name; a package's model is added when it is first asked for.
+
+        Raises:
+            NoSuchModel: it isn't here, or its files are gone.
+        """
         for model in self.all():
             if wanted in (model.address, model.card.name, model.card.model):
-                return model
+                return self._found_again(model)
         if wanted in BUILT_IN:
             return self.add_built_in(str(wanted))
         names = ", ".join(sorted({model.card.name for model in self.all()} | set(BUILT_IN)))
@@ -176,6 +180,17 @@ class ModelStore:
         raise NoSuchModel(
             f"no model {label!r} here; there are {names}; add one with `clusterai model add FILE`"
         )
+
+    def _found_again(self, model: StoredModel) -> StoredModel:
+        """The model where its files lie now: a package may have been installed elsewhere since."""
+        gone = next((path for path in model.paths.values() if not path.is_file()), None)
+        if gone is None:
+            return model
+        name = model.card.name
+        again = self.add_built_in(name) if name in BUILT_IN else model
+        if again.address != model.address or again is model:
+            raise NoSuchModel(f"{gone} of model {name} is gone; put it back, or add the model again")
+        return again
 
     def all(self) -> Iterator[StoredModel]:
         """Every model here whose entry can be read, by address."""

@@ -43,6 +43,30 @@ def test_a_packages_model_is_found_by_name_and_address(tmp_path: Path) -> None:
     assert [entry.card.name for entry in store.all()] == ["smollm2-135m"]
 
 
+def test_a_package_that_moved_is_found_where_it_is_now(tmp_path: Path) -> None:
+    """An environment that was deleted takes its packages' files along; the same model of another one serves."""
+    store = ModelStore(tmp_path)
+    model = store.get("sealed-digits")
+    places = tmp_path / model.card.model[2:] / "files.json"
+    places.write_bytes(places.read_bytes().replace(b"/sealed/", b"/moved/"))
+    with pytest.raises(Altered, match="is gone"):
+        store.verify(next(store.all()))
+    assert store.get(model.address) == model
+    assert next(store.all()).paths == model.paths
+
+
+def test_a_model_whose_files_are_gone_says_so(smollm: StoredModel, tmp_path: Path) -> None:
+    """Who asks for it hears which file to put back."""
+    copy = copy_of(smollm, tmp_path).rename(tmp_path / "other.gguf")
+    with copy.open("ab") as file:
+        file.write(b"another model")
+    store = ModelStore(tmp_path / "store")
+    assert store.add_gguf(copy).address != smollm.address
+    copy.unlink()
+    with pytest.raises(NoSuchModel, match="is gone; put it back"):
+        store.get("other")
+
+
 def test_the_address_is_of_the_content(smollm: StoredModel, tmp_path: Path) -> None:
     """The same bytes elsewhere are the same model; one bit makes another."""
     path = copy_of(smollm, tmp_path)

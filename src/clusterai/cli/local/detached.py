@@ -42,4 +42,4 @@ def run_detached(folder: DataFolder, wish: Wish, json: bool) -> None:
             if mine:
                 progress.show(mine.doing)
             time.sleep(0.05)
-    announce(ready(folder, wish, mine.ready_after_s or 0.0), json, detached=True)
+    announce(ready(folder, wish, mine.ready_after_s or 0.0, mine.barred), json, detached=True)

@@ -46,6 +46,8 @@ class UpState(msgspec.Struct, frozen=True):
     ready_after_s: float | None = None
     doing: str = ""
     """what it waits for, for people"""
+    barred: tuple[str, ...] = ()
+    """nodes that were convicted: nobody gives them work"""
 
 
 class LocalAccount(msgspec.Struct, frozen=True):

@@ -14,23 +14,28 @@ TINY = "tiny"
 
 EMBEDDING = "all-minilm-l6-v2"
 SEALED = "sealed-"
-"""Models for encrypted inputs that come along begin so; a network serves one of them alone, as it does the toy."""
+"""Models for encrypted inputs that come along begin so."""
+BESIDE = {EMBEDDING: "openvino", "sealed-digits": "tenseal", "sealed-breast-cancer": "tenseal"}
+"""What a real model is served with, where the library is installed: they are small, and come in packages."""
 
 
 def served(model: str) -> list[str]:
-    """What a local network serves: the model asked for, and beside a real one the embedding model, where it is installed.
+    """What a local network serves: the model asked for, and beside a real one those that are there anyway.
 
-    The asked-for model stands first, so it is loaded first: nobody waits for the other.
+    The asked-for model stands first, so it is loaded first: nobody waits for the others.
     """
     from clusterai.models.store import BUILT_IN
 
-    if (
-        model in (TINY, EMBEDDING)
-        or model.startswith(SEALED)
-        or importlib.util.find_spec(BUILT_IN[EMBEDDING][0]) is None
-    ):
+    if model == TINY or model in BESIDE:
         return [model]
-    return [model, EMBEDDING]
+    return [
+        model,
+        *(
+            name
+            for name, library in BESIDE.items()
+            if importlib.util.find_spec(BUILT_IN[name][0]) and importlib.util.find_spec(library)
+        ),
+    ]
 
 
 async def prepare(name: str, say: Callable[[str], None]) -> None:

@@ -51,17 +51,25 @@ def serves(api: str, provider: str, models: Collection[str]) -> Probe:
     """Whether a gateway gives a provider work for all these models, or never will again: who is barred isn't waited for."""
 
     async def ask() -> bool:
-        try:
-            async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(ANSWER_S)) as session,
-                session.get(f"{api}/v1/clusterai/nodes") as response,
-            ):
-                told = msgspec.json.decode(await response.read(), type=_Nodes)
-        except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError):
-            return False
-        return any(it.is_done(models) for it in told.nodes if it.provider == provider)
+        return any(it.is_done(models) for it in await _nodes(api) if it.provider == provider)
 
     return ask
+
+
+async def barred(api: str) -> set[str]:
+    """Providers that a gateway will never again give work; none when it doesn't answer."""
+    return {it.provider for it in await _nodes(api) if it.state == "barred"}
+
+
+async def _nodes(api: str) -> "list[_Node]":
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(ANSWER_S)) as session,
+            session.get(f"{api}/v1/clusterai/nodes") as response,
+        ):
+            return msgspec.json.decode(await response.read(), type=_Nodes).nodes
+    except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError):
+        return []
 
 
 async def unserved(api: str) -> list[str]:

@@ -21,6 +21,7 @@ from clusterai.cli.local.progress import Progress
 from clusterai.cli.local.supervisor import Supervisor
 from clusterai.cli.local.wish import READY_S, Wish, announce, ready
 from clusterai.cli.settings import command
+from clusterai.protocol.ids import checksummed
 
 TELL_S = 0.25
 
@@ -45,6 +46,7 @@ class _Network:
         self._phase: Literal["starting", "ready", "stopping"] = "starting"
         self._doing = ""
         self._ready_after_s: float | None = None
+        self._barred: tuple[str, ...] = ()
         self._progress = Progress()
         self._supervisor: Supervisor | None = None
 
@@ -84,7 +86,8 @@ class _Network:
         self._phase, self._doing = "ready", ""
         self._write_state()
         self._progress.close()
-        announce(ready(self._folder, self._wish, self._ready_after_s), self._json, detached=False)
+        made = ready(self._folder, self._wish, self._ready_after_s, self._barred)
+        announce(made, self._json, detached=False)
         await supervisor.until_broken()
 
     async def _start(self, supervisor: Supervisor) -> None:
@@ -123,6 +126,8 @@ class _Network:
             await supervisor.until_ready(*(state.name for state in supervisor.states()))
         finally:
             telling.cancel()
+        barred = await probes.barred(wish.ports.api_url)
+        self._barred = tuple(it.name for it in people.nodes if checksummed(it.owner.address) in barred)
 
     async def _tell_what_loads(self) -> None:
         while True:
@@ -157,5 +162,6 @@ class _Network:
                 services=supervisor.states() if supervisor else (),
                 ready_after_s=self._ready_after_s,
                 doing=self._doing,
+                barred=self._barred,
             )
         )

@@ -1,5 +1,6 @@
 """What `up` is asked for and what it answers. Light: the one who waits for a detached network imports no more."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -42,6 +43,8 @@ class Ready(msgspec.Struct, frozen=True):
     curl: str
     ready_after_s: float
     network_digest: str
+    warnings: tuple[str, ...] = ()
+    """what doesn't serve, and the command that cures it"""
 
 
 def describe(folder: DataFolder, wish: Wish, json: bool) -> None:
@@ -70,7 +73,11 @@ def describe(folder: DataFolder, wish: Wish, json: bool) -> None:
         say.pairs(plan.items())
 
 
-def ready(folder: DataFolder, wish: Wish, after_s: float) -> Ready:
+def ready(folder: DataFolder, wish: Wish, after_s: float, barred: Collection[str]) -> Ready:
+    """
+    Args:
+        barred: names of nodes that were convicted.
+    """
     from clusterai.ledger.adapters.network import load_network, network_digest
     from clusterai.protocol.ids import hex0x
 
@@ -88,7 +95,16 @@ def ready(folder: DataFolder, wish: Wish, after_s: float) -> Ready:
             f'-d \'{{"model": "{wish.model}", {asked}}}\''
         )
     )
-    return Ready(str(folder.root), wish.ports.api_url, base, account.key, wish.model, curl, after_s, digest)
+    warnings = tuple(_of_barred(folder, wish, name) for name in sorted(barred))
+    return Ready(
+        str(folder.root), wish.ports.api_url, base, account.key, wish.model, curl, after_s, digest, warnings
+    )
+
+
+def _of_barred(folder: DataFolder, wish: Wish, name: str) -> str:
+    held = dict(zip(map(node_name, range(wish.nodes)), wish.vaults, strict=False)).get(name)
+    lost = f", and nobody can reach the vault {held}" if held else ""
+    return f"{name} was convicted and serves nothing{lost}: {command('demo restore', folder.root)}"
 
 
 def announce(made: Ready, json: bool, detached: bool) -> None:
@@ -103,5 +119,7 @@ def announce(made: Ready, json: bool, detached: bool) -> None:
     say.say(
         f"\nanother node joins by:  clusterai node join {made.console} --network-digest {made.network_digest}"
     )
+    for warning in made.warnings:
+        say.say(f"[yellow]![/] {warning}")
     say.say(f"watch a cheat being caught:  {command('demo cheat', data)}")
     say.say(f"stop:  {command('down', data)}" if detached else "stop:  Ctrl-C")
