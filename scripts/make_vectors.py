@@ -699,9 +699,12 @@ def pot_of_three(owner: Key, payer: Key) -> dict[str, Any]:
         bytes([16]) * 32,
         10**9 + 7,
         0,
+        1_700_040_000,
         1_700_086_400,
+        1_000,
         bytes([17]) * 32,
         participants,
+        (bytes(20), participants[0], payer.address),
     )
     scores = pots.Scores(pot.struct(), bytes([18]) * 32, (2**40, 0, 2**39))
     return {
@@ -710,6 +713,10 @@ def pot_of_three(owner: Key, payer: Key) -> dict[str, Any]:
         "scores": jsonable(scores),
         "digest": hex0x(scores.struct()),
         "earned_wei": list(pots.earned_wei(pot.amount_wei, pot.full, scores.scores)),
+        "referrals_wei": [
+            pots.referral_wei(share, pot.referral_bps)
+            for share in pots.earned_wei(pot.amount_wei, pot.full, scores.scores)
+        ],
         "full": 2**41,
         "earned_of_full_wei": list(pots.earned_wei(pot.amount_wei, 2**41, scores.scores)),
     }

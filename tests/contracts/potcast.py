@@ -8,7 +8,7 @@ from eth_hash.auto import keccak
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.events import Event
 from clusterai.ledger.core.twin.state import UINT256_MAX
-from clusterai.protocol.ids import Digest
+from clusterai.protocol.ids import ZERO_ADDRESS, Digest
 from clusterai.protocol.pots import Pot, Scores
 from tests.contracts.cast import AT, EVERYONE, HOTS, KEYS, OWNERS, RULES, Pair
 from tests.contracts.vaultcast import raw_of
@@ -38,11 +38,15 @@ def pot_of(now_s: int, name: str = "study", **changes: Any) -> Pot:
         "study": digest(name),
         "amount_wei": AMOUNT,
         "full": 0,
+        "join_by_s": now_s + 100,
         "score_by_s": now_s + 100,
+        "referral_bps": 0,
         "nonce": digest(name + " nonce"),
         "participants": PARTICIPANTS,
+        **changes,
     }
-    return Pot(**{**fields, **changes})
+    fields.setdefault("referrers", (ZERO_ADDRESS,) * len(fields["participants"]))
+    return Pot(**fields)
 
 
 def digest_of(pot: Pot, scores: tuple[int, ...]) -> Digest:
@@ -65,8 +69,15 @@ class PotPair(Pair):
         self.expect(calls.OpenPot(pot), EVERYONE["payer"])
         return pot
 
-    def scored(self, *scores: int, **changes: Any) -> Pot:
+    def joined(self, *names: str, **changes: Any) -> Pot:
+        """Opened, and joined by these participants in this order; by all if none is named."""
         pot = self.opened(**changes)
+        for name in names or [name for name, key in EVERYONE.items() if key.address in pot.participants]:
+            self.expect(calls.JoinPot(pot, digest(name)), EVERYONE[name])
+        return pot
+
+    def scored(self, *scores: int, **changes: Any) -> Pot:
+        pot = self.joined(**changes)
         self.advance(5)
         self.expect(calls.ScorePot(pot, EVIDENCE, scores), HOTS["gate"])
         return pot
@@ -94,6 +105,8 @@ class PotPair(Pair):
         for _, which in [key for key in keys if key[0] == "pot"]:
             stand = twin.stand(which)
             assert raw_of(read("Rewards", "standOf", which)) == msgspec.structs.astuple(stand)
+            for one in KEYS:
+                assert read("Rewards", "rowsOf", which, one) == twin.rows(which, one)
             for name in OWNERS:
                 member = OWNERS[name].address
                 assert read("Rewards", "voted", which, member) == twin.voted(which, member)
@@ -110,4 +123,5 @@ class PotPair(Pair):
             stand = self.twin.rewards.stand(pot.struct())
             sums += pot.amount_wei if stand.stage in (1, 2, 3, 4) else 0
             sums += stand.bond if stand.stage == 3 else 0
+            sums += stand.score_bond if stand.stage in (2, 3) else 0
         return sums

@@ -16,7 +16,7 @@ from clusterai.protocol import canonical, merkle, vaults
 from clusterai.protocol.eip712 import type_hash
 from clusterai.protocol.ids import Address, Digest, checksummed
 from clusterai.protocol.keccak import keccak
-from clusterai.protocol.pots import MOST_PARTICIPANTS
+from clusterai.protocol.pots import MOST_PARTICIPANTS, MOST_REFERRAL_BPS
 from clusterai.protocol.sealing import SealedCall, decode_call
 from clusterai.protocol.statements import network_domain
 
@@ -139,16 +139,33 @@ def test_a_pot_is_hashed_and_shared_as_the_chapter_says() -> None:
     hashed = keccak(
         type_hash(type_of("Pot"))
         + abi.encode(
-            ["address", "address", "bytes32", "uint128", "uint64", "uint40", "bytes32", "bytes32"],
+            [
+                "address",
+                "address",
+                "bytes32",
+                "uint128",
+                "uint64",
+                "uint40",
+                "uint40",
+                "uint16",
+                "bytes32",
+                "bytes32",
+                "bytes32",
+            ],
             [
                 pot["payer"],
                 pot["evaluator"],
                 raw(pot["study"]),
                 pot["amount_wei"],
                 pot["full"],
+                pot["join_by_s"],
                 pot["score_by_s"],
+                pot["referral_bps"],
                 raw(pot["nonce"]),
-                keccak(b"".join(raw(one).rjust(32, bytes(1)) for one in pot["participants"])),
+                *(
+                    keccak(b"".join(raw(one).rjust(32, bytes(1)) for one in pot[name]))
+                    for name in ("participants", "referrers")
+                ),
             ],
         )
     )
@@ -158,6 +175,8 @@ def test_a_pot_is_hashed_and_shared_as_the_chapter_says() -> None:
     assert keccak(type_hash(type_of("Scores")) + hashed + raw(scores["evidence"]) + packed) == raw(
         data["digest"]
     )
+    for share, fee in zip(data["earned_wei"], data["referrals_wei"], strict=True):
+        assert fee == share * pot["referral_bps"] // 10_000
     for full, earned in ((pot["full"], data["earned_wei"]), (data["full"], data["earned_of_full_wei"])):
         amount, whole = pot["amount_wei"], max(sum(values), full)
         assert sum(earned) == amount * sum(values) // whole
@@ -173,6 +192,7 @@ def test_numbers_of_vaults_are_those_of_the_code() -> None:
         f"at most {MAX_DELIVERY_S // 86_400} days",
         f"1 to {MOST_PARTICIPANTS}, in rising order",
         f"{BOND_BPS} ten-thousandths of the pot",
+        f"`referralBps` at most {MOST_REFERRAL_BPS:,}",
         f"within {GRACE_S // 86_400} days",
     ):
         assert " ".join(phrase.split()) in " ".join(TEXT.split()), phrase

@@ -13,7 +13,7 @@ import msgspec
 
 from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.local.folder import DataFolder
-from clusterai.cli.local.wallet import send
+from clusterai.cli.local.wallet import GAS, send
 from clusterai.ledger.adapters.client import ChainClient, OtherChain, Refused
 from clusterai.ledger.adapters.jsonrpc import CallReverted, ChainDown, RpcRefused
 from clusterai.ledger.adapters.network import BadKeyFile, BadNetwork, Network, load_key, load_network
@@ -143,20 +143,26 @@ def look(network: Network, delegator: Address) -> Stakes:
     Raises:
         Failure: the chain can't be asked.
     """
-    return _asked(network, lambda client: _look(client, delegator))
+    return asked(network, lambda client: _look(client, delegator))
 
 
-def carry_out(network: Network, key: Key, wanted: Sequence[calls.Call]) -> list[str]:
+def carry_out(network: Network, key: Key, wanted: Sequence[calls.Call], gas: int = GAS) -> list[str]:
     """Send transactions, each awaited.
 
     Raises:
         Failure: the chain can't be reached or refused one; those before it are done.
     """
-    done = _asked(network, lambda client: send(client, [(key, call) for call in wanted]))
+    done = asked(network, lambda client: send(client, [(key, call) for call in wanted], gas))
     return [hex0x(one) for one in done]
 
 
-def _asked(network: Network, what: Callable[[ChainClient], Awaitable[T]]) -> T:
+def asked(network: Network, what: Callable[[ChainClient], Awaitable[T]]) -> T:
+    """What the network's chain answers.
+
+    Raises:
+        Failure: it can't be asked, or refused.
+    """
+
     async def ask() -> T:
         async with ChainClient(network) as client:
             await client.check()

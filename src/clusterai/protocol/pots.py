@@ -11,6 +11,7 @@ from clusterai.protocol.keccak import keccak
 from clusterai.protocol.statements import U40, U63, AddressBytes, DigestBytes, Wei
 
 MOST_PARTICIPANTS = 64
+MOST_REFERRAL_BPS = 2_000
 
 Score = U63
 
@@ -23,7 +24,10 @@ class Pot(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
         study: digest of what is to be evaluated, and how.
         amount_wei: what can be earned.
         full: the sum of scores at which all of it is earned; below it the rest goes back. 0: all is always earned.
+        join_by_s: until when participants commit to their rows; who didn't earns nothing.
+        referral_bps: ten-thousandths of a participant's share that go to who brought it.
         participants: owners, in rising order.
+        referrers: who brought each of them; zeros where nobody did.
     """
 
     payer: AddressBytes
@@ -31,13 +35,16 @@ class Pot(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
     study: DigestBytes
     amount_wei: Wei
     full: Score
+    join_by_s: U40
     score_by_s: U40
+    referral_bps: Annotated[int, Meta(ge=0, le=MOST_REFERRAL_BPS)]
     nonce: DigestBytes
     participants: Annotated[tuple[AddressBytes, ...], Meta(min_length=1, max_length=MOST_PARTICIPANTS)]
+    referrers: Annotated[tuple[AddressBytes, ...], Meta(min_length=1, max_length=MOST_PARTICIPANTS)]
 
     TYPE = type_hash(
-        "Pot(address payer,address evaluator,bytes32 study,uint128 amount,uint64 full,uint40 scoreBy,bytes32 nonce,"
-        "address[] participants)"
+        "Pot(address payer,address evaluator,bytes32 study,uint128 amount,uint64 full,uint40 joinBy,uint40 scoreBy,"
+        "uint16 referralBps,bytes32 nonce,address[] participants,address[] referrers)"
     )
 
     def struct(self) -> Digest:
@@ -48,9 +55,12 @@ class Pot(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
             self.study,
             self.amount_wei,
             self.full,
+            self.join_by_s,
             self.score_by_s,
+            self.referral_bps,
             self.nonce,
             keccak(b"".join(map(word, self.participants))),
+            keccak(b"".join(map(word, self.referrers))),
         )
 
 
@@ -86,3 +96,8 @@ def earned_wei(amount_wei: int, full: int, scores: tuple[int, ...]) -> tuple[int
     for at in sorted(range(len(scores)), key=lambda at: (-remainders[at], at))[:left]:
         shares[at] += 1
     return tuple(shares)
+
+
+def referral_wei(share_wei: int, referral_bps: int) -> int:
+    """What of a share goes to who brought its participant."""
+    return share_wei * referral_bps // 10_000

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clusterai.cli import options, say
-from clusterai.cli.commands import access, contribution
+from clusterai.cli.commands import access, contribution, reward
 from clusterai.cli.commands.buy import buy
 from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.identity import IdentityFile
@@ -31,6 +31,7 @@ def join(app: typer.Typer) -> None:
     group.command()(access.request)
     group.command()(access.grants)
     group.command()(contribution.contribution)
+    reward.join_group(group)
     group.command()(access.review)
     group.command()(access.result)
     app.add_typer(group, name="data")

@@ -17,8 +17,8 @@ GAS = 2_000_000
 MINED_S = 120.0
 
 
-async def send(client: ChainClient, steps: Sequence[tuple[Key, Call]]) -> list[Digest]:
-    """Send calls in order, each by its key; all are mined when this returns.
+async def send(client: ChainClient, steps: Sequence[tuple[Key, Call]], gas: int = GAS) -> list[Digest]:
+    """Send calls in order, each by its key and with at most so much gas; all are mined when this returns.
 
     Raises:
         Failure: one reverted or wasn't mined in time; those before it are done.
@@ -35,7 +35,7 @@ async def send(client: ChainClient, steps: Sequence[tuple[Key, Call]]) -> list[D
     for key, call in steps:
         to, data = client.codec.encode(call)
         nonce = nonces[key.address]
-        signed = sign_transaction(key, client.network.chain_id, nonce, to, data, GAS, fees)
+        signed = sign_transaction(key, client.network.chain_id, nonce, to, data, gas, fees)
         nonces[key.address] += 1
         requests.append(Request("eth_sendRawTransaction", (hex0x(signed.raw),)))
         hashes.append(signed.hash)

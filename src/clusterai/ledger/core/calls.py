@@ -44,6 +44,7 @@ from clusterai.ledger.core.lease_calls import (
 from clusterai.ledger.core.pot_calls import (
     ClosePot,
     ContestPot,
+    JoinPot,
     OpenPot,
     RewardsCall,
     ScorePot,
@@ -368,7 +369,7 @@ CONTRACT: dict[type, str] = {
         ),
         "Vaults",
     ),
-    **dict.fromkeys((OpenPot, ScorePot, ContestPot, VotePot, ClosePot, TakeOwed), "Rewards"),
+    **dict.fromkeys((OpenPot, JoinPot, ScorePot, ContestPot, VotePot, ClosePot, TakeOwed), "Rewards"),
 }
 """Which contract a call goes to."""
 

@@ -529,6 +529,7 @@ def _rewards(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rule
         addresses.token,
         addresses.registry,
         addresses.panel,
+        addresses.beacon,
         rules.window_s,
     )
 

@@ -43,9 +43,11 @@ from clusterai.ledger.core.pot_events import (
     PotClosed,
     PotContested,
     PotDecided,
+    PotJoined,
     PotOpened,
     PotScored,
     PotVoted,
+    ReferralEarned,
     ShareEarned,
 )
 from clusterai.ledger.core.stake_events import (
@@ -363,11 +365,13 @@ Event = (
     | CopyDelivered
     | SaleClosed
     | PotOpened
+    | PotJoined
     | PotScored
     | PotContested
     | PotVoted
     | PotDecided
     | ShareEarned
+    | ReferralEarned
     | PotClosed
     | OwedTaken
 )

@@ -16,8 +16,15 @@ class OpenPot(_Call, frozen=True):
     pot: Pot
 
 
+class JoinPot(_Call, frozen=True):
+    """By a participant's owner or hot key, at `join_by_s` at the latest, once; `rows` digests what it gives."""
+
+    pot: Pot
+    rows: Digest
+
+
 class ScorePot(_Call, frozen=True):
-    """By the evaluator, at `score_by_s` at the latest, once."""
+    """By the evaluator, who approved a twentieth of the pot, once all joined or `join_by_s` is over, at `score_by_s` at the latest."""
 
     pot: Pot
     evidence: Digest
@@ -51,4 +58,4 @@ class TakeOwed(_Call, frozen=True):
     who: Address
 
 
-RewardsCall = OpenPot | ScorePot | ContestPot | VotePot | ClosePot | TakeOwed
+RewardsCall = OpenPot | JoinPot | ScorePot | ContestPot | VotePot | ClosePot | TakeOwed

@@ -17,6 +17,16 @@ class PotOpened(_Event, frozen=True):
     pot: Pot
 
 
+class PotJoined(_Event, frozen=True):
+    """`place` counts from 1; of rows that two have, the earlier one's earn. The beacon's `round` breaks ties, that of the last to join."""
+
+    id: Digest
+    participant: Address
+    rows: Digest
+    round: int
+    place: int
+
+
 class PotScored(_Event, frozen=True):
     """Whoever comes to other scores contests these until `contest_by_s`."""
 
@@ -52,6 +62,15 @@ class PotDecided(_Event, frozen=True):
 
 class ShareEarned(_Event, frozen=True):
     id: Digest
+    participant: Address
+    amount: int
+
+
+class ReferralEarned(_Event, frozen=True):
+    """Out of the participant's share."""
+
+    id: Digest
+    referrer: Address
     participant: Address
     amount: int
 

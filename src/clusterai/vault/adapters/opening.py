@@ -2,8 +2,9 @@
 
 import csv
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
@@ -45,16 +46,10 @@ def write(given: KeyGiven, schema: Schema, box_of: Callable[[bytes], bytes], tar
     Raises:
         NotTheData. ValueError: `target` is there already.
     """
-    names = [column.name for column in schema.columns if column.kind != "array"]
     aside = target.with_name(f".{target.name}.new")
-    count = 0
     try:
         with aside.open("w", newline="") as file:
-            out = csv.DictWriter(file, names)
-            out.writeheader()
-            for row in rows_of(schema, _opened(given, schema, box_of)):
-                out.writerow(row)
-                count += 1
+            count = lay(schema, _opened(given, schema, box_of), file)
             file.flush()
             os.fsync(file.fileno())
         target.hardlink_to(aside)
@@ -62,6 +57,18 @@ def write(given: KeyGiven, schema: Schema, box_of: Callable[[bytes], bytes], tar
         raise ValueError(f"{target} is there already") from None
     finally:
         aside.unlink(missing_ok=True)
+    return count
+
+
+def lay(schema: Schema, pieces: Iterable[Piece], file: IO[str]) -> int:
+    """Pieces as the CSV that a buyer gets, to the byte; its rows."""
+    names = [column.name for column in schema.columns if column.kind != "array"]
+    out = csv.DictWriter(file, names)
+    out.writeheader()
+    count = 0
+    for row in rows_of(schema, pieces):
+        out.writerow(row)
+        count += 1
     return count
 
 

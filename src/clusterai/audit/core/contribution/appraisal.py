@@ -17,10 +17,11 @@ from msgspec import Meta
 
 from clusterai.audit.core.contribution.copies import originals
 from clusterai.audit.core.contribution.neighbours import UNIT, row_values
-from clusterai.audit.core.contribution.shares import scores_of, shares
+from clusterai.audit.core.contribution.shares import score_of
 from clusterai.audit.core.contribution.whole import MOST_CLASSES, Ints, Rows, joined
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.pots import earned_wei
 from clusterai.protocol.statements import AddressBytes, DigestBytes
 
 POISON_MILLI = 5_000
@@ -30,7 +31,7 @@ POISON_ROWS = 30
 """Fewer rows of one's own than this are too few to call poison."""
 
 
-class Study(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="study.1"):
+class Study(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="study.2"):
     """What is fixed before anybody commits to data.
 
     Attributes:
@@ -38,6 +39,10 @@ class Study(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         neighbours: K.
         radius_steps: see `copies`.
         pot_wei: what is shared out.
+        quality_milli: the part of each share, in thousandths, that is earned by how clean the rows are: see `shares.score_of`.
+        table: digest of the file with the held-out rows, whose scale is everybody's; zeros where there is none.
+        label: the column to be told.
+        columns: all others that count, in the order of the held-out file.
     """
 
     held_out: DigestBytes
@@ -45,6 +50,10 @@ class Study(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     neighbours: Annotated[int, Meta(ge=1, le=1_000)]
     radius_steps: Annotated[int, Meta(ge=0, le=65_535)]
     pot_wei: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    quality_milli: Annotated[int, Meta(ge=0, le=1_000)] = 0
+    table: DigestBytes = bytes(32)
+    label: Annotated[str, Meta(max_length=256)] = ""
+    columns: Annotated[tuple[Annotated[str, Meta(max_length=256)], ...], Meta(max_length=4_096)] = ()
 
     def digest(self) -> Digest:
         return canonical.digest(self)
@@ -65,6 +74,8 @@ class Appraised(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         own, copied: rows that are his own, and such as somebody had before.
         value: sum over his rows and all held-out rows, in units of `neighbours.UNIT` for one held-out row.
         error: standard error of that sum over the held-out rows.
+        quality_milli: of all rows that he gave, those that are his own and help, in thousandths.
+        score: what the pot is shared by.
         poison: proposed for slashing.
     """
 
@@ -74,11 +85,13 @@ class Appraised(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     copied: int
     value: int
     error: int
+    quality_milli: int
+    score: int
     share_wei: int
     poison: bool
 
 
-class Appraisal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="appraisal.1"):
+class Appraisal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="appraisal.2"):
     """What an evaluator signs the digest of."""
 
     study: DigestBytes
@@ -98,10 +111,10 @@ class Appraisal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         Raises:
             NotTheStudys: somebody contributed who is no participant.
         """
-        values = {it.contributor: it.value for it in self.contributors}
-        if not values.keys() <= set(participants):
+        scores = {it.contributor: it.score for it in self.contributors}
+        if not scores.keys() <= set(participants):
             raise NotTheStudys("a contributor is none of the pot's participants")
-        return scores_of([values.get(bytes(it), 0) for it in participants])
+        return tuple(scores.get(bytes(it), 0) for it in participants)
 
 
 class NotTheStudys(ValueError):
@@ -128,30 +141,35 @@ def appraise(study: Study, contributions: list[Contribution], held_out: Rows, be
     kept = [rows.chosen(mask) for rows, mask in zip(parts, own, strict=True)]
     values = _by_contributor(kept, held_out, study, beacon)
     totals = [int(it.sum()) for it in values]
+    qualities = [
+        1_000 * int((it.sum(axis=0) > 0).sum()) // max(1, len(rows))
+        for it, rows in zip(values, parts, strict=True)
+    ]
+    scores = [score_of(*it, study.quality_milli) for it in zip(totals, qualities, strict=True)]
     # In the order of a pot's participants, since equal remainders go to the first of them.
     rising = sorted(range(len(owners)), key=lambda at: owners[at])
-    paid = dict(zip(rising, shares([totals[at] for at in rising], study.pot_wei), strict=True))
+    paid = dict(zip(rising, earned_wei(study.pot_wei, 0, tuple(scores[at] for at in rising)), strict=True))
     found: list[Appraised] = []
     for at, contribution in enumerate(contributions):
-        error = _error(values[at])
+        error = _error(values[at].sum(axis=1))
         count = len(kept[at])
         bad = count >= POISON_ROWS and 1000 * totals[at] < -POISON_MILLI * error
         found.append(
             Appraised(
                 contribution.contributor, contribution.rows.digest(), count, len(parts[at]) - count,
-                totals[at], error, paid[at], bad,
+                totals[at], error, qualities[at], scores[at], paid[at], bad,
             )
         )  # fmt: skip
     return Appraisal(study.digest(), beacon, tuple(found))
 
 
 def _by_contributor(kept: list[Rows], held_out: Rows, study: Study, beacon: bytes) -> list[Ints]:
-    """For each contributor the sum of his rows' values at each held-out row."""
+    """For each contributor (held-out rows, his rows): values."""
     if not kept:
         return []
     values = row_values(joined(kept), held_out, study.classes, study.neighbours, beacon)
     ends = np.cumsum([len(it) for it in kept])
-    return [values[:, end - len(it) : end].sum(axis=1) for it, end in zip(kept, ends, strict=True)]
+    return [values[:, end - len(it) : end] for it, end in zip(kept, ends, strict=True)]
 
 
 def _error(at_held_out: Ints) -> int:

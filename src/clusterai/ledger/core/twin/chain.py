@@ -95,7 +95,7 @@ class TwinChain:
         self.leases.deliveries = self.deliveries
         self.disputes = Disputes(self.world, self.token, self.registry, self.panel, self.leases, self.audits)
         self.vaults = Vaults(self.world, self.token, self.registry, self.court)
-        self.rewards = Rewards(self.world, self.token, self.registry, self.panel)
+        self.rewards = Rewards(self.world, self.token, self.registry, self.panel, self.beacon)
 
     def execute(self, call: calls.Call, sender: Address, block: BlockContext) -> tuple[Event, ...] | Refused:
         """Run one call as one transaction; a refused one changes nothing."""
@@ -241,6 +241,7 @@ class TwinChain:
                 self._dispatch_breaches(tx, call)
             case (
                 calls.OpenPot()
+                | calls.JoinPot()
                 | calls.ScorePot()
                 | calls.ContestPot()
                 | calls.VotePot()
@@ -424,6 +425,8 @@ class TwinChain:
         match call:
             case calls.OpenPot(pot):
                 self.rewards.open_pot(tx, pot)
+            case calls.JoinPot(pot, rows):
+                self.rewards.join_pot(tx, pot, rows)
             case calls.ScorePot(pot, evidence, scores):
                 self.rewards.score_pot(tx, pot, evidence, scores)
             case calls.ContestPot(pot):

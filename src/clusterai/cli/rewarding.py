@@ -1,0 +1,201 @@
+"""What `clusterai data reward` reads from files and vaults: who takes part, what a table's digest is, and copies for the evaluator."""
+
+import asyncio
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from blake3 import blake3
+
+from clusterai.audit.core.contribution.neighbours import UNIT
+from clusterai.cli import contributing
+from clusterai.cli.contributing import Given, Terms
+from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.pots import Found, Told
+from clusterai.protocol import ids
+from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, checksummed, hex0x
+from clusterai.protocol.money import BadAmount, parse
+
+
+def amount(text: str) -> int:
+    """
+    Raises:
+        Failure: it is none.
+    """
+    try:
+        return parse(text)
+    except BadAmount as error:
+        raise Failure(f"{text} is no amount", str(error), code=Exit.USAGE) from None
+
+
+def address_of(text: str) -> Address:
+    """
+    Raises:
+        Failure: it is none.
+    """
+    try:
+        return ids.address(text)
+    except ids.BadId as error:
+        raise Failure(f"{text} is nobody's address", str(error), code=Exit.USAGE) from None
+
+
+def terms(study: Path, pot_wei: int) -> Terms:
+    return contributing.terms_at(study, pot_wei)
+
+
+def participants(study: Path, data: Path | None, network: Path | None) -> list[tuple[Address, Address]]:
+    """Owners with who brought them. Those named by their vaults alone are asked of the gateway, and written into the study's file.
+
+    Raises:
+        Failure: somebody is named by neither, or the vault isn't found.
+    """
+    file = contributing.study_file(study)
+    unknown = [it for it in file.contributions if not it.owner]
+    if any(not it.vault for it in unknown):
+        raise Failure(f"{study} names a contributor by neither owner nor vault", code=Exit.USAGE)
+    if unknown:
+        owners = asyncio.run(_owners([it.vault for it in unknown], data, network))
+        named = tuple(
+            it if it.owner else msgspec.structs.replace(it, owner=checksummed(owners[it.vault]))
+            for it in file.contributions
+        )
+        file = msgspec.structs.replace(file, contributions=named)
+        study.write_bytes(msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n")
+    return [
+        (ids.address(it.owner), ids.address(it.referrer) if it.referrer else ZERO_ADDRESS)
+        for it in file.contributions
+    ]
+
+
+async def _owners(names: list[str], data: Path | None, network: Path | None) -> dict[str, Address]:
+    from clusterai.cli import asking
+    from clusterai.cli.reach import vaults_at
+
+    async with vaults_at(data, network) as reach:
+        return {name: Address((await asking.found(reach, name))[0].listing.owner) for name in names}
+
+
+def table_digest(path: Path) -> Digest:
+    return Digest(blake3(contributing.read(path)).digest())
+
+
+def vault_digest(folder: Path) -> Digest:
+    """Of the table that a buyer of a copy gets.
+
+    Raises:
+        Failure: there is no vault, or it can't be opened.
+    """
+    from clusterai.vault.adapters import opening
+    from clusterai.vault.adapters.folder import BadVault, NoVault, VaultFolder
+    from clusterai.vault.adapters.storage import Damaged, NoData, Storage, WrongKey
+
+    try:
+        vault = VaultFolder(folder)
+        storage = Storage(vault.store, vault.master())
+        try:
+            if storage.manifest is None:
+                raise NoData(f"there is no data in {folder}")
+            file = io.StringIO(newline="")
+            opening.lay(storage.manifest.schema, storage.pieces(), file)
+        finally:
+            storage.close()
+    except (NoVault, BadVault, NoData, Damaged, WrongKey) as error:
+        raise Failure(f"{folder} gives no table", str(error), code=Exit.NOT_FOUND) from None
+    return Digest(blake3(file.getvalue().encode()).digest())
+
+
+def gathered(
+    told: Told,
+    study: Path,
+    most_wei: int,
+    identity: Path | None,
+    data: Path | None,
+    network: Path | None,
+    key: Path | None,
+    say: Callable[[str], None],
+) -> dict[str, str]:
+    """Copies from the vaults that joined, to the files that the study names; those that are there stay.
+
+    Returns:
+        For each vault `here`, `fetched`, or why not: one vault's silence holds up nobody else's.
+    """
+    joined = {it.participant for it in told.joined}
+    came: dict[str, str] = {}
+    for it in contributing.study_file(study).contributions:
+        if not it.vault or not it.owner or ids.address(it.owner) not in joined:
+            continue
+        target = study.parent / (it.rows or f"{it.vault}.csv")
+        if not it.rows:
+            came[it.vault] = "the study's file says no `rows` to write it to"
+        elif target.exists():
+            came[it.vault] = "here"
+        else:
+            came[it.vault] = _copied(it, target, most_wei, identity, data, network, key, say)
+    return came
+
+
+def _copied(
+    given: Given,
+    target: Path,
+    most_wei: int,
+    identity: Path | None,
+    data: Path | None,
+    network: Path | None,
+    key: Path | None,
+    say: Callable[[str], None],
+) -> str:
+    from clusterai.cli import asking
+    from clusterai.cli.datasets import buying, paying
+    from clusterai.cli.identity import asked_at, identity_at
+    from clusterai.cli.reach import vaults_at
+    from clusterai.sdk.vaults import ApiError, Listed, Unreachable
+
+    who = identity_at(identity)
+
+    async def pay(listed: Listed, request: Digest, price_wei: int) -> None:
+        await asyncio.to_thread(
+            paying.pay, data, network, key, listed.dataset, request, who.address, price_wei
+        )
+
+    async def run() -> None:
+        async with vaults_at(data, network) as vaults:
+            listed, _ = await asking.found(vaults, given.vault)
+            if listed.listing.owner != ids.address(given.owner):
+                raise Failure(f"{given.vault} is another owner's than the study says", code=Exit.UNTRUE)
+            asking.remember(asked_at(identity), listed.dataset)
+            await buying.buy(vaults, given.vault, who, "to score a pot", most_wei, target, (), pay, say)
+
+    try:
+        asyncio.run(run())
+    except Failure as failure:
+        return "; ".join(it for it in (failure.what, failure.why) if it)
+    except (ApiError, Unreachable) as error:
+        return str(error)
+    return "fetched"
+
+
+def told(found: Found, sent: list[str]) -> dict[str, Any]:
+    """Scores as JSON."""
+    return {
+        "pot": hex0x(Digest(found.scores.pot)),
+        "digest": hex0x(found.digest),
+        "evidence": hex0x(Digest(found.scores.evidence)),
+        "scores": list(map(str, found.scores.scores)),
+        "contributors": [
+            {
+                "owner": checksummed(Address(it.contributor)),
+                "own": it.own,
+                "copied": it.copied,
+                "value": it.value / UNIT,
+                "error": it.error / UNIT,
+                "quality": it.quality_milli / 1_000,
+                "score": it.score / UNIT,
+                "propose_slashing": it.poison,
+            }
+            for it in found.appraisal.contributors
+        ],
+        "nothing": {checksummed(it.owner): it.why for it in found.left},
+        "transactions": sent,
+    }
