@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from clusterai.vault.core.policy import MICRO
-from clusterai.vault.core.secagg.joint import HistogramFound
+from clusterai.vault.core.secagg.joint import FRACTION, HistogramFound
 from clusterai.work.joint import KIND
 from clusterai.work.joint.adapters.asking import NoStatistic
 from clusterai.work.joint.core.question import BadQuestion, question_of
+from clusterai.work.joint.core.spread import half_widths, numbers
 from clusterai.work.packed import tokens_of
 from tests.rooms.joint.clinics import MILLI_WEI, USE_WEI, Clinic, asked, clinics, pooled, schema
 
@@ -83,8 +84,6 @@ def test_a_noised_mean_is_within_what_is_told_and_each_vault_spends_its_epsilon_
 
 def test_the_interval_covers_what_it_says():
     """Of sums with noise of a known variance, about nineteen in twenty are within the half width that is told."""
-    from clusterai.vault.core.secagg.joint import FRACTION
-    from clusterai.work.joint.core.spread import half_widths, numbers
 
     wanted = question_of("select avg(age)", {"a": schema()})
     draw = np.random.default_rng(3)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clusterai.cli.querying.asking import Came, Planned, Question
     from clusterai.sdk.identity import Identity
     from clusterai.work.joint.adapters.asking import Statistic
+    from clusterai.work.joint.spec import Way
     from clusterai.work.query.core.estimate import Cell
 
 
@@ -81,6 +82,13 @@ def query(
             "Nobody sees a vault's own part.",
         ),
     ] = False,
+    by: Annotated[
+        str,
+        typer.Option(
+            metavar="WAY",
+            help="How joint sums are taken: masks (secure aggregation), or ckks (under a key that nobody holds; needs OpenFHE here and there).",
+        ),
+    ] = "masks",
     max_price: Annotated[
         str | None,
         typer.Option(metavar="AMOUNT", help="The most that all of it may cost.", show_default=False),
@@ -103,7 +111,9 @@ def query(
     if joint:
         if program is not None or bound or arg or not sql:
             raise Failure("--joint takes SQL", "programs run at each vault by itself", code=Exit.USAGE)
-        _jointly(sql, vault, epsilon, delta, max_price, who, network, data, dry_run, yes, json)
+        if by not in ("masks", "ckks"):
+            raise Failure(f"--by {by}", "it is masks or ckks", code=Exit.USAGE)
+        _jointly(sql, by, vault, epsilon, delta, max_price, who, network, data, dry_run, yes, json)
         return
     if epsilon < 0.001:
         raise Failure(f"--epsilon {epsilon:g}", "0.001 is the least; 0 is for --joint alone", code=Exit.USAGE)
@@ -158,6 +168,7 @@ def query(
 
 def _jointly(
     sql: str,
+    by: "Way",
     names: list[str],
     epsilon: float,
     delta: float,
@@ -191,7 +202,7 @@ def _jointly(
                     say.say(line)
             if dry_run:
                 if json:
-                    say.emit(jointly.plan_told(plans, wanted, micro, "masks"))
+                    say.emit(jointly.plan_told(plans, wanted, micro, by))
                 return None
             total_wei = sum(it.price_wei or 0 for it in plans)
             if not json and say.person():
@@ -199,7 +210,7 @@ def _jointly(
                     f"spend ε {epsilon:g} at each of {len(plans)} vaults, for {money(total_wei)}?", yes
                 )
             return await jointly.ask(
-                reach, plans, wanted, who, epsilon_micro=micro, delta_pico=pico, by="masks", most_wei=most_wei
+                reach, plans, wanted, who, epsilon_micro=micro, delta_pico=pico, by=by, most_wei=most_wei
             )
 
     came = asyncio.run(run())

@@ -5,7 +5,8 @@
                                                   <─────  Hi: the key that signs in sums
     order ShareOrder(study)                       ─────>  ε is spent; its sums, its noise; the use is closed
                                                   <─────  Pledge: the signed use, whose result commits to the share
-    call  Masking(frame), five                    ─────>  secure aggregation with the vaults of the study
+    call  Masking(frame), five                    ─────>  secure aggregation with the vaults of the study, or
+    call  Join, Encrypt, Open                     ─────>  its part in a key that nobody holds, and in a sum under it
 
 A study names its vaults and their keys, and the order is signed over it: whoever is asked for a share knows in whose company it will be summed.
 Calls are sealed between requester and vault; orders aren't, so a gateway reads the question, and nothing of what came.
@@ -24,12 +25,14 @@ from clusterai.protocol.statements import U40, AddressBytes, DigestBytes, Signat
 from clusterai.protocol.vaults import SignedUse
 from clusterai.vault.core.secagg.graph import quorum
 from clusterai.vault.core.secagg.joint import Histogram, Moments, Regression
+from clusterai.work.joint.core.chain import MOST_PARTIES, Claim, Cohort, Link
 
 KIND_NAME = "joint"
 LEAST_VAULTS, MOST_VAULTS = 3, 64
 MOST_REQUEST = 16_384
 """With order and signatures it still fits an answer to a challenge on chain (24,576 bytes)."""
 MOST_CALL_BYTES = 32 << 20
+MOST_KEY_BYTES = 4 << 20
 MOST_EPSILON_MICRO = 20_000_000
 MOST_DELTA_PICO = 10**8
 MICRO, PICO = 10**6, 10**12
@@ -163,6 +166,11 @@ def commitment(salt: bytes, values: bytes) -> Digest:
 
 # --- calls ---
 
+Blocks = Annotated[
+    tuple[Annotated[bytes, Meta(max_length=MOST_KEY_BYTES)], ...], Meta(min_length=1, max_length=64)
+]
+"""Ciphertexts of one vector."""
+
 
 class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     pass
@@ -198,6 +206,50 @@ class Masking(_Call, frozen=True):
     frame: bytes
 
 
+class _Step(_Call, frozen=True):
+    """Of a round of threshold CKKS over `cohort`, in the order of the key's chain; see `core.chain`."""
+
+    study: DigestBytes
+    cohort: Cohort
+
+
+class Join(_Step, frozen=True):
+    """Add your share to the key of those before you; empty for the first."""
+
+    links: Annotated[tuple[Link, ...], Meta(max_length=MOST_PARTIES)]
+    public: Annotated[bytes, Meta(max_length=MOST_KEY_BYTES)]
+
+
+class Encrypt(_Step, frozen=True):
+    """Encrypt your share under this key, which all of you made."""
+
+    links: Annotated[tuple[Link, ...], Meta(max_length=MOST_PARTIES)]
+    public: Annotated[bytes, Meta(max_length=MOST_KEY_BYTES)]
+
+
+class Open(_Step, frozen=True):
+    """Open the sum of all these."""
+
+    claims: Annotated[tuple[Claim, ...], Meta(max_length=MOST_PARTIES)]
+    blocks: Annotated[tuple[Blocks, ...], Meta(max_length=MOST_PARTIES)]
+
+
+class Joined(_Call, frozen=True):
+    link: Link
+    public: Annotated[bytes, Meta(max_length=MOST_KEY_BYTES)]
+
+
+class Encrypted(_Call, frozen=True):
+    claim: Claim
+    blocks: Blocks
+
+
+class Opened(_Call, frozen=True):
+    """This vault's share of the decryption."""
+
+    blocks: Blocks
+
+
 class Frame(_Call, frozen=True):
     frame: bytes
 
@@ -209,8 +261,8 @@ class No(_Call, frozen=True):
     detail: Annotated[str, Meta(max_length=2_000)]
 
 
-Asked = Hello | Again | Masking
-Answered = Hi | Frame | No
+Asked = Hello | Again | Masking | Join | Encrypt | Open
+Answered = Hi | Frame | No | Joined | Encrypted | Opened
 _ASKED: Any = Asked
 _ANSWERED: Any = Answered
 

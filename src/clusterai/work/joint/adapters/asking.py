@@ -18,21 +18,29 @@ from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.signing import Key
 from clusterai.vault.adapters.aggregation import Aggregation, NoSum, Unreachable
+from clusterai.vault.adapters.thresholdckks import CannotOpen, NoOpenFhe
 from clusterai.vault.core.schema import Schema
 from clusterai.vault.core.secagg import joint
 from clusterai.vault.core.secagg.quantise import plan
 from clusterai.work.joint.adapters.noise import least_bits, own_noise
+from clusterai.work.joint.adapters.threshold import Gone, python, summed
 from clusterai.work.joint.check import said_of
 from clusterai.work.joint.core.question import Wanted
 from clusterai.work.joint.core.spread import half_widths, numbers
 from clusterai.work.joint.spec import (
     LEAST_VAULTS,
     Again,
+    Encrypt,
+    Encrypted,
     Frame,
     Hello,
     Hi,
+    Join,
+    Joined,
     Masking,
     No,
+    Open,
+    Opened,
     Pledge,
     Refusal,
     ShareOrder,
@@ -47,6 +55,7 @@ ORDER_S = 300.0
 STUDY_S = 3_600
 A = TypeVar("A", bound=msgspec.Struct)
 B = TypeVar("B")
+_STEPS: Any = (Joined, Encrypted, Opened)
 
 
 class Paid(msgspec.Struct, frozen=True):
@@ -144,13 +153,14 @@ class Asking:
         phase_s: float = PHASE_S,
         clock: Callable[[], float] = time.time,
         told: Callable[[str, str], None] = lambda _vault, _why: None,
+        interpreter: Callable[[], str] = python,
     ) -> None:
         self._key, self._wanted, self._phase_s, self._clock = key, wanted, phase_s, clock
         self._by: Way = by
         self._epsilon, self._delta = epsilon_micro, delta_pico if epsilon_micro else 0
         self._parties = {Digest(it.subject): it for it in parties}
         self._dropped: dict[Digest, str] = {}
-        self._told = told
+        self._told, self._find_python = told, interpreter
         self._orders: dict[Digest, ShareOrder] = {}
         self._parts: dict[Digest, Part] = {}
 
@@ -162,6 +172,8 @@ class Asking:
         Raises:
             NoStatistic; TooFewRows: too few rows for the noise; ValueError: so small an ε takes more noise than 64 bits hold.
         """
+        if self._by == "ckks":
+            await self._interpreter()
         least_bits(self._wanted.question, self._epsilon, self._delta, max(3, len(self._parties)))
         members = await self._each(list(self._parties), self._hello)
         self._enough(members, "are ready")
@@ -182,7 +194,11 @@ class Asking:
 
         self._parts = await self._each(list(members), ordered)
         self._enough(self._parts, "gave their share", study.quorum)
-        total, inside, checked = await self._masked(study, members)
+        ordered_of = {it: members[it] for it in self._parts}
+        if self._by == "ckks":
+            total, inside, checked = await self._under_a_key(study, ordered_of)
+        else:
+            total, inside, checked = await self._masked(study, ordered_of)
         return self._computed(study, total, inside, checked)
 
     # --- before ---
@@ -216,7 +232,7 @@ class Asking:
         Raises:
             NoStatistic.
         """
-        of = {members[it]: it for it in self._parts}
+        of = {member: it for it, member in members.items()}
         question = study.question
         spec = plan(
             self._key.address,
@@ -248,21 +264,58 @@ class Asking:
         checked = {self._parties[of[who]].name: said.code for who, said in checks.items()}
         return summed.values, inside, checked
 
+    async def _under_a_key(
+        self, study: Study, members: dict[Digest, Address]
+    ) -> tuple[joint.Integers, tuple[Digest, ...], dict[str, str]]:
+        """Round after round, each without whoever left the one before; without noise there is one round alone.
+
+        Raises:
+            NoStatistic.
+        """
+        of = {member: it for it, member in members.items()}
+
+        async def send(to: Address, call: Join | Encrypt | Open) -> Joined | Encrypted | Opened:
+            return await self._told_again(of[to], call, _STEPS)
+
+        while len(members) >= study.quorum:
+            try:
+                total = await summed(send, study, tuple(members.values()), await self._interpreter())
+            except Gone as gone:
+                self._drop(of[gone.who], gone.why)
+                members = {it: member for it, member in members.items() if member != gone.who}
+                if not study.epsilon_micro:
+                    raise self._none(f"{gone}: a share without noise goes into one sum") from None
+            except (CannotOpen, OSError, TimeoutError) as error:
+                raise self._none(str(error)) from None
+            else:
+                return total, tuple(members), {}
+        raise self._none(f"{len(members)} vaults are left, and {study.quorum} must be")
+
+    async def _interpreter(self) -> str:
+        try:
+            return await asyncio.to_thread(self._find_python)
+        except NoOpenFhe as error:
+            raise self._none(str(error)) from None
+
+    async def _told_again(self, who: Digest, call: msgspec.Struct, kind: Any) -> Any:
+        """The answer to a call about a share, also of a vault that was started anew since the order."""
+        party = self._parties[who]
+        try:
+            return await ask(party, call, kind, self._phase_s)
+        except VaultSaid as said:
+            if not str(said).startswith("unknown_study"):
+                raise
+        await ask(party, Again(self._orders[who]), Hi)
+        return await ask(party, call, kind, self._phase_s)
+
     async def _framed(self, who: Digest, study: Study, frame: bytes) -> bytes:
         """
         Raises:
             Unreachable: it counts as dropped out.
         """
-        party = self._parties[who]
         try:
-            try:
-                return (await ask(party, Masking(study.digest, frame), Frame, self._phase_s)).frame
-            except VaultSaid as said:
-                if not str(said).startswith("unknown_study"):
-                    raise
-            # It was started anew since the order.
-            await ask(party, Again(self._orders[who]), Hi)
-            return (await ask(party, Masking(study.digest, frame), Frame, self._phase_s)).frame
+            told: Frame = await self._told_again(who, Masking(study.digest, frame), Frame)
+            return told.frame
         except Exception as error:
             # Hostile or gone, it is the same.
             why = f"{type(error).__name__}: {error}"[:300]

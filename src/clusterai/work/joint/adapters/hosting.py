@@ -2,7 +2,7 @@
 
     submit: signature, snapshot, company, grant, question    refused here: the order is refused, nothing is owed
     then:   spend (durable) ─ its own sums ─ its own noise ─ close the use ─ the share is kept until the study expires
-    calls:  the share leaves in frames of secure aggregation, for a sum over the study's vaults alone
+    calls:  the share leaves in frames of secure aggregation, or under a key that nobody holds, for a sum over the study's vaults alone
 
 The share is a function of data, order and noise key. So whoever asks for the same order again gets the same share, also from a vault that was killed in
 between (`Again`), and spends nothing; a share without noise goes into one sum only, and is gone with its vault.
@@ -33,16 +33,22 @@ from clusterai.vault.core.secagg.member import Contribution, Terms
 from clusterai.vault.core.secagg.messages import Spec
 from clusterai.vault.core.terms import Denied
 from clusterai.work.engine import Busy, Finish, Stats, TokenEvent, Unfit
+from clusterai.work.joint.adapters import threshold
 from clusterai.work.joint.adapters.noise import MOST_UNIT_ROWS, least_bits, noised, own_noise
+from clusterai.work.joint.adapters.threshold import Objection, ThresholdDesk
+from clusterai.work.joint.core.chain import round_of
 from clusterai.work.joint.spec import (
     KIND_NAME,
     LEAST_VAULTS,
     Again,
+    Encrypt,
     Frame,
     Hello,
     Hi,
+    Join,
     Masking,
     No,
+    Open,
     Pledge,
     Question,
     Refusal,
@@ -96,7 +102,7 @@ class Kept(msgspec.Struct):
 
     study: Study
     values: joint.Integers
-    spec: Spec | None = None
+    sum: Digest | None = None
     """Of the one sum that a share without noise went into."""
 
 
@@ -111,12 +117,22 @@ class Refused(Exception):
 class Shares:
     """The service of one vault."""
 
-    def __init__(self, vault: Vault, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        vault: Vault,
+        clock: Callable[[], float] = time.time,
+        interpreter: Callable[[], str] = threshold.python,
+    ) -> None:
+        """
+        Args:
+            interpreter: finds the Python that has OpenFHE; raises `NoOpenFhe`.
+        """
         self.model: bytes = subject(vault.dataset, KIND_NAME)
         self.engine = self
         self._vault, self._clock = vault, clock
         self._key = member_key(vault.key, vault.dataset)
         self._sums = SumDesk(self._key, self._offered, Terms(least_members=LEAST_VAULTS), clock)
+        self._threshold = ThresholdDesk(self._key, clock, interpreter)
         self._kept: OrderedDict[Digest, Kept] = OrderedDict()
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -153,6 +169,7 @@ class Shares:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._threshold.close()
 
     def _admit(self, order: ShareOrder) -> None:
         """
@@ -286,7 +303,7 @@ class Shares:
             reply: msgspec.Struct = await self._answered(asked.signer, decode_call(asked.body))
         except Malformed as error:
             reply = No("malformed", str(error)[:1_000])
-        except (Denied, Refused) as error:
+        except (Denied, Refused, Objection) as error:
             detail = error.detail if isinstance(error, Denied) else str(error)
             reply = No(str(error.code)[:40], detail[:1_000])
         return self._vault.sealed(asked, canonical.encode(reply))
@@ -297,7 +314,9 @@ class Shares:
             Denied, Refused.
         """
         match call:
-            case Hello(grant, snapshot, question, _, epsilon_micro, delta_pico):
+            case Hello(grant, snapshot, question, by, epsilon_micro, delta_pico):
+                if by == "ckks":
+                    await self._threshold.ready()
                 self._allowed(Digest(grant), who, Digest(snapshot), question, epsilon_micro, delta_pico)
                 return Hi(self.member)
             case Again(order):
@@ -307,6 +326,12 @@ class Shares:
                 if kept.study.by != "masks":
                     raise Refused("way", "this study isn't summed under masks")
                 return Frame(await self._sums.answer(Address(kept.study.requester), frame))
+            case Join() | Encrypt() | Open():
+                kept = self._share(who, call.study)
+                if kept.study.by != "ckks":
+                    raise Refused("way", "this study isn't summed under a key")
+                self._once(kept, round_of(kept.study.digest, call.cohort))
+                return await self._threshold.answer(kept.study, kept.values, call)
             case _:
                 raise AssertionError(call)
 
@@ -347,12 +372,22 @@ class Shares:
             raise Declined(
                 "company", "the sum is over others than the study's vaults, or over too few of them"
             )
-        if not study.epsilon_micro:
-            if kept.spec is not None and kept.spec != spec:
-                # A second sum with one vault less would tell that vault's part.
-                raise Declined("twice", "this share went into another sum already")
-            kept.spec = spec
+        try:
+            self._once(kept, spec.round())
+        except Refused as refused:
+            raise Declined(refused.code, str(refused)) from None
         return Contribution(kept.values)
+
+    def _once(self, kept: Kept, sum_: Digest) -> None:
+        """
+        Raises:
+            Refused: a second sum of a share without noise: with one vault less it would tell that vault's part.
+        """
+        if kept.study.epsilon_micro:
+            return
+        if kept.sum not in (None, sum_):
+            raise Refused("twice", "this share went into another sum already")
+        kept.sum = sum_
 
 
 def member_key(hot: Key, dataset: Digest) -> Key:

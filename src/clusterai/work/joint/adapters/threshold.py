@@ -1,0 +1,264 @@
+"""Shares summed under threshold CKKS: a vault's part in a round, and the requester's carrying of it.
+
+Each vault keeps its share of the key in a process of its own (`vault.adapters.thresholdckks`), from the first link to the opening, and no longer. All vaults of a round must
+open; one that leaves takes the round with it, and the others make a new key.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from clusterai.protocol import canonical
+from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
+from clusterai.protocol.signing import Key
+from clusterai.vault.adapters.thresholdckks import CannotOpen, CkksParty, NoOpenFhe, openfhe_python
+from clusterai.vault.core.secagg import joint
+from clusterai.work.joint.core.chain import Claim, Link, blocks_digest, broken_link, false_claim, round_of
+from clusterai.work.joint.spec import Encrypt, Encrypted, Join, Joined, Open, Opened, Study
+
+SETTING = "CLUSTERAI_OPENFHE_PYTHON"
+MOST_ROUNDS = 4
+"""Keys that one vault has a share of at once; each is a process."""
+ROUND_S = 900.0
+SCALE = float(1 << joint.FRACTION)
+
+
+@lru_cache(1)
+def found_python(setting: str | None = None) -> str:
+    """The Python that has OpenFHE: as the environment says, or where its peers' environment is, or on PATH.
+
+    Raises:
+        NoOpenFhe.
+    """
+    usual = Path(sys.prefix) / "peers" / "openfhe" / "bin" / "python"
+    return openfhe_python(setting or (str(usual) if usual.exists() else None))
+
+
+def python() -> str:
+    return found_python(os.environ.get(SETTING) or None)
+
+
+class Objection(Exception):
+    """This vault takes no such step: {code}, {detail}."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class _Round(msgspec.Struct):
+    """One key, as far as it is made."""
+
+    cohort: tuple[bytes, ...]
+    party: CkksParty
+    began_s: float
+    link: Link
+    public: bytes
+    claim: Claim | None = None
+    blocks: tuple[bytes, ...] = ()
+    opened: tuple[bytes, ...] = ()
+    claims: tuple[Claim, ...] = ()
+
+
+class ThresholdDesk:
+    """A vault's end. Whoever calls has checked that the study was ordered, and whose it is."""
+
+    def __init__(self, key: Key, clock: Callable[[], float], interpreter: Callable[[], str] = python) -> None:
+        self._key, self._clock, self._interpreter = key, clock, interpreter
+        self._rounds: dict[Digest, _Round] = {}
+        self._alone = asyncio.Lock()
+
+    async def ready(self) -> None:
+        """
+        Raises:
+            Objection: there is no OpenFHE here.
+        """
+        try:
+            await asyncio.to_thread(self._interpreter)
+        except NoOpenFhe as error:
+            raise Objection("no_openfhe", str(error)) from None
+
+    async def close(self) -> None:
+        for round_ in list(self._rounds):
+            await self._end(round_)
+
+    async def answer(
+        self, study: Study, values: joint.Integers, call: Join | Encrypt | Open
+    ) -> msgspec.Struct:
+        """
+        Raises:
+            Objection.
+        """
+        async with self._alone:
+            for old in [it for it, one in self._rounds.items() if self._clock() - one.began_s > ROUND_S]:
+                await self._end(old)
+            cohort = tuple(bytes(it) for it in call.cohort)
+            if not set(cohort) <= set(study.members) or len(set(cohort)) != len(cohort):
+                raise Objection("company", "the round is over others than the study's vaults")
+            if len(cohort) < study.quorum or self._key.address not in cohort:
+                raise Objection(
+                    "company", "the round is over too few of the study's vaults, or without this one"
+                )
+            name = round_of(study.digest, cohort)
+            try:
+                match call:
+                    case Join(links=links, public=public):
+                        return await self._join(name, cohort, links, public)
+                    case Encrypt(links=links, public=public):
+                        return await self._encrypt(self._round(name), name, links, public, values)
+                    case Open(claims=claims, blocks=blocks):
+                        return await self._open(self._round(name), name, claims, blocks)
+            except (CannotOpen, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+                await self._end(name)
+                raise Objection("key", f"its part of the key is gone: {str(error)[:200]}") from None
+
+    def _round(self, name: Digest) -> _Round:
+        round_ = self._rounds.get(name)
+        if round_ is None:
+            raise Objection("unknown_round", "this vault has no share of such a key: begin anew")
+        return round_
+
+    async def _join(
+        self, name: Digest, cohort: tuple[bytes, ...], links: Sequence[Link], public: bytes
+    ) -> Joined:
+        known = self._rounds.get(name)
+        if known is not None:
+            # Asked again it says the same: two shares under one name would be two keys.
+            return Joined(known.link, known.public)
+        place = cohort.index(self._key.address)
+        if len(links) != place:
+            raise Objection("chain", "it isn't this vault's turn")
+        if (why := broken_link(name, cohort, links)) is not None:
+            raise Objection("chain", why)
+        before = Digest(links[-1].after) if links else ZERO_DIGEST
+        if (canonical.content_digest(public) if links else ZERO_DIGEST) != before:
+            raise Objection("chain", "the key isn't the one that the last link made")
+        if len(self._rounds) >= MOST_ROUNDS:
+            raise Objection("busy", f"this vault has shares of {MOST_ROUNDS} keys: try later")
+        await self.ready()
+        party = CkksParty(self._interpreter())
+        await party.__aenter__()
+        try:
+            made = await party.join(public if links else None)
+        except BaseException:
+            await party.__aexit__()
+            raise
+        link = Link(name, place, before, canonical.content_digest(made)).signed(self._key)
+        self._rounds[name] = _Round(cohort, party, self._clock(), link, made)
+        return Joined(link, made)
+
+    async def _encrypt(
+        self, round_: _Round, name: Digest, links: Sequence[Link], public: bytes, values: joint.Integers
+    ) -> Encrypted:
+        if round_.claim is not None:
+            return Encrypted(round_.claim, round_.blocks)
+        cohort = round_.cohort
+        why = broken_link(name, cohort, links)
+        if why is not None or len(links) != len(cohort) or links[round_.link.place] != round_.link:
+            raise Objection("chain", why or "the chain isn't whole, or not with this vault's own link")
+        key = canonical.content_digest(public)
+        if links[-1].after != key:
+            raise Objection("chain", "the key isn't the one that the last link made")
+        blocks = tuple(await round_.party.encrypt(public, np.asarray(values) / SCALE))
+        round_.claim = Claim(name, round_.link.place, key, blocks_digest(blocks)).signed(self._key)
+        round_.blocks = blocks
+        return Encrypted(round_.claim, blocks)
+
+    async def _open(
+        self, round_: _Round, name: Digest, claims: tuple[Claim, ...], blocks: Sequence[Sequence[bytes]]
+    ) -> Opened:
+        own = round_.claim
+        if own is None:
+            raise Objection("order", "nothing was encrypted under this key yet")
+        if round_.opened:
+            if claims != round_.claims:
+                # A second sum under one key could be subtracted from the first.
+                raise Objection("twice", "this key opened another sum already")
+            return Opened(round_.opened)
+        why = false_claim(name, round_.cohort, own.key, claims, blocks)
+        if why is not None or claims[own.place] != own:
+            raise Objection("claims", why or "this vault's own ciphertexts aren't in it")
+        # It adds them up itself: what is opened is the sum of exactly these.
+        total = await round_.party.add(blocks)
+        round_.opened = tuple(await round_.party.open(total, lead=own.place == 0))
+        round_.claims = claims
+        await round_.party.__aexit__()
+        return Opened(round_.opened)
+
+    async def _end(self, name: Digest) -> None:
+        round_ = self._rounds.pop(name, None)
+        if round_ is not None:
+            await round_.party.__aexit__()
+
+
+class Gone(Exception):
+    """A vault left the round: {who}, {why}."""
+
+    def __init__(self, who: Address, why: str) -> None:
+        super().__init__(f"0x{who.hex()} left the round: {why}")
+        self.who, self.why = who, why
+
+
+Send = Callable[[Address, Join | Encrypt | Open], Awaitable[Joined | Encrypted | Opened]]
+
+
+async def summed(send: Send, study: Study, cohort: Sequence[Address], interpreter: str) -> joint.Integers:
+    """One round, carried from vault to vault.
+
+    Args:
+        send: a call to a vault of the cohort, and its answer; raises for one that can't be asked or objects.
+
+    Raises:
+        Gone: make another round without that vault. CannotOpen: what came out is no sum.
+    """
+    name, members = round_of(study.digest, cohort), tuple(bytes(it) for it in cohort)
+
+    async def asked(who: Address, call: Join | Encrypt | Open) -> Joined | Encrypted | Opened:
+        try:
+            return await send(who, call)
+        except Exception as error:
+            # Hostile or gone, it is the same.
+            raise Gone(who, f"{type(error).__name__}: {error}"[:300]) from None
+
+    links: tuple[Link, ...] = ()
+    public = b""
+    for at, who in enumerate(cohort):
+        said = await asked(who, Join(study.digest, members, links, public))
+        if not isinstance(said, Joined):
+            raise Gone(who, "it answered something else")
+        links, public = (*links, said.link), said.public
+        why = broken_link(name, members, links)
+        if why is not None or links[at].after != canonical.content_digest(public):
+            raise Gone(who, why or "its link is of another key")
+    key = canonical.content_digest(public)
+
+    async def encrypted(who: Address) -> Encrypted:
+        said = await asked(who, Encrypt(study.digest, members, links, public))
+        if not isinstance(said, Encrypted):
+            raise Gone(who, "it answered something else")
+        if said.claim.blocks != blocks_digest(said.blocks) or said.claim.key != key:
+            raise Gone(who, "its claim is of other ciphertexts")
+        return said
+
+    given = await asyncio.gather(*map(encrypted, cohort))
+    opening = Open(study.digest, members, tuple(it.claim for it in given), tuple(it.blocks for it in given))
+
+    async def opened(who: Address) -> tuple[bytes, ...]:
+        said = await asked(who, opening)
+        if not isinstance(said, Opened) or len(said.blocks) != len(given[0].blocks):
+            raise Gone(who, "it answered something else")
+        return said.blocks
+
+    shares = await asyncio.gather(*map(opened, cohort))
+    length = joint.length(study.question)
+    async with CkksParty(interpreter) as reader:
+        values = await reader.fuse(shares, length)
+    if not np.isfinite(values).all() or np.abs(values).max() * SCALE >= 2**62:
+        raise CannotOpen("what came out are no sums")
+    return np.rint(values * SCALE).astype(np.int64)
