@@ -1,5 +1,6 @@
 """The tutorial `docs/tutorials/three-hospitals.md`, between real processes: three vaults, a requester, a model and where it comes from."""
 
+import asyncio
 import csv
 import json
 import shutil
@@ -11,12 +12,22 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer
 
-from clusterai.protocol.vaults import Operation
+from clusterai.cli.asking import standings
+from clusterai.cli.training import Remote
+from clusterai.protocol.ids import digest
+from clusterai.protocol.signing import Key
+from clusterai.protocol.vaults import Operation, dataset_id, subject
+from clusterai.sdk.identity import Identity
+from clusterai.sdk.vaults import Vaults
 from clusterai.vault.adapters.folder import VaultFolder
 from clusterai.vault.adapters.founding import found_vault
 from clusterai.vault.adapters.importing import find
 from clusterai.vault.core.policy import MICRO, Policy
 from clusterai.vault.core.schema import Column, Schema
+from clusterai.vault.core.secagg.cohort import membership
+from clusterai.work.training.adapters.packing import bundle_of
+from clusterai.work.training.adapters.rounds import VaultSaid, ask
+from clusterai.work.training.spec import Begin, Good, Hello, Hi, Run
 from tests.rooms.training.studies import flower
 from tests.system.running import Network, until
 
@@ -139,13 +150,58 @@ def test_three_hospitals_train_a_model_together(network: Network, tmp_path: Path
         assert out["history"][-1]["accuracy"] >= 0.82
 
 
-def until_granted(network: Network, who: tuple[str, ...]) -> None:
+def test_a_requester_who_brings_its_own_members_gets_nothing(network: Network, tmp_path: Path):
+    """A villain: one hospital among members that the requester made up. The hospital asks the chain who they are, and gives nothing."""
+    app = tmp_path / "hospitals"
+    shutil.copytree(APP, app, ignore=shutil.ignore_patterns("__pycache__"))
+    place = tmp_path / "identity.json"
+    who = ("--identity", str(place))
+    told(network, "train", "request", str(app), "--vaults", "north", "--purpose", "malignancy", *who)
+    until_granted(network, who, 1)
+    me, sybils = Identity.load_or_make(place), [Key(bytes([at]) * 32) for at in (1, 2)]
+
+    async def main() -> str:
+        ready = network.ready
+        async with Vaults(ready["openai_base_url"], ready["openai_api_key"]) as vaults:
+            [listed] = [it async for it in vaults.find("north") if it.name == "north"]
+            [grant] = [it.grant for it in await standings(vaults, listed, me)]
+            assert grant is not None
+            victim = Remote(vaults, listed, digest(grant), me)
+            hi = await ask(victim, Hello(), Hi)
+            datasets = [dataset_id(it.address, "mine") for it in sybils]
+            papers = [
+                membership(it, listed.network, data, it.address)
+                for it, data in zip(sybils, datasets, strict=True)
+            ]
+            run = Run(
+                nonce=bytes(32),
+                app=bundle_of(app).digest,
+                requester=me.address,
+                config=b"",
+                weight="num-examples",
+                subjects=(bytes(victim.subject), *(bytes(subject(it, "training")) for it in datasets)),
+                members=(hi.member, *(it.address for it in sybils)),
+                norm_micro=10**6,
+                noise_milli=0,
+                delta_pico=0,
+                blocks=1,
+                masked=True,
+            )
+            begin = Begin(run, victim.grant, bundle_of(app).canonical(), (hi.membership, *papers))
+            with pytest.raises(VaultSaid) as said:
+                await ask(victim, begin, Good)
+            return str(said.value)
+
+    assert "isn't listed on chain" in asyncio.run(main())
+
+
+def until_granted(network: Network, who: tuple[str, ...], count: int = len(HOSPITALS)) -> None:
     """A policy's grant stands on chain after some blocks."""
 
     def granted() -> bool:
         done = network.cli("data", "grants", "--json", *who)
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)["grants"]
-        return len(found) == len(HOSPITALS) and all(it["state"] == "granted" for it in found)
+        return len(found) == count and all(it["state"] == "granted" for it in found)
 
     until("all grants stand", granted)

@@ -10,34 +10,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
-import msgspec
-
 from clusterai.cli import options, say
 from clusterai.cli.failure import Exit, Failure
 from clusterai.ledger.adapters.client import ChainClient, OtherChain
 from clusterai.ledger.adapters.jsonrpc import ChainDown, RpcRefused
 from clusterai.ledger.adapters.network import BadNetwork, load_network
-from clusterai.protocol.ids import ZERO_ADDRESS, Address, Role, checksummed
+from clusterai.ledger.adapters.standing import standings
+from clusterai.ledger.core.standing import Standing
+from clusterai.protocol.ids import ZERO_ADDRESS, Address, checksummed
 from clusterai.protocol.statements import network_domain
 from clusterai.sdk.vaults import Listed
-
-
-class Known(msgspec.Struct, frozen=True):
-    """What the chain knows of a listing's signer and its data set.
-
-    Attributes:
-        owner: whom the signer acts for now; zeros for nobody.
-        serial: of the listing there; None where it has none yet: gateways hear of one earlier.
-        said: card, snapshot, policy and noise key of that listing.
-        frozen: the vault was convicted of a breach with this data set.
-    """
-
-    owner: Address
-    roles: int = 0
-    barred: bool = False
-    serial: int | None = None
-    said: tuple[bytes, bytes, bytes, bytes] | None = None
-    frozen: bool = False
 
 
 def is_vault(listed: Listed) -> bool:
@@ -46,7 +28,7 @@ def is_vault(listed: Listed) -> bool:
     return isinstance(ours, dict) and "seal_to" in cast("dict[str, Any]", ours)
 
 
-def judged(listed: Listed, known: Known) -> Failure | None:
+def judged(listed: Listed, known: Standing) -> Failure | None:
     """Why this listing isn't its owner's word; None if it is."""
     listing, signer = listed.listing, listed.signer
     if listing.owner != known.owner and (is_vault(listed) or listing.owner != signer):
@@ -63,7 +45,7 @@ def judged(listed: Listed, known: Known) -> Failure | None:
             "its owner was convicted and slashed" if known.barred else "its log broke what its owner promised"
         )
         return _untrue(listed, "is a convicted vault's", why)
-    if not known.roles & Role.PROVIDER:
+    if not known.provides:
         return _untrue(
             listed, "isn't a provider's", f"{checksummed(known.owner)} is registered for other things"
         )
@@ -136,24 +118,13 @@ class Voucher:
         if failure is not None:
             raise failure
 
-    async def _known(self, listed: Listed) -> Known:
+    async def _known(self, listed: Listed) -> Standing:
         chain = await self._opened()
         network = chain.network
         if listed.network != network_domain(network.chain_id, network.contracts.registry):
             raise OtherChain("the gateway is of another network than the manifest")
-        listing = listed.listing
-        owner, (_, roles), participant, there = await chain.read_many(
-            [
-                ("Registry", "ownerOf", (listed.signer,)),
-                ("Registry", "standing", (listed.signer,)),
-                ("Registry", "participants", (listing.owner,)),
-                ("Vaults", "listingOf", (listing.dataset,)),
-            ]
-        )
-        lister, frozen, terms = there
-        if lister == ZERO_ADDRESS:
-            return Known(owner, roles, participant[2])
-        return Known(owner, roles, participant[2], terms[4], terms[:4], frozen)
+        [known] = await standings(chain, [(listed.signer, listed.dataset)])
+        return known
 
     async def _opened(self) -> ChainClient:
         if self._chain is None:

@@ -14,17 +14,21 @@ import os
 import platform
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import structlog
 
 from clusterai.ledger.adapters.client import ChainClient
 from clusterai.ledger.adapters.follower import Cursor, LogFollower
+from clusterai.ledger.adapters.jsonrpc import ChainDown
 from clusterai.ledger.adapters.network import Network, load_key, load_network
 from clusterai.ledger.adapters.outbox import Outbox
+from clusterai.ledger.adapters.standing import standings
 from clusterai.ledger.core.calls import Submit
 from clusterai.ledger.core.events import Event
 from clusterai.ledger.core.projection import TooDeep
+from clusterai.ledger.core.standing import Standing
 from clusterai.market.core import directory as market_directory
 from clusterai.market.core.directory import Directory
 from clusterai.node.adapters import hardware
@@ -65,7 +69,7 @@ from clusterai.node.core.leases import (
 )
 from clusterai.node.core.willing import Pause
 from clusterai.node.hardware import UNSUPPORTED
-from clusterai.protocol.ids import Address, Role, hex0x
+from clusterai.protocol.ids import Address, Digest, Role, hex0x
 from clusterai.protocol.leases import leases_domain
 from clusterai.protocol.measuring import Claims, Measured
 from clusterai.protocol.messages import Finished, Frame, Refused
@@ -140,6 +144,7 @@ class Node:
         self.status_file = StatusFile(folder / "status.json")
         self._outbox: Outbox | None = None
         self._follower: LogFollower | None = None
+        self._chain: ChainClient | None = None
         self._chain_known = asyncio.Event()
         self._heard_at_s: float | None = None
         """the time of a replayed event; the clock's else"""
@@ -176,6 +181,11 @@ class Node:
         # Only where there are vaults: what they bring along takes a second to import.
         from clusterai.vault.adapters.hosting import open_vault
 
+        async def known(asked: Sequence[tuple[Address, Digest]]) -> list[Standing]:
+            if self._follower is None or not self._follower.found.is_set() or self._chain is None:
+                raise ChainDown("the chain wasn't found yet")
+            return await standings(self._chain, asked)
+
         domain = network_domain(self.network.chain_id, self.network.contracts.registry)
         return Vaulting(
             self.config.vaults,
@@ -187,7 +197,7 @@ class Node:
             self._clock,
             self._perform,
             KINDS,
-            open_vault,
+            partial(open_vault, standings=known),
         )
 
     def _lend(self, config: JobsConfig) -> Lending:
@@ -286,6 +296,7 @@ class Node:
             self.metrics.listen(self.config.metrics_port)
         async with ChainClient(self.network) as client:
             outbox = self._outbox = Outbox(client, self._key, self.config.data / "outbox.sqlite", self._hear)
+            self._chain = client
             follower = self._follower = LogFollower(client, self._deliver, self.chainlog.cursor())
             if self.lending is not None:
                 # Behind the outbox: what a crash left undone is asked for at once.

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from clusterai.cli.failure import Exit
-from clusterai.cli.vouching import Known, Voucher, judged
+from clusterai.cli.vouching import Voucher, judged
+from clusterai.ledger.core.standing import Standing
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_ADDRESS, Address, Role, hex0x
 from clusterai.protocol.signing import Key
@@ -40,7 +41,7 @@ def listing(key: Key, owner: Key, serial: int = 5, **card: Any) -> Listed:
     return read(msgspec.json.decode(msgspec.json.encode(told), type=Dataset), NETWORK)
 
 
-def known(of: Listed, **changes: Any) -> Known:
+def known(of: Listed, **changes: Any) -> Standing:
     """What the chain knows where all is well."""
     it = of.listing
     told: dict[str, Any] = {
@@ -49,7 +50,7 @@ def known(of: Listed, **changes: Any) -> Known:
         "serial": it.serial,
         "said": (it.card, it.snapshot, it.policy, it.noise_commit),
     }
-    return Known(**{**told, **changes})
+    return Standing(**{**told, **changes})
 
 
 VAULT = listing(HOT, OWNER, clusterai=SEALED)
@@ -65,7 +66,7 @@ VAULT = listing(HOT, OWNER, clusterai=SEALED)
     ],
     ids=["as on chain", "newer than the chain's", "not on chain yet", "with other roles"],
 )
-def test_an_owners_word_is_believed(here: Known) -> None:
+def test_an_owners_word_is_believed(here: Standing) -> None:
     """Signed by a hot key that the chain knows for the owner's, and no older than what stands there."""
     assert judged(VAULT, here) is None
 
@@ -73,11 +74,11 @@ def test_an_owners_word_is_believed(here: Known) -> None:
 @pytest.mark.parametrize(
     ("of", "here", "why"),
     [
-        (listing(STRANGER, OWNER, clusterai=SEALED), Known(ZERO_ADDRESS), "acts for nobody"),
-        (listing(STRANGER, OWNER, clusterai=SEALED), Known(STRANGER.address, 1), "acts for 0x"),
-        (listing(STRANGER, STRANGER, clusterai=SEALED), Known(ZERO_ADDRESS), "acts for nobody"),
-        (listing(STRANGER, STRANGER, clusterai=SEALED), Known(STRANGER.address, int(Role.GATEWAY)), "registered for other"),
-        (listing(STRANGER, OWNER), Known(ZERO_ADDRESS), "acts for nobody"),
+        (listing(STRANGER, OWNER, clusterai=SEALED), Standing(ZERO_ADDRESS), "acts for nobody"),
+        (listing(STRANGER, OWNER, clusterai=SEALED), Standing(STRANGER.address, 1), "acts for 0x"),
+        (listing(STRANGER, STRANGER, clusterai=SEALED), Standing(ZERO_ADDRESS), "acts for nobody"),
+        (listing(STRANGER, STRANGER, clusterai=SEALED), Standing(STRANGER.address, int(Role.GATEWAY)), "registered for other"),
+        (listing(STRANGER, OWNER), Standing(ZERO_ADDRESS), "acts for nobody"),
         (VAULT, known(VAULT, barred=True), "slashed"),
         (VAULT, known(VAULT, frozen=True), "broke"),
         (VAULT, known(VAULT, serial=6), "its listing 6"),
@@ -95,7 +96,7 @@ def test_an_owners_word_is_believed(here: Known) -> None:
         "one of two with one serial",
     ],
 )  # fmt: skip
-def test_a_lie_is_named(of: Listed, here: Known, why: str) -> None:
+def test_a_lie_is_named(of: Listed, here: Standing, why: str) -> None:
     """Whatever else a gateway makes up, the chain contradicts it, and the failure says with what."""
     failure = judged(of, here)
     assert failure is not None
@@ -106,7 +107,7 @@ def test_a_lie_is_named(of: Listed, here: Known, why: str) -> None:
 def test_files_that_name_their_own_signer_need_no_chain() -> None:
     """A published folder's identity isn't registered anywhere; its hashes prove it, and its id holds its key."""
     files = listing(STRANGER, STRANGER)
-    assert judged(files, Known(ZERO_ADDRESS)) is None
+    assert judged(files, Standing(ZERO_ADDRESS)) is None
 
 
 def test_without_a_manifest_it_is_said_once_that_the_gateway_alone_says(

@@ -17,6 +17,7 @@ from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import network_domain
 from clusterai.protocol.vaults import Operation, subject
 from clusterai.sdk.identity import Identity
+from clusterai.vault.adapters.cohorts import Standings
 from clusterai.vault.adapters.founding import found_vault
 from clusterai.vault.adapters.hosting import Vault, open_vault
 from clusterai.vault.adapters.importing import find
@@ -69,6 +70,10 @@ def studio() -> Studio:
     return Studio(made, flower(), at_once=1)
 
 
+def owner_of(name: str) -> Address:
+    return Address(hashlib.sha256(name.encode()).digest()[:20])
+
+
 _open: list["Near"] = []
 
 
@@ -82,7 +87,14 @@ class Near:
     """A vault in this process, and the way to it. It can be cut at any phase."""
 
     def __init__(
-        self, folder: Path, name: str, rows: slice, *, epsilon_micro: int = 0, app: Path = APP
+        self,
+        folder: Path,
+        name: str,
+        rows: slice,
+        *,
+        epsilon_micro: int = 0,
+        app: Path = APP,
+        standings: Standings | None = None,
     ) -> None:
         self.name = name
         pixels, digit = digits()
@@ -90,8 +102,8 @@ class Near:
         np.savez(folder / "rows.npz", pixels=pixels[rows], digit=digit[rows])
         data = find(folder / "rows.npz")
         made = found_vault(folder / "vault", name, folder / "vault.key", SCHEMA, data, POLICY)
-        owner = Address(hashlib.sha256(name.encode()).digest()[:20])
-        self.vault: Vault = open_vault(made.root, owner, Key(hashlib.sha256(name.encode()).digest()), NETWORK)
+        owner, hot = owner_of(name), Key(hashlib.sha256(name.encode()).digest())
+        self.vault: Vault = open_vault(made.root, owner, hot, NETWORK, standings=standings)
         self.subject = subject(self.vault.dataset, KIND.name)
         self.grant = self.granted(epsilon_micro, app)
         self.service = Training(self.vault, studio)

@@ -66,9 +66,13 @@ def run_of(parties: list[Near], **changes: Any) -> Run:
     return msgspec.structs.replace(run, **changes)
 
 
+def memberships(parties: list[Near]) -> tuple[bytes, ...]:
+    return tuple(party.vault.cohorts.membership(party.service.member) for party in parties)
+
+
 async def begun(parties: list[Near], run: Run) -> Rounds:
     ways = Rounds(run, ME.key, parties, phase_s=5.0)
-    assert await ways.begin(bundle_of(APP).canonical()) == {}
+    assert await ways.begin(bundle_of(APP).canonical(), memberships(parties)) == {}
     return ways
 
 

@@ -30,6 +30,7 @@ from clusterai.protocol.vaults import Listing, SignedUse, dataset_id
 from clusterai.runtime.machine import Tick
 from clusterai.vault.adapters import mounting
 from clusterai.vault.adapters.bookkeeping import Bookkeeper
+from clusterai.vault.adapters.cohorts import Cohorts, Standings
 from clusterai.vault.adapters.folder import BadVault, Command, Outcome, VaultFolder
 from clusterai.vault.adapters.listing import numbered, signed_listing
 from clusterai.vault.adapters.outputs import Outputs
@@ -75,6 +76,7 @@ class Vault:
         dataset: its stable name; `snapshot` names the version.
         seal_to: the X25519 key that calls are sealed to; it stands in the card.
         card: the data card's bytes, JSON.
+        cohorts: with whom it sums.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Vault:
         network: Domain,
         clock: Callable[[], float] = time.time,
         submit: Callable[[Submit], None] | None = None,
+        standings: Standings | None = None,
     ) -> None:
         """
         Args:
@@ -111,6 +114,7 @@ class Vault:
         self._mock = mock_csv(self.schema)
         self._noise_key = noise_key(master)
         self._shelves = shelves_key(master)
+        self.cohorts = Cohorts(key, network, self.dataset, lambda: self.policy, standings)
         self._seals = Seals(master, self.dataset, network, clock())
         policy = folder.policy()
         self._policy_seen_ns = folder.policy_file.stat().st_mtime_ns
@@ -417,6 +421,7 @@ def open_vault(
     domain: Domain,
     clock: Callable[[], float] = time.time,
     submit: Callable[[Submit], None] | None = None,
+    standings: Standings | None = None,
 ) -> Vault:
     """Open a vault to serve it.
 
@@ -425,6 +430,7 @@ def open_vault(
         key: the hot key that signs uses and listings.
         domain: the network's.
         submit: takes calls to the chain, with the hot key; None where no chain keeps grants: then they hold at once.
+        standings: asks the chain about others' vaults; None where there is none.
 
     Raises:
         NoVault, BadVault, WrongKey: the message says what to do.
@@ -432,7 +438,7 @@ def open_vault(
     place = VaultFolder(folder)
     served = place.serve()
     try:
-        return Vault(place, served, owner, key, domain, clock, submit)
+        return Vault(place, served, owner, key, domain, clock, submit, standings)
     except BaseException:
         served.close()
         raise

@@ -41,6 +41,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         milli_epsilon_wei, use_wei, copy_wei: prices: of each thousandth of ε that a use spends, of a use, of the data itself.
         life_s: longest life of a grant.
         residency: regions that the data may not leave; empty: it may be anywhere.
+        cohort_owners: in a secure sum there are vaults of so many owners at least, each registered, staked and listed, and no two of one owner;
+            0: whom the sum is over is left to the requester. `cohort_stake_wei`: what each of them has at stake at least; one of them is needed.
         auto_operations: granted without asking the owner, up to `auto_epsilon_micro` a grant, to `auto_only` (empty: everybody).
     """
 
@@ -56,6 +58,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     copy_wei: Wei = 0
     life_s: U40 = 90 * DAY_S
     residency: Annotated[tuple[Region, ...], Meta(max_length=64)] = ()
+    cohort_owners: Annotated[int, Meta(ge=0, le=4096)] = 3
+    cohort_stake_wei: Wei = 0
     auto_operations: Operations = ()
     auto_epsilon_micro: U63 = 0
     auto_only: Addresses = ()
@@ -163,6 +167,10 @@ copy = "{copy}"                # for the data itself, where `copy` is allowed
 days = {days}                   # longest life
 residency = {residency}         # regions that the data may not leave, such as ["eu"]
 
+[cohort]                        # with whom it sums: vaults of different owners, each registered, staked and listed
+owners = {owners}                      # so many at least; 0: whom the requester names
+stake = "{stake}"                     # CLAI that each of them has at stake, at least
+
 [auto]                          # granted without asking you
 operations = {auto_operations}
 epsilon = {auto_epsilon}        # most of a grant
@@ -186,6 +194,8 @@ def write_policy(policy: Policy) -> bytes:
         copy=_coins(policy.copy_wei),
         days=policy.life_s // DAY_S,
         residency=_quoted(policy.residency),
+        owners=policy.cohort_owners,
+        stake=_coins(policy.cohort_stake_wei),
         auto_operations=_quoted(Operation(it).name.lower() for it in policy.auto_operations),
         auto_epsilon=epsilon(policy.auto_epsilon_micro),
         auto_only=_quoted(map(hex0x, policy.auto_only)),
@@ -233,11 +243,13 @@ class _File:
             "requester_epsilon_micro": self._epsilon("requester", usual.requester_epsilon_micro),
             "total_epsilon_micro": self._epsilon("total", usual.total_epsilon_micro),
             "total_delta_pico": self._pico(usual.total_delta_pico),
-            "milli_epsilon_wei": self._wei("milli_epsilon"),
-            "use_wei": self._wei("use"),
-            "copy_wei": self._wei("copy"),
+            "milli_epsilon_wei": self._wei("price", "milli_epsilon"),
+            "use_wei": self._wei("price", "use"),
+            "copy_wei": self._wei("price", "copy"),
             "life_s": self._take("grant", "days", usual.life_s // DAY_S, int) * DAY_S,
             "residency": tuple(self._take("grant", "residency", [], list)),
+            "cohort_owners": self._take("cohort", "owners", usual.cohort_owners, int),
+            "cohort_stake_wei": self._wei("cohort", "stake"),
             "auto_operations": self._operations("auto", "operations", ()),
             "auto_epsilon_micro": epsilon_micro(self._take("auto", "epsilon", 0, (int, Decimal))),
             "auto_only": self._addresses("auto", "only"),
@@ -279,8 +291,8 @@ class _File:
             raise BadPolicy("epsilon.delta is between 0 and 1, and no finer than 1e-12")
         return int(found)
 
-    def _wei(self, name: str) -> int:
-        return parse(str(self._take("price", name, "0", (int, str, Decimal))))
+    def _wei(self, table: str, name: str) -> int:
+        return parse(str(self._take(table, name, "0", (int, str, Decimal))))
 
 
 def _quoted(words: Any) -> str:

@@ -44,6 +44,8 @@ DenialCode = Literal[
     "dataset",
     "purpose",
     "withheld",
+    "cohort",
+    "chain",
     "disclosure",
 ]
 

@@ -24,6 +24,7 @@ from msgspec import Meta
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.statements import AddressBytes, DigestBytes, SignatureBytes
+from clusterai.vault.core.secagg.cohort import Membership
 from clusterai.work.training.core.bounds import MOST_METRICS, MOST_VAULTS
 from clusterai.work.training.core.bundle import MOST_BUNDLE_BYTES
 
@@ -214,18 +215,26 @@ class Hi(_Call, frozen=True):
     Attributes:
         member: the address of the key that signs in secure aggregation.
         flower: the version of Flower that apps find here.
+        membership: by which the other vaults know that `member` is this one's.
     """
 
     member: AddressBytes
     dataset: DigestBytes
     snapshot: DigestBytes
     flower: Text
+    membership: Membership
 
 
 class Begin(_Call, frozen=True):
+    """
+    Attributes:
+        memberships: of all the run's members, in their order; what `Hi` of each brought. Masked runs need them.
+    """
+
     run: Run
     grant: DigestBytes
     bundle: Annotated[bytes, Meta(max_length=MOST_BUNDLE_BYTES)]
+    memberships: Annotated[tuple[Membership, ...], Meta(max_length=MOST_VAULTS)] = ()
 
 
 class Put(_Call, frozen=True):

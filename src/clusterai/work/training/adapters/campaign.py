@@ -123,7 +123,9 @@ class Campaign:
             told=self._tell,
             sums=self._checkpoint,
         )
-        gone = await self._ways.begin(bundle.canonical())
+        gone = await self._ways.begin(
+            bundle.canonical(), [self._sources[Digest(it.subject)].membership for it in self._parties]
+        )
         if len(self._parties) - len(gone) < run.quorum:
             raise CannotTrain(
                 f"{len(self._parties) - len(gone)} vaults began, {run.quorum} must: {list(gone.values())}"
@@ -223,7 +225,13 @@ class Campaign:
         if hi.flower != FLOWER:
             raise CannotTrain(f"{party.name} has Flower {hi.flower}; this is {FLOWER}")
         self._sources[Digest(party.subject)] = lineage.Source(
-            party.name, hi.dataset, hi.snapshot, party.subject, hi.member, party.grant
+            party.name,
+            hi.dataset,
+            hi.snapshot,
+            party.subject,
+            hi.member,
+            party.grant,
+            membership=hi.membership,
         )
 
     async def _greet(self, party: Party) -> Hi:

@@ -26,6 +26,7 @@ from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.signing import Key, signed_by
 from clusterai.protocol.vaults import Operation, SignedUse, subject
 from clusterai.vault.adapters.aggregation import Declined, SumDesk
+from clusterai.vault.adapters.cohorts import Cohorts
 from clusterai.vault.adapters.sealing import Asked
 from clusterai.vault.core.policy import Policy
 from clusterai.vault.core.schema import Schema
@@ -86,6 +87,7 @@ class Vault(Protocol):
     dataset: Digest
     snapshot: Digest
     schema: Schema
+    cohorts: Cohorts
 
     @property
     def key(self) -> Key: ...
@@ -401,7 +403,8 @@ class Training:
     async def _answered(self, who: Address, call: Any) -> msgspec.Struct:
         match call:
             case Hello():
-                return Hi(self.member, self.vault.dataset, self.vault.snapshot, FLOWER)
+                membership = self.vault.cohorts.membership(self.member)
+                return Hi(self.member, self.vault.dataset, self.vault.snapshot, FLOWER, membership)
             case Begin():
                 return await self._begin(who, call)
             case Put(run, message):
@@ -456,6 +459,11 @@ class Training:
             raise Refusal(
                 "few", "sums over fewer than three vaults hide nobody: use ε without masks, or more vaults"
             )
+        if run.masked:
+            try:
+                await self.vault.cohorts.check(call.memberships, run.members, run.subjects, "training")
+            except Denied as denied:
+                raise Refusal(denied.code, denied.detail) from None
         async with self._opening:
             if self._studio is None:
                 self._studio = await asyncio.to_thread(self._make_studio)

@@ -154,6 +154,7 @@ class Rounds:
     ) -> None:
         self.run = run
         self._bundle = b""
+        self._memberships: tuple[bytes, ...] = ()
         self._sums = sums
         self._key = key
         self._parties = {Digest(party.subject): party for party in parties}
@@ -163,13 +164,13 @@ class Rounds:
         self._of = {member: who for who, member in self._member.items()}
         self._round_s, self._phase_s, self._told = round_s, phase_s, told
 
-    async def begin(self, bundle: bytes) -> dict[Digest, str]:
+    async def begin(self, bundle: bytes, memberships: Sequence[bytes]) -> dict[Digest, str]:
         """Tell every vault of the run; those that can't be reached, or refuse, with why."""
-        self._bundle = bundle
+        self._bundle, self._memberships = bundle, tuple(memberships)
         return await self._each(list(self._parties), self._begun, {})
 
     async def _begun(self, party: Party) -> Good:
-        return await ask(party, Begin(self.run, party.grant, self._bundle), Good)
+        return await ask(party, Begin(self.run, party.grant, self._bundle, self._memberships), Good)
 
     async def _asked(
         self, party: Party, call: msgspec.Struct, kind: type[A], patience_s: float = CALL_S

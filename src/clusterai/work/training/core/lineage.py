@@ -23,6 +23,7 @@ class Source(msgspec.Struct, frozen=True):
     member: bytes
     grant: bytes
     provider: str = ""
+    membership: bytes = b""
 
 
 class Part(msgspec.Struct, frozen=True):
