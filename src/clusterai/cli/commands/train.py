@@ -1,7 +1,7 @@
 """`clusterai train`: a Flower app, unmodified, over data that stays in its vaults."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,6 +25,7 @@ Epsilon = Annotated[
         show_default=False,
     ),
 ]
+Combining = Literal["median", "trimmed", "krum", "mean"]
 RunConfig = Annotated[
     list[str] | None,
     typer.Option(
@@ -136,6 +137,19 @@ def federated(
             help="With ε: less noise, in shares, for vaults that trust each other, whose policies name their requesters.",
         ),
     ] = False,
+    groups: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=42,
+            help="Into how many groups each round's vaults are drawn, at least three to a group. With three groups and more, no vault decides alone, and who "
+            "doesn't train is found and left out; each group's sum is seen.",
+        ),
+    ] = 1,
+    rule: Annotated[
+        Combining,
+        typer.Option(help="With --groups: how the groups' means are combined. Each group has one vote."),
+    ] = "median",
     norm: Annotated[float, typer.Option(min=1e-4, max=1e6, help="No update is longer than this.")] = 10.0,
     rounds: Rounds = None,
     run_config: RunConfig = None,
@@ -180,6 +194,13 @@ def federated(
             "name three, or --no-secure-aggregation with --epsilon",
             Exit.USAGE,
         )
+    if groups > 1 and (not secure_aggregation or shared_noise or len(names) < 3 * groups):
+        raise Failure(
+            f"--groups {groups} over {len(names)} vaults",
+            "groups are of three vaults at least, with secure aggregation, and not for noise in shares",
+            f"--groups {max(1, len(names) // 3)}, or more vaults",
+            Exit.USAGE,
+        )
     try:
         most_wei = None if max_price is None else parse(max_price)
     except BadAmount as error:
@@ -192,6 +213,8 @@ def federated(
         blocks=blocks,
         masked=secure_aggregation,
         shared_noise=shared_noise,
+        groups=groups,
+        rule=rule,
         config=config,
         max_price_wei=most_wei,
     )
@@ -234,6 +257,7 @@ def federated(
                 "epsilon": came.epsilon,
                 "charged_wei": came.charged_wei,
                 "history": came.history,
+                "named": [{"vault": it.name, "why": it.why} for it in came.named],
             }
         )
         return
@@ -277,6 +301,8 @@ def _told(event: dict[str, Any]) -> None:
             say.say(f"    round {number}, here: {told}")
         case {"event": "dropped", "vault": name, "why": why}:
             say.say(f"    {name} dropped out: {why}")
+        case {"event": "named", "vault": name, "why": why}:
+            say.say(f"    {name} {why}: the run goes on without it")
         case (
             {"event": "failed", "why": why}
             | {"event": "notice", "why": why}

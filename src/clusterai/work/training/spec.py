@@ -29,6 +29,8 @@ from clusterai.work.training.core.bounds import MOST_METRICS, MOST_VAULTS
 from clusterai.work.training.core.bundle import MOST_BUNDLE_BYTES
 
 MOST_BLOCKS = 1_024
+LEAST_GROUP = 3
+"""Groups of fewer hide nobody."""
 MOST_ROUNDS = 10_000
 MOST_CONFIG_BYTES = 64 * 1024
 MOST_MESSAGE_BYTES = 60 << 20
@@ -52,6 +54,8 @@ class Run(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
         masked: vectors leave by secure aggregation only.
         together: noise in shares, enough in the sum of two thirds of the vaults. Who brings vaults of its own into the run knows their shares, so
             owners who don't know their requesters refuse it: then each vault adds all of the noise itself.
+        groups: into how many groups each round's vaults are drawn at most, whose sums open one by one. With several, every vault counts the
+            same, whatever its rows: who may say how much it counts, drowns its group.
     """
 
     nonce: DigestBytes
@@ -67,6 +71,7 @@ class Run(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
     blocks: Annotated[int, Meta(ge=1, le=MOST_BLOCKS)]
     masked: bool
     together: bool = False
+    groups: Annotated[int, Meta(ge=1, le=MOST_VAULTS // LEAST_GROUP)] = 1
 
     def __post_init__(self) -> None:
         if len(set(self.subjects)) != len(self.subjects) or len(self.members) != len(self.subjects):
@@ -77,6 +82,14 @@ class Run(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
             raise ValueError("noise and δ come together")
         if self.blocks > 1 and not self.noise_milli:
             raise ValueError("blocks are for runs with ε")
+        if self.groups > 1 and (not self.masked or self.together):
+            raise ValueError(
+                "groups are for masked sums, and not for noise in shares: the noise of a group isn't enough"
+            )
+        if self.groups > 1 and len(self.members) < LEAST_GROUP * self.groups:
+            raise ValueError(
+                f"{self.groups} groups need {LEAST_GROUP * self.groups} vaults: smaller ones hide nobody"
+            )
         if self.noise_milli and self.noise_milli < 100:
             raise ValueError("a multiplier below 0.1 protects nothing: ask for less ε")
         self.configured()

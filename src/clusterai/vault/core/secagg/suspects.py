@@ -33,11 +33,14 @@ class Test(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alarms: float = 0.05
     prior: float = 0.05
     alpha: float = 1e-4
+    proven: float = 1e-9
+    """`alarms` where a group that looks bad is proof that some member cheated."""
 
 
 class _Seen(msgspec.Struct, frozen=True):
     members: tuple[Address, ...]
     bad: bool
+    proof: bool
 
 
 class Suspects:
@@ -48,9 +51,13 @@ class Suspects:
         self._seen: list[_Seen] = []
         self._odds: dict[Address, float] = {}
 
-    def saw(self, groups: tuple[tuple[Address, ...], ...], bad: tuple[int, ...]) -> None:
-        """One round: which of its groups looked bad. Groups that ended without a sum are left out of both."""
-        self._seen.extend(_Seen(group, at in bad) for at, group in enumerate(groups))
+    def saw(self, groups: tuple[tuple[Address, ...], ...], bad: tuple[int, ...], proof: bool = False) -> None:
+        """One round: which of its groups looked bad. Groups that ended without a sum are left out of both.
+
+        Args:
+            proof: those that are bad hold a member that cheated; only which is unknown.
+        """
+        self._seen.extend(_Seen(group, at in bad, proof) for at, group in enumerate(groups))
         del self._seen[: max(0, len(self._seen) - MAX_ROUNDS)]
         self._solve()
 
@@ -81,7 +88,8 @@ class Suspects:
                         if clean[who] > 1e-12
                         else math.prod(clean[other] for other in seen.members if other != who)
                     )
-                    if_clean = test.alarms * rest + test.caught * (1 - rest)
+                    alarms = test.proven if seen.proof else test.alarms
+                    if_clean = alarms * rest + test.caught * (1 - rest)
                     if seen.bad:
                         fresh[who] += math.log(test.caught / if_clean)
                     else:

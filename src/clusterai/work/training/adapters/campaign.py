@@ -22,12 +22,14 @@ import numpy as np
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.signing import Key
+from clusterai.vault.core.secagg.robust import Rule
 from clusterai.work.training.adapters.checkpoint import Checkpoint, Kept, Underway, run_of
 from clusterai.work.training.adapters.checkpoint import write as _write
 from clusterai.work.training.adapters.packing import bundle_of
 from clusterai.work.training.adapters.rounds import Party, RoundFailed, Rounds, Sum, ask
 from clusterai.work.training.adapters.serverapp import AppFailed, ServerProcess
-from clusterai.work.training.core import lineage, privacy, replying, strategies, vector
+from clusterai.work.training.core import grouping, lineage, privacy, replying, strategies, vector
+from clusterai.work.training.core.evidence import Evidence, Group
 from clusterai.work.training.inside import pipe, records
 from clusterai.work.training.spec import MICRO, End, Good, Hello, Hi, Run
 
@@ -45,6 +47,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
         norm: no client's update is longer.
         blocks: into how many parts each vault deals its rows, with ε.
         shared_noise: `Run.together`.
+        groups: 1: one sum a round. Several: one of each group, combined by `rule`, and vaults that the groups' sums speak against are done without.
     """
 
     rounds: int = 3
@@ -54,6 +57,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     blocks: int = 1
     masked: bool = True
     shared_noise: bool = False
+    groups: int = 1
+    rule: Rule = "median"
     config: dict[str, Any] = {}
     max_price_wei: int | None = None
     round_s: float = 3600.0
@@ -67,6 +72,7 @@ class Outcome(msgspec.Struct, frozen=True):
     epsilon: float
     charged_wei: int
     history: tuple[dict[str, Any], ...]
+    named: tuple[lineage.Named, ...] = ()
 
 
 class CannotTrain(RuntimeError):
@@ -91,6 +97,9 @@ class Campaign:
         self._rounds: list[lineage.Told] = []
         self._history: list[dict[str, Any]] = []
         self._strategy, self._weight = "", "num-examples"
+        self._evidence = Evidence()
+        self._named: dict[Digest, lineage.Named] = {}
+        self._each_group = False
         self._model = b""
         self._replay: list[Path] = []
         self._number = 0
@@ -157,6 +166,7 @@ class Campaign:
             card["privacy"]["epsilon"],
             card["charged_wei"],
             tuple(self._history),
+            tuple(self._named.values()),
         )
 
     # --- the run ---
@@ -191,6 +201,7 @@ class Campaign:
             wish.blocks if noise else 1,
             wish.masked and len(self._parties) >= 3,
             wish.shared_noise and noise > 0,
+            wish.groups,
         )
         self._save_run(run)
         return run
@@ -214,6 +225,8 @@ class Campaign:
             members,
         ):
             raise CannotTrain(f"{self._folder} holds another run (other app or vaults): name another folder")
+        if run.groups != self._wish.groups:
+            raise CannotTrain(f"{self._folder} holds a run of {run.groups} group(s): name another folder")
         self._replay = sorted((self._folder / "exchanges").glob("[0-9]*"))
         return run
 
@@ -287,7 +300,8 @@ class Campaign:
             _write(first, blobs[0])
         if note := strategies.notice(names):
             self._tell({"event": "notice", "why": note})
-        return strategies.objection(names)
+        self._each_group = strategies.compares(names)
+        return strategies.objection(names, self._run.groups)
 
     async def _exchange(self, process: ServerProcess, head: dict[str, Any], blobs: list[bytes]) -> None:
         self._exchanged += 1
@@ -308,7 +322,7 @@ class Campaign:
             )
         entry = messages[0]
         message, type_ = blobs[int(entry["body"])], str(entry["type"])
-        among = [self._nodes[node] for node in asked if node in self._nodes]
+        among = [who for node in asked if (who := self._nodes.get(node)) and who not in self._named]
         why = self._cannot(type_, among)
         if why:
             self._tell({"event": "withheld", "type": type_, "why": why})
@@ -316,7 +330,7 @@ class Campaign:
             got: list[bytes] = []
             round_told: lineage.Told | None = None
         else:
-            replies, got, round_told = await self._sum(message, type_, entry["group"], among)
+            replies, got, round_told = await self._sum(message, type_, entry["group"], among, asked)
         kept = {"replies": replies, "told": msgspec.to_builtins(round_told) if round_told else None}
         _write(place, pipe.packed(kept, got))
         self._checkpoint.arrived()
@@ -327,21 +341,21 @@ class Campaign:
             return f"messages of type {type_!r} aren't answered by vaults: their replies couldn't be summed"
         if self._run.noise_milli and not type_.startswith("train"):
             return "with ε vaults tell no metrics: evaluate the model on data of your own (evaluate_fn)"
-        if self._run.noise_milli and len(among) != len(self._parties):
-            return "a round with ε is summed over all vaults: let the strategy take all of them"
+        if self._run.together and len(among) != len(self._parties):
+            return "with noise in shares a round is summed over all vaults: let the strategy take all of them"
         return ""
 
     async def _sum(
-        self, message: bytes, type_: str, group: str, among: list[Digest]
+        self, message: bytes, type_: str, group_: str, among: list[Digest], asked: list[int]
     ) -> tuple[list[dict[str, Any]], list[bytes], lineage.Told]:
         content = records.decode(message)
         run, training = self._run, type_.startswith("train")
         for attempt in range(MOST_TRIES):
-            way = self._set_out(message, type_, group, among, resumed=not attempt)
+            way = self._set_out(message, type_, group_, among, resumed=not attempt)
             number = way.number
             try:
                 summed = await self._ways.perform(
-                    number, message, type_, group, among, way.left_wei, self._most_micro(content)
+                    number, message, type_, group_, among, way.left_wei, self._most_micro(content)
                 )
                 break
             except RoundFailed as error:
@@ -353,26 +367,32 @@ class Campaign:
                     raise CannotTrain(str(error)) from None
         else:
             raise AssertionError("it broke off, or raised")
-        shape = next(iter(summed.dones.values()))
-        mean = vector.mean_of(
-            content,
-            summed.total,
-            step=self._step(),
-            training=training,
-            metrics=shape.metrics,
-            clip=self._longest(content, len(summed.members)) if training else 0.0,
-        )
+        found = self._found(content, summed, training)
+        mean = found.mean
         if mean is None:
             raise CannotTrain("nobody in the sum has any examples")
-        reply = records.encode(replying.reply_of(mean, content, run.weight, len(summed.members)))
         by_subject = {who: node for node, who in self._nodes.items()}
-        replies: list[dict[str, Any]] = [{"node": by_subject[who], "body": 0} for who in summed.members]
-        missing = [who for who in among if who not in summed.members]
-        replies += [{"node": by_subject[who], "body": -1, "why": "it dropped out"} for who in missing]
-        told = self._told(number, type_, group, message, summed)
+        # Strategies that compare replies get each group's; the others what came of all.
+        means = found.each if self._each_group and training else (mean,) * len(summed.groups)
+        replies: list[dict[str, Any]] = []
+        got: list[bytes] = []
+        for group, own in zip(summed.groups, means, strict=True):
+            if own is None:
+                replies += [
+                    {"node": by_subject[who], "body": -1, "why": "its group's sum isn't used"}
+                    for who in group.members
+                ]
+                continue
+            count = len(group.members) if self._each_group else len(summed.members)
+            body = records.encode(replying.reply_of(own, content, run.weight, count))
+            got += [body] if body not in got else []
+            replies += [{"node": by_subject[who], "body": got.index(body)} for who in group.members]
+        missing = [node for node, who in self._nodes.items() if node in asked and who not in summed.members]
+        replies += [{"node": node, "body": -1, "why": "it dropped out"} for node in missing]
+        told = self._told(number, type_, group_, message, summed, found)
         self._rounds.append(told)
         metrics = {name.partition(vector.JOIN)[2]: value for name, value in mean.metrics.items()}
-        self._history.append({"round": group or number, "where": "vaults", "type": type_, **metrics})
+        self._history.append({"round": group_ or number, "where": "vaults", "type": type_, **metrics})
         self._tell(
             {
                 "event": "summed",
@@ -386,7 +406,51 @@ class Campaign:
                 "charged_wei": self._charged(),
             }
         )
-        return replies, [reply], told
+        self._consider(told)
+        return replies, got, told
+
+    def _found(self, content: records.Records, summed: Sum, training: bool) -> grouping.Judged:
+        run, metrics = self._run, next(iter(summed.dones.values())).metrics
+        counts = [len(group.members) for group in summed.groups]
+        bounds = [self._longest(content, count) for count in counts]
+        if run.groups == 1:
+            clip = bounds[0] if training else 0.0
+            mean = vector.mean_of(
+                content, summed.total, step=self._step(), training=training, metrics=metrics, clip=clip
+            )
+            return grouping.Judged(mean, ("",), (), (mean,))
+        return grouping.judged(
+            content,
+            [group.total for group in summed.groups],
+            [count * run.blocks for count in counts],
+            step=self._step(),
+            training=training,
+            metrics=metrics,
+            bounds=bounds,
+            rule=self._wish.rule,
+        )
+
+    def _consider(self, told: lineage.Told) -> None:
+        """Go on without those whom the groups' sums speak against, as far as a third of all may be missing."""
+        if not told.groups:
+            return
+        subjects = {bytes(it.member): it.subject for it in self._sources.values()}
+        self._evidence.saw(
+            [
+                msgspec.structs.replace(it, members=tuple(self._member(who) for who in it.members))
+                for it in told.groups
+            ],
+            told.products,
+        )
+        for member, why in self._evidence.named().items():
+            who = Digest(subjects[member])
+            if who in self._named or len(self._parties) - len(self._named) <= self._run.quorum:
+                continue
+            self._named[who] = lineage.Named(who, self._sources[who].name, told.number, why)
+            self._tell({"event": "named", "vault": self._sources[who].name, "why": why})
+
+    def _member(self, subject: bytes) -> bytes:
+        return self._sources[Digest(subject)].member
 
     def _set_out(
         self, message: bytes, type_: str, group: str, among: list[Digest], *, resumed: bool
@@ -430,14 +494,21 @@ class Campaign:
     def _longest(self, content: records.Records, clients: int) -> float:
         """The longest mean that honest vaults can make: the bound, and the noise with its tail."""
         run = self._run
-        if not run.noise_milli:
-            return run.norm * (1 + 1e-6)
         layout = vector.layout_of(content)
         size = layout.size if layout is not None else 1
+        if not run.noise_milli:
+            return float(run.norm * (1 + 1e-6) + self._step() * np.sqrt(size) / 2)
         deviation = privacy.SHARE_STEPS * self._step() * np.sqrt(clients) / (clients * run.blocks)
         return float(run.norm + deviation * (np.sqrt(size) + 6))
 
-    def _told(self, number: int, type_: str, group: str, message: bytes, summed: Sum) -> lineage.Told:
+    def _told(
+        self, number: int, type_: str, group: str, message: bytes, summed: Sum, found: grouping.Judged
+    ) -> lineage.Told:
+        several = self._run.groups > 1
+        groups = tuple(
+            Group(tuple(bytes(who) for who in it.members), it.transcript, verdict)
+            for it, verdict in zip(summed.groups, found.verdicts, strict=True)
+        )
         return lineage.Told(
             number,
             type_,
@@ -446,13 +517,17 @@ class Campaign:
             summed.parts,
             summed.members,
             summed.dropped,
-            summed.transcript,
+            b"" if several else summed.groups[0].transcript,
             b"",
+            groups if several else (),
+            found.products,
         )
 
-    def _restore(self, told: dict[str, Any]) -> None:
-        if told.get("told") is not None:
-            self._rounds.append(msgspec.convert(told["told"], lineage.Told))
+    def _restore(self, kept: dict[str, Any]) -> None:
+        if kept.get("told") is not None:
+            told = msgspec.convert(kept["told"], lineage.Told)
+            self._rounds.append(told)
+            self._consider(told)
 
     def _round_done(self, head: dict[str, Any], blobs: list[bytes]) -> None:
         if not blobs:
@@ -499,6 +574,8 @@ class Campaign:
             flower=FLOWER,
             model=self._model,
             wasted=self._lost(),
+            rule=self._wish.rule if self._run.groups > 1 else "mean",
+            named=list(self._named.values()),
         )
         _write(self._folder / "lineage.json", json.dumps(card, indent=1).encode())
         return card

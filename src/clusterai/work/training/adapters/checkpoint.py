@@ -2,7 +2,7 @@
 
     FOLDER/run.json          the run, its vaults and grants, which number its next round has, what failed rounds cost
     FOLDER/underway.json     the round that is being asked for: asked again with the same words, it is answered and paid as it was
-    FOLDER/sum.sqlite        its secure sum: its spec, and who has said what
+    FOLDER/sum.sqlite        its secure sums (of further groups: sum-1.sqlite …): their specs, and who has said what
     FOLDER/running           held by the process that works here
 
 A round's number is used once: taken durably, then named in `underway.json`, and only then told to anybody. The number of a round whose
@@ -75,7 +75,7 @@ class Checkpoint:
         self._place, self._underway = folder / "run.json", folder / "underway.json"
         self._sum = folder / "sum.sqlite"
         self._held: IO[bytes] | None = None
-        self._open: SqliteJournal | None = None
+        self._open: dict[int, SqliteJournal] = {}
 
     def hold(self) -> None:
         """
@@ -91,9 +91,7 @@ class Checkpoint:
             raise InUse(self.folder) from None
 
     def close(self) -> None:
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        self._close_sums()
         if self._held is not None:
             self._held.close()
 
@@ -126,45 +124,55 @@ class Checkpoint:
         self._underway.unlink(missing_ok=True)
         self._forget_sum()
 
-    # --- its secure sum: `rounds.Sums` ---
+    # --- its secure sums: `rounds.Sums` ---
 
-    def spec(self, number: int) -> Spec | None:
+    def specs(self, number: int) -> tuple[Spec, ...]:
         """
         Raises:
             sqlite3.DatabaseError: it isn't what was written.
         """
         if not self._sum.exists():
-            return None
+            return ()
         with contextlib.closing(sqlite3.connect(self._sum)) as db:
             try:
-                row = db.execute("SELECT spec FROM sum WHERE number = ?", (number,)).fetchone()
+                rows = db.execute(
+                    "SELECT spec FROM sum WHERE number = ? ORDER BY place", (number,)
+                ).fetchall()
             except sqlite3.OperationalError:
-                return None  # killed before it was written
+                return ()  # killed before it was written
         with contextlib.suppress(Malformed):
-            return None if row is None else canonical.decode(row[0], Spec, MAX_FRAME_BYTES)
-        return None
+            return tuple(canonical.decode(row[0], Spec, MAX_FRAME_BYTES) for row in rows)
+        return ()
 
-    def begin(self, number: int, spec: Spec) -> None:
+    def begin(self, number: int, specs: tuple[Spec, ...]) -> None:
         self._forget_sum()
         with contextlib.closing(sqlite3.connect(self._sum)) as db:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
-            db.execute("CREATE TABLE sum (number INTEGER PRIMARY KEY, spec BLOB NOT NULL)")
-            db.execute("INSERT INTO sum VALUES (?, ?)", (number, canonical.encode(spec)))
+            db.execute(
+                "CREATE TABLE sum (number INTEGER, place INTEGER, spec BLOB NOT NULL, PRIMARY KEY (number, place))"
+            )
+            rows = [(number, spec.group, canonical.encode(spec)) for spec in specs]
+            db.executemany("INSERT INTO sum VALUES (?, ?, ?)", rows)
             db.commit()
 
-    def journal(self, number: int) -> Journal:
-        assert self.spec(number) is not None, "begun before"
-        if self._open is None:
-            self._open = SqliteJournal(self._sum, "FULL")
-        return self._open
+    def journal(self, number: int, group: int) -> Journal:
+        """The first group's lies beside the specs, the others' in files of their own."""
+        assert len(self.specs(number)) > group, "begun before"
+        if group not in self._open:
+            place = self._sum if not group else self._sum.with_name(f"sum-{group}.sqlite")
+            self._open[group] = SqliteJournal(place, "FULL")
+        return self._open[group]
+
+    def _close_sums(self) -> None:
+        for journal in self._open.values():
+            journal.close()
+        self._open = {}
 
     def _forget_sum(self) -> None:
-        if self._open is not None:
-            self._open.close()
-            self._open = None
-        for name in ("sum.sqlite", "sum.sqlite-wal", "sum.sqlite-shm"):
-            (self.folder / name).unlink(missing_ok=True)
+        self._close_sums()
+        for place in (*self.folder.glob("sum.sqlite*"), *self.folder.glob("sum-[0-9]*.sqlite*")):
+            place.unlink(missing_ok=True)
 
 
 def grants_in(folder: Path) -> dict[Digest, Digest]:

@@ -45,6 +45,7 @@ from clusterai.work.training.core import privacy, vector
 from clusterai.work.training.core.bundle import Bundle, decode_bundle
 from clusterai.work.training.inside import records
 from clusterai.work.training.spec import (
+    LEAST_GROUP,
     Begin,
     Done,
     End,
@@ -322,8 +323,9 @@ class Training:
                     study.failures[request.number] = left.why
                     raise NoAnswer("the app gave no reply")
                 try:
+                    most = self.vault.rows if run.groups == 1 else 1
                     return vector.contribution(
-                        content, left.reply, norm=run.norm, weight_key=run.weight, most_weight=self.vault.rows
+                        content, left.reply, norm=run.norm, weight_key=run.weight, most_weight=most
                     )
                 except vector.Unusable as error:
                     study.failures[request.number] = str(error)
@@ -551,10 +553,14 @@ def _unfit(run: Run, spec: Spec, server: Address) -> str | None:
         return "the sum isn't the run's requester's, or of other numbers"
     if not set(spec.cohort) <= set(run.members) or len(spec.cohort) < run.quorum:
         return "the sum is over others than the run's vaults, or over too few of them"
-    if spec.groups > 1 and len(spec.cohort) < 3 * spec.groups:
+    if spec.groups > run.groups:
+        return "the run's sums are over larger groups"
+    if spec.groups > 1 and len(spec.cohort) < LEAST_GROUP * spec.groups:
         return "groups of fewer than three hide nobody"
-    if run.noise_milli and (spec.groups != 1 or len(spec.cohort) != len(run.members)):
-        return "a round with ε is summed over all of its vaults: the noise of fewer isn't enough"
+    if run.together and len(spec.cohort) != len(run.members):
+        return (
+            "with noise in shares a round is summed over all of its vaults: the noise of fewer isn't enough"
+        )
     return None
 
 

@@ -25,6 +25,7 @@ from clusterai.vault.core.secagg.transcript import transcript_digest
 from clusterai.work.training.adapters.hosting import purpose
 from clusterai.work.training.core import lineage, vector
 from clusterai.work.training.spec import (
+    LEAST_GROUP,
     Begin,
     Done,
     Frame,
@@ -82,15 +83,15 @@ class Party(Protocol):
 class Sums(Protocol):
     """Where the requester keeps how its secure sums stand, by the number of their round."""
 
-    def spec(self, number: int) -> Spec | None:
-        """Of the sum that was begun for this round."""
+    def specs(self, number: int) -> tuple[Spec, ...]:
+        """Of the sums that were begun for this round, one of each group."""
         ...
 
-    def begin(self, number: int, spec: Spec) -> None:
-        """Durable when it returns; the last one, which has come to nothing, is thrown away."""
+    def begin(self, number: int, specs: tuple[Spec, ...]) -> None:
+        """Durable when it returns; the last ones, which have come to nothing, are thrown away."""
         ...
 
-    def journal(self, number: int) -> Journal: ...
+    def journal(self, number: int, group: int) -> Journal: ...
 
 
 class RoundFailed(RuntimeError):
@@ -123,19 +124,33 @@ async def ask(party: Party, call: msgspec.Struct, kind: type[A], patience_s: flo
     return reply
 
 
-class Sum(msgspec.Struct, frozen=True):
+class GroupSum(msgspec.Struct, frozen=True):
     """
     Attributes:
         members: those whose vectors are in it, as their parties' subjects.
-        step: of a coordinate.
     """
 
     total: Any
     members: tuple[Digest, ...]
+    transcript: bytes = b""
+
+
+class Sum(msgspec.Struct, frozen=True):
+    """A round's: one sum, or one of each group that came to one."""
+
+    groups: tuple[GroupSum, ...]
     dones: dict[Digest, Done]
     parts: tuple[lineage.Part, ...]
     dropped: dict[str, str]
-    transcript: bytes
+
+    @property
+    def total(self) -> vector.Whole:
+        """Of all groups together."""
+        return np.stack([group.total for group in self.groups]).sum(axis=0)
+
+    @property
+    def members(self) -> tuple[Digest, ...]:
+        return tuple(who for group in self.groups for who in group.members)
 
 
 class Rounds:
@@ -258,20 +273,19 @@ class Rounds:
             raise RoundFailed(
                 f"{len(dones)} of {len(among)} vaults answered, {least} must: {self._named(dropped)}", parts
             )
-        if self.run.masked:
-            try:
-                total, summed, transcript = await self._masked(number, shape[0], among, dones, dropped)
-            except RoundFailed as failed:
-                raise RoundFailed(str(failed), parts) from None
-        else:
-            total, summed = await self._plain(number, dones, dropped)
-            transcript = b""
-            if len(summed) < least:
-                raise RoundFailed(
-                    f"{len(summed)} of {len(among)} vectors came, {least} must: {self._named(dropped)}",
-                    parts,
-                )
-        return Sum(total, summed, dones, parts, self._named(dropped), transcript)
+        try:
+            if not self.run.masked:
+                groups = (await self._plain(number, dones, dropped),)
+            else:
+                groups = await self._grouped(number, shape[0], among, dones, dropped)
+        except RoundFailed as failed:
+            raise RoundFailed(str(failed), parts) from None
+        inside = sum(len(group.members) for group in groups)
+        if inside < least:
+            raise RoundFailed(
+                f"{inside} of {len(among)} vectors came, {least} must: {self._named(dropped)}", parts
+            )
+        return Sum(groups, dones, parts, self._named(dropped))
 
     def order(
         self, party: Party, number: int, message: bytes, type_: str, group: str, most_micro: int
@@ -290,9 +304,7 @@ class Rounds:
         )
         return msgspec.structs.replace(unsigned, signature=self._key.sign(unsigned.signing_digest()))
 
-    async def _plain(
-        self, number: int, dones: dict[Digest, Done], dropped: dict[Digest, str]
-    ) -> tuple[vector.Whole, tuple[Digest, ...]]:
+    async def _plain(self, number: int, dones: dict[Digest, Done], dropped: dict[Digest, str]) -> GroupSum:
         vectors: dict[Digest, vector.Whole] = {}
 
         async def fetched(party: Party) -> Vector:
@@ -305,27 +317,28 @@ class Rounds:
 
         dropped |= await self._each(list(dones), fetched, dropped)
         empty = np.zeros(next(iter(dones.values())).length, np.int64)
-        return sum(vectors.values(), empty), tuple(vectors)
+        return GroupSum(sum(vectors.values(), empty), tuple(vectors))
 
-    async def _masked(
+    def _spec(
         self,
         number: int,
         length: int,
         among: Sequence[Digest],
-        dones: dict[Digest, Done],
-        dropped: dict[Digest, str],
-    ) -> tuple[vector.Whole, tuple[Digest, ...], bytes]:
+        beacon: bytes,
+        groups: int,
+        group: int,
+    ) -> Spec:
         cohort = tuple(sorted(self._member[who] for who in among))
-        degree, threshold = graph.sparse(len(cohort), graph.colluders_tolerated(len(cohort)))
-        threshold = min(threshold, len(cohort) - 1) if not degree else threshold
-        begun = None if self._sums is None else self._sums.spec(number)
-        spec = begun or Spec(
+        count = len(graph.groups(cohort, beacon, groups)[group])
+        degree, threshold = graph.sparse(count, graph.colluders_tolerated(count))
+        threshold = min(threshold, count - 1) if not degree else threshold
+        return Spec(
             server=self._key.address,
             nonce=secrets.token_bytes(32),
             cohort=cohort,
-            beacon=secrets.token_bytes(32),
-            groups=1,
-            group=0,
+            beacon=beacon,
+            groups=groups,
+            group=group,
             length=length,
             bits=64,
             degree=degree,
@@ -333,9 +346,54 @@ class Rounds:
             purpose=purpose(self.run.digest, number),
             expires_s=int(time.time()) + int(10 * self._phase_s) + 60,
         )
-        if self._sums is not None and begun is None:
-            self._sums.begin(number, spec)
-        gone = {self._member[who]: dropped.get(who, "it didn't train") for who in among if who not in dones}
+
+    async def _grouped(
+        self,
+        number: int,
+        length: int,
+        among: Sequence[Digest],
+        dones: dict[Digest, Done],
+        dropped: dict[Digest, str],
+    ) -> tuple[GroupSum, ...]:
+        """One sum over all who were asked; or those who trained, drawn into groups anew, of which one that comes to nothing is left out.
+
+        Raises:
+            RoundFailed: no sum came of any.
+        """
+        specs = () if self._sums is None else self._sums.specs(number)
+        if not specs:
+            beacon = secrets.token_bytes(32)
+            count = max(1, min(self.run.groups, len(dones) // LEAST_GROUP))
+            cohort = list(dones) if self.run.groups > 1 else among
+            specs = tuple(self._spec(number, length, cohort, beacon, count, at) for at in range(count))
+            if self._sums is not None:
+                self._sums.begin(number, specs)
+        came = await asyncio.gather(
+            *(self._masked(number, spec, dones, dropped) for spec in specs), return_exceptions=True
+        )
+        sums: list[GroupSum] = []
+        for spec, result in zip(specs, came, strict=True):
+            if isinstance(result, GroupSum):
+                sums.append(result)
+            elif isinstance(result, RoundFailed) and len(specs) > 1:
+                for member in graph.members(spec):
+                    dropped.setdefault(self._of[member], str(result)[:300])
+            else:
+                raise result
+        return tuple(sums)
+
+    async def _masked(
+        self, number: int, spec: Spec, dones: dict[Digest, Done], dropped: dict[Digest, str]
+    ) -> GroupSum:
+        """
+        Raises:
+            RoundFailed: no sum came of this group.
+        """
+        gone = {
+            Address(member): dropped.get(self._of[Address(member)], "it didn't train")
+            for member in spec.cohort
+            if self._of[Address(member)] not in dones
+        }
 
         async def send(to: Address, frame: bytes) -> bytes:
             if to in gone:
@@ -350,7 +408,7 @@ class Rounds:
                 raise Unreachable(why) from None
 
         try:
-            journal = None if self._sums is None else self._sums.journal(number)
+            journal = None if self._sums is None else self._sums.journal(number, spec.group)
             summed, checks = await Aggregation(self._key, send, self._phase_s).checked_sum(spec, journal)
         except NoSum as error:
             for member, why in error.blamed.items():
@@ -362,7 +420,7 @@ class Rounds:
         inside = tuple(self._of[members[claim.member]] for claim in summed.transcript.roll.claims)
         found = {self._parties[self._of[member]].name: told.code for member, told in checks.items()}
         self._told({"event": "checked", "number": number, "found": found})
-        return summed.values, inside, transcript_digest(summed.transcript)
+        return GroupSum(summed.values, inside, transcript_digest(summed.transcript))
 
     async def _each(
         self,

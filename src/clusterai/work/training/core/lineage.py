@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from clusterai.protocol.ids import hex0x
+from clusterai.work.training.core.evidence import Group
 from clusterai.work.training.spec import Run
 
 
@@ -45,6 +46,7 @@ class Told(msgspec.Struct, frozen=True):
         summed: the members whose vectors are in the sum. `dropped`: others, with why.
         transcript: digest of the secure aggregation's signed transcript; empty where there was none.
         model: digest of the parameters that came of it.
+        groups: where the sums of several groups made this round; `products` are of the updates of those that were within their bounds.
     """
 
     number: int
@@ -56,6 +58,21 @@ class Told(msgspec.Struct, frozen=True):
     dropped: dict[str, str]
     transcript: bytes
     model: bytes
+    groups: tuple[Group, ...] = ()
+    products: tuple[tuple[float, ...], ...] = ()
+
+
+class Named(msgspec.Struct, frozen=True):
+    """A vault that the run went on without.
+
+    Attributes:
+        number: of the last round that it was asked in.
+    """
+
+    subject: bytes
+    name: str
+    number: int
+    why: str
 
 
 def card(
@@ -67,6 +84,8 @@ def card(
     flower: str,
     model: bytes,
     wasted: Sequence[Part] = (),
+    rule: str = "mean",
+    named: Sequence[Named] = (),
 ) -> dict[str, Any]:
     """As JSON; bytes are hex.
 
@@ -86,6 +105,8 @@ def card(
         "strategy": strategy,
         "requester": hex0x(run.requester),
         "sums": "secure aggregation" if run.masked else "plain",
+        "groups": run.groups,
+        "rule": rule,
         "norm": run.norm,
         "privacy": {
             "epsilon": max(spent.values(), default=0) / 1_000_000,
@@ -107,6 +128,9 @@ def card(
             }
             for source in sources
         ],
+        "named": [
+            {"name": it.name, "subject": hex0x(it.subject), "after": it.number, "why": it.why} for it in named
+        ],
         "rounds": [
             {
                 "number": told.number,
@@ -117,6 +141,14 @@ def card(
                 "dropped": told.dropped,
                 "transcript": hex0x(told.transcript) if told.transcript else "",
                 "model": hex0x(told.model) if told.model else "",
+                "groups": [
+                    {
+                        "summed": [hex0x(member) for member in group.members],
+                        "transcript": hex0x(group.transcript),
+                        "verdict": group.verdict or "good",
+                    }
+                    for group in told.groups
+                ],
                 "parts": [
                     {
                         "subject": hex0x(part.subject),

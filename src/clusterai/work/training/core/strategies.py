@@ -65,6 +65,14 @@ def objection(names: list[str], groups: int = 1) -> str | None:
     return f"the strategy {names[0] if names else '?'} is none of Flower's that is known to be exact over sums: build on {', '.join(sorted(LINEAR))}"
 
 
+def compares(names: list[str]) -> bool:
+    """Whether a strategy looks at replies one by one, so that it must get each group's own mean."""
+    return any(
+        name.rstrip("*").partition(".")[0] == "flwr" and name.rstrip("*").rpartition(".")[2] in ROBUST
+        for name in names
+    )
+
+
 def notice(names: list[str]) -> str:
     """What to say of a strategy that changes how replies are aggregated."""
     own = [name.rstrip("*") for name in names if name.endswith("*")]

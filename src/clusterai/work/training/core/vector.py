@@ -219,6 +219,14 @@ class Mean(msgspec.Struct, frozen=True):
     length: float
 
 
+def applied(message: Records, update: Real, weight: int, metrics: dict[str, float]) -> Mean:
+    """As a mean: what came of several sums."""
+    layout = layout_of(message)
+    assert layout is not None, "there was something to update"
+    moved = _unflat(flat(message[layout.record], layout) + update, layout)
+    return Mean(("arrays", moved), weight, metrics, float(np.linalg.norm(update)))
+
+
 def mean_of(
     message: Records, total: Whole, *, step: float, training: bool, metrics: Sequence[str], clip: float = 0.0
 ) -> Mean | None:
