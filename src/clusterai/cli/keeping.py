@@ -14,6 +14,7 @@ from clusterai.protocol.ids import hex0x
 from clusterai.protocol.vaults import Listing, Operation, Revoked
 from clusterai.runtime.adapters.config import PASSWORD
 from clusterai.vault.adapters import founding, importing
+from clusterai.vault.adapters.anonymising import AnonymiserGone
 from clusterai.vault.adapters.bookkeeping import read_book
 from clusterai.vault.adapters.folder import INNER, BadVault, Command, NoVault, Outcome, VaultFolder
 from clusterai.vault.adapters.importing import BadData, Found
@@ -21,8 +22,9 @@ from clusterai.vault.adapters.outputs import Outputs
 from clusterai.vault.adapters.reviewing import release_of
 from clusterai.vault.adapters.storage import Storage, WrongKey
 from clusterai.vault.core.book import VaultBook
+from clusterai.vault.core.cleaning import marked
 from clusterai.vault.core.disclosure import Finding
-from clusterai.vault.core.policy import BadPolicy, Policy, read_policy
+from clusterai.vault.core.policy import BadPolicy, Policy, anonymising, read_policy
 from clusterai.vault.core.schema import BadSchema, Schema, read_schema
 from clusterai.vault.core.terms import Entry
 
@@ -41,6 +43,7 @@ class Wish(msgspec.Struct, frozen=True):
     unit: str | None
     unit_rows: int
     key: Path | None
+    anonymise: str = ""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -125,6 +128,9 @@ def plan(wish: Wish) -> Plan:
             schema = msgspec.structs.replace(schema, unit=wish.unit, unit_rows=wish.unit_rows)
             schema.check()
         policy = Policy() if wish.policy is None else read_policy(wish.policy.expanduser().read_bytes())
+        if wish.anonymise:
+            policy = anonymising(policy, wish.anonymise)
+        schema = marked(schema, policy)
     except BadData as error:
         raise Failure("the data can't be used", str(error), "correct it, then the same again") from None
     except BadSchema as error:
@@ -159,6 +165,10 @@ def made(it: Plan) -> VaultFolder:
         raise Failure("the vault can't be made", str(error)) from None
     except WrongKey as error:
         raise Failure("there is half a vault already", str(error), f"rm -r {it.root}/store") from None
+    except AnonymiserGone as error:
+        raise Failure(
+            "the texts can't be anonymised", str(error), "python scripts/install.py peers anonymise"
+        ) from None
     except BadKeyFile as error:
         raise Failure("the vault's key can't be used", str(error), "name another --key") from None
 

@@ -85,6 +85,14 @@ def init(
             show_default=False,
         ),
     ] = None,
+    anonymise: Annotated[
+        str | None,
+        typer.Option(
+            metavar="usual|strict",
+            help="Take personal data out of texts before they are put in, and out of what programs leave for review: as well as it is found.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
     json: options.Json = False,
@@ -93,7 +101,7 @@ def init(
     """Make a vault: encrypt the data, and write card, schema, mock twin and policy beside it."""
     from clusterai.cli import keeping
 
-    wish = keeping.Wish(folder, source, name, schema, policy, unit, unit_rows, key)
+    wish = keeping.Wish(folder, source, name, schema, policy, unit, unit_rows, key, anonymise or "")
     it = keeping.plan(wish)
     if not json:
         say.say(f"these columns will be published, with the vault [bold]{it.name}[/]:")
@@ -120,6 +128,8 @@ def init(
         )
         return
     say.tell(f"[green]made[/] {made.root}: {rows} rows, {size / 1e6:.1f} MB encrypted")
+    if any(column.anonymised for column in it.schema.columns):
+        say.say("  names and places are missed: docs/how-to/anonymise.md has the shares")
     _advise(it, folder)
 
 
@@ -141,7 +151,8 @@ def _columns(schema: "Schema") -> None:
                 (
                     ", ".join(column.categories)
                     or (f"{column.low} to {column.high}" if column.low is not None else "")
-                    or (f"{column.dtype} {'x'.join(map(str, column.shape))}" if column.shape else "-")
+                    or (f"{column.dtype} {'x'.join(map(str, column.shape))}" if column.shape else "")
+                    or (f"anonymised ({column.anonymised})" if column.anonymised else "-")
                 )
                 + (" *" if column.guessed else ""),
                 "yes" if column.nullable else "",
@@ -231,6 +242,7 @@ def show(folder: Folder, json: options.Json = False, quiet: options.Quiet = Fals
     from clusterai.protocol.vaults import Operation
     from clusterai.vault.adapters.folder import BadVault
     from clusterai.vault.core.card import BadCard, read_readme
+    from clusterai.vault.core.cleaning import left_standing
     from clusterai.vault.core.policy import epsilon
 
     it = keeping.opened(folder)
@@ -244,6 +256,10 @@ def show(folder: Folder, json: options.Json = False, quiet: options.Quiet = Fals
         schema = it.schema()
     except BadVault as error:
         raise Failure("the vault's files aren't in order", str(error), code=Exit.UNTRUE) from None
+    wrong += [
+        f"the policy wants texts anonymised, and {name} isn't: put the data in once more"
+        for name in left_standing(schema, policy)
+    ]
     book = keeping.book(it)
     rows, snapshot, size = keeping.rows_stored(it)
     listed = keeping.listing(it)
@@ -261,6 +277,7 @@ def show(folder: Folder, json: options.Json = False, quiet: options.Quiet = Fals
         "operations": [Operation(operation).name.lower() for operation in policy.operations],
         "epsilon_total": policy.total_epsilon_micro / 1e6,
         "epsilon_spent": book.total_spent_micro / 1e6,
+        "left_standing": left_standing(schema, policy),
         "waiting": len(waiting),
         "uses": len(book.uses()),
         "wrong": wrong,

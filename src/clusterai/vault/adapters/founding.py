@@ -8,10 +8,12 @@ import msgspec
 
 from clusterai.ledger.adapters.network import make_key
 from clusterai.runtime.adapters.config import PASSWORD
+from clusterai.vault.adapters.cleaning import cleaned_rows
 from clusterai.vault.adapters.folder import BadVault, Named, VaultFolder, as_json, write_aside
 from clusterai.vault.adapters.importing import Found, read_rows
 from clusterai.vault.adapters.storage import Manifest, Storage
 from clusterai.vault.core.card import Head, croissant, read_readme, write_readme
+from clusterai.vault.core.cleaning import marked
 from clusterai.vault.core.mock import mock_csv
 from clusterai.vault.core.pieces import pieces_of
 from clusterai.vault.core.policy import Policy, write_policy
@@ -37,19 +39,20 @@ def found_vault(
     head: Head | None = None,
     password: str | None = None,
 ) -> VaultFolder:
-    """Lay out a vault and put the data in, encrypted.
+    """Lay out a vault and put the data in: anonymised where schema or policy say so, and encrypted.
 
     Args:
         key_file: the master key; made if it isn't there.
 
     Raises:
-        VaultExists, BadVault, BadData, BadKeyFile.
+        VaultExists, BadVault, BadData, BadSchema, BadKeyFile, AnonymiserGone.
     """
     root = root.expanduser().resolve()
     if (root / "vault.json").exists():
         raise VaultExists(f"there is a vault in {root} already")
-    schema.check()
     policy.check()
+    schema = marked(schema, policy)
+    schema.check()
     try:
         named = msgspec.convert({"name": name, "key": str(key_file.expanduser().resolve())}, Named)
     except msgspec.ValidationError:
@@ -75,14 +78,14 @@ def found_vault(
 def _put(root: Path, master: bytes, schema: Schema, data: Found) -> Manifest:
     storage = Storage(root / "store", master, sweep=True)
     try:
-        return storage.write(schema, pieces_of(schema, read_rows(data, schema)))
+        return storage.write(schema, pieces_of(schema, cleaned_rows(schema, read_rows(data, schema))))
     finally:
         storage.close()
 
 
 def replace_data(folder: VaultFolder, schema: Schema, data: Found) -> Manifest:
     """Another version of the data, under the same name. Budgets go on: the people in it are the same."""
-    manifest = _put(folder.root, folder.master(), schema, data)
+    manifest = _put(folder.root, folder.master(), marked(schema, folder.policy()), data)
     _tell(folder.root, folder.named.name, manifest)
     return manifest
 

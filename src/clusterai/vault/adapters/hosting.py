@@ -30,6 +30,7 @@ from clusterai.protocol.vaults import Listing, SignedUse, dataset_id
 from clusterai.runtime.machine import Tick
 from clusterai.vault.adapters import mounting
 from clusterai.vault.adapters.bookkeeping import Bookkeeper
+from clusterai.vault.adapters.cleaning import cleaned_output
 from clusterai.vault.adapters.cohorts import Cohorts, Standings
 from clusterai.vault.adapters.folder import BadVault, Command, Outcome, VaultFolder
 from clusterai.vault.adapters.listing import numbered, signed_listing
@@ -38,6 +39,7 @@ from clusterai.vault.adapters.reviewing import Review
 from clusterai.vault.adapters.sealing import Asked, Seals
 from clusterai.vault.adapters.shelf import Shelf, shelves_key
 from clusterai.vault.adapters.storage import Manifest, Storage
+from clusterai.vault.core import cleaning
 from clusterai.vault.core import terms as vocabulary
 from clusterai.vault.core.book import VaultBook
 from clusterai.vault.core.card import vault_card
@@ -121,7 +123,9 @@ class Vault:
         self._book = VaultBook(Terms(self.dataset, owner, network, key.sign, policy))
         self._chain = OnChain(self.dataset, folder.named.name)
         self._books = Bookkeeper(self._book, folder.journal(master), clock, self._chain, submit)
-        self.review = Review(self._books, Outputs(folder.held, master), self._private_texts, clock)
+        self.review = Review(
+            self._books, Outputs(folder.held, master), self._private_texts, self._cleaned, clock
+        )
         self._name = self.dataset.hex()[:16]
         mounting.sweep(self._name)
         self._books.step(PolicySet(policy))
@@ -208,10 +212,12 @@ class Vault:
     def permit(self, grant: Digest, signer: Address, operation: int, code: Digest) -> Permit:
         """
         Raises:
-            Denied: unknown, requester, pending, revoked, expired, operation, other_code, spent.
+            Denied: unknown, requester, pending, revoked, expired, operation, other_code, spent, anonymise.
         """
         with self._books.lock:
-            return self._book.permit(grant, signer, operation, code, self._clock())
+            permit = self._book.permit(grant, signer, operation, code, self._clock())
+        cleaning.check(self.schema, self.policy, operation)
+        return permit
 
     def spend(self, grant: Digest, order: Digest, epsilon_micro: int, delta_pico: int = 0) -> Spent:
         """Durable before it returns; again for the same order, the same answer and nothing more spent.
@@ -244,6 +250,10 @@ class Vault:
         for name in names:
             self.schema.column(name)
         return joined(self.schema, self._storage.pieces(names), names)
+
+    def _cleaned(self, output: bytes) -> tuple[bytes, dict[str, int]]:
+        how = self.policy.anonymise_outputs
+        return cleaned_output(output, how) if how else (output, {})
 
     def _private_texts(self) -> Iterable[Any]:
         names = [it.name for it in self.schema.columns if it.kind == "text" and it.access == "private"]
@@ -302,9 +312,14 @@ class Vault:
         Raises:
             Denied.
         """
+        cleaning.check(self.schema, self.policy, event.signed.request.operation)
         return self._books.step(event)
 
     def approve(self, request: Digest, note: str = "") -> Entry:
+        with self._books.lock:
+            entry = self._book.entries.get(request)
+        if entry is not None:
+            cleaning.check(self.schema, self.policy, entry.signed.request.operation)
         return self._books.step(Approve(request, note))
 
     def deny(self, request: Digest, note: str = "") -> Entry:
@@ -354,6 +369,12 @@ class Vault:
         self._list()
         if self._chain.barred:
             raise BadVault(self._chain.barred)
+        names = cleaning.left_standing(self.schema, self.policy)
+        if names:
+            raise BadVault(
+                f"the policy wants texts anonymised, and {', '.join(names)[:500]} isn't: put the data in once more; "
+                "until then no program, training or copy gets it"
+            )
 
     def _rekey(self) -> None:
         """Without the lock: it may read and write gigabytes, and meanwhile services read and spend."""

@@ -21,6 +21,7 @@ class Review:
     """
     Args:
         texts: all private texts of the vault, which an output must not hold.
+        cleaned: an output as the policy wants it, and how many of which kind were taken out of it.
     """
 
     def __init__(
@@ -28,11 +29,13 @@ class Review:
         books: Bookkeeper,
         outputs: Outputs,
         texts: Callable[[], Iterable[Any]],
+        cleaned: Callable[[bytes], tuple[bytes, dict[str, int]]],
         clock: Callable[[], float],
     ) -> None:
         self._books = books
         self._outputs = outputs
         self._texts = texts
+        self._cleaned = cleaned
         self._clock = clock
 
     def hold(self, grant: Digest, order: Digest, output: bytes) -> tuple[Finding, ...]:
@@ -50,11 +53,14 @@ class Review:
         known = self._outputs.find(order)
         if known is not None:
             return known.findings
-        if len(output) > MOST_OUTPUT_BYTES:
-            raise Denied(
-                "malformed", f"the output has {len(output)} bytes, and {MOST_OUTPUT_BYTES} are the most"
-            )
+        _check_size(output)
+        # Looked through before it is cleaned: a row of which a name is gone is a row.
         findings = examine(output, self._texts())
+        output, removed = self._cleaned(output)
+        if removed:
+            told = ", ".join(f"{count} {kind}" for kind, count in sorted(removed.items()))
+            findings = (*findings, Finding("anonymised", f"taken out: {told}"))
+            _check_size(output)
         self._outputs.keep(Output(order, grant, entry.requester, output, findings, int(self._clock())))
         return findings
 
@@ -113,6 +119,11 @@ class Review:
         if held is None:
             raise Denied("unknown", f"no output under 0x{order.hex()}")
         return held
+
+
+def _check_size(output: bytes) -> None:
+    if len(output) > MOST_OUTPUT_BYTES:
+        raise Denied("malformed", f"the output has {len(output)} bytes, and {MOST_OUTPUT_BYTES} are the most")
 
 
 def release_of(order: Digest) -> Digest:

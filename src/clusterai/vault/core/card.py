@@ -111,6 +111,8 @@ def vault_card(
                 "milli_epsilon_wei": policy.milli_epsilon_wei,
                 "use_wei": policy.use_wei,
                 "copy_wei": policy.copy_wei,
+                "anonymise_texts": policy.anonymise_texts,
+                "anonymise_outputs": policy.anonymise_outputs,
                 "residency": list(policy.residency),
                 "automatic": [Operation(it).name.lower() for it in policy.auto_operations],
             },

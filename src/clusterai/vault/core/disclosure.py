@@ -10,6 +10,7 @@ Nothing here decides that an output is safe: no list of checks can. It says what
 | `small_cells` | no | whole numbers below 10: they may count a handful of people |
 | `many_numbers` | no | more numbers than a table of results has: rows may hide in them |
 | `precise` | no | numbers with more than 6 digits after the point: a place to hide other things in |
+| `anonymised` | no | personal data stood in it, as well as that is found, and was taken out |
 """
 
 import re
@@ -27,7 +28,7 @@ SMALL_CELL = 10
 MANY_NUMBERS = 500
 PRECISE = 6
 
-Code = Literal["rows", "binary", "long", "small_cells", "many_numbers", "precise"]
+Code = Literal["rows", "binary", "long", "small_cells", "many_numbers", "precise", "anonymised"]
 STOPS: frozenset[Code] = frozenset({"rows", "binary"})
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.]*\d)")
 

@@ -16,6 +16,7 @@ from clusterai.protocol.ids import Address, Digest, address, hex0x
 from clusterai.protocol.money import BadAmount, parse, show
 from clusterai.protocol.statements import U40, U63, AddressBytes, Wei
 from clusterai.protocol.vaults import AccessRequest, Operation, OperationCode
+from clusterai.vault.core.schema import Anonymised
 
 MICRO = 1_000_000
 PICO = 10**12
@@ -43,6 +44,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         residency: regions that the data may not leave; empty: it may be anywhere.
         cohort_owners: in a secure sum there are vaults of so many owners at least, each registered, staked and listed, and no two of one owner;
             0: whom the sum is over is left to the requester. `cohort_stake_wei`: what each of them has at stake at least; one of them is needed.
+        anonymise_texts: of the data, when it is put in; until then nothing hands it out (`core.cleaning`). `anonymise_outputs`: of what
+            programs leave for review.
         auto_operations: granted without asking the owner, up to `auto_epsilon_micro` a grant, to `auto_only` (empty: everybody).
     """
 
@@ -60,6 +63,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     residency: Annotated[tuple[Region, ...], Meta(max_length=64)] = ()
     cohort_owners: Annotated[int, Meta(ge=0, le=4096)] = 3
     cohort_stake_wei: Wei = 0
+    anonymise_texts: Anonymised = ""
+    anonymise_outputs: Anonymised = ""
     auto_operations: Operations = ()
     auto_epsilon_micro: U63 = 0
     auto_only: Addresses = ()
@@ -123,6 +128,17 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         )
 
 
+def anonymising(policy: Policy, how: str) -> Policy:
+    """The policy, with texts and outputs anonymised so.
+
+    Raises:
+        BadPolicy.
+    """
+    if how not in ("usual", "strict"):
+        raise BadPolicy(f"texts are anonymised usual or strict, and not {how[:40]!r}")
+    return msgspec.structs.replace(policy, anonymise_texts=how, anonymise_outputs=how)
+
+
 def epsilon(micro: int) -> str:
     """As people read it: `0.5`."""
     return _plain(Decimal(micro) / MICRO)
@@ -171,6 +187,10 @@ residency = {residency}         # regions that the data may not leave, such as [
 owners = {owners}                      # so many at least; 0: whom the requester names
 stake = "{stake}"                     # CLAI that each of them has at stake, at least
 
+[anonymise]                     # "usual", "strict" or "": personal data in English texts, as well as it is found
+texts = "{anonymise_texts}"                      # of the data, when it is put in: the vault holds nothing else
+outputs = "{anonymise_outputs}"                    # of what programs leave for review, before you read it
+
 [auto]                          # granted without asking you
 operations = {auto_operations}
 epsilon = {auto_epsilon}        # most of a grant
@@ -196,6 +216,8 @@ def write_policy(policy: Policy) -> bytes:
         residency=_quoted(policy.residency),
         owners=policy.cohort_owners,
         stake=_coins(policy.cohort_stake_wei),
+        anonymise_texts=policy.anonymise_texts,
+        anonymise_outputs=policy.anonymise_outputs,
         auto_operations=_quoted(Operation(it).name.lower() for it in policy.auto_operations),
         auto_epsilon=epsilon(policy.auto_epsilon_micro),
         auto_only=_quoted(map(hex0x, policy.auto_only)),
@@ -250,6 +272,8 @@ class _File:
             "residency": tuple(self._take("grant", "residency", [], list)),
             "cohort_owners": self._take("cohort", "owners", usual.cohort_owners, int),
             "cohort_stake_wei": self._wei("cohort", "stake"),
+            "anonymise_texts": self._take("anonymise", "texts", usual.anonymise_texts, str),
+            "anonymise_outputs": self._take("anonymise", "outputs", usual.anonymise_outputs, str),
             "auto_operations": self._operations("auto", "operations", ()),
             "auto_epsilon_micro": epsilon_micro(self._take("auto", "epsilon", 0, (int, Decimal))),
             "auto_only": self._addresses("auto", "only"),

@@ -22,6 +22,7 @@ EPOCH_DAY = datetime.date(1970, 1, 1)
 Kind = Literal["int", "float", "text", "bool", "category", "date", "array"]
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_]{0,62}\Z")]
 Words = Annotated[str, Meta(max_length=256)]
+Anonymised = Literal["", "usual", "strict"]
 Value = int | float | str | bool | None
 """A cell as it is read and written: dates are ISO texts."""
 
@@ -38,6 +39,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         low, high: of numbers, and of dates as ISO texts; inclusive. For a text, `high` is its most characters.
         categories: of a category, all values that there are.
         shape, dtype: of each row of an array.
+        anonymised: personal data was taken out of this text before it was put in, as well as that can be done.
         guessed: bounds or categories were taken from the data when the vault was made, and its owner let them stand.
     """
 
@@ -51,6 +53,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     categories: Annotated[tuple[Words, ...], Meta(max_length=MOST_CATEGORIES)] = ()
     shape: Annotated[tuple[Annotated[int, Meta(ge=1, le=1 << 20)], ...], Meta(max_length=4)] = ()
     dtype: Literal["", "uint8", "int64", "float32", "float64"] = ""
+    anonymised: Anonymised = ""
     guessed: bool = False
 
     @property
@@ -82,6 +85,8 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise BadSchema(f"column {self.name}: categories belong to kind category, and to it alone")
         if len(set(self.categories)) != len(self.categories):
             raise BadSchema(f"column {self.name}: a category stands twice")
+        if self.anonymised and self.kind != "text":
+            raise BadSchema(f"column {self.name}: only texts are anonymised")
         if (self.kind == "array") != bool(self.shape and self.dtype):
             raise BadSchema(f"column {self.name}: shape and dtype belong to kind array, and to it alone")
 

@@ -47,6 +47,7 @@ DenialCode = Literal[
     "cohort",
     "chain",
     "disclosure",
+    "anonymise",
 ]
 
 
