@@ -95,13 +95,13 @@ def cast(rows: Rows) -> dict[str, Rows]:
     }  # fmt: skip
 
 
-def study(held: Rows) -> Study:
-    return Study(held.digest(), CLASSES, NEIGHBOURS, radius_of(held), POT)
+def study(held: Rows, quality_milli: int = 0) -> Study:
+    return Study(held.digest(), CLASSES, NEIGHBOURS, radius_of(held), POT, quality_milli)
 
 
-def appraised(parts: list[Rows], held: Rows) -> tuple[Appraised, ...]:
+def appraised(parts: list[Rows], held: Rows, quality_milli: int = 0) -> tuple[Appraised, ...]:
     named = [Contribution(Address(at.to_bytes(20)), it) for at, it in enumerate(parts)]
-    return appraise(study(held), named, held, BEACON).contributors
+    return appraise(study(held, quality_milli), named, held, BEACON).contributors
 
 
 def classifier(parts: list[Rows], held: Rows) -> Any:
@@ -155,12 +155,14 @@ def main(sizes: list[int], svg: Path | None) -> None:
         f"{sum(map(len, parts.values()))} rows, {len(held)} held out; radius {radius_of(held)} steps; KNN-Shapley {took_s:.2f} s, Banzhaf {sets} sets {banzhaf_s:.1f} s\n"
     )
     print(
-        "| contributor | own rows | value (rows told right) | standard error | share | slashing proposed | Banzhaf |"
+        "| contributor | own rows | value (rows told right) | standard error | quality | share | half by quality | slashing proposed | Banzhaf |"
     )
-    print("|---|---|---|---|---|---|---|")
-    for name, it, other in zip(parts, found, ours, strict=True):
+    print("|---|---|---|---|---|---|---|---|---|")
+    weighed = appraised(list(parts.values()), held, 500)
+    for name, it, half, other in zip(parts, found, weighed, ours, strict=True):
         print(
-            f"| {name} | {it.own} | {it.value / UNIT:.1f} | {it.error / UNIT:.1f} | {it.share_wei / POT:.1%} |"
+            f"| {name} | {it.own} | {it.value / UNIT:.1f} | {it.error / UNIT:.1f} | {it.quality_milli / 1000:.0%} |"
+            f" {it.share_wei / POT:.1%} | {half.share_wei / POT:.1%} |"
             f" {'yes' if it.poison else ''} | {other.value_milli / 1000:.2f} ± {other.error_milli / 1000:.2f} |"
         )  # fmt: skip
     copiers(rows, held)
@@ -194,6 +196,14 @@ def split(rows: Rows, held: Rows) -> None:
     parts = [rows.chosen(np.arange(at * EACH, (at + 1) * EACH)) for at in range(3)]
     pieces = [parts[0].chosen(np.arange(at, EACH, 10)) for at in range(10)]
     one, ten = appraised(parts, held), appraised([*pieces, *parts[1:]], held)
+    print("\n| labels turned | by quality | as one name | as ten |\n|---|---|---|---|")
+    for share in (0.0, 0.3, 0.5):
+        bad = turned(parts[0], share, 4)
+        dealt = [bad.chosen(np.arange(at, EACH, 10)) for at in range(10)]
+        for weight in (0, 500):
+            single = appraised([bad, *parts[1:]], held, weight)[0].share_wei
+            many_wei = sum(it.share_wei for it in appraised([*dealt, *parts[1:]], held, weight)[:10])
+            print(f"| {share:.0%} | {weight / 1000:.0%} | {single / POT:.2%} | {many_wei / POT:.2%} |")
     alone = banzhaf(BEACON, 512, 3, classifier(parts, held))
     many = banzhaf(BEACON, 512, 12, classifier([*pieces, *parts[1:]], held))
     print("\n| way | as one name | as ten | ratio |\n|---|---|---|---|")
