@@ -36,7 +36,14 @@ TESTED = ("anonymise", "flower", "langchain", "litellm", "ortools", "ray", "sche
 COMPILED = ("flower", "ray")
 """Started again and again, out of a folder that they can't write to."""
 
-PROGRAMS = {"wireguard-go": "wireguard-go", "ip": "iproute2", "iptables": "iptables", "nsenter": "util-linux"}
+PROGRAMS = {
+    "wireguard-go": "wireguard-go",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "nsenter": "util-linux",
+    "gocryptfs": "gocryptfs",
+    "mkfs.ext4": "e2fsprogs",
+}
 """Programs that tests start and pip can't bring, with the Debian packages that have them."""
 
 
@@ -98,7 +105,7 @@ def install_programs() -> None:
         return
     wanted = f"apt-get install {' '.join(packages)}"
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        sys.exit(f"install: tests of the mesh need programs that aren't here. As root: {wanted}")
+        sys.exit(f"install: tests need programs that aren't here. As root: {wanted}")
     print(f"installing {', '.join(packages)} by apt-get", file=sys.stderr)
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], env=quiet, check=False)

@@ -18,6 +18,7 @@ import httpx
 import msgspec
 
 from clusterai.node.adapters import nvidia
+from clusterai.sandbox import obstacle
 
 WRITE_BYTES = 16 * 1024**2
 WRITE_MOST_S = 5.0
@@ -140,7 +141,7 @@ def kernel(rents: bool) -> list[Row]:
     """What of the kernel jobs and rented clusters need. Red only for who rents out: nobody else needs a mesh."""
     if sys.platform != "linux":
         return []
-    return [_namespaces(), _engine(), _mesh(rents)]
+    return [_namespaces(), _engine(), _mesh(rents), *([_rented_disk()] if rents else [])]
 
 
 def _namespaces() -> Row:
@@ -205,6 +206,14 @@ def _mesh(rents: bool) -> Row:
         cure = "modprobe tun && chmod 666 /dev/net/tun (in a container: --device /dev/net/tun --cap-add NET_ADMIN)"
         return Row("mesh", bad, "/dev/net/tun can't be opened by this user", cure)
     return Row("mesh", "green", "wireguard-go and /dev/net/tun")
+
+
+def _rented_disk() -> Row:
+    """What a renter's volume is here; without a disk it is memory, and a machine lends little of that."""
+    name, missing = "rented disk", obstacle()
+    if missing is not None:
+        return Row(name, "yellow", f"volumes of rentals are memory, since {missing.why}", missing.cure)
+    return Row(name, "green", "encrypted under a key that is in memory alone, and dies with the rental")
 
 
 def way(url: str) -> list[Row]:

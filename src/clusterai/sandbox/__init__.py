@@ -6,6 +6,7 @@ knows nothing of money, orders or nodes.
 """
 
 from clusterai.sandbox.adapters.cell import Cell
+from clusterai.sandbox.adapters.disk import PLACE, Disk, NoDisk, obstacle
 from clusterai.sandbox.adapters.doctor import Row, doctor
 from clusterai.sandbox.adapters.front import Sandbox
 from clusterai.sandbox.adapters.native import CannotSandbox, NativeRunner, host_python
@@ -29,18 +30,21 @@ from clusterai.sandbox.core.spec import (
 )
 
 __all__ = [
+    "PLACE",
     "Bind",
     "BlobStore",
     "CannotSandbox",
     "Cell",
     "Container",
     "Damaged",
+    "Disk",
     "Image",
     "LeaseStore",
     "Leash",
     "Limits",
     "Log",
     "NativeRunner",
+    "NoDisk",
     "NoSuchBlob",
     "OnPart",
     "Outcome",
@@ -63,4 +67,5 @@ __all__ = [
     "decode_task",
     "doctor",
     "host_python",
+    "obstacle",
 ]

@@ -17,6 +17,7 @@ from clusterai.cli.auditing import judged
 from clusterai.node import hardware
 from clusterai.node.adapters import nvidia
 from clusterai.protocol.ids import Address
+from clusterai.sandbox import NoDisk
 
 
 def always(value: object) -> Callable[..., object]:
@@ -165,6 +166,18 @@ def test_a_mesh_is_needed_by_who_rents_out(monkeypatch: pytest.MonkeyPatch, rent
     assert rows["mesh"].state == ("red" if rents else "yellow")
     assert rows["mesh"].cure == "apt-get install wireguard-go"
     assert rows["container engine"].state == "green"
+
+
+def test_what_a_rented_disk_is_is_told_to_who_rents_out(monkeypatch: pytest.MonkeyPatch):
+    """Encrypted where it can be had; else memory, with the reason and the cure; nobody else is bothered."""
+    found = {row.name: row for row in hardware.kernel(rents=True)}
+    assert (found["rented disk"].state, found["rented disk"].cure) == ("green", "")
+    missing = NoDisk("gocryptfs isn't installed", "apt-get install gocryptfs")
+    monkeypatch.setattr(hardware, "obstacle", always(missing))
+    row = {row.name: row for row in hardware.kernel(rents=True)}["rented disk"]
+    assert (row.state, row.cure) == ("yellow", missing.cure)
+    assert row.found == "volumes of rentals are memory, since gocryptfs isn't installed"
+    assert "rented disk" not in {row.name for row in hardware.kernel(rents=False)}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 from clusterai.sandbox.adapters.cgroup import ControlGroups, Group
 from clusterai.sandbox.adapters.native import NativeRunner
@@ -61,12 +62,14 @@ class Cell:
         *,
         shared_bytes: int | None = None,
         before: tuple[str, ...] = (),
+        disk: Path | None = None,
         on_log: Callable[[bytes], None] = lambda _: None,
     ) -> "Cell":
         """
         Args:
             shared_bytes: of /dev/shm.
             before: a command line that runs another, `taskset -c 0,1`.
+            disk: a folder, where `before` leads, that is its volume; memory by default.
             on_log: is handed what it writes to standard error.
 
         Raises:
@@ -84,7 +87,7 @@ class Cell:
         try:
             wires = runner.wires(group)
             try:
-                command = runner.command(task, root, folder, group, wires, run_id, shared_bytes)
+                command = runner.command(task, root, folder, group, wires, run_id, shared_bytes, disk)
             except OSError:
                 wires.close_childs()
                 raise

@@ -269,6 +269,7 @@ class NativeRunner:
         fds: Wires,
         run_id: str,
         shared_bytes: int | None = None,
+        disk: Path | None = None,
     ) -> list[str]:
         """The whole command line: limits, group, stage, user, walls, program."""
         staged: list[str] = []
@@ -285,7 +286,9 @@ class NativeRunner:
             root, binds=tuple(Bind(reach(bind.source), bind.dest) for bind in root.binds)
         )
         inputs = reach(str(folder / "in"))
-        fds.args = bubble.options(task, shown, inputs, fds.passwd, run_id, self._masked, shared_bytes)
+        volume = str(disk) if disk is not None else None
+        fds.args = bubble.options(task, shown, inputs, fds.passwd, run_id, self._masked, shared_bytes, volume)
+        uid = str(FIRST_UID + next(_uids) % UIDS)
         limits = task.limits
         command = ["prlimit", "--core=1:1", f"--nofile={limits.open_files}:{limits.open_files}"]
         if group is None:
@@ -297,11 +300,11 @@ class NativeRunner:
             command += ["nsenter", f"--net={self._network}"]
         if staged:
             command += ["unshare", "--mount", "--propagation", "private"]
-        if staged or group is not None:
+        if staged or group is not None or volume is not None:
             groups = " ".join(map(str, group.folders)) if group is not None else ""
-            command += ["sh", "-c", bubble.LAUNCH, "sandbox", groups, *staged, "--"]
+            owned = (f"{uid}:{uid}", volume) if volume is not None else ("", "")
+            command += ["sh", "-c", bubble.LAUNCH, "sandbox", groups, *owned, *staged, "--"]
         if self.privileged:
-            uid = str(FIRST_UID + next(_uids) % UIDS)
             command += ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--bounding-set=-all"]
             command += ["--inh-caps=-all", "--no-new-privs"]
         command += [bwrap, "--args", str(fds.args_fd), "--seccomp", str(fds.filter)]

@@ -75,6 +75,7 @@ def options(
     ready: str,
     masked: tuple[str, ...],
     shared_bytes: int | None = None,
+    disk: str | None = None,
 ) -> list[str]:
     """bubblewrap's options, to be handed over by `--args` so that no other user of the host reads them.
 
@@ -84,6 +85,7 @@ def options(
         ready: a name nobody can guess. When this folder is there, the walls are up.
         masked: those of `MASKED` that this host's /proc has.
         shared_bytes: of /dev/shm, where a tenant needs more than a job does: it counts as the tenant's memory.
+        disk: a folder that is to be the volume, the tenant's own; memory by default.
     """
     limits = task.limits
     made = ["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"]
@@ -113,7 +115,10 @@ def options(
         made += ["--ro-bind", "/dev/null", f"/proc/{name}"]
     shared = shared_bytes or max(64 * KiB, min(limits.memory_bytes // 4, 64 * MiB))
     made += ["--perms", "1777", "--size", str(shared), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
-    made += ["--perms", "0755", "--size", str(limits.disk_bytes), "--tmpfs", VOLUME]
+    if disk is None:
+        made += ["--perms", "0755", "--size", str(limits.disk_bytes), "--tmpfs", VOLUME]
+    else:
+        made += ["--bind", disk, VOLUME]
     made += ["--dir", f"{VOLUME}/out", "--dir", f"{VOLUME}/tmp", "--dir", f"{VOLUME}/in"]  # noqa: S108
     made += ["--ro-bind", inputs, f"{VOLUME}/in"]
     made += ["--symlink", f"{VOLUME}/tmp", "/tmp"]  # noqa: S108
@@ -134,7 +139,8 @@ PASSWD = f"tenant:x:{TENANT}:{TENANT}::{VOLUME}:/bin/sh\n".encode()
 LAUNCH = """
 set -e
 for group in $1; do echo $$ > "$group/cgroup.procs"; done
-shift
+[ -z "$2" ] || chown "$2" "$3"
+shift 3
 while [ "$1" != -- ]; do
     mount --bind -o ro "$1" "$2"
     shift 2
@@ -142,5 +148,5 @@ done
 shift
 exec "$@"
 """
-"""Run by sh, in a mount namespace of its own where it stages: into the control groups first, then what the tenant's own user
-can't reach (a folder under /root, say) is made reachable, for it alone; then becomes bubblewrap, in the same process."""
+"""Run by sh, in a mount namespace of its own where it stages: into the control groups first, then the tenant's user is given
+its disk where it has one, and what that user can't reach (a folder under /root, say) is made reachable, for it alone; then becomes bubblewrap, in the same process."""

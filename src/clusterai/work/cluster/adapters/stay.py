@@ -5,8 +5,8 @@
                                                └── ca… ── keeper ── Ray ── the tenant's jobs
 
 Everything of a stay dies with it, and with the node: the sandbox's processes and wireguard-go are killed by the kernel when the process
-that opened them dies, the interface goes with the sandbox's network, what the tenant wrote lies in the sandbox's memory. `sweep` takes
-away the names that are left then.
+that opened them dies, the interface goes with the sandbox's network, the key of the disk that the tenant wrote to was in memory alone
+(`sandbox.Disk`; where none can be had the volume is memory). `sweep` takes away the names and the noise that are left then.
 """
 
 import asyncio
@@ -26,11 +26,14 @@ from clusterai.mesh import Device, Member, NoWireGuard, Paths, endpoints, keypai
 from clusterai.mesh.core.uapi import Endpoint, Malformed
 from clusterai.protocol.ids import Digest
 from clusterai.sandbox import (
+    PLACE,
     BlobStore,
     CannotSandbox,
     Cell,
+    Disk,
     Limits,
     NativeRunner,
+    NoDisk,
     Root,
     RootFs,
     Task,
@@ -85,7 +88,8 @@ class Reading(msgspec.Struct, frozen=True):
 
     Attributes:
         links, values: how each rented core's chain stands under the seed of the reading before.
-        tenant_ms: processor time of the tenant's processes since the stay was opened; the sentinel's isn't in it.
+        tenant_ms: processor time of the tenant's processes, and of what encrypts its disk, since the stay was opened; the sentinel's
+            isn't in it.
         foreign: processes that were neither the tenant's nor allowed, and used more than 2 % of a core since the reading before.
     """
 
@@ -125,6 +129,7 @@ class Stay:
         self._settings = settings
         self._net = net_of(lease)
         self._cell: Cell | None = None
+        self._disk: Disk | None = None
         self._chains: Chains | None = None
         self._before: tuple[float, tuple[Sample, ...]] = (0.0, ())
         self._device: Device | None = None
@@ -172,8 +177,9 @@ class Stay:
         return self._cell.group.processes() if self._cell is not None else []
 
     def helpers(self) -> list[int]:
-        """Of ours beside it: the sentinel, and what carries the mesh."""
+        """Of ours beside it: the sentinel, and what carries the mesh and the disk."""
         found = self._chains.cell.processes() if self._chains is not None else []
+        found += self._disk.processes() if self._disk is not None else []
         return [*found, self._device.pid] if self._device is not None else found
 
     async def _open(self) -> None:
@@ -186,13 +192,14 @@ class Stay:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True, mode=0o700)
         (self._folder / "interface").write_text(self.interface)
-        device, cell = asyncio.create_task(self._mesh()), asyncio.create_task(self._sandbox(cores))
+        device, disk = asyncio.create_task(self._mesh()), asyncio.create_task(self._volume(cores))
+        cell = asyncio.create_task(self._sandbox(cores, disk))
         try:
-            await asyncio.gather(device, cell)
+            await asyncio.gather(device, disk, cell)
         except BaseException:
-            for it in (device, cell):
+            for it in (device, disk, cell):
                 it.cancel()
-            await asyncio.gather(device, cell, return_exceptions=True)
+            await asyncio.gather(device, disk, cell, return_exceptions=True)
             raise
         assert self._device is not None
         assert self._cell is not None
@@ -219,13 +226,14 @@ class Stay:
         except NoWireGuard as error:
             raise StayFailed("no-wireguard", str(error)) from None
 
-    async def _sandbox(self, cores: Sequence[int]) -> None:
+    async def _sandbox(self, cores: Sequence[int], disk: "asyncio.Task[None]") -> None:
         began = time.monotonic()
         try:
             root = ray_root(self._settings.ray)
             runner = await asyncio.to_thread(
                 NativeRunner, BlobStore(self._folder / "store"), self._folder, {"ray": root}
             )
+            await disk
             limits = Limits(
                 memory_bytes=self._spec.memory_bytes,
                 cpu_milli=self._spec.cpu_milli,
@@ -239,13 +247,15 @@ class Stay:
                 env=dict(self._spec.env),
                 limits=limits,
             )
+            enter = self._disk.enter if self._disk is not None else ()
             self._cell = await Cell.open(
                 runner,
                 task,
                 root,
                 # Tables of its own, beside the objects.
                 shared_bytes=raycluster.store_bytes(self._spec.memory_bytes) + 64 * raycluster.MiB,
-                before=("taskset", "--cpu-list", ",".join(map(str, cores))),
+                before=(*enter, *_on(cores)),
+                disk=PLACE if self._disk is not None else None,
                 on_log=self._keep,
             )
             self.steps["sandbox"] = int((time.monotonic() - began) * 1000)
@@ -253,6 +263,23 @@ class Stay:
             self.steps["sandbox and sentinel"] = int((time.monotonic() - began) * 1000)
         except (CannotSandbox, OSError, ValueError) as error:
             raise StayFailed("no-sandbox", str(error)) from None
+
+    async def _volume(self, cores: Sequence[int]) -> None:
+        """An encrypted disk where one can be had, else memory: the tenant's log says which."""
+        began = time.monotonic()
+        try:
+            self._disk = await Disk.open(self._folder / "disk", self._spec.disk_bytes, _on(cores))
+        except NoDisk as error:
+            self._keep(f"clusterai: /job is memory, not a disk: {error.why}\n".encode())
+            return
+        self._disk.ended.add_done_callback(self._lost)
+        self.steps["disk"] = int((time.monotonic() - began) * 1000)
+        size = self._spec.disk_bytes / 2**30
+        self._keep(f"clusterai: /job is a disk of {size:.2f} GiB, encrypted under a key in memory\n".encode())
+
+    def _lost(self, ended: "asyncio.Future[str]") -> None:
+        if not ended.cancelled():
+            self._die(f"the disk broke: {ended.result()}")
 
     async def join(
         self, members: Sequence[Member], relay: Mapping[int, Endpoint], head: int, token: bytes
@@ -354,7 +381,7 @@ class Stay:
         except SentinelGone as error:
             self._die(str(error))
             raise StayFailed("no-sentinel", str(error)) from None
-        tenant_ms = self._cell.group.cpu_ms()
+        tenant_ms = self._cell.group.cpu_ms() + (self._disk.cpu_ms() if self._disk is not None else 0)
         ours = {os.getpid(), *self.processes(), *self.helpers()}
         (then, before), now = self._before, await asyncio.to_thread(sample)
         self._before = (time.monotonic(), now)
@@ -402,6 +429,9 @@ class Stay:
         if self._chains is not None:
             chains, self._chains = self._chains, None
             await chains.close()
+        if self._disk is not None:
+            disk, self._disk = self._disk, None
+            await disk.close()
         if self._device is not None:
             device, self._device = self._device, None
             await device.close()
@@ -441,6 +471,11 @@ class Stay:
             with contextlib.suppress(NoWireGuard, Malformed):
                 for move in self._paths.step(await self._device.states(), loop.time()):
                     await self._device.move(move.key, move.endpoint)
+
+
+def _on(cores: Sequence[int]) -> tuple[str, ...]:
+    """A command line that runs another on these cores alone."""
+    return ("taskset", "--cpu-list", ",".join(map(str, cores)))
 
 
 def ray_root(environment: Path) -> Root:
