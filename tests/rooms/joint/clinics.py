@@ -15,6 +15,7 @@ from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import network_domain
 from clusterai.protocol.vaults import Operation, subject
 from clusterai.sdk.identity import Identity
+from clusterai.vault.adapters.cohorts import Standings
 from clusterai.vault.adapters.founding import found_vault
 from clusterai.vault.adapters.hosting import Vault, open_vault
 from clusterai.vault.adapters.importing import find
@@ -94,8 +95,15 @@ class Clinic:
     network: Domain = NETWORK
 
     def __init__(
-        self, folder: Path, name: str, rows: dict[str, Any], epsilon_micro: int, high: int = 100
+        self,
+        folder: Path,
+        name: str,
+        rows: dict[str, Any],
+        epsilon_micro: int,
+        high: int = 100,
+        standings: Standings | None = None,
     ) -> None:
+        self._standings = standings
         self.name, self.rows, self.schema = name, rows, schema(high)
         folder.mkdir(parents=True)
         self.folder = folder.parent
@@ -119,7 +127,8 @@ class Clinic:
         self.calls: list[bytes] = []
 
     def open(self) -> None:
-        self.vault: Vault = open_vault(self._root, Address(self._seed[:20]), Key(self._seed), NETWORK)
+        owner, hot = Address(self._seed[:20]), Key(self._seed)
+        self.vault: Vault = open_vault(self._root, owner, hot, NETWORK, standings=self._standings)
         self.service = Shares(self.vault, interpreter=lambda: self._openfhe)
 
     def restart(self) -> None:

@@ -3,15 +3,13 @@
 import asyncio
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 from clusterai.ledger.core.standing import Standing
-from clusterai.protocol.ids import Address, Digest, Role
+from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.signing import Key
-from clusterai.protocol.vaults import dataset_id, subject
 from clusterai.vault.core.policy import Policy
 from clusterai.vault.core.secagg.cohort import Member, membership, objection, signed
 from clusterai.work.training import KIND
@@ -20,26 +18,9 @@ from clusterai.work.training.adapters.rounds import VaultSaid, ask
 from clusterai.work.training.spec import Begin, Good
 from tests.rooms.training.studies import APP, NETWORK, Near, close_vaults, owner_of
 from tests.rooms.training.test_training_villains import memberships, run_of
+from tests.rooms.vault.registry import STAKE_WEI, Chain, Sybil
 
-STAKE_WEI = 10**9
 ADDRESSES = [Address(bytes([at]) * 20) for at in range(1, 6)]
-
-
-class Chain:
-    """What a chain knows: who is registered with how much, and which data set is listed by whom."""
-
-    def __init__(self) -> None:
-        self.known: dict[tuple[Address, Digest], Standing] = {}
-        self.away = False
-
-    def lists(self, hot: Address, dataset: Digest, owner: Address, **changes: Any) -> None:
-        standing = Standing(owner, int(Role.PROVIDER), False, STAKE_WEI, owner, serial=1)
-        self.known[hot, dataset] = msgspec.structs.replace(standing, **changes)
-
-    async def standings(self, asked: Sequence[tuple[Address, Digest]]) -> list[Standing]:
-        if self.away:
-            raise ConnectionError("no chain")
-        return [self.known.get(it, Standing(Address(bytes(20)))) for it in asked]
 
 
 @pytest.fixture(autouse=True)
@@ -64,15 +45,8 @@ def parties(chain: Chain, tmp_path: Path) -> list[Near]:
     return made
 
 
-class Sybil:
-    """A member that is the requester's own, with as much behind it as the requester got."""
-
-    def __init__(self, at: int) -> None:
-        self.hot, self.member = Key(bytes([at + 1]) * 32), Key(bytes([at + 101]) * 32).address
-        self.owner = ADDRESSES[at]
-        self.dataset = dataset_id(self.owner, "sybil")
-        self.subject = subject(self.dataset, KIND.name)
-        self.membership = membership(self.hot, NETWORK, self.dataset, self.member)
+def sybil(at: int) -> Sybil:
+    return Sybil(at, KIND.name, NETWORK)
 
 
 def begun(party: Near, others: Sequence[Near | Sybil], shown: Sequence[bytes] | None = None) -> str:
@@ -106,7 +80,7 @@ def test_honest_vaults_of_three_owners_begin(parties: list[Near]) -> None:
 
 def test_members_of_the_requesters_own_are_refused(parties: list[Near], chain: Chain) -> None:
     """Keys of nobody; owners that staked nothing; many data sets of one owner; one real vault more doesn't help."""
-    victim, sybils = parties[0], [Sybil(at) for at in range(4)]
+    victim, sybils = parties[0], [sybil(at) for at in range(4)]
     assert "isn't listed on chain" in begun(victim, sybils)
     assert "isn't listed on chain" in begun(victim, [*parties[1:], *sybils])
     for it in sybils:
@@ -122,7 +96,7 @@ def test_members_of_the_requesters_own_are_refused(parties: list[Near], chain: C
 
 def test_papers_of_others_dont_make_a_member(parties: list[Near], chain: Chain) -> None:
     """A true membership shown for another key, one short, one signed by the member itself, and nonsense."""
-    victim, (one, other) = parties[0], (Sybil(0), Sybil(1))
+    victim, (one, other) = parties[0], (sybil(0), sybil(1))
     true = memberships(parties)
     assert "another member" in begun(victim, [one, other], true)
     assert "memberships came" in begun(victim, [one, other], true[:1])
@@ -152,7 +126,7 @@ def test_an_owner_may_want_more_or_leave_it_to_the_requester(parties: list[Near]
     ):
         set_policy(victim, msgspec.structs.replace(policy, **changes))
         assert why in begun(victim, parties[1:])
-    assert begun(victim, [Sybil(0), Sybil(1)]) == ""
+    assert begun(victim, [sybil(0), sybil(1)]) == ""
 
 
 def set_policy(party: Near, policy: Policy) -> None:

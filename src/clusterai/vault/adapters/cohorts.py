@@ -38,6 +38,11 @@ class Cohorts:
         self._key, self._network, self._dataset = key, network, dataset
         self._policy, self._standings = policy, standings
 
+    @property
+    def matters(self) -> bool:
+        """Whether the owner wants to know with whom it sums."""
+        return self._policy().cohort_owners > 0
+
     def membership(self, member: Address) -> bytes:
         """For requesters to show to other vaults: `member` signs for this one."""
         return membership(self._key, self._network, self._dataset, member)
@@ -54,9 +59,9 @@ class Cohorts:
         Raises:
             Denied: cohort; `detail` says who isn't what. chain: it can't be asked now.
         """
-        policy = self._policy()
-        if not policy.cohort_owners:
+        if not self.matters:
             return
+        policy = self._policy()
         if len(memberships) != len(members):
             raise Denied("cohort", f"{len(memberships)} memberships came for {len(members)} members")
         try:

@@ -2,7 +2,8 @@
 
     requester                                          vault
     call  Hello(grant, snapshot, question, ε, δ)  ─────>  permitted? columns there?
-                                                  <─────  Hi: the key that signs in sums
+                                                  <─────  Hi: the key that signs in sums, and whose it is
+    call  Meet(the others' keys, whose they are)  ─────>  the chain is asked about each
     order ShareOrder(study)                       ─────>  ε is spent; its sums, its noise; the use is closed
                                                   <─────  Pledge: the signed use, whose result commits to the share
     call  Masking(frame), five                    ─────>  secure aggregation with the vaults of the study, or
@@ -23,6 +24,7 @@ from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.signing import Key, signed_by
 from clusterai.protocol.statements import U40, AddressBytes, DigestBytes, SignatureBytes
 from clusterai.protocol.vaults import SignedUse
+from clusterai.vault.core.secagg.cohort import Membership
 from clusterai.vault.core.secagg.graph import quorum
 from clusterai.vault.core.secagg.joint import Histogram, Moments, Regression
 from clusterai.work.joint.core.chain import MOST_PARTIES, Claim, Cohort, Link
@@ -188,9 +190,27 @@ class Hello(_Call, frozen=True):
 
 
 class Hi(_Call, frozen=True):
-    """Yes. `member`: the address of the key that signs in sums."""
+    """Yes. `member`: the address of the key that signs in sums; by `membership` the other vaults know that it is this one's."""
 
     member: AddressBytes
+    membership: Membership
+
+
+class Meet(_Call, frozen=True):
+    """These are the vaults of a study to come. A vault gives its share into no company that it wasn't shown.
+
+    Attributes:
+        memberships: of `members`, in their order.
+    """
+
+    grant: DigestBytes
+    subjects: Annotated[tuple[DigestBytes, ...], Meta(max_length=MOST_VAULTS)]
+    members: Annotated[tuple[AddressBytes, ...], Meta(max_length=MOST_VAULTS)]
+    memberships: Annotated[tuple[Membership, ...], Meta(max_length=MOST_VAULTS)]
+
+
+class Met(_Call, frozen=True):
+    """It will sum with them."""
 
 
 class Again(_Call, frozen=True):
@@ -261,8 +281,8 @@ class No(_Call, frozen=True):
     detail: Annotated[str, Meta(max_length=2_000)]
 
 
-Asked = Hello | Again | Masking | Join | Encrypt | Open
-Answered = Hi | Frame | No | Joined | Encrypted | Opened
+Asked = Hello | Meet | Again | Masking | Join | Encrypt | Open
+Answered = Hi | Met | Frame | No | Joined | Encrypted | Opened
 _ASKED: Any = Asked
 _ANSWERED: Any = Answered
 

@@ -38,6 +38,8 @@ from clusterai.work.joint.spec import (
     Join,
     Joined,
     Masking,
+    Meet,
+    Met,
     No,
     Open,
     Opened,
@@ -160,6 +162,7 @@ class Asking:
         self._epsilon, self._delta = epsilon_micro, delta_pico if epsilon_micro else 0
         self._parties = {Digest(it.subject): it for it in parties}
         self._dropped: dict[Digest, str] = {}
+        self._papers: dict[Digest, bytes] = {}
         self._told, self._find_python = told, interpreter
         self._orders: dict[Digest, ShareOrder] = {}
         self._parts: dict[Digest, Part] = {}
@@ -190,6 +193,8 @@ class Asking:
         )
 
         async def ordered(party: Party) -> Part:
+            # Each before its own order: a vault that refuses the company costs nothing.
+            await self._meet(party, study)
             return await self._order(party, study, most_wei)
 
         self._parts = await self._each(list(members), ordered)
@@ -207,7 +212,13 @@ class Asking:
         hello = Hello(
             party.grant, party.snapshot, self._wanted.question, self._by, self._epsilon, self._delta
         )
-        return Address((await ask(party, hello, Hi)).member)
+        hi = await ask(party, hello, Hi)
+        self._papers[Digest(party.subject)] = hi.membership
+        return Address(hi.member)
+
+    async def _meet(self, party: Party, study: Study) -> None:
+        papers = tuple(self._papers[Digest(it)] for it in study.subjects)
+        await ask(party, Meet(party.grant, study.subjects, study.members, papers), Met)
 
     async def _order(self, party: Party, study: Study, most_wei: int | None) -> Part:
         order = ShareOrder(
@@ -305,6 +316,7 @@ class Asking:
         except VaultSaid as said:
             if not str(said).startswith("unknown_study"):
                 raise
+        await self._meet(party, self._orders[who].study)
         await ask(party, Again(self._orders[who]), Hi)
         return await ask(party, call, kind, self._phase_s)
 

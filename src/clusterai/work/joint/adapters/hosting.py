@@ -26,6 +26,7 @@ from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 from clusterai.protocol.signing import Key
 from clusterai.protocol.vaults import Operation, SignedUse, subject
 from clusterai.vault.adapters.aggregation import Declined, SumDesk
+from clusterai.vault.adapters.cohorts import Cohorts
 from clusterai.vault.adapters.sealing import Asked
 from clusterai.vault.core.schema import Schema
 from clusterai.vault.core.secagg import joint
@@ -47,6 +48,8 @@ from clusterai.work.joint.spec import (
     Hi,
     Join,
     Masking,
+    Meet,
+    Met,
     No,
     Open,
     Pledge,
@@ -68,6 +71,8 @@ WAITING = 8
 MOST_SHARES = 256
 """Kept at once; the oldest goes first, and a share with noise can be made again."""
 LONGEST_S = 86_400
+MOST_MET = 256
+"""Companies that were found good since the start; the oldest goes first."""
 
 
 class Permit(Protocol):
@@ -95,6 +100,8 @@ class Vault(Protocol):
     def used(self, order: Digest, result: Digest) -> SignedUse: ...
     def columns(self, names: Sequence[str]) -> Mapping[str, Any]: ...
     def noise_seed(self, order: Digest, beacon: bytes) -> bytes: ...
+    @property
+    def cohorts(self) -> Cohorts: ...
 
 
 class Kept(msgspec.Struct):
@@ -134,6 +141,7 @@ class Shares:
         self._sums = SumDesk(self._key, self._offered, Terms(least_members=LEAST_VAULTS), clock)
         self._threshold = ThresholdDesk(self._key, clock, interpreter)
         self._kept: OrderedDict[Digest, Kept] = OrderedDict()
+        self._met: OrderedDict[Digest, None] = OrderedDict()
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -185,6 +193,10 @@ class Shares:
             study.members[study.subjects.index(self.model)] != self.member
         ):
             raise Denied("company", "the study doesn't name this vault with the key that it signs sums with")
+        if vault.cohorts.matters and company(study.subjects, study.members) not in self._met:
+            raise Denied(
+                "cohort", "this vault wasn't told who the study's others are, or it was started anew"
+            )
         if not self._clock() < study.expires_s <= self._clock() + LONGEST_S:
             raise Denied("expired", "the study is over, or lasts longer than a day: order another")
         self._allowed(
@@ -318,7 +330,9 @@ class Shares:
                 if by == "ckks":
                     await self._threshold.ready()
                 self._allowed(Digest(grant), who, Digest(snapshot), question, epsilon_micro, delta_pico)
-                return Hi(self.member)
+                return self._hi()
+            case Meet():
+                return await self._meet(who, call)
             case Again(order):
                 return await self._again(who, order)
             case Masking(study, frame):
@@ -344,7 +358,24 @@ class Shares:
         self._admit(order)
         async with self._turn:
             await self._made(order)
-        return Hi(self.member)
+        return self._hi()
+
+    def _hi(self) -> Hi:
+        return Hi(self.member, self._vault.cohorts.membership(self.member))
+
+    async def _meet(self, who: Address, call: Meet) -> Met:
+        """
+        Raises:
+            Denied: one of them isn't a vault of an owner of its own.
+        """
+        self._vault.permit(Digest(call.grant), who, Operation.JOINT, ZERO_DIGEST)
+        if len(call.subjects) != len(call.members):
+            raise Denied("cohort", "each vault has one key")
+        await self._vault.cohorts.check(call.memberships, call.members, call.subjects, KIND_NAME)
+        self._met[company(call.subjects, call.members)] = None
+        while len(self._met) > MOST_MET:
+            self._met.popitem(last=False)
+        return Met()
 
     def _share(self, who: Address, study: bytes) -> Kept:
         kept = self._kept.get(Digest(study))
@@ -388,6 +419,10 @@ class Shares:
         if kept.sum not in (None, sum_):
             raise Refused("twice", "this share went into another sum already")
         kept.sum = sum_
+
+
+def company(subjects: Sequence[bytes], members: Sequence[bytes]) -> Digest:
+    return canonical.content_digest(b"clusterai joint company" + b"".join((*subjects, *members)))
 
 
 def member_key(hot: Key, dataset: Digest) -> Key:
