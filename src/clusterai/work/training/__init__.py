@@ -6,18 +6,24 @@ charges the budget and masks it. The room refuses to hand out one vault's update
 
     spec.py    runs, orders, calls          core/vector.py     replies as vectors, sums as replies      inside/    what runs in Flower's environment
     price.py   thousandths of ε, and a use  core/privacy.py    noise, ε over all rounds                 adapters/  the vault's side, the requester's side
+    check.py   what shows without the rows
 """
 
 from clusterai.work.kind import Kind
-from clusterai.work.training.price import cap_wei, recount, wrong
-from clusterai.work.training.spec import Round, Run, decode_round
+from clusterai.work.training.check import check_part, judge_answer, spell, wrong
+from clusterai.work.training.price import cap_wei, recount
+from clusterai.work.training.spec import KIND_NAME, Round, Run, decode_round
 
 KIND = Kind(
-    name="training",
+    name=KIND_NAME,
     decode=decode_round,
     cap_wei=cap_wei,
     recount=recount,
+    check_part=check_part,
+    judge=judge_answer,
     wrong=wrong,
+    spell=spell,
+    gap_unit="rounds",
     hosts="clusterai.work.training.adapters.hosting",
     first_s=1800.0,
 )

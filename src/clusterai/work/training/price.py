@@ -40,13 +40,3 @@ def recount(request: Round, tokens: tuple[int, ...]) -> tuple[int, int]:
     except ValueError:
         return 0, 0
     return (milli(done.epsilon_micro), 1) if isinstance(done, Done) else (0, 0)
-
-
-def wrong(request: Round, tokens: tuple[int, ...], reason: str) -> str | None:
-    if reason != "stop":
-        return f"it ended by {reason!r}, and a round ends with its answer"
-    try:
-        done_of(request, tokens)
-    except ValueError as error:
-        return str(error)
-    return None

@@ -28,6 +28,7 @@ from clusterai.vault.core.secagg.cohort import Membership
 from clusterai.work.training.core.bounds import MOST_METRICS, MOST_VAULTS
 from clusterai.work.training.core.bundle import MOST_BUNDLE_BYTES
 
+KIND_NAME = "training"
 MOST_BLOCKS = 1_024
 LEAST_GROUP = 3
 """Groups of fewer hide nobody."""

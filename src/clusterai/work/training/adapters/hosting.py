@@ -45,6 +45,7 @@ from clusterai.work.training.core import privacy, vector
 from clusterai.work.training.core.bundle import Bundle, decode_bundle
 from clusterai.work.training.inside import records
 from clusterai.work.training.spec import (
+    KIND_NAME,
     LEAST_GROUP,
     Begin,
     Done,
@@ -168,7 +169,7 @@ class Training:
             studio: makes the studio when the first run begins, since that starts programs.
         """
         self.vault = vault
-        self.model = bytes(subject(vault.dataset, "training"))
+        self.model = bytes(subject(vault.dataset, KIND_NAME))
         self.engine = self
         self._clock = clock
         self._make_studio = studio
