@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from clusterai.protocol.eip712 import Domain
@@ -24,10 +25,10 @@ from clusterai.vault.core.schema import Column, Schema
 from clusterai.vault.core.terms import AskedFor
 from clusterai.work.engine import Finish, TokenEvent
 from clusterai.work.joint import KIND
-from clusterai.work.joint.adapters.asking import Asking, Paid, Statistic
+from clusterai.work.joint.adapters.asking import Asking, Paid, Statistic, ask
 from clusterai.work.joint.adapters.hosting import Shares
 from clusterai.work.joint.core.question import question_of
-from clusterai.work.joint.spec import ShareOrder, Way
+from clusterai.work.joint.spec import Meet, Met, Question, Said, ShareOrder, Study, Way, decode_said
 from clusterai.work.packed import bytes_of
 
 NETWORK = network_domain(31415, Address(b"R" * 20))
@@ -100,11 +101,10 @@ class Clinic:
         name: str,
         rows: dict[str, Any],
         epsilon_micro: int,
-        high: int = 100,
         standings: Standings | None = None,
     ) -> None:
         self._standings = standings
-        self.name, self.rows, self.schema = name, rows, schema(high)
+        self.name, self.rows, self.schema = name, rows, schema()
         folder.mkdir(parents=True)
         self.folder = folder.parent
         self._openfhe = standin(self.folder)
@@ -182,9 +182,17 @@ class Clinic:
         return Paid(bytes_of(tuple(tokens)), charged_wei, None, self.name)
 
 
-def clinics(folder: Path, count: int = 3, rows: int = 400, epsilon_micro: int = 0) -> list[Clinic]:
+def clinics(
+    folder: Path,
+    count: int = 3,
+    rows: int = 400,
+    epsilon_micro: int = 0,
+    standings: Standings | None = None,
+) -> list[Clinic]:
     return [
-        Clinic(folder / f"clinic-{at}", f"clinic-{at}", patients(at, rows), epsilon_micro)
+        Clinic(
+            folder / f"clinic-{at}", f"clinic-{at}", patients(at, rows), epsilon_micro, standings=standings
+        )
         for at in range(count)
     ]
 
@@ -214,3 +222,41 @@ def asking(of: list[Clinic], sql: str, epsilon_micro: int = 0, by: Way = "masks"
         phase_s=30.0,
         interpreter=lambda: standin(of[0].folder),
     )
+
+
+def study_of(
+    of: list[Clinic], question: Question, epsilon_micro: int = 0, nonce: int = 1, **more: Any
+) -> Study:
+    """As a requester names it who knows these vaults' keys."""
+    study = Study(
+        ME.address,
+        question,
+        "masks",
+        epsilon_micro,
+        DELTA_PICO if epsilon_micro else 0,
+        tuple(bytes(it.subject) for it in of),
+        tuple(bytes(it.service.member) for it in of),
+        int(time.time()) + 600,
+        nonce.to_bytes(32),
+    )
+    return msgspec.structs.replace(study, **more)
+
+
+def order_of(clinic: Clinic, study: Study, who: Identity = ME, **more: Any) -> ShareOrder:
+    order = ShareOrder(clinic.subject, clinic.dataset, clinic.snapshot, clinic.grant, study, bytes(65))
+    return msgspec.structs.replace(order, **more).signed(who.key, NETWORK)
+
+
+def meet(clinic: Clinic, of: list[Clinic], study: Study) -> Meet:
+    return Meet(clinic.grant, study.subjects, study.members, papers_of(of))
+
+
+def papers_of(of: list[Clinic]) -> tuple[bytes, ...]:
+    return tuple(it.vault.cohorts.membership(it.service.member) for it in of)
+
+
+async def pledged(of: list[Clinic], study: Study) -> list[Said]:
+    """Everyone met, and ordered."""
+    for clinic in of:
+        await ask(clinic, meet(clinic, of, study), Met)
+    return [decode_said((await it.order(order_of(it, study), None)).answer) for it in of]

@@ -192,12 +192,16 @@ class Asking:
             secrets.token_bytes(32),
         )
 
-        async def ordered(party: Party) -> Part:
-            # Each before its own order: a vault that refuses the company costs nothing.
+        async def met(party: Party) -> None:
             await self._meet(party, study)
+
+        async def ordered(party: Party) -> Part:
             return await self._order(party, study, most_wei)
 
-        self._parts = await self._each(list(members), ordered)
+        # All of them before the first order: where too many refuse the company, nothing is spent.
+        willing = await self._each(list(members), met)
+        self._enough(willing, "are willing to be summed with the others", study.quorum)
+        self._parts = await self._each(list(willing), ordered)
         self._enough(self._parts, "gave their share", study.quorum)
         ordered_of = {it: members[it] for it in self._parts}
         if self._by == "ckks":
