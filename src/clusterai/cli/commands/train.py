@@ -181,6 +181,7 @@ def federated(
     from clusterai.protocol.vaults import subject
     from clusterai.work.training.adapters.campaign import Campaign, CannotTrain, Wish
     from clusterai.work.training.adapters.checkpoint import InUse, grants_in
+    from clusterai.work.training.adapters.saving import SAFETENSORS
     from clusterai.work.training.adapters.serverapp import AppFailed
     from clusterai.work.training.adapters.studio import NoFlower
 
@@ -248,10 +249,12 @@ def federated(
         raise Failure("the run ended", str(error), f"the same command goes on from {folder}") from None
     if came is None:
         return
+    tensors = folder / SAFETENSORS
     if json:
         say.emit(
             {
                 "model": None if came.model is None else str(came.model),
+                "safetensors": str(tensors) if tensors.exists() else None,
                 "lineage": str(folder / "lineage.json"),
                 "rounds": came.rounds,
                 "epsilon": came.epsilon,

@@ -2,7 +2,8 @@
 
     FOLDER/run.json          the run; with it, and `exchanges`, a run that broke off goes on. The round that was under way: `checkpoint`
     FOLDER/exchanges/0001    what the app was answered, in order: a run that is resumed answers these again, without any vault
-    FOLDER/model.npz         after each round           FOLDER/lineage.json     after each round
+    FOLDER/model.npz         after each round, and the same as model.safetensors
+    FOLDER/lineage.json      after each round
 
 A resumed run starts the app anew, with the first run's parameters, and gives it the same answers; so strategies with a memory of their own
 (FedAdam's moments) are where they were. Vaults aren't asked again. The round in which it broke off is asked for again with the same words, so that vaults
@@ -20,13 +21,14 @@ import msgspec
 import numpy as np
 
 from clusterai.protocol import canonical
-from clusterai.protocol.ids import Digest
+from clusterai.protocol.ids import Digest, hex0x
 from clusterai.protocol.signing import Key
 from clusterai.vault.core.secagg.robust import Rule
 from clusterai.work.training.adapters.checkpoint import Checkpoint, Kept, Underway, run_of
 from clusterai.work.training.adapters.checkpoint import write as _write
 from clusterai.work.training.adapters.packing import bundle_of
 from clusterai.work.training.adapters.rounds import Party, RoundFailed, Rounds, Sum, ask
+from clusterai.work.training.adapters.saving import NUMPY, save_model
 from clusterai.work.training.adapters.serverapp import AppFailed, ServerProcess
 from clusterai.work.training.core import grouping, lineage, privacy, replying, strategies, vector
 from clusterai.work.training.core.evidence import Evidence, Group
@@ -158,7 +160,7 @@ class Campaign:
             except Exception as error:
                 self._tell({"event": "end", "vault": party.name, "why": str(error)[:200]})
         card = self._write_card()
-        model = self._folder / "model.npz"
+        model = self._folder / NUMPY
         return Outcome(
             model if model.exists() else None,
             card,
@@ -537,10 +539,15 @@ class Campaign:
         arrays: dict[str, Any] = {
             name: np.asarray(item) for _, items in found.values() for name, item in items.items()
         }
-        aside = self._folder / ".model.npz"
-        with aside.open("wb") as file:
-            np.savez(file, **arrays)
-        aside.replace(self._folder / "model.npz")
+        about = {
+            "clusterai.format": "clusterai-lineage/1",
+            "clusterai.model": hex0x(self._model),
+            "clusterai.run": hex0x(self._run.digest),
+            "clusterai.app": hex0x(self._run.app),
+            "clusterai.round": str(head["round"]),
+        }
+        if why := save_model(self._folder, arrays, about):
+            self._tell({"event": "notice", "why": why})
         if self._rounds:
             self._rounds[-1] = msgspec.structs.replace(self._rounds[-1], model=self._model)
         self._write_card()
