@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors import numpy as safetensors
 
 from clusterai.vault.adapters.folder import VaultFolder
 from clusterai.vault.adapters.founding import found_vault
@@ -68,7 +68,9 @@ def test_nine_clinics_train_in_three_groups(network: Network, tmp_path: Path):
     told(network, "train", "request", str(app), "--vaults", names, "--purpose", "malignancy", *who)
 
     def granted() -> bool:
-        found: Any = told(network, "data", "grants", *who)["grants"]
+        done = network.cli("data", "grants", "--json", *who)
+        assert done.returncode == 0, done.stderr
+        found: Any = json.loads(done.stdout)["grants"]
         return len(found) == len(CLINICS) and all(it["state"] == "granted" for it in found)
 
     until("all grants stand", granted)
@@ -87,5 +89,6 @@ def test_nine_clinics_train_in_three_groups(network: Network, tmp_path: Path):
             source["subject"] for source in card["sources"]
         }
         assert all(group["transcript"] and group["verdict"] in ("good", "apart") for group in groups)
+    library: Any = safetensors
     with np.load(out["model"]) as found:
-        np.testing.assert_array_equal(load_file(out["safetensors"])["model"], found["model"])
+        np.testing.assert_array_equal(library.load_file(out["safetensors"])["model"], found["model"])

@@ -35,7 +35,7 @@ LITTLE = 0.5
 """A pull below this, of the others' 1, may be named."""
 MUCH = 1.5
 """A push beyond this may be named."""
-SURE = 0.25
+SURE = 0.15
 """Nobody is named while estimates are less certain than this, or the others agree less."""
 
 
