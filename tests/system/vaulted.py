@@ -61,8 +61,8 @@ class Requester:
     async def told(self, ask: AskAccess | AskUses) -> Told:
         return decode_told(await self.vaults.ask(self.identity, self.data, "vault", encode(ask)))
 
-    async def granted(self, now_s: int, uses: int = 100) -> Digest:
-        """Ask for access; the grant's id."""
+    def asks(self, now_s: float, uses: int = 100) -> AskAccess:
+        """A request for access; told twice, it is one."""
         purpose = "how old are they"
         signed = self.identity.request(
             self.data.dataset,
@@ -72,10 +72,17 @@ class Requester:
             5 * MICRO,
             uses,
             10**9,
-            now_s + 86_400,
+            int(now_s) + 86_400,
         )
+        return AskAccess(signed, purpose)
+
+    async def granted(self, now_s: int, uses: int = 100) -> Digest:
+        """Ask for access; the grant's id."""
+        return await self.until_granted(self.asks(now_s, uses))
+
+    async def until_granted(self, asked: AskAccess) -> Digest:
         while True:
-            told = await self.told(AskAccess(signed, purpose))
+            told = await self.told(asked)
             assert isinstance(told, Standing), told
             (status,) = told.requests
             if status.state == "granted":

@@ -229,7 +229,9 @@ class Vaults:
             try:
                 reply = await self.call(about, question.body, identity.address, provider, timeout_s)
             except (ApiError, Unreachable) as error:
-                await self._pause(error, ends_s)
+                # It was listed a moment ago: after a restart, of the gateway or of the vault, links take seconds.
+                away = isinstance(error, ApiError) and error.status == 404 and provider is None
+                await self._pause(error, ends_s, away)
             else:
                 return identity.opened(data.seal_to, reply, question.nonce)
 
@@ -298,9 +300,9 @@ class Vaults:
                 told = self._decoded(response, Ordered)
                 return Done(base64.b64decode(told.answer), told.receipt, told.charged_wei, told.provider)
 
-    async def _pause(self, error: ApiError | Unreachable, ends_s: float) -> None:
+    async def _pause(self, error: ApiError | Unreachable, ends_s: float, passes: bool = False) -> None:
         """Wait as long as we are told, or raise what won't pass."""
-        passes = isinstance(error, Unreachable) or error.status in AGAIN or error.code in _RUNS
+        passes = passes or isinstance(error, Unreachable) or error.status in AGAIN or error.code in _RUNS
         wait_s = max(0.5, error.retry_after_s) if isinstance(error, ApiError) else 1.0
         if not passes or time.monotonic() + wait_s > ends_s:
             raise error
