@@ -85,11 +85,11 @@ class Training:
             _, errors = self._process.communicate(timeout=DEADLINE_S)
             pytest.fail(f"the run ended: {errors}")
         underway = self._underway()
-        noted = sorted(vault.glob("?" * 64))
+        noted_ns = [it.stat().st_mtime_ns for it in vault.glob("?" * 64)]
         match step:
             case "spent":
                 began_ns = (self.folder / "underway.json").stat().st_mtime_ns if underway == number else 0
-                return bool(began_ns and noted) and noted[-1].stat().st_mtime_ns > began_ns
+                return 0 < began_ns < max(noted_ns, default=0)
             case "answered":
                 return underway == number and any(vault.glob(f"*.{number}"))
             case "summing":

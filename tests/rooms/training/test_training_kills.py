@@ -91,6 +91,7 @@ def test_a_vault_that_dies_in_any_phase_is_in_the_next_round_and_spends_no_epsil
     assert {party.spent_micro() for party in parties} == {round(outcome.epsilon * 1_000_000)}
     assert outcome.epsilon <= 4.0
     assert [len(party.vault.uses()) for party in parties] == [2, 2, 2]
+    assert parties[1].vault.shelf("training").names() == []
 
 
 def test_a_sum_that_had_begun_before_the_vault_died_is_the_only_one_of_its_round(tmp_path: Path):

@@ -33,7 +33,7 @@ from clusterai.work.training.adapters.serverapp import AppFailed, ServerProcess
 from clusterai.work.training.core import grouping, lineage, privacy, replying, strategies, vector
 from clusterai.work.training.core.evidence import Evidence, Group
 from clusterai.work.training.inside import pipe, records
-from clusterai.work.training.spec import MICRO, End, Good, Hello, Hi, Run
+from clusterai.work.training.spec import MICRO, Hello, Hi, Run
 
 FLOWER = "1.41.0"
 MOST_TRIES = 3
@@ -156,7 +156,7 @@ class Campaign:
             await process.close()
         for party in self._parties:
             try:
-                await ask(party, End(run.digest), Good, 10.0)
+                await self._ways.end(party)
             except Exception as error:
                 self._tell({"event": "end", "vault": party.name, "why": str(error)[:200]})
         card = self._write_card()

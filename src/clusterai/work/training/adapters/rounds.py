@@ -28,6 +28,7 @@ from clusterai.work.training.spec import (
     LEAST_GROUP,
     Begin,
     Done,
+    End,
     Frame,
     Good,
     Hi,
@@ -49,6 +50,7 @@ from clusterai.work.training.spec import (
 CALL_S = 120.0
 PHASE_S = 120.0
 ROUND_S = 3600.0
+END_S = 30.0
 MOST_ASKED = 4
 """How often one order is sent to a vault that comes and goes."""
 UNKNOWN = "unknown_run"
@@ -183,6 +185,10 @@ class Rounds:
         """Tell every vault of the run; those that can't be reached, or refuse, with why."""
         self._bundle, self._memberships = bundle, tuple(memberships)
         return await self._each(list(self._parties), self._begun, {})
+
+    async def end(self, party: Party) -> None:
+        """Let a vault forget the run; one that was started anew must hear of it to forget what is on its disk."""
+        await self._asked(party, End(self.run.digest), Good, END_S)
 
     async def _begun(self, party: Party) -> Good:
         return await ask(party, Begin(self.run, party.grant, self._bundle, self._memberships), Good)
