@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.bars import Bar, draw
 from clusterai.audit.core.contribution import (
     Appraised,
     Contribution,
@@ -176,10 +177,11 @@ def main(sizes: list[int], svg: Path | None) -> None:
         print(
             f"| {size} | {len(held)} | {agree:.3f} | {mine_s:.2f} s | {theirs_s:.2f} s | {theirs_s / mine_s:.1f} |"
         )
-    if svg is not None:
-        svg.write_text(
-            plot(list(parts), [it.value / UNIT for it in found], [it.error / UNIT for it in found])
-        )
+    drawn = [
+        Bar(name, it.value / UNIT, (it.value - it.error) / UNIT, (it.value + it.error) / UNIT)
+        for name, it in zip(parts, found, strict=True)
+    ]
+    draw(svg, drawn, "held-out rows told right; line: one standard error")
 
 
 def copiers(rows: Rows, held: Rows) -> None:
@@ -214,31 +216,6 @@ def split(rows: Rows, held: Rows) -> None:
     before = alone[0].value_milli / sum(it.value_milli for it in alone)
     after = sum(it.value_milli for it in many[:10]) / sum(it.value_milli for it in many)
     print(f"| Banzhaf, normalised | {before:.2%} | {after:.2%} | {after / before:.4f} |")
-
-
-def plot(names: list[str], values: list[float], errors: list[float]) -> str:
-    """Bars with one standard error each way."""
-    wide, tall, left, line = 720, 30 + 24 * len(names), 150, 24
-    low, high = min(0.0, *values), max(values)
-    unit = (wide - left - 60) / (high - low)
-    zero = left - low * unit
-    out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {tall}" font-family="sans-serif" font-size="12">',
-        f'<rect width="{wide}" height="{tall}" fill="white"/>',
-        f'<line x1="{zero:.1f}" y1="6" x2="{zero:.1f}" y2="{tall - 22}" stroke="#444"/>',
-    ]
-    for at, (name, value, error) in enumerate(zip(names, values, errors, strict=True)):
-        y = 8 + line * at
-        start, end = sorted((zero, zero + value * unit))
-        out += [
-            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{name}</text>',
-            f'<rect x="{start:.1f}" y="{y}" width="{end - start:.1f}" height="16" fill="{"#2a7" if value > 0 else "#c43"}"/>',
-            f'<line x1="{zero + (value - error) * unit:.1f}" x2="{zero + (value + error) * unit:.1f}" y1="{y + 8}" y2="{y + 8}" stroke="#000"/>',
-        ]
-    out.append(
-        f'<text x="{left}" y="{tall - 6}">held-out rows told right; line: one standard error</text></svg>'
-    )
-    return "\n".join(out) + "\n"
 
 
 if __name__ == "__main__":

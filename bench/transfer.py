@@ -1,6 +1,6 @@
 """Fetching a data set from one and from three holders, beside plain HTTP: curl from nginx.
 
-    python -m bench.transfer [--megabytes 256] [--megabits 200] [--rounds 3] [--json]       as root; nginx, curl, ip and tc installed
+    python -m bench.transfer [--megabytes 256] [--megabits 200] [--rounds 3] [--json] [--svg FILE]       as root; nginx, curl, ip and tc installed
 
 Twice: over loopback, where the processors are the limit, and with each holder behind an uplink of its own (a network
 namespace with a token bucket), which is what holders are like. A fetch hashes every piece; curl hashes nothing. Times are of the
@@ -19,6 +19,8 @@ import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
+
+from bench.bars import Bar, draw
 
 PORT = 21740
 NGINX = """daemon off; worker_processes 1; error_log stderr crit; pid {root}/nginx.pid;
@@ -190,6 +192,21 @@ class Bench:
         return {name: {**it, "ratio": round(it["mb_per_s"] / base, 2)} for name, it in found.items()}
 
 
+CAPTION = "times curl from nginx at the same place; {megabytes} MiB, median of {rounds}; line: least to most"
+
+
+def drawn(found: dict[str, dict[str, dict[str, float]]]) -> list[Bar]:
+    """Both places on one scale: beside curl."""
+    bars: list[Bar] = []
+    for where, rows in found.items():
+        bars.append(Bar(where))
+        base = rows["curl from nginx"]["mb_per_s"]
+        for name, it in rows.items():
+            least, most = it["least"] / base, it["most"] / base
+            bars.append(Bar(name, it["ratio"], least, most, f"{it['ratio']:.2f}: {it['mb_per_s']:.0f} MB/s"))
+    return bars
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -198,6 +215,7 @@ def main() -> None:
     parser.add_argument("--megabits", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--svg", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="clusterai-transfer-") as root, contextlib.ExitStack() as stack:
         Path(root).chmod(0o755)
@@ -206,6 +224,7 @@ def main() -> None:
         uplinks = [stack.enter_context(uplink(number, args.megabits)) for number in (1, 2, 3)]
         shaped = f"uplinks of {args.megabits} Mbit/s"
         found[shaped] = bench.measured([inside for inside, _ in uplinks], [host for _, host in uplinks])
+    draw(args.svg, drawn(found), CAPTION.format(megabytes=args.megabytes, rounds=args.rounds))
     if args.json:
         print(json.dumps(found, indent=2))
         return
