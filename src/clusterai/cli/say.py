@@ -6,7 +6,7 @@ rich is imported when it is first needed: `--help` and `--json` never load it.
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -45,6 +45,35 @@ def emit(data: object) -> None:
 def tell(text: str = "") -> None:
     """The command's answer for people, on stdout."""
     console().print(text, highlight=False, soft_wrap=True)
+
+
+class Checked(Protocol):
+    """A row of a doctor."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def found(self) -> str: ...
+    @property
+    def cure(self) -> str: ...
+
+
+def rows(found: Sequence[Checked], json: bool) -> bool:
+    """What a doctor found; whether there is no red row."""
+    healthy = all(row.state != "red" for row in found)
+    if json:
+        emit({"healthy": healthy, "rows": found})
+        return healthy
+    from rich.markup import escape
+
+    colours = {"green": "[green]✓[/]", "yellow": "[yellow]![/]", "red": "[red]✗[/]"}
+    for row in found:
+        tell(f"{colours[row.state]} {row.name:<22} {escape(row.found)}")
+        if row.cure:
+            tell(f"  {'':<22} → {escape(row.cure)}")
+    return healthy
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:

@@ -53,6 +53,7 @@ async def examine(config: Config, password: str | None = None) -> list[Row]:
     rows = await asyncio.to_thread(machine, config.data, config.rentals is not None)
     rows += await asyncio.to_thread(lending, config.jobs is not None)
     rows += await asyncio.to_thread(lambda: [_model(config, model) for model in config.models])
+    rows += await asyncio.to_thread(_vaults, config)
     key = _loaded(rows, "hot key", lambda: load_key(config.key, password))
     network = _loaded(rows, "manifest", lambda: load_network(config.network))
     if network is None:
@@ -69,6 +70,18 @@ def machine(data: Path, rents: bool = False) -> list[Row]:
     """What can be said of this machine before there is any configuration."""
     about = [hardware.system(), _python(), _cpu(), hardware.gpu(), _memory()]
     return [*about, *hardware.disk(data), *hardware.kernel(rents)]
+
+
+def _vaults(config: Config) -> list[Row]:
+    if not config.vaults:
+        return []
+    from clusterai.vault.adapters.doctor import examine
+
+    return [
+        Row(f"{Path(it.folder).name}: {row.name}", row.state, row.found, row.cure)
+        for it in config.vaults
+        for row in examine(Path(it.folder))
+    ]
 
 
 @functools.cache

@@ -59,21 +59,10 @@ def doctor(
     quiet: options.Quiet = False,
 ) -> int:
     """Check whether this machine can provide. Each red row names its cure. Exit code 6: there is a red row."""
-    from rich.markup import escape
-
     from clusterai.cli import doctor as checks
 
     rows = checks.examine(options.folder(data), model, config, gateway, validator)
-    healthy = all(row.state != "red" for row in rows)
-    if json:
-        say.emit({"healthy": healthy, "rows": rows})
-    else:
-        colours = {"green": "[green]✓[/]", "yellow": "[yellow]![/]", "red": "[red]✗[/]"}
-        for row in rows:
-            say.tell(f"{colours[row.state]} {row.name:<22} {escape(row.found)}")
-            if row.cure:
-                say.tell(f"  {'':<22} → {escape(row.cure)}")
-    return Exit.OK if healthy else Exit.UNTRUE
+    return Exit.OK if say.rows(rows, json) else Exit.UNTRUE
 
 
 Folder = Annotated[

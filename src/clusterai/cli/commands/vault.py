@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clusterai.cli import options, say
+from clusterai.cli.commands import vaultcare
 from clusterai.cli.failure import Exit, Failure
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def join(app: typer.Typer) -> None:
     group.command()(release)
     group.command()(withhold)
     group.command()(replay)
+    group.command()(vaultcare.doctor)
+    group.command()(vaultcare.lock)
     app.add_typer(group, name="vault")
 
 
@@ -134,6 +137,13 @@ def init(
 
 
 def _advise(it: "Plan", folder: Path) -> None:
+    from clusterai.ledger.adapters.network import is_keystore
+
+    if not is_keystore(it.key):
+        say.complain(
+            f"the master key is in the clear in {it.key}: who reads this disk reads the data"
+            f" → CLUSTERAI_KEY_PASSWORD=… clusterai vault lock {folder}"
+        )
     say.say(f"  its key: {it.key}. Without it nobody can read the data, you neither: keep a copy elsewhere")
     say.say("  the data you gave lies where it lay, in the clear: delete it there when you have checked this")
     say.say(f"  → edit {it.root}/policy.toml and README.md     → clusterai vault show {folder}")

@@ -175,6 +175,30 @@ def save_key(path: Path, key: Key, password: str | None = None) -> None:
     _write(path, msgspec.json.encode(encrypted), 0o600)
 
 
+def is_keystore(path: Path) -> bool:
+    """Whether the key in this file is under a password."""
+    try:
+        with path.open("rb") as file:
+            return file.read(1) == b"{"
+    except OSError:
+        return False
+
+
+def lock_key(path: Path, password: str) -> None:
+    """Put the key of a file under a password, in its place. What a disk keeps of the plain file isn't overwritten.
+
+    Raises:
+        BadKeyFile: it can't be read, or is a keystore already.
+    """
+    if is_keystore(path):
+        raise BadKeyFile(f"{path}: it is under a password already")
+    key = load_key(path)
+    from eth_account import Account
+
+    _write(path, msgspec.json.encode(Account.encrypt(key.secret(), password)), 0o600)
+    load_key(path, password)
+
+
 def make_key(path: Path, password: str | None = None) -> Key:
     """Load the key at `path`, or make one there from the system's entropy."""
     if not path.exists():

@@ -25,12 +25,12 @@ from pathlib import Path
 import msgspec
 
 from clusterai.protocol.ids import Digest
+from clusterai.sandbox.adapters import residue
 from clusterai.sandbox.adapters.cgroup import ControlGroups, Group, NoControlGroups
 from clusterai.sandbox.adapters.roots import BadRoot, unpack
 from clusterai.sandbox.adapters.runner import Leash, Log, Logs
 from clusterai.sandbox.adapters.running import START_S, CannotSandbox, Running, Wires
 from clusterai.sandbox.adapters.store import BlobStore, Damaged, NoSuchBlob
-from clusterai.sandbox.adapters.volume import MEMORY
 from clusterai.sandbox.core import bubble, seccomp
 from clusterai.sandbox.core.bubble import Bind, Root
 from clusterai.sandbox.core.spec import MiB, Outcome, RootFs, Task, refused
@@ -110,7 +110,8 @@ class NativeRunner:
         self._bwrap = bwrap or find_bwrap()
         self.folder = folder / "runs"
         shutil.rmtree(self.folder, ignore_errors=True)
-        _sweep()
+        residue.sweep()
+        residue.guard()
         self.folder.mkdir(parents=True, mode=0o700)
         if platform.machine() not in seccomp.MACHINES:
             raise CannotSandbox(
@@ -322,13 +323,6 @@ def _stage(number: int, folder: bool) -> str:
     else:
         place.touch(mode=0o644)
     return str(place)
-
-
-def _sweep() -> None:
-    """Remove what was laid out in memory by nodes that died."""
-    for left in MEMORY.glob("clusterai-[0-9]*-*"):
-        if not Path("/proc", left.name.split("-")[1]).exists():
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _world_reads(path: Path) -> bool:

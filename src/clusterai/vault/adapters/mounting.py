@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from clusterai.sandbox.adapters import residue
 from clusterai.sandbox.adapters.volume import MEMORY, NO_MEMORY, NoMemoryFolder
 from clusterai.vault.core.pieces import Piece, joined, rows_of
 from clusterai.vault.core.schema import Schema, write_schema
 
 
 def prefix(name: str) -> str:
-    return f"clusterai-vault-{name}-"
+    return f"{residue.prefix()}vault-{name}-"
 
 
 def lay_out(name: str, schema: Schema, pieces: Iterable[Piece], memory: Path = MEMORY) -> Path:
@@ -31,6 +32,7 @@ def lay_out(name: str, schema: Schema, pieces: Iterable[Piece], memory: Path = M
     """
     if not memory.is_dir():
         raise NoMemoryFolder(NO_MEMORY)
+    residue.guard()
     folder = memory / f"{prefix(name)}{secrets.token_hex(8)}"
     folder.mkdir(mode=0o700)
     try:
@@ -57,6 +59,7 @@ def _fill(folder: Path, schema: Schema, pieces: list[Piece]) -> None:
 
 
 def sweep(name: str, memory: Path = MEMORY) -> None:
-    """Remove what a process that was killed left."""
-    for left in memory.glob(f"{prefix(name)}*"):
+    """Remove what a process that was killed left: of this vault all, since who calls this serves it, and of others what belongs to nobody."""
+    residue.sweep(memory)
+    for left in memory.glob(f"clusterai-[0-9]*-vault-{name}-*"):
         shutil.rmtree(left, ignore_errors=True)
