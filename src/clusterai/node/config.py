@@ -117,6 +117,7 @@ class RentalsConfig(Part, frozen=True, kw_only=True):
         memory_bytes, disk_bytes: what a renter gets.
         gpu, gpus: kind and number of GPUs that a renter gets.
         bandwidth_kbps: the lesser of both directions, as far as known.
+        memory_kbytes_per_s: how fast all cores together read memory; 0 says nothing. Validators measure it.
         longest_s: nobody rents for longer.
         ray: Ray's Python environment, as `scripts/install.py ray` makes it; empty is `peers/ray` in our own.
         allowed: programs, as `ps -o comm` names them, that may run beside a tenant; time with others isn't paid.
@@ -133,6 +134,7 @@ class RentalsConfig(Part, frozen=True, kw_only=True):
     gpu: Label = ""
     gpus: Annotated[int, Meta(ge=0, le=255)] = 0
     bandwidth_kbps: Annotated[int, Meta(ge=0, le=2**40 - 1)] = 0
+    memory_kbytes_per_s: Annotated[int, Meta(ge=0, le=2**40 - 1)] = 0
     longest_s: Annotated[int, Meta(ge=60, le=30 * 86_400)] = 86_400
     ray: str = ""
     allowed: Annotated[tuple[Annotated[str, Meta(max_length=15)], ...], Meta(max_length=256)] = ()

@@ -31,6 +31,7 @@ MOST_MS = 30_000
 MOST_STRETCHES = 4_096
 MOST_PAGES = 2**24
 MOST_SHOWN_PAGES = 16
+MOST_SWEEPS = 64
 MOST_PART_BYTES = 1024 * 1024
 MOST_FINDINGS_BYTES = 16 * 1024
 MOST_STORED_BYTES = 1024**3
@@ -96,6 +97,21 @@ class ShowPages(_Test, frozen=True):
     pages: Annotated[tuple[U32, ...], Meta(min_length=1, max_length=MOST_SHOWN_PAGES)]
 
 
+class Sweep(_Test, frozen=True):
+    """Read all that you filled, so often, on all its cores at once (`audit/core/sweeps.py`): `Swept`."""
+
+    of: DigestBytes
+    rounds: Annotated[int, Meta(ge=1, le=MOST_SWEEPS)]
+
+
+class ShowSweep(_Test, frozen=True):
+    """Open these values of a sweep, each at round * pages + page: `Part`s of `SweepShown`."""
+
+    of: DigestBytes
+    chain: Small
+    places: Annotated[tuple[U32, ...], Meta(min_length=1, max_length=MOST_SHOWN_PAGES)]
+
+
 class Store(_Test, frozen=True):
     """Write so many bytes of what the seed gives to disk, so that they would survive a crash: `Stored`, without a digest."""
 
@@ -121,7 +137,21 @@ class Give(_Test, frozen=True):
     size: Annotated[int, Meta(ge=1, le=16 * MOST_PART_BYTES)]
 
 
-Test = Introduce | Echo | Multiply | ShowLink | Run | Fill | ShowPages | Store | Reread | Take | Give
+Test = (
+    Introduce
+    | Echo
+    | Multiply
+    | ShowLink
+    | Run
+    | Fill
+    | ShowPages
+    | Sweep
+    | ShowSweep
+    | Store
+    | Reread
+    | Take
+    | Give
+)
 
 
 class _Result(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -142,6 +172,7 @@ class Claims(_Result, frozen=True):
     Attributes:
         serial: of the offer that says the same; 0 where there is none.
         cores: that would work at once, each claimed alike.
+        memory_kbytes_per_s: at which all of them together read memory; 0 says nothing.
     """
 
     serial: U63
@@ -154,6 +185,7 @@ class Claims(_Result, frozen=True):
     gpus: Annotated[tuple[Gpu, ...], Meta(max_length=16)]
     region: Label
     bandwidth_kbps: U40
+    memory_kbytes_per_s: U40 = 0
 
 
 class Echoed(_Result, frozen=True):
@@ -182,6 +214,15 @@ class Filled(_Result, frozen=True):
     roots: Annotated[tuple[DigestBytes, ...], Meta(min_length=1, max_length=MOST_CORES)]
 
 
+class Swept(_Result, frozen=True):
+    """Of each chain the roots of its rounds."""
+
+    chains: Annotated[
+        tuple[Annotated[tuple[DigestBytes, ...], Meta(max_length=MOST_SWEEPS)], ...],
+        Meta(min_length=1, max_length=MOST_CORES),
+    ]
+
+
 class Stored(_Result, frozen=True):
     digest: DigestBytes
 
@@ -201,7 +242,7 @@ class Declined(_Result, frozen=True):
     detail: Annotated[str, Meta(max_length=200)]
 
 
-Result = Claims | Echoed | Committed | Ran | Filled | Stored | Part | Declined
+Result = Claims | Echoed | Committed | Ran | Filled | Swept | Stored | Part | Declined
 
 
 class _Frame(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from clusterai.audit.core.pages import PagesShown
+from clusterai.audit.core.sweeps import SweepShown
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
@@ -29,13 +30,17 @@ def once(data: bytes) -> bool:
         assert canonical.encode(value) == data
         assert len(signed_digest(value, NETWORK)) == 32
         assert all(it.isascii() for it in (value.hardware, value.gpu, value.region))
-    for decode in (decode_findings, _shown):
+    for decode in (decode_findings, _shown, _swept):
         try:
             assert canonical.encode(decode(data)) == data
         except Malformed:
             continue
         taken = True
     return taken
+
+
+def _swept(data: bytes) -> SweepShown:
+    return canonical.decode(data, SweepShown)
 
 
 def _shown(data: bytes) -> PagesShown:

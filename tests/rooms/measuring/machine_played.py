@@ -5,7 +5,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from clusterai.audit.core import pages, products, stretches
+from clusterai.audit.core import pages, products, stretches, sweeps
 from clusterai.audit.core.stretches import Sentinel
 from clusterai.node.adapters.exerciser import shown_link
 from clusterai.protocol import canonical
@@ -30,8 +30,11 @@ from clusterai.protocol.measuring import (
     Run,
     ShowLink,
     ShowPages,
+    ShowSweep,
     Store,
     Stored,
+    Sweep,
+    Swept,
     Take,
     Test,
     chain_seed,
@@ -45,6 +48,7 @@ PLAN = Plan(
     size=16,
     links=6,
     fill_bytes=64 * pages.PAGE_BYTES,
+    sweeps=3,
     stored_bytes=50_000,
     line_bytes=3_000,
     gpu_size=16,
@@ -85,6 +89,8 @@ class Played:
         self.real_cores = said.cores if real_cores is None else real_cores
         self.kept: dict[int, dict[int, tuple[Any, Any]]] = {}
         self.filled: dict[int, pages.Filling] = {}
+        self.swept: dict[int, sweeps.Sweep] = {}
+        self.read_bytes_per_s = 10**9
         self.stored = b""
         self.mops_per_s = 10.0
         self.bytes_per_s = 10**8
@@ -143,6 +149,19 @@ class Played:
 
     def showpages(self, seed: Digest, test: ShowPages) -> tuple[Any, float]:
         return canonical.encode(self.filled[test.chain].show(test.pages)), 0.1
+
+    def sweep(self, seed: Digest, test: Sweep) -> tuple[Any, float]:
+        self.swept = {
+            at: sweeps.Sweep(it, chain_seed(seed, at), test.rounds) for at, it in self.filled.items()
+        }
+        size = sum(it.pages for it in self.filled.values()) * pages.PAGE_BYTES
+        return Swept(
+            tuple(it.roots for it in self.swept.values())
+        ), test.rounds * size / self.read_bytes_per_s
+
+    def showsweep(self, seed: Digest, test: ShowSweep) -> tuple[Any, float]:
+        shown = self.swept[test.chain].show(test.places)
+        return (canonical.encode(shown) if shown is not None else Declined("gone", "")), 0.01
 
     def store(self, seed: Digest, test: Store) -> tuple[Any, float]:
         self.stored = blake3(seed).digest(length=test.size)

@@ -8,8 +8,8 @@ Every page is the sum of so many expanded digests that storing the digests saves
 of those before it, which takes about as long as the fill did. The prover sends the root; the verifier draws pages afterwards and
 wants them at once. Who holds a share s of them answers k draws with s^k.
 
-It shows that so much was held at once, by whoever answered. Fast disks can pose as memory at this pace; the rate of the fill is
-a floor of the memory's bandwidth, no more.
+It shows that so much was held at once, by whoever answered. Fast disks can pose as memory at this pace; how fast it can
+be read, `sweeps.py` asks.
 
 Source: Biryukov and Khovratovich 2016, Egalitarian computing (Merkle tree proofs over memory-hard fills).
 """
@@ -71,15 +71,19 @@ class Filling:
         return PagesShown(
             tuple(
                 (
-                    self._one(at),
-                    self._one(max(0, at - 1)),
-                    self._one(_mixed(self._leaves[at - 1], at) if at else 0),
+                    self.one(at),
+                    self.one(max(0, at - 1)),
+                    self.one(_mixed(self._leaves[at - 1], at) if at else 0),
                 )
                 for at in pages
             )
         )
 
-    def _one(self, at: int) -> PageShown:
+    def times(self, key: Words) -> Words:
+        """Each page as words, times the key's, summed: all pages are read, in their order."""
+        return self._words @ key
+
+    def one(self, at: int) -> PageShown:
         return PageShown(at, self._words[at].tobytes(), merkle.path(self._tree, at))
 
 
@@ -97,9 +101,7 @@ def differs(seed: Digest, pages: int, root: Digest, drawn: Sequence[int], shown:
         return "other pages than those that were drawn"
     for page, before, mixed in shown.drawn:
         for one in (page, before, mixed):
-            if len(one.data) != PAGE_BYTES or not 0 <= one.page < pages:
-                return "a page of another size"
-            if not merkle.verify(root, _leaf(one.page, one.data), one.page, pages, one.proof):
+            if not is_committed(root, pages, one):
                 return "not the page that was committed to"
         at = page.page
         if at == 0:
@@ -112,6 +114,13 @@ def differs(seed: Digest, pages: int, root: Digest, drawn: Sequence[int], shown:
         if not np.array_equal(made, _words(page.data)):
             return "not what the pages before give"
     return None
+
+
+def is_committed(root: Digest, pages: int, one: PageShown) -> bool:
+    """Whether it stands in the tree over so many pages."""
+    if len(one.data) != PAGE_BYTES or not 0 <= one.page < pages:
+        return False
+    return merkle.verify(root, _leaf(one.page, one.data), one.page, pages, one.proof)
 
 
 def _begin(seed: Digest) -> Digest:

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import msgspec
 from blake3 import blake3
 
-from clusterai.audit.core import pages, products, stretches
+from clusterai.audit.core import pages, products, stretches, sweeps
 from clusterai.node.adapters.torchproduct import NoGpu, gpu_product
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest
@@ -41,8 +41,11 @@ from clusterai.protocol.measuring import (
     Run,
     ShowLink,
     ShowPages,
+    ShowSweep,
     Store,
     Stored,
+    Sweep,
+    Swept,
     Test,
     chain_seed,
 )
@@ -70,6 +73,7 @@ class _Core:
             os.sched_setaffinity(0, {core})
         self._kept: dict[int, tuple[Any, Any]] = {}
         self._filling: pages.Filling | None = None
+        self._swept: sweeps.Sweep | None = None
 
     def multiply(self, seed: Digest, size: int, links: int) -> tuple[Digest, ...]:
         self.drop()
@@ -100,9 +104,19 @@ class _Core:
             return None
         return canonical.encode(filling.show(drawn))
 
+    def sweep(self, seed: Digest, rounds: int) -> tuple[Digest, ...] | None:
+        if self._filling is None:
+            return None
+        self._swept = sweeps.Sweep(self._filling, seed, rounds)
+        return self._swept.roots
+
+    def swept(self, places: tuple[int, ...]) -> bytes | None:
+        shown = self._swept.show(places) if self._swept is not None else None
+        return canonical.encode(shown) if shown is not None else None
+
     def drop(self) -> None:
         self._kept.clear()
-        self._filling = None
+        self._filling = self._swept = None
 
 
 def shown_link(kept: dict[int, tuple[Any, Any]], link: int) -> bytes | None:
@@ -143,7 +157,8 @@ class Exerciser:
             self._lines.append(mine)
             context.Process(target=_serve, args=(core, theirs, list(self._lines)), daemon=True).start()
             theirs.close()
-        self._of = b""
+        self._of = self._swept_of = b""
+        self._filled = 0
         self._gpu_kept: dict[int, tuple[Any, Any]] | None = None
 
     def do(self, order: Order) -> Iterator[Result]:
@@ -162,7 +177,7 @@ class Exerciser:
                 found = self._some(cores, "run", [(seed, core, ms) for core in cores])
                 yield Ran(tuple(found))
             case Fill(cores, count) if cores <= len(self._lines):
-                self._of = seed
+                self._of, self._filled = seed, cores
                 try:
                     yield Filled(
                         tuple(self._all("fill", [(chain_seed(seed, at), count) for at in range(cores)]))
@@ -177,6 +192,13 @@ class Exerciser:
                     yield from _parts(shown_link(kept, link))
             case ShowPages(of, chain, drawn) if of == self._of and chain < len(self._lines):
                 yield from _parts(next(self._some((chain,), "pages", [(drawn,)])))
+            case Sweep(of, rounds) if of == self._of and self._filled:
+                self._swept_of = seed
+                done = self._all("sweep", [(chain_seed(seed, at), rounds) for at in range(self._filled)])
+                found = tuple(done)
+                yield Swept(found) if None not in found else Declined("gone", "nothing is filled")
+            case ShowSweep(of, chain, places) if of == self._swept_of and chain < self._filled:
+                yield from _parts(next(self._some((chain,), "swept", [(places,)])))
             case Store(size):
                 self._of = seed
                 yield self._store(seed, size)

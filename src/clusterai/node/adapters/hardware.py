@@ -93,6 +93,7 @@ def claims(folder: Path, rentals: RentalsConfig | None, serial: int) -> Claims:
         gpus=gpus()[: rentals.gpus],
         region=rentals.region,
         bandwidth_kbps=rentals.bandwidth_kbps,
+        memory_kbytes_per_s=rentals.memory_kbytes_per_s,
     )
 
 

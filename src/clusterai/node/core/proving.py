@@ -23,13 +23,14 @@ from clusterai.protocol.measuring import (
     Multiply,
     Run,
     Store,
+    Sweep,
     Take,
 )
 from clusterai.protocol.signing import BadSignature
 
 FRESH_S = 30
 DAY_S = 86_400.0
-HEAVY = (Multiply, Run, Fill, Store, Give, Take)
+HEAVY = (Multiply, Run, Fill, Sweep, Store, Give, Take)
 MOST_A_DAY = 64
 """Heavy tests of one validator: some four examinations."""
 MOST_LIGHT_A_DAY = 8_000

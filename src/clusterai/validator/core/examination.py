@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 from blake3 import blake3
 
-from clusterai.audit.core import pages, products, stretches
+from clusterai.audit.core import pages, products, stretches, sweeps
 from clusterai.audit.core.stretches import Sentinel
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed
@@ -41,8 +41,11 @@ from clusterai.protocol.measuring import (
     Run,
     ShowLink,
     ShowPages,
+    ShowSweep,
     Store,
     Stored,
+    Sweep,
+    Swept,
     Take,
     Test,
     chain_seed,
@@ -63,6 +66,7 @@ BEYOND_CORES = 2
 """A card must do this many times what the machine's cores did together, or the cores could have posed as it."""
 SHOW_SHARE = 4
 """Drawn pages must be there within this part of the time that the fill took, beyond the round trip and a moment for the line."""
+IN_CACHES_BYTES = 128 * 1024**2
 MOMENT_S = 0.5
 """For scheduling and for a frame of a megabyte on a slow line."""
 
@@ -75,6 +79,7 @@ class Plan(msgspec.Struct, frozen=True):
         alone_ms: one core's chain alone. together_ms: all cores' at once.
         size, links: of the products on each core.
         fill_core_bytes, fill_bytes: of memory, for each core and in all; never more than is claimed.
+        sweeps: how often what was filled is read.
         stored_bytes: on disk. line_bytes: each way.
         gpu_size, gpu_links: of the products on each card.
     """
@@ -86,6 +91,7 @@ class Plan(msgspec.Struct, frozen=True):
     links: int = 48
     fill_core_bytes: int = 256 * 1024**2
     fill_bytes: int = 16 * 1024**3
+    sweeps: int = 8
     stored_bytes: int = 32 * 1024**2
     line_bytes: int = 2 * MOST_PART_BYTES
     gpu_size: int = 1024
@@ -397,7 +403,7 @@ def _memory(
             wrong = "the pages came too late to have been there"
     elif isinstance(filled, Declined):
         wrong = f"{filled.code}: {filled.detail}"[:200]
-    if wrong:
+    if wrong or not isinstance(filled, Filled):
         found.fields |= Field.MEMORY
         found.add("memory_bytes", 0, claims.memory_bytes, wrong)
         return 0
@@ -407,11 +413,49 @@ def _memory(
         else "held at once"
     )
     found.add("memory_bytes", size, claims.memory_bytes, note)
-    # Each page is written once and two are read.
-    found.add(
-        "memory_fill_kbytes_per_s", round(3 * size / reply.took_s / 1000), note="a floor of the bandwidth"
-    )
+    yield from _bandwidth(plan, draw, found, reply.seed, filled.roots, each)
     return size
+
+
+def _bandwidth(
+    plan: Plan,
+    draw: Callable[[bytes], Digest],
+    found: _Found,
+    of: Digest,
+    filled: Sequence[bytes],
+    each: int,
+) -> Generator[Ask | Judge, Any, None]:
+    """How fast all cores together read what they hold; asked when it was shown that they hold it."""
+    name, claimed = "memory_read_kbytes_per_s", found.claims.memory_kbytes_per_s or None
+    chains = len(filled)
+    reply = yield from _ask(Sweep(of, plan.sweeps), 60)
+    swept = reply.result
+    if not isinstance(swept, Swept) or [len(it) for it in swept.chains] != [plan.sweeps] * chains:
+        found.add(name, 0, claimed, "it didn't read it")
+        return
+    word = draw(b"".join(b"".join(chain) for chain in swept.chains))
+    chain = int.from_bytes(word) % chains
+    places = sweeps.draw(word, each, plan.sweeps, SHOWN_PAGES)
+    shown = yield from _ask(ShowSweep(reply.seed, chain, places), 30)
+    seed, root = chain_seed(reply.seed, chain), Digest(filled[chain])
+    roots = [Digest(it) for it in swept.chains[chain]]
+    wrong = yield from _judged(lambda: _sweep_differs(seed, each, root, roots, places, shown.data))
+    size = each * chains * pages.PAGE_BYTES
+    note = f"a floor: {size >> 20} MiB read {plan.sweeps} times by {chains} cores"
+    if size < IN_CACHES_BYTES:
+        note += "; so little may lie in caches"
+    rate = round(plan.sweeps * size / reply.took_s / 1000)
+    found.add(name, 0 if wrong else rate, claimed, wrong or note)
+
+
+def _sweep_differs(
+    seed: Digest, each: int, filled: Digest, roots: Sequence[Digest], places: Sequence[int], data: bytes
+) -> str:
+    try:
+        shown = canonical.decode(data, sweeps.SweepShown)
+    except Malformed:
+        return "the values weren't shown"
+    return sweeps.differs(seed, each, filled, roots, places, shown) or ""
 
 
 def _pages_differ(seed: Digest, count: int, root: Digest, drawn: Sequence[int], data: bytes) -> str:
