@@ -31,6 +31,21 @@ def where():
 seen = sorted(set(ray.get([where.remote() for _ in range(12)])))
 print(json.dumps({"nodes": sum(it["Alive"] for it in ray.nodes()), "seen": seen, "python": sys.executable}))
 """
+FORKED = """
+import json, os
+import ray
+
+ray.init()
+
+@ray.remote
+def told():
+    job = ray.get_runtime_context().get_job_id()
+    return job, os.getcwd(), open(f"/proc/{os.getppid()}/cmdline").read()
+
+own = ray.get_runtime_context().get_job_id()
+job, folder, parent = ray.get(told.remote())
+print(json.dumps({"own": own, "job": job, "same": folder == os.getcwd(), "forked": "keeper.py" in parent}))
+"""
 LIBRARIES = """
 import json, urllib.request
 import ray, ray.train
@@ -167,6 +182,14 @@ def test_a_job_runs_unmodified_on_all_machines(rental: Rental):
     assert told["nodes"] == 3
     assert set(told["seen"]) <= {rental.net.address(place) for place in range(3)}
     assert "/peers/ray/" in told["python"]
+
+
+def test_a_forked_worker_knows_its_job(rental: Rental):
+    """Workers are forked from a Python that has Ray loaded, and each is of its own driver's job, in its working directory."""
+    first, second = rental.job(FORKED), rental.job(FORKED)
+    for it in (first, second):
+        assert (it["job"], it["same"], it["forked"]) == (it["own"], True, True)
+    assert first["own"] != second["own"]
 
 
 def test_a_driver_at_home_reaches_the_cluster(rental: Rental):

@@ -14,6 +14,7 @@ by a lie. It runs in Ray's environment, so that it loads Ray while the machines 
 """
 
 import contextlib
+import gc
 import importlib
 import io
 import json
@@ -22,17 +23,20 @@ import select
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import births
+import lighter
+import nursery
+
 LOOK_S = 0.5
-PATIENCE_S = 75.0
-MODULES = "JobHead,NodeHead"
-"""Of Ray's dashboard: what `ray job` asks, and what tells it where the head is. Each module is a process of 90 MB."""
+STANDIN = str(Path(__file__).with_name("standin.py"))
 
 
 def children() -> dict[int, str]:
@@ -44,6 +48,8 @@ def children() -> dict[int, str]:
             if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) != os.getpid():
                 continue
             line = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if STANDIN in line:
+                line = line[line.index(STANDIN) + 2 :]
             named = [it for it in line if it.startswith("/") or it == "ray.util.client.server"]
             program = named[1] if len(named) > 1 and "/python" in named[0] else named[0] if named else "?"
             found[int(folder.name)] = program.rpartition("/")[2]
@@ -80,76 +86,43 @@ def dead(pids: dict[int, str]) -> str:
     return ""
 
 
-def lighten(head: bool, modules: str) -> None:
-    """Start less: of the dashboard only `modules`, and on workers no agent but the least.
-
-    Ray has no options for these, so its own starter is handed other words. Where a newer Ray has another starter, all is started.
-    """
-    services: Any = importlib.import_module("ray._private.services")
-    plain = getattr(services, "start_ray_process", None)
-    if plain is None:
-        return
-
-    def start(command: list[str], process_type: str, *more: Any, **named: Any) -> Any:
-        if process_type == "dashboard":
-            command = [*command, f"--modules-to-load={modules}"]
-        elif process_type == "raylet" and not head:
-            agent = "--dashboard_agent_command="
-            command = [f"{it} --minimal" if it.startswith(agent) else it for it in command]
-        return plain(command, process_type, *more, **named)
-
-    services.start_ray_process = start
-
-
-def patient() -> None:
-    """Ray asks without a pause whether its raylet is there, and gives a slow machine 30 s: ask calmly, and wait for longer."""
-    services: Any = importlib.import_module("ray._private.services")
-    plain = services.get_node
-
-    def get_node(*words: Any) -> Any:
-        until = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                return plain(*words)
-            except RuntimeError:
-                if time.monotonic() > until:
-                    raise
-            time.sleep(0.05)
-
-    services.get_node = get_node
-
-
-@contextlib.contextmanager
-def unwaited(dashboard: str) -> Generator[None]:
-    """Don't let the starter wait until the dashboard wrote its address down, which it knows: the raylet starts meanwhile.
-
-    Whether the dashboard came up is seen when it answers.
-    """
-    kv: Any = importlib.import_module("ray.experimental.internal_kv")
-    plain = kv._internal_kv_get
-
-    def get(key: Any, *more: Any, **named: Any) -> Any:
-        if key in (b"dashboard", "dashboard"):
-            return dashboard.encode()
-        return plain(key, *more, **named)
-
-    kv._internal_kv_get = get
-    try:
-        yield
-    finally:
-        kv._internal_kv_get = plain
-
-
 class Keeper:
     def __init__(self) -> None:
         # What Ray prints is log; only what is told goes where the machine listens.
         self._out = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
         self._kept: dict[int, str] = {}
+        self._standin: tuple[str, ...] = ()
 
     def tell(self, **said: Any) -> None:
         self._out.write(json.dumps(said) + "\n")
         self._out.flush()
+
+    def _load(self) -> Callable[[], None] | None:
+        """Ray, and the nursery beside us; returns what to do in the nursery's children alone."""
+        # Nothing of what is loaded is ever garbage.
+        gc.disable()
+        loaded = dict(os.environ)
+        os.environ.update(births.PLANTED)
+        lighter.load()
+        lighter.prompt()
+        for name in births.PLANTED:
+            del os.environ[name]
+        gc.freeze()
+        if lighter.threads() == 1:
+            folder = tempfile.mkdtemp()
+            there = nursery.Nursery(f"{folder}/nursery", loaded)
+            self._standin = (sys.executable, "-I", "-S", STANDIN, f"{folder}/nursery")
+            if os.fork() == 0:
+                self._out.close()
+                nursery.dies_with_its_parent()
+                lighter.lighten(True, "", self._standin)
+                return there.serve()
+            there.close()
+        else:
+            print("Ray is loaded with threads: its programs are started as ever", file=sys.stderr, flush=True)
+        gc.enable()
+        return None
 
     def join(self, arguments: list[str], token: str, jobs: str, shell: list[str], gcs: str) -> None:
         start: Any = importlib.import_module("ray.scripts.scripts").start
@@ -157,15 +130,15 @@ class Keeper:
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(token)
-        lighten("--head" in arguments, MODULES)
-        patient()
+        lighter.lighten("--head" in arguments, lighter.MODULES, self._standin)
+        lighter.patient()
         place = Path(__file__).with_name("shell.py")
         words = [sys.executable, "-I", "-u", str(place), *shell, str(path)]
         # Who types `python` there is in this cluster.
         terminal = subprocess.Popen(words, stdin=subprocess.DEVNULL, env={**os.environ, "RAY_ADDRESS": gcs})
         began = time.monotonic()
         try:
-            with unwaited(jobs.removeprefix("http://")) if jobs else contextlib.nullcontext():
+            with lighter.unwaited(jobs.removeprefix("http://")) if jobs else contextlib.nullcontext():
                 start.main(args=arguments, standalone_mode=False)
         except SystemExit as ended:
             if ended.code:
@@ -186,7 +159,8 @@ class Keeper:
         self.tell(said="ready", ms=int((time.monotonic() - began) * 1000))
 
     def run(self) -> None:
-        importlib.import_module("ray.scripts.scripts")
+        if (work := self._load()) is not None:
+            return work()  # We are a child of the nursery's.
         self.tell(said="up")
         stdin = io.FileIO(0, "r", closefd=False)
         buffered = b""
@@ -194,7 +168,7 @@ class Keeper:
             if select.select([stdin], [], [], LOOK_S)[0]:
                 more = stdin.read(1 << 16)
                 if not more:
-                    return  # Whoever rents us out is gone, and bubblewrap is about to end us.
+                    return None  # Whoever rents us out is gone, and bubblewrap is about to end us.
                 *lines, buffered = (buffered + more).split(b"\n")
                 for line in lines:
                     asked = json.loads(line)
@@ -203,7 +177,7 @@ class Keeper:
                         self.join(**asked)
             if what := dead(self._kept):
                 self.tell(said="died", what=what)
-                return
+                return None
 
 
 if __name__ == "__main__":
