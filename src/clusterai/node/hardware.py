@@ -17,6 +17,7 @@ from typing import Literal
 import httpx
 import msgspec
 
+from clusterai.mesh import KERNEL
 from clusterai.node.adapters import nvidia
 from clusterai.sandbox import obstacle
 
@@ -195,6 +196,8 @@ def _engine() -> Row:
 
 def _mesh(rents: bool) -> Row:
     bad: Literal["yellow", "red"] = "red" if rents else "yellow"
+    if KERNEL.has():
+        return Row("mesh", "green", "the kernel's own WireGuard")
     if shutil.which("wireguard-go") is None:
         return Row(
             "mesh",

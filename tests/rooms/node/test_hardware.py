@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from clusterai.cli.auditing import judged
+from clusterai.mesh.adapters.kernel import Netlink
 from clusterai.node import hardware
 from clusterai.node.adapters import nvidia
 from clusterai.protocol.ids import Address
@@ -160,12 +161,15 @@ def test_no_gpu_is_no_failure(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("rents", [True, False])
 def test_a_mesh_is_needed_by_who_rents_out(monkeypatch: pytest.MonkeyPatch, rents: bool):
-    """Without wireguard-go the row is red for them and yellow for others."""
+    """Without WireGuard in the kernel or beside it the row is red for them and yellow for others."""
+    monkeypatch.setattr(Netlink, "has", always(False))
     monkeypatch.setattr(hardware.shutil, "which", always(None))
     rows = {row.name: row for row in hardware.kernel(rents)}
     assert rows["mesh"].state == ("red" if rents else "yellow")
     assert rows["mesh"].cure == "apt-get install wireguard-go"
     assert rows["container engine"].state == "green"
+    monkeypatch.setattr(Netlink, "has", always(True))
+    assert {row.name: row for row in hardware.kernel(rents)}["mesh"].state == "green"
 
 
 def test_what_a_rented_disk_is_is_told_to_who_rents_out(monkeypatch: pytest.MonkeyPatch):

@@ -11,6 +11,7 @@ import typer
 
 from clusterai.cli.failure import Exit
 from clusterai.cli.main import run
+from clusterai.mesh.adapters.kernel import Netlink
 from clusterai.sdk import Client
 from clusterai.sdk.offers import Offers
 from clusterai.sdk.rentals import Rentals
@@ -265,11 +266,16 @@ def test_a_hold_that_is_over_is_told(cli: Told, bed: RentBed, monkeypatch: pytes
     assert (code, "plans are held for a minute" in err) == (Exit.FAILED, True)
 
 
+def _has_none(_: Netlink) -> bool:
+    return False
+
+
 def test_without_what_the_mesh_needs_nothing_is_booked_and_the_cure_is_named(
     cli: Told, bed: RentBed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     """What to install, and how to rent without; the same for `connect`, while all else works."""
     it = rented(cli)["rental"]
+    monkeypatch.setattr(Netlink, "has", _has_none)
     monkeypatch.setenv("PATH", str(tmp_path))
     for words in (["rent", "--yes"], ["rent", "connect", it["id"]]):
         code, _, err = cli(*words)

@@ -22,7 +22,7 @@ from typing import Literal, Protocol
 from clusterai.cli.renting.folder import KeeperPhase, KeeperState, RentalFolder, unheld
 from clusterai.cli.renting.vouched import Forged, Mate, mates
 from clusterai.cli.renting.wall import NoWall, lower_wall, raise_wall
-from clusterai.mesh import Device, NoWireGuard, Paths, Peer, keypair, net_of
+from clusterai.mesh import KERNEL, Device, NoWireGuard, Paths, Peer, keypair, net_of
 from clusterai.mesh.adapters.device import SOCKETS
 from clusterai.mesh.core.uapi import Endpoint, Malformed, joining, leaving
 from clusterai.protocol.eip712 import Domain
@@ -60,15 +60,16 @@ def missing() -> tuple[str, str] | None:
     """Why this machine can't be an end of the mesh, and the cure; None where it can."""
     if sys.platform != "linux":
         return "the renter's end of the mesh runs on Linux alone", ""
+    in_kernel = KERNEL.has()
     for program, package in (
-        ("wireguard-go", "wireguard-go"),
+        *(() if in_kernel else (("wireguard-go", "wireguard-go"),)),
         ("setpriv", "util-linux"),
         ("nsenter", "util-linux"),
         ("iptables", "iptables"),
     ):
         if shutil.which(program) is None:
             return f"{program} isn't installed", f"apt-get install {package}"
-    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+    if not in_kernel and not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         return "/dev/net/tun can't be opened", "modprobe tun, and let this user read and write it"
     if not _may_administer():
         return "a network interface needs root, or CAP_NET_ADMIN", "sudo -E"
@@ -89,6 +90,7 @@ async def sweep(data: Path) -> None:
         if not state.interface.startswith("clr") or not state.interface.isalnum():
             continue
         await lower_wall(state.interface, _enter(state.namespace))
+        await asyncio.to_thread(KERNEL.remove, state.interface, state.namespace or None)
         with contextlib.suppress(OSError):
             (SOCKETS / f"{state.interface}.sock").unlink()
 
@@ -185,7 +187,8 @@ class Keeper:
             (SOCKETS / f"{self._name}.sock").unlink()
         await lower_wall(self._name, _enter(self._namespace))
         enter = [*_enter(self._origin), "setpriv", "--pdeathsig", "KILL"]
-        self._device = await Device.open(self._name, enter)
+        await asyncio.to_thread(KERNEL.remove, self._name, self._namespace or self._origin or None)
+        self._device = await Device.open(self._name, enter, self._origin or None)
         await raise_wall(self._name, _enter(self._namespace or self._origin))
         await self._device.configure(self._private, ())
         await self._device.settle(address, PREFIX_BITS, self._namespace or None, self._origin or None)

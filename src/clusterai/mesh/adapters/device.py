@@ -1,4 +1,5 @@
-"""One WireGuard interface: made by `wireguard-go`, spoken to over its socket, addressed inside a network namespace.
+"""One WireGuard interface: the kernel's own where it has one, else `wireguard-go`'s; spoken to in one language, addressed inside a network
+namespace.
 
 The interface's UDP socket stays where it was made, on the machine's own network; the interface itself is moved into the tenant's
 namespace. So the tenant sees the mesh and nothing else, and the machine's network doesn't see the mesh.
@@ -8,13 +9,14 @@ import asyncio
 import contextlib
 import os
 import shutil
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from pyroute2 import IPRoute, NetlinkError, netns
+from pyroute2 import IPRoute, NetlinkError
 
+from clusterai.mesh.adapters.inside import inside
+from clusterai.mesh.adapters.kernel import KERNEL, Kernel
 from clusterai.mesh.core.uapi import (
     ASKING,
     Endpoint,
@@ -42,28 +44,49 @@ class NoWireGuard(Exception):
 class Device:
     """An interface that lives until `close`. Made by `open`."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+    def __init__(
+        self, name: str, carrier: asyncio.subprocess.Process | Kernel, network: str | None = None
+    ) -> None:
         self.name = name
-        self._process = process
+        self._carrier = carrier
+        self._network = network
 
     @property
-    def pid(self) -> int:
-        """Of what carries its packets."""
-        return self._process.pid
+    def in_kernel(self) -> bool:
+        return not isinstance(self._carrier, asyncio.subprocess.Process)
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of what carries its packets; nothing where the kernel does."""
+        return (self._carrier.pid,) if isinstance(self._carrier, asyncio.subprocess.Process) else ()
 
     @classmethod
-    async def open(cls, name: str, enter: Sequence[str] = ()) -> "Device":
+    async def open(
+        cls, name: str, enter: Sequence[str] = (), origin: str | None = None, kernel: Kernel | None = KERNEL
+    ) -> "Device":
         """
         Args:
             name: of the interface; at most 15 characters, and no other's on this machine.
             enter: a command line that runs another in the network where packets are to leave, `nsenter -t PID -n`; empty for this one.
+            origin: the same network, as a path; None for this one.
+            kernel: asked first; None for wireguard-go alone.
 
         Raises:
             NoWireGuard: what is missing.
         """
+        # A network that only a command line knows is out of the kernel's reach.
+        known = origin is not None or "nsenter" not in enter
+        if kernel is not None and known and await asyncio.to_thread(kernel.make, name, origin):
+            return cls(name, kernel, origin)
+        return await cls._in_user_space(name, enter)
+
+    @classmethod
+    async def _in_user_space(cls, name: str, enter: Sequence[str]) -> "Device":
         program = shutil.which("wireguard-go")
         if program is None:
-            raise NoWireGuard("wireguard-go isn't installed: apt-get install wireguard-go")
+            raise NoWireGuard(
+                "this kernel has no WireGuard, and wireguard-go isn't installed: apt-get install wireguard-go"
+            )
         if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
             raise NoWireGuard(
                 "/dev/net/tun can't be opened: modprobe tun, and let this user read and write it"
@@ -114,6 +137,7 @@ class Device:
             await asyncio.to_thread(_settled, self.name, address, prefix, namespace, origin)
         except (NetlinkError, OSError, LookupError) as error:
             raise NoWireGuard(f"the kernel refused an address for {self.name}: {error}") from None
+        self._network = namespace or origin
 
     async def configure(self, private: bytes, peers: Sequence[Peer], port: int = 0) -> int:
         """Keys and peers, in place of any before; the UDP port it listens at."""
@@ -132,17 +156,25 @@ class Device:
 
     async def close(self) -> None:
         """The interface and its process are gone."""
-        if self._process.returncode is None:
-            self._process.terminate()
+        if not isinstance(self._carrier, asyncio.subprocess.Process):
+            await asyncio.to_thread(self._carrier.remove, self.name, self._network)
+            return
+        if self._carrier.returncode is None:
+            self._carrier.terminate()
             try:
-                await asyncio.wait_for(self._process.wait(), 5)
+                await asyncio.wait_for(self._carrier.wait(), 5)
             except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
+                self._carrier.kill()
+                await self._carrier.wait()
         with contextlib.suppress(FileNotFoundError, PermissionError):
             (SOCKETS / f"{self.name}.sock").unlink()
 
     async def _say(self, text: bytes) -> bytes:
+        if not isinstance(self._carrier, asyncio.subprocess.Process):
+            try:
+                return await asyncio.to_thread(self._carrier.say, self.name, self._network, text)
+            except OSError as error:
+                raise NoWireGuard(f"{self.name} doesn't answer: {error}") from None
         try:
             async with asyncio.timeout(ANSWERS_S):
                 reader, writer = await asyncio.open_unix_connection(str(SOCKETS / f"{self.name}.sock"))
@@ -169,33 +201,8 @@ def _settled(name: str, address: str, prefix: int, namespace: str | None, origin
 
     if namespace is not None:
         with Path(namespace).open() as target:
-            _inside(origin, lambda: move(target.fileno()))
-    _inside(namespace or origin, raise_it)
-
-
-def _inside(namespace: str | None, work: Callable[[], None]) -> None:
-    """Do it in another network namespace: in a thread of its own, which ends there.
-
-    Not by `IPRoute(netns=…)`: that forks a helper and ends it by SIGTERM, and as the helper has our signal pipe, our event loop hears that
-    signal as its own.
-    """
-    if namespace is None:
-        return work()
-    failed: list[BaseException] = []
-
-    def enter() -> None:
-        try:
-            netns.setns(namespace, flags=0)
-            work()
-        except (NetlinkError, OSError, LookupError) as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=enter, name="netns")
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return None
+            inside(origin, lambda: move(target.fileno()))
+    inside(namespace or origin, raise_it)
 
 
 def _index(routes: IPRoute, name: str) -> int:

@@ -180,7 +180,7 @@ class Stay:
         """Of ours beside it: the sentinel, and what carries the mesh and the disk."""
         found = self._chains.cell.processes() if self._chains is not None else []
         found += self._disk.processes() if self._disk is not None else []
-        return [*found, self._device.pid] if self._device is not None else found
+        return [*found, *self._device.pids] if self._device is not None else found
 
     async def _open(self) -> None:
         began = time.monotonic()
@@ -221,7 +221,8 @@ class Stay:
         if self._settings.network is not None:
             enter = ["nsenter", f"--net={self._settings.network}", *enter]
         try:
-            self._device = await Device.open(self.interface, enter)
+            network = self._settings.network
+            self._device = await Device.open(self.interface, enter, str(network) if network else None)
             self.steps["interface"] = int((time.monotonic() - began) * 1000)
         except NoWireGuard as error:
             raise StayFailed("no-wireguard", str(error)) from None
