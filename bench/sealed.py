@@ -1,4 +1,4 @@
-"""What it costs to compute without seeing: `python bench/sealed.py [--repeat 20] [--values 100000 1000000] [--parties 10 100] [--keys]`.
+"""What it costs to compute without seeing: `python bench/sealed.py [--repeat 20] [--values 100000 1000000] [--parties 10 100] [--keys] [--svg FOLDER]`.
 
 1. Sealed inference with the two models that come along: time of each side, bytes each way, error against the model in the clear.
 2. With --keys: what rotations and relinearisation would add, which sealed inference does without: sizes of the keys.
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.sidebyside import side_by_side
 from clusterai.models.store import ModelStore, StoredModel
 from clusterai.vault.core.secagg import graph
 from clusterai.vault.core.secagg.collector import Summed
@@ -99,6 +100,25 @@ def keys() -> None:
         print(f"| {degree} | {bits} | {relin / 1e6:.1f} MB | {galois / 1e6:.0f} MB | {spent_s:.2f} s |")
 
 
+TIMES: dict[str, list[float | None]] = {}
+BYTES: dict[str, list[float | None]] = {}
+"""For the plots: everybody's time together, in the clear, by masks, by CKKS; and what a party sends."""
+
+
+def told(length: int, count: int, seconds: float, megabytes: float) -> None:
+    name = f"{count} x {length:,}"
+    TIMES.setdefault(name, []).append(seconds)
+    BYTES.setdefault(name, []).append(megabytes)
+
+
+def drawn_to(folder: Path) -> None:
+    ways = ("in the clear", "masks", "CKKS, one key")
+    title = "A sum of all: seconds of one core, everybody's part, parties x values"
+    (folder / "sealed-sums.svg").write_text(side_by_side(title, TIMES, ways, unit=" s", log=True))
+    title = "The same: megabytes that a party sends"
+    (folder / "sealed-bytes.svg").write_text(side_by_side(title, BYTES, ways, unit=" MB", log=True))
+
+
 def sums(values: list[int], parties: list[int], most: int) -> None:
     print("\n| values | parties | way | a party | server | bytes a party | exact |")
     print("|---|---|---|---|---|---|---|")
@@ -124,6 +144,7 @@ def drawn(length: int, party: int) -> NDArray[np.int64]:
 def clear(length: int, count: int) -> None:
     parts = [drawn(length, it) for it in range(count)]
     _, spent_s = timed(lambda: np.sum(parts, axis=0))
+    told(length, count, spent_s, 2 * length / 1e6)
     row(length, count, "in the clear", "-", f"{spent_s:.3f} s", f"{2 * length / 1e6:.2f} MB", "yes")
 
 
@@ -144,6 +165,7 @@ def masked(length: int, count: int) -> None:
     outcome, spent_s = timed(table.play)
     assert isinstance(outcome, Summed), outcome
     right = bool(np.array_equal(outcome.values, table.expected(())))
+    told(length, count, spent_s, bits * length / 8 / 1e6)
     sent = f"{bits * length / 8 / 1e6:.2f} MB"
     row(length, count, f"masks, {degree or count - 1} neighbours", f"{members[0] / count:.2f} s",
         f"{spent_s - members[0]:.2f} s", sent, "yes" if right else "NO")  # fmt: skip
@@ -169,6 +191,7 @@ def encrypted(length: int, count: int) -> None:
         server_s += spent_s
         off = shared.decrypt(total) / scale - sum(pieces) / scale
         worst = max(worst, float(np.abs(off).max()))
+    told(length, count, party_s + server_s, chunks * ring.ciphertext_bytes / 1e6)
     row(length, count, "CKKS, one shared key", f"{party_s / count:.2f} s", f"{server_s:.2f} s",
         f"{chunks * ring.ciphertext_bytes / 1e6:.2f} MB", f"to {worst:.0e}, whole after rounding")  # fmt: skip
 
@@ -184,8 +207,11 @@ if __name__ == "__main__":
         "--most", type=int, default=10_000_000, help="values times parties: they are all held in memory"
     )
     parser.add_argument("--keys", action="store_true")
+    parser.add_argument("--svg", type=Path, help="where plots of the sums are put")
     arguments = parser.parse_args()
     inference(arguments.repeat)
     if arguments.keys:
         keys()
     sums(arguments.values, arguments.parties, arguments.most)
+    if arguments.svg is not None:
+        drawn_to(arguments.svg)

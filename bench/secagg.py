@@ -1,4 +1,4 @@
-"""Secure sums, beside Flower's SecAgg+: `python bench/secagg.py [--parts round,traffic,exact,poison,ckks] [--quick] [--openfhe PYTHON]`.
+"""Secure sums, beside Flower's SecAgg+: `python bench/secagg.py [--parts round,traffic,exact,poison,ckks] [--quick] [--openfhe PYTHON] [--svg FOLDER]`.
 
 1. round: one round of the same clients, lengths, neighbours, threshold and drop-outs, by the shipped machines and by Flower's own
    SecAgg+ (`scripts/install.py peers flower`), each in one process, one client after the other, every message
@@ -32,6 +32,7 @@ from blake3 import blake3
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench.sidebyside import side_by_side
 from clusterai.protocol.canonical import encode
 from clusterai.protocol.ids import Address
 from clusterai.protocol.signing import Key
@@ -143,6 +144,11 @@ def flower(count: int, length: int, shares: int, threshold: int, dropped: int) -
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+TIMES: dict[str, tuple[float | None, ...]] = {}
+ACCURACY: dict[str, tuple[float | None, ...]] = {}
+"""For the plots."""
+
+
 def rounds(quick: bool) -> None:
     print(
         "\nround: seconds of the processor, in one process; a client's mean, the server's, all together; bytes of a client, both ways"
@@ -164,10 +170,13 @@ def rounds(quick: bool) -> None:
             print(
                 f"{told}: ours   {statistics.mean(stays):6.3f} {ours.server_s:7.3f} {whole:7.2f} s {traffic:11.0f} B"
             )
+            name = f"{count} x {length:,}{f', {dropped} dropped' if dropped else ''}"
+            TIMES[name] = (whole, None)
             peer = flower(count, length, shares, ours.spec.threshold, dropped)
             if peer is None:
                 print(f"{told}: Flower isn't installed (scripts/install.py peers flower) or failed")
                 continue
+            TIMES[name] = (whole, peer["whole_s"])
             print(
                 f"{told}: Flower {peer['client_s']:6.3f} {peer['server_s']:7.3f} {peer['whole_s']:7.2f} s "
                 f"{peer['bytes_per_client']:11.0f} B, ours takes {whole / peer['whole_s']:.2f} of its time, "
@@ -322,11 +331,14 @@ def poison(quick: bool) -> None:
     for attack in ("boosted", "turned, inside the bound", "labels turned"):
         for share in (0.0, 0.1, 0.3):
             cells: list[str] = []
+            told: list[float] = []
             for way in ("mean", "median", "suspects"):
                 ran = [train(attack, share, way, seed, turns) for seed in range(seeds)]
                 good = statistics.mean(accuracy for accuracy, _, _ in ran)
                 caught = statistics.mean(found for _, found, _ in ran)
+                told.append(good)
                 cells.append(f"{way} {good:.3f} ({caught:.1f}, {sum(honest for *_, honest in ran)})")
+            ACCURACY[f"{attack}, {share:.0%}"] = tuple(told)
             print(f"{attack:25} {share:4.0%} of 30: {'   '.join(cells)}")
 
 
@@ -369,6 +381,17 @@ def ckks(quick: bool) -> None:
         asyncio.run(_ckks(python, count, length))
 
 
+def drawn(folder: Path) -> None:
+    if TIMES:
+        title = "A whole round: seconds of the processor, members x values"
+        told = side_by_side(title, TIMES, ("ours", "Flower's SecAgg+"), unit=" s", log=True)
+        (folder / "secagg-rounds.svg").write_text(told)
+    if ACCURACY:
+        ways = ("one sum, mean", "groups of 3, median", "groups of 2, suspects")
+        title = "Accuracy on digits after 40 rounds, by attack and share of poisoners"
+        (folder / "secagg-poison.svg").write_text(side_by_side(title, ACCURACY, ways, top=1.0))
+
+
 SETTINGS: dict[str, str | None] = {"openfhe": None}
 PARTS = {"ckks": ckks, "round": rounds, "traffic": traffic, "exact": exact, "poison": poison}
 
@@ -379,7 +402,10 @@ if __name__ == "__main__":
     parser.add_argument("--parts", default="round,traffic,exact,poison,ckks")
     parser.add_argument("--openfhe")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--svg", type=Path, help="where plots of what was run are put")
     options = parser.parse_args()
     SETTINGS["openfhe"] = options.openfhe
     for name in options.parts.split(","):
         PARTS[name](options.quick)
+    if options.svg is not None:
+        drawn(options.svg)
