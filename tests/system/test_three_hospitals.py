@@ -29,6 +29,7 @@ from clusterai.work.training.adapters.packing import bundle_of
 from clusterai.work.training.adapters.rounds import VaultSaid, ask
 from clusterai.work.training.spec import Begin, Good, Hello, Hi, Run
 from tests.rooms.training.studies import flower
+from tests.system import rewarded
 from tests.system.running import Network, until
 
 pytestmark = pytest.mark.system
@@ -123,6 +124,7 @@ def test_three_hospitals_train_a_model_together(network: Network, tmp_path: Path
     )
     assert {it["state"] for it in asked} <= {"approved", "granted"}
     until_granted(network, who)
+    pot = rewarded.put_up(network, app, HOSPITALS, tmp_path / "identity.json")
     before_wei = network.http("account")["charged_wei"]
     words = (
         "train",
@@ -142,6 +144,7 @@ def test_three_hospitals_train_a_model_together(network: Network, tmp_path: Path
     assert {source["name"] for source in card["sources"]} == set(HOSPITALS)
     assert all(len(it["summed"]) == 3 and it["transcript"] for it in card["rounds"])
     assert network.http("account")["charged_wei"] - before_wei == out["charged_wei"] > 0
+    assert rewarded.scored(network, app, pot) == dict.fromkeys(HOSPITALS, 2.0)
     if epsilon:
         assert 2 < out["epsilon"] <= 4
         assert card["privacy"]["unit"] == "one person's rows at one vault"

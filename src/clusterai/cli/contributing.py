@@ -56,7 +56,7 @@ class Given(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class StudyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A study as its owner writes it down; paths are of the file's own folder.
+    """A study as its owner writes it down; paths are of the file's own folder. It names `held_out` and `label`, or `app` and `lineage`.
 
     Attributes:
         held_out: table of rows that nobody contributed, with names in its first line.
@@ -65,11 +65,15 @@ class StudyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         beacon: 32 bytes from after the last of them; a pot's come from the chain.
         radius_steps: None: as the held-out rows say.
         quality: the part of each share that is earned by how clean the rows are, 0 to 1.
+        app, requester, lineage: of a federated run (`runpots`): the Flower app's folder, who has it run, and the card of what came of it.
     """
 
-    held_out: str
-    label: str
     contributions: Annotated[tuple[Given, ...], Meta(min_length=1, max_length=4_096)]
+    held_out: str = ""
+    label: str = ""
+    app: str = ""
+    requester: str = ""
+    lineage: str = ""
     beacon: str = ""
     pot_wei: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     features: Annotated[tuple[str, ...], Meta(min_length=1, max_length=4_096)] | None = None
@@ -139,9 +143,11 @@ def study_file(path: Path) -> StudyFile:
             for text in (it.owner, it.referrer):
                 if text:
                     ids.address(text)
+        if bool(study.held_out and study.label) == bool(study.app):
+            raise BadTable("it names `held_out` and `label`, or `app`")
     except OSError as error:
         raise Failure(f"{path} can't be read", error.strerror or "", code=Exit.NOT_FOUND) from None
-    except (msgspec.MsgspecError, ids.BadId) as error:
+    except (msgspec.MsgspecError, ids.BadId, BadTable) as error:
         raise Failure(
             f"{path} is no study", str(error), "see docs/explanation/contribution.md", Exit.USAGE
         ) from None
@@ -155,6 +161,8 @@ def terms_at(path: Path, pot_wei: int | None = None) -> Terms:
         Failure: a file is missing or isn't what it should be; it says which.
     """
     file = study_file(path)
+    if not file.held_out:
+        raise Failure(f"{path} is of a federated run", "it has no rows to appraise", code=Exit.USAGE)
     place = path.parent / file.held_out
     try:
         data = read(place)

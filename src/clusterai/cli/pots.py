@@ -5,13 +5,12 @@ Pots are between payers, participants and the contract: no gateway has a say in 
 
 import secrets
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from clusterai.audit.core.contribution import Appraisal
 from clusterai.cli import staking
-from clusterai.cli.contributing import Left, Terms, appraised_for
+from clusterai.cli.contributing import Left
 from clusterai.cli.failure import Exit, Failure
 from clusterai.ledger.adapters.client import ChainClient, Refused
 from clusterai.ledger.adapters.network import Network
@@ -58,6 +57,35 @@ class Told(msgspec.Struct, frozen=True):
 
     def asked(self) -> tuple[tuple[Address, Digest], ...]:
         return tuple((it.participant, it.rows) for it in self.joined)
+
+
+class Scored(msgspec.Struct, frozen=True):
+    """What a study's files say of who joined.
+
+    Attributes:
+        contributors: one for each that counts, as JSON; `owner` and `score` are in each.
+        left: who counts for nothing, and why.
+    """
+
+    evidence: Digest
+    scores: tuple[int, ...]
+    contributors: tuple[dict[str, Any], ...]
+    left: tuple[Left, ...]
+
+
+class Fixed(Protocol):
+    """What a pot is put up for: rows that are valued (`rewarding.RowsPot`), or a federated run (`runpots.RunPot`)."""
+
+    @property
+    def digest(self) -> Digest: ...
+    @property
+    def pot_wei(self) -> int: ...
+    def scored(self, told: Told, beacon: bytes) -> Scored:
+        """
+        Raises:
+            Failure: the files aren't of this study.
+        """
+        ...
 
 
 def fold(told: Iterable[events.Event]) -> dict[Digest, Told]:
@@ -179,7 +207,7 @@ def now_s(network: Network) -> int:
 def opened(
     payer: Address,
     evaluator: Address,
-    terms: Terms,
+    terms: Fixed,
     brought: Sequence[tuple[Address, Address]],
     full: int,
     now_s: int,
@@ -205,8 +233,8 @@ def opened(
     pot = Pot(
         payer=payer,
         evaluator=evaluator,
-        study=terms.study.digest(),
-        amount_wei=terms.study.pot_wei,
+        study=terms.digest,
+        amount_wei=terms.pot_wei,
         full=full,
         join_by_s=now_s + join_s,
         score_by_s=now_s + join_s + score_s,
@@ -222,10 +250,10 @@ def opened(
 
 
 class Found(msgspec.Struct, frozen=True):
-    """Scores that these files make, and what they say of the ones that stand."""
+    """Scores that these files make."""
 
-    appraisal: Appraisal
     scores: Scores
+    contributors: tuple[dict[str, Any], ...]
     left: tuple[Left, ...]
 
     @property
@@ -233,21 +261,21 @@ class Found(msgspec.Struct, frozen=True):
         return self.scores.struct()
 
 
-def found(told: Told, terms: Terms, beacon: bytes) -> Found:
+def found(told: Told, terms: Fixed, beacon: bytes) -> Found:
     """
     Raises:
         Failure: these files are another study's.
     """
-    if terms.study.digest() != told.pot.study:
+    if terms.digest != told.pot.study:
         raise Failure(
             "these files aren't the pot's study",
-            f"it was put up for {hex0x(Digest(told.pot.study))}, they make {hex0x(terms.study.digest())}",
-            "ask its payer for study.json and the held-out rows",
+            f"it was put up for {hex0x(Digest(told.pot.study))}, they make {hex0x(terms.digest)}",
+            "ask its payer for study.json and what it names",
             Exit.UNTRUE,
         )
-    appraisal, left = appraised_for(terms, told.asked(), beacon)
-    scores = Scores(told.id, appraisal.digest(), appraisal.scores(told.pot.participants))
-    return Found(appraisal, scores, tuple(left))
+    scored = terms.scored(told, beacon)
+    scores = Scores(told.id, scored.evidence, scored.scores)
+    return Found(scores, scored.contributors, scored.left)
 
 
 def bond_wei(pot: Pot) -> int:

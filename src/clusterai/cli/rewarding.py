@@ -13,7 +13,8 @@ from clusterai.audit.core.contribution.neighbours import UNIT
 from clusterai.cli import contributing
 from clusterai.cli.contributing import Given, Terms
 from clusterai.cli.failure import Exit, Failure
-from clusterai.cli.pots import Found, Told
+from clusterai.cli.identity import identity_at
+from clusterai.cli.pots import Fixed, Found, Scored, Told
 from clusterai.protocol import ids
 from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, checksummed, hex0x
 from clusterai.protocol.money import BadAmount, parse
@@ -41,17 +42,56 @@ def address_of(text: str) -> Address:
         raise Failure(f"{text} is nobody's address", str(error), code=Exit.USAGE) from None
 
 
-def terms(study: Path, pot_wei: int) -> Terms:
-    return contributing.terms_at(study, pot_wei)
+class RowsPot:
+    """A pot for rows, as `pots.Fixed`: they are valued on rows that nobody contributed."""
+
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+        self.digest = terms.study.digest()
+        self.pot_wei = terms.study.pot_wei
+
+    def scored(self, told: Told, beacon: bytes) -> Scored:
+        appraisal, left = contributing.appraised_for(self._terms, told.asked(), beacon)
+        contributors = tuple(
+            {
+                "owner": checksummed(Address(it.contributor)),
+                "own": it.own,
+                "copied": it.copied,
+                "value": it.value / UNIT,
+                "error": it.error / UNIT,
+                "quality": it.quality_milli / 1_000,
+                "score": it.score / UNIT,
+                "propose_slashing": it.poison,
+            }
+            for it in appraisal.contributors
+        )
+        scores = appraisal.scores(told.pot.participants)
+        return Scored(appraisal.digest(), scores, contributors, tuple(left))
 
 
-def participants(study: Path, data: Path | None, network: Path | None) -> list[tuple[Address, Address]]:
-    """Owners with who brought them. Those named by their vaults alone are asked of the gateway, and written into the study's file.
+def terms(study: Path, pot_wei: int) -> Fixed:
+    """What a study's file fixes: rows to be valued, or a federated run.
+
+    Raises:
+        Failure: a file is missing or isn't what it should be.
+    """
+    if not contributing.study_file(study).app:
+        return RowsPot(contributing.terms_at(study, pot_wei))
+    from clusterai.cli import runpots
+
+    return runpots.run_pot(study, pot_wei)
+
+
+def participants(
+    study: Path, data: Path | None, network: Path | None, identity: Path | None = None
+) -> list[tuple[Address, Address]]:
+    """Owners with who brought them. Those named by their vaults alone are asked of the gateway, and written into the study's file; so is who has
+    an app run, if that isn't said: this identity.
 
     Raises:
         Failure: somebody is named by neither, or the vault isn't found.
     """
-    file = contributing.study_file(study)
+    said = file = contributing.study_file(study)
     unknown = [it for it in file.contributions if not it.owner]
     if any(not it.vault for it in unknown):
         raise Failure(f"{study} names a contributor by neither owner nor vault", code=Exit.USAGE)
@@ -62,6 +102,10 @@ def participants(study: Path, data: Path | None, network: Path | None) -> list[t
             for it in file.contributions
         )
         file = msgspec.structs.replace(file, contributions=named)
+    if file.app and not file.requester:
+        who = identity_at(identity).address
+        file = msgspec.structs.replace(file, requester=checksummed(who))
+    if file != said:
         study.write_bytes(msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n")
     return [
         (ids.address(it.owner), ids.address(it.referrer) if it.referrer else ZERO_ADDRESS)
@@ -81,8 +125,8 @@ def table_digest(path: Path) -> Digest:
     return Digest(blake3(contributing.read(path)).digest())
 
 
-def vault_digest(folder: Path) -> Digest:
-    """Of the table that a buyer of a copy gets.
+def vault_digest(folder: Path, stays: bool = False) -> Digest:
+    """Of the table that a buyer of a copy gets; with `stays` the snapshot of the data, as the vault signs it.
 
     Raises:
         Failure: there is no vault, or it can't be opened.
@@ -97,6 +141,8 @@ def vault_digest(folder: Path) -> Digest:
         try:
             if storage.manifest is None:
                 raise NoData(f"there is no data in {folder}")
+            if stays:
+                return storage.manifest.snapshot
             file = io.StringIO(newline="")
             opening.lay(storage.manifest.schema, storage.pieces(), file)
         finally:
@@ -148,7 +194,7 @@ def _copied(
 ) -> str:
     from clusterai.cli import asking
     from clusterai.cli.datasets import buying, paying
-    from clusterai.cli.identity import asked_at, identity_at
+    from clusterai.cli.identity import asked_at
     from clusterai.cli.reach import vaults_at
     from clusterai.sdk.vaults import ApiError, Listed, Unreachable
 
@@ -183,19 +229,7 @@ def told(found: Found, sent: list[str]) -> dict[str, Any]:
         "digest": hex0x(found.digest),
         "evidence": hex0x(Digest(found.scores.evidence)),
         "scores": list(map(str, found.scores.scores)),
-        "contributors": [
-            {
-                "owner": checksummed(Address(it.contributor)),
-                "own": it.own,
-                "copied": it.copied,
-                "value": it.value / UNIT,
-                "error": it.error / UNIT,
-                "quality": it.quality_milli / 1_000,
-                "score": it.score / UNIT,
-                "propose_slashing": it.poison,
-            }
-            for it in found.appraisal.contributors
-        ],
+        "contributors": list(found.contributors),
         "nothing": {checksummed(it.owner): it.why for it in found.left},
         "transactions": sent,
     }

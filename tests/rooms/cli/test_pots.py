@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
-from clusterai.cli import contributing, pots
+from clusterai.cli import pots, rewarding
 from clusterai.cli.failure import Exit, Failure
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.events import Event
@@ -64,8 +64,8 @@ class Play:
         self.do(calls.OpenPot(self.pot), PAYER)
 
     @property
-    def terms(self) -> contributing.Terms:
-        return contributing.terms_at(self.file, AMOUNT)
+    def terms(self) -> pots.Fixed:
+        return rewarding.terms(self.file, AMOUNT)
 
     @property
     def told(self) -> pots.Told:

@@ -70,8 +70,12 @@ def studio() -> Studio:
     return Studio(made, flower(), at_once=1)
 
 
+def owner_key(name: str) -> Key:
+    return Key(hashlib.sha256(b"owner of " + name.encode()).digest())
+
+
 def owner_of(name: str) -> Address:
-    return Address(hashlib.sha256(name.encode()).digest()[:20])
+    return owner_key(name).address
 
 
 _open: list["Near"] = []

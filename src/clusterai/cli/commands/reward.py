@@ -76,6 +76,7 @@ def open_pot(
     score_hours: Annotated[
         float, typer.Option(min=0.001, max=4_000, help="How long after that scores may come.")
     ] = 24 * 7,
+    identity: IdentityFile = None,
     data: options.Data = None,
     network: options.Network = None,
     key: KeyFile = None,
@@ -84,7 +85,7 @@ def open_pot(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Put up a pot for a study's participants. The study is fixed by it: held-out rows, columns, neighbours, quality."""
+    """Put up a pot for a study's participants. The study is fixed by it: held-out rows, columns, neighbours, quality; or the app of a federated run."""
     from clusterai.audit.core.contribution.neighbours import UNIT
     from clusterai.cli import pots, rewarding
     from clusterai.ledger.core import calls
@@ -93,7 +94,7 @@ def open_pot(
 
     at, signer = _signer(data, network, key)
     amount_wei = rewarding.amount(amount)
-    brought = rewarding.participants(study, data, network)
+    brought = rewarding.participants(study, data, network, identity)
     terms = rewarding.terms(study, amount_wei)
     who = signer.address if evaluator is None else rewarding.address_of(evaluator)
     pot = pots.opened(
@@ -118,7 +119,7 @@ def open_pot(
     options.confirm("Put it up?", yes)
     sent = _send(at, signer, [calls.Approve(at.contracts.rewards, amount_wei), calls.OpenPot(pot)])
     if json:
-        say.emit({"pot": hex0x(pot_id), "study": hex0x(terms.study.digest()), "transactions": sent})
+        say.emit({"pot": hex0x(pot_id), "study": hex0x(terms.digest), "transactions": sent})
         return
     say.tell(hex0x(pot_id))
     say.say("participants: clusterai data reward join POT --rows FILE")
@@ -205,6 +206,9 @@ def join(
         Path | None,
         typer.Option(metavar="DIR", help="Your vault: a copy of it is what you give.", show_default=False),
     ] = None,
+    stays: Annotated[
+        bool, typer.Option("--stays", help="With --vault, for a federated run: the data stays where it is.")
+    ] = False,
     data: options.Data = None,
     network: options.Network = None,
     key: KeyFile = None,
@@ -218,15 +222,15 @@ def join(
     from clusterai.protocol.ids import hex0x
     from clusterai.protocol.money import show as money
 
-    if (rows is None) == (vault is None):
-        raise Failure("what do you give?", next="--rows FILE, or --vault DIR", code=Exit.USAGE)
+    if (rows is None) == (vault is None) or (stays and vault is None):
+        raise Failure("what do you give?", next="--rows FILE, or --vault DIR [--stays]", code=Exit.USAGE)
     at, signer = _signer(data, network, key)
     told = pots.one(at, pot)
-    digest = rewarding.table_digest(rows) if rows is not None else rewarding.vault_digest(vault or Path())
+    digest = rewarding.table_digest(rows) if rows else rewarding.vault_digest(vault or Path(), stays)
     if not json:
         say.say(
-            f"{money(told.pot.amount_wei)} among {len(told.pot.participants)}; the evaluator, "
-            f"{hex0x(told.pot.evaluator)}, sees the rows that you give"
+            f"{money(told.pot.amount_wei)} among {len(told.pot.participants)}; the evaluator, {hex0x(told.pot.evaluator)}, "
+            f"{'sees no rows, and scores what the run says' if stays else 'sees the rows that you give'}"
         )
     options.confirm("Join?", yes)
     sent = _send(at, signer, [calls.JoinPot(told.pot, digest)])
@@ -496,19 +500,16 @@ def _told(found: "Found", sent: list[str]) -> dict[str, object]:
 
 
 def _shown(found: "Found") -> None:
-    from clusterai.audit.core.contribution.neighbours import UNIT
-    from clusterai.protocol.ids import Address, checksummed
+    from clusterai.protocol.ids import checksummed
 
+    names = [name for name in (found.contributors[0] if found.contributors else ()) if name != "owner"]
     say.table(
-        ("owner", "#own rows", "#copied", "#value", "#± error", "#quality", "#score", ""),
+        ("owner", *(f"#{name.replace('_', ' ')}" for name in names)),
         [
-            (
-                checksummed(Address(it.contributor)), it.own, it.copied, f"{it.value / UNIT:.2f}", f"{it.error / UNIT:.2f}",
-                f"{it.quality_milli / 10:.0f} %", f"{it.score / UNIT:.2f}", "propose to slash" if it.poison else "",
-            )
-            for it in found.appraisal.contributors
+            (it["owner"], *(f"{it[name]:.2f}" if isinstance(it[name], float) else it[name] for name in names))
+            for it in found.contributors
         ],
-    )  # fmt: skip
+    )
     for it in found.left:
         say.tell(f"{checksummed(it.owner)} counts for nothing: {it.why}")
 
