@@ -141,7 +141,9 @@ class Stage:
         self.running: dict[int, tuple[Order, float]] = {}
         self.fast = 1.0
         """how much faster than time a machine's clock runs"""
-        self.most: int | None = None
+        self.performed = self.restarts = 0
+        self.dies_before: int | None = None
+        """The gateway is killed instead of performing its effect of this number."""
         """so many effects are carried out, and then no more: the gateway is about to be killed"""
         self._later: list[Any] = []
         self.begin()
@@ -170,15 +172,24 @@ class Stage:
         self.settle()
         return self.desk.rentals[LEASE]
 
-    def tell(self, event: Any) -> None:
+    def tell(self, event: Any) -> bool:
+        """Whether all that came of it was done: else the gateway was killed on the way, and is back."""
         for effect in self.desk.step(event, self.now_s):
+            if self.performed == self.dies_before:
+                self.dies_before = None
+                self.restart()
+                return False
+            self.performed += 1
             self.perform(effect)
+        return True
+
+    def ask(self, event: Any) -> None:
+        """As a renter does whose gateway is killed while it asks: again."""
+        while not self.tell(event):
+            pass
+        self.settle()
 
     def perform(self, effect: Any) -> None:
-        if self.most is not None:
-            self.most -= 1
-            if self.most < 0:
-                return
         match effect:
             case Save(record):
                 self.journal.append(canonical.encode(record))
@@ -261,6 +272,8 @@ class Stage:
 
     def _intervals(self) -> None:
         for errand, (order, since_s) in list(self.running.items()):
+            if self.running.get(errand) != (order, since_s):
+                continue  # the gateway was killed meanwhile, and its errands with it
             interval = order.interval
             machine = next((it for it in self.machines if it.is_up and order.model in it.lent), None)
             if machine is None:
@@ -283,14 +296,19 @@ class Stage:
 
     # --- crashes ---
 
-    def restart(self) -> None:
-        """The gateway is killed and comes back with its journal; links come up again."""
+    def restart(self, away_s: int = 0) -> None:
+        """The gateway is killed and comes back with its journal; links come up again, some time later."""
         self.running, self._later, self.relays = {}, [], {}
+        self.restarts += 1
         for machine in self.machines:
             machine.tell(Unlinked(GATEWAY))
         self.begin()
         self.desk.restore(canonical.decode(it, RECORD) for it in self.journal)
+        # The market keeps only what running rentals need.
+        if all(it.ended is not None for it in self.desk.rentals.values()):
+            self.freed.append(HOLD)
         self.tell(Started())
+        self.run(away_s)
         for machine in self.machines:
             if machine.is_up:
                 machine.tell(Linked(GATEWAY))

@@ -14,7 +14,8 @@ from clusterai.sdk.rentalshapes import Rental
 LOOK_S = 0.2
 LONGEST_S = 200.0
 """The gateway gives up before: machines that never come up together end a rental after 180 s."""
-ATTEMPTS = 25
+AWAY_S = 45.0
+"""A gateway that was started anew is back by then, also on a busy machine."""
 WORDS = {
     "opening": "is asked",
     "opened": "has its sandbox and its key; Ray starts",
@@ -59,7 +60,7 @@ def until_running(
         Failure: it ended instead, with its reason. Unreachable: the gateway stays away.
     """
     seen = Steps(say.say)
-    began_s, away = clock(), 0
+    began_s, heard_s = clock(), clock()
     while True:
         seen.look(it)
         if it.state in ("running", "paused"):
@@ -77,11 +78,11 @@ def until_running(
             )
         pause(LOOK_S)
         try:
-            it, away = rentals.show(it.id), 0
+            it = rentals.show(it.id)
+            heard_s = clock()
         except (Unreachable, ApiError) as error:
-            # A gateway that restarts is back within seconds, and knows the rental.
-            away += 1
-            if away >= ATTEMPTS or (isinstance(error, ApiError) and error.status < 500):
+            # A gateway that restarts knows the rental.
+            if clock() - heard_s > AWAY_S or (isinstance(error, ApiError) and error.status < 500):
                 raise
 
 

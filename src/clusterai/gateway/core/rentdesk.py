@@ -79,6 +79,8 @@ NEVER_S = 180.0
 """By then a cluster is ready, or it won't be."""
 RELINK_S = 3.0
 """A link that broke is often back at once; a machine that isn't back by then is lost."""
+RESTARTED_S = 20.0
+"""After this gateway's own restart: who dialled it in vain waits longer between dials, and holds its stay for a minute."""
 ASK_EVERY_S = 5.0
 SEEK_EVERY_S = 10.0
 HEADLESS_S = 300.0
@@ -169,7 +171,7 @@ class RentDesk:
             case Started():
                 for rental in self._all():
                     for stay in rental.stays.values():
-                        stay.unlinked_s = now_s
+                        stay.unlinked_s = now_s + RESTARTED_S - RELINK_S
             case Tick():
                 self._tick()
             case _:
