@@ -1,7 +1,8 @@
 """Statistics over several vaults out of sums alone: mean, variance, histogram, linear regression.
 
-Each vault adds up its own rows to a short vector; secure aggregation adds the vaults'. Columns are scaled to [0, 1] by bounds
-that are public (the schema's), and values outside are clipped to them, so that no row weighs more than another. What is
+Each vault adds up its own rows to a short vector; secure aggregation adds the vaults'. Columns are scaled to [-1, 1] by bounds
+that are public (the schema's), and values outside are clipped to them, so that no row weighs more than another. About the middle, because sums that
+are nearly zero tell as much, and noise in the count of rows moves a mean, a variance or a slope far less. What is
 then computed from the sums equals what it would be over all rows in one place, up to the rounding of each vault's sum:
 2^-`FRACTION` of a column's range.
 
@@ -50,9 +51,17 @@ class Range(_Part, frozen=True):
     def span(self) -> float:
         return (self.high_micro - self.low_micro) / MICRO
 
+    @property
+    def middle(self) -> float:
+        return self.low + self.span / 2
+
+    @property
+    def half(self) -> float:
+        return self.span / 2
+
     def scaled(self, values: Any) -> Reals:
-        """Into [0, 1]."""
-        return np.clip((np.asarray(values, np.float64) - self.low) / self.span, 0.0, 1.0)
+        """Into [-1, 1]."""
+        return np.clip((np.asarray(values, np.float64) - self.middle) / self.half, -1.0, 1.0)
 
 
 class Moments(_Part, frozen=True):
@@ -160,7 +169,8 @@ def contribution(asked: Joint, columns: Mapping[str, Any]) -> Integers:
                 sums += [float(values.sum()), float((values**2).sum())]
         case Histogram(column, cells):
             values = column.scaled(columns[column.column])
-            counts = np.bincount(np.minimum((values * cells).astype(np.int64), cells - 1), minlength=cells)
+            places = ((values + 1) / 2 * cells).astype(np.int64)
+            counts = np.bincount(np.minimum(places, cells - 1), minlength=cells)
             sums = [float(len(values)), *counts.astype(np.float64)]
         case Regression(features, target):
             parts = [range_.scaled(columns[range_.column]) for range_ in (*features, target)]
@@ -233,9 +243,9 @@ def found(asked: Joint, total: Integers) -> MomentsFound | HistogramFound | Regr
             columns: list[ColumnMoments] = []
             for at, range_ in enumerate(of):
                 first, second = sums[1 + 2 * at] / rows, sums[2 + 2 * at] / rows
-                variance = max(0.0, float(second - first**2)) * range_.span**2
+                variance = max(0.0, float(second - first**2)) * range_.half**2
                 columns.append(
-                    ColumnMoments(range_.column, float(range_.low + first * range_.span), variance)
+                    ColumnMoments(range_.column, float(range_.middle + first * range_.half), variance)
                 )
             return MomentsFound(rows, tuple(columns))
         case Histogram(range_, cells):
@@ -259,9 +269,9 @@ def _regress(
     residual = float(products[-1, -1] - 2 * solved @ products[:-1, -1] + solved @ products[:-1, :-1] @ solved)
     spread = float(products[-1, -1] - products[0, -1] ** 2 / rows)
     slopes = {
-        range_.column: float(slope * target.span / range_.span)
+        range_.column: float(slope * target.half / range_.half)
         for range_, slope in zip(features, solved[1:], strict=True)
     }
-    at_low = sum(slopes[range_.column] * range_.low for range_ in features)
-    intercept = float(target.low + solved[0] * target.span - at_low)
+    at_middle = sum(slopes[range_.column] * range_.middle for range_ in features)
+    intercept = float(target.middle + solved[0] * target.half - at_middle)
     return RegressionFound(rows, intercept, slopes, 1.0 - residual / spread if spread > 0 else 0.0)
