@@ -3,6 +3,7 @@
 import secrets
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 
@@ -69,6 +70,21 @@ async def found(reach: Reach, wanted: str) -> tuple[Listed, VaultFacts]:
         raise Failure(
             f"{wanted} is no vault", str(error), "clusterai data fetch gets public data", Exit.NOT_FOUND
         ) from None
+
+
+def prices_of(policy: dict[str, Any], operation: Operation) -> tuple[int, int, int]:
+    """What a card says that an operation costs: a thousandth of ε, a use, a copy. Nothing, where it says nonsense: the offer's price is what counts."""
+    programs = (Operation.CODE, Operation.REVIEW)
+    name = (Operation.QUERY if operation in programs else operation).name.lower()
+    others: Any = policy.get("prices")
+    own: Any = cast("dict[str, Any]", others).get(name) if isinstance(others, dict) else None
+    found = {**policy, **cast("dict[str, Any]", own)} if isinstance(own, dict) else policy
+    milli, use, copy = (found.get(it, 0) for it in ("milli_epsilon_wei", "use_wei", "copy_wei"))
+    return _amount(milli), _amount(use), _amount(copy)
+
+
+def _amount(said: object) -> int:
+    return said if isinstance(said, int) and said >= 0 else 0
 
 
 def refused_anyway(facts: VaultFacts, wish: Wish) -> Failure | None:

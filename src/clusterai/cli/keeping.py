@@ -11,6 +11,7 @@ from clusterai.cli.failure import Exit, Failure
 from clusterai.ledger.adapters.network import BadKeyFile
 from clusterai.protocol.canonical import decode
 from clusterai.protocol.ids import hex0x
+from clusterai.protocol.money import BadAmount, parse
 from clusterai.protocol.vaults import Listing, Operation, Revoked
 from clusterai.runtime.adapters.config import PASSWORD
 from clusterai.vault.adapters import founding, importing
@@ -44,6 +45,9 @@ class Wish(msgspec.Struct, frozen=True):
     unit_rows: int
     key: Path | None
     anonymise: str = ""
+    price: str | None = None
+    epsilon_price: str | None = None
+    free: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -127,7 +131,7 @@ def plan(wish: Wish) -> Plan:
         if wish.unit is not None:
             schema = msgspec.structs.replace(schema, unit=wish.unit, unit_rows=wish.unit_rows)
             schema.check()
-        policy = Policy() if wish.policy is None else read_policy(wish.policy.expanduser().read_bytes())
+        policy = _priced(wish) if wish.policy is None else read_policy(wish.policy.expanduser().read_bytes())
         if wish.anonymise:
             policy = anonymising(policy, wish.anonymise)
         schema = marked(schema, policy)
@@ -145,6 +149,26 @@ def plan(wish: Wish) -> Plan:
         raise Failure(f"{error.filename} can't be read", error.strerror or "", code=Exit.NOT_FOUND) from None
     key = (wish.key or default_keys() / founding.new_key_name()).expanduser().resolve()
     return Plan(root, name, key, schema, policy, data)
+
+
+def _priced(wish: Wish) -> Policy:
+    """The usual policy, with the price that its owner named.
+
+    Raises:
+        Failure: none was named, and free wasn't said either: nobody gives data away by forgetting a number.
+    """
+    if wish.free == (wish.price is not None or wish.epsilon_price is not None):
+        raise Failure(
+            "say what a use costs, or that it costs nothing",
+            "both were said" if wish.free else "a policy without a price gives everything away",
+            "--price AMOUNT, --epsilon-price AMOUNT, or --free; or --policy FILE",
+            Exit.USAGE,
+        )
+    try:
+        use_wei, epsilon_wei = parse(wish.price or "0"), parse(wish.epsilon_price or "0")
+    except BadAmount as error:
+        raise Failure("the price can't be used", str(error), code=Exit.USAGE) from None
+    return Policy(use_wei=use_wei, milli_epsilon_wei=-(-epsilon_wei // 1_000))
 
 
 def _plain(text: str) -> str:

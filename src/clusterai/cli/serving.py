@@ -17,9 +17,10 @@ from clusterai.cli.local.folder import DataFolder, write_atomically
 from clusterai.protocol.ids import Address, Digest, checksummed, hex0x
 from clusterai.protocol.money import WEI_PER_TOKEN
 from clusterai.protocol.money import show as money
-from clusterai.protocol.vaults import dataset_id
+from clusterai.protocol.vaults import Operation, dataset_id
 from clusterai.sdk import ApiError, Client, shapes
 from clusterai.vault.adapters.folder import BadVault, NoVault, VaultFolder
+from clusterai.vault.core.policy import Policy
 
 
 def vault_in(folder: Path) -> VaultFolder:
@@ -71,9 +72,19 @@ def planned(
     purse = joining.faucet_of(data, network)
     joiner = asyncio.run(joining.examined(place, network, owner, round(stake * WEI_PER_TOKEN), purse))
     policy = vault.policy()
-    prices = f"{money(policy.use_wei)} a use and {money(1000 * policy.milli_epsilon_wei)} for each ε of 1"
+    prices = "; ".join(_price(policy, it) for it in policy.operations)
     steps = (*joiner.steps, f"serve {vault.named.name} from {vault.root}, for {prices}")
     return Plan(joiner, told, steps)
+
+
+def _price(policy: Policy, operation: int) -> str:
+    name = Operation(operation).name.lower()
+    if operation == Operation.COPY:
+        return f"{name} {money(policy.copy_wei)}"
+    milli_wei, use_wei = policy.pair_wei(operation)
+    if not milli_wei and not use_wei:
+        return f"{name} for nothing"
+    return f"{name} {money(use_wei)} a use and {money(1000 * milli_wei)} for each ε of 1"
 
 
 def served(

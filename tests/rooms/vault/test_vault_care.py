@@ -96,7 +96,16 @@ def test_who_makes_a_vault_with_a_key_in_the_clear_is_told(
     (tmp_path / "beds.csv").write_text("patient,age\n" + "".join(f"{at},{at % 90}\n" for at in range(50)))
 
     def made(name: str) -> str:
-        words = ["vault", "init", str(tmp_path / name), "--from", str(tmp_path / "beds.csv"), "-y", "-q"]
+        words = [
+            "vault",
+            "init",
+            str(tmp_path / name),
+            "--from",
+            str(tmp_path / "beds.csv"),
+            "--free",
+            "-y",
+            "-q",
+        ]
         assert cli.run([*words, "--key", str(tmp_path / f"{name}.key")]) == Exit.OK
         return capsys.readouterr().err
 

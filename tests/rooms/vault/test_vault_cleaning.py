@@ -182,7 +182,7 @@ def test_the_owner_types_it(
     """`vault init --anonymise`, and `vault show` says where a policy that wants more isn't fulfilled."""
     source = csv_file(tmp_path / "x.csv", named(30))
     monkeypatch.setenv("CLUSTERAI_VAULT_KEYS", str(tmp_path / "keys"))
-    made = ["vault", "init", str(tmp_path / "v"), "--from", str(source), "--yes", "--json"]
+    made = ["vault", "init", str(tmp_path / "v"), "--from", str(source), "--free", "--yes", "--json"]
     assert run([*made, "--anonymise", "much"]) == Exit.USAGE
     assert run([*made, "--anonymise", "usual"]) == Exit.OK
     capsys.readouterr()

@@ -12,7 +12,7 @@ from clusterai.cli import main as cli
 from clusterai.cli.failure import Exit
 from clusterai.protocol.ids import Digest, hex0x
 from clusterai.protocol.vaults import Operation
-from clusterai.vault.core.policy import Policy, read_policy, write_policy
+from clusterai.vault.core.policy import BadPolicy, Policy, Price, read_policy, write_policy
 from clusterai.vault.core.schema import write_schema
 from tests.rooms.vault.vaultbed import SCHEMA, SECRET, Bed, csv_file
 
@@ -67,7 +67,7 @@ def test_a_vault_is_made_of_a_csv(typed: Typed, tmp_path: Path) -> None:
     """Card, Croissant, schema, mock and policy are there; no file of the vault holds a row."""
     data = csv_file(tmp_path / "data.csv")
     made = typed.json(
-        "vault", "init", tmp_path / "v", "--from", data, "--unit", "patient", "--unit-rows", 2, "-y"
+        "vault", "init", tmp_path / "v", "--from", data, "--unit", "patient", "--unit-rows", 2, "--free", "-y"
     )
     assert made["rows"] == 30
     folder = Path(made["folder"])
@@ -91,7 +91,7 @@ def test_a_folder_with_data_holds_its_vault_inside(typed: Typed, tmp_path: Path)
     """`vault init ./data` needs nothing else; all commands find it there."""
     (tmp_path / "data").mkdir()
     csv_file(tmp_path / "data" / "wards.csv")
-    made = typed.json("vault", "init", tmp_path / "data", "-y")
+    made = typed.json("vault", "init", tmp_path / "data", "--free", "-y")
     assert Path(made["folder"]) == tmp_path / "data" / ".vault"
     assert typed.json("vault", "show", tmp_path / "data")["name"] == "data"
 
@@ -101,7 +101,7 @@ def test_what_cant_be_made_a_vault_says_why(typed: Typed, tmp_path: Path) -> Non
     typed("vault", "init", tmp_path / "none", code=Exit.NOT_FOUND)
     assert "next: clusterai vault init" in typed.err
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
-    typed("vault", "init", tmp_path / "v", "--from", tmp_path / "x.parquet", "-y", code=Exit.FAILED)
+    typed("vault", "init", tmp_path / "v", "--from", tmp_path / "x.parquet", "--free", "-y", code=Exit.FAILED)
     assert "duckdb" in typed.err
     (tmp_path / "s.json").write_bytes(write_schema(SCHEMA))
     bad = csv_file(tmp_path / "bad.csv")
@@ -114,6 +114,7 @@ def test_what_cant_be_made_a_vault_says_why(typed: Typed, tmp_path: Path) -> Non
         bad,
         "--schema",
         tmp_path / "s.json",
+        "--free",
         "-y",
         code=Exit.FAILED,
     )
@@ -130,9 +131,9 @@ def test_nothing_is_made_by_a_dry_run(typed: Typed, tmp_path: Path) -> None:
     assert not (tmp_path / "v").exists()
     (tmp_path / "s.json").write_text(json.dumps(found["schema"]))
     assert (
-        typed.json("vault", "init", tmp_path / "v", "--from", data, "--schema", tmp_path / "s.json", "-y")[
-            "rows"
-        ]
+        typed.json(
+            "vault", "init", tmp_path / "v", "--from", data, "--schema", tmp_path / "s.json", "--free", "-y"
+        )["rows"]
         == 30
     )
 
@@ -193,8 +194,52 @@ def test_an_edited_policy_holds_from_the_next_second_on(typed: Typed, bed: Bed) 
 
 def test_a_policys_file_says_what_the_policy_says() -> None:
     """Written and read again it is the same: tens and hundreds too."""
-    for it in (Policy(), Policy(total_epsilon_micro=100_000_000, use_wei=3 * 10**9, auto_operations=(1,))):
+    own = (Price(Operation.QUERY, 5, 7), Price(Operation.TRAINING, use_wei=2 * 10**9))
+    for it in (
+        Policy(),
+        Policy(total_epsilon_micro=100_000_000, use_wei=3 * 10**9, auto_operations=(1,)),
+        Policy(prices=own, use_wei=1, cohort_owners=5, cohort_stake_wei=10**9),
+    ):
         assert read_policy(write_policy(it)) == it
+
+
+def test_each_operation_costs_what_its_owner_says() -> None:
+    """Those without a price of their own cost the usual one; programs cost what queries do; what has no order has no price."""
+    policy = Policy(
+        operations=(Operation.QUERY, Operation.CODE, Operation.JOINT, Operation.TRAINING, Operation.COPY),
+        use_wei=1,
+        copy_wei=9,
+        prices=(Price(Operation.QUERY, 5, 7), Price(Operation.TRAINING, use_wei=20)),
+    )
+    policy.check()
+    told = [policy.price_wei(it, 2_001) for it in Operation]
+    assert told == [7 + 15, 7 + 15, 7 + 15, 20, 9, 1]
+    assert [policy.offered_wei(it) for it in ("query", "training", "joint", "vault")] == [
+        (5, 7),
+        (0, 20),
+        (0, 1),
+        (0, 1),
+    ]
+    for wrong in (
+        "[price.code]\nuse = 1",
+        "[price.copy]\nuse = 1",
+        "[price.query]\nfee = 1",
+        "[price]\nquery = 1",
+    ):
+        with pytest.raises(BadPolicy):
+            read_policy(wrong.encode())
+
+
+def test_a_vault_isnt_free_by_forgetting(typed: Typed, tmp_path: Path) -> None:
+    """Its owner names a price, or says that it is free; not both, and not neither."""
+    data = csv_file(tmp_path / "rows.csv")
+    words = ("vault", "init", tmp_path / "v", "--from", data, "-y")
+    typed(*words, code=Exit.USAGE)
+    typed(*words, "--free", "--price", "1", code=Exit.USAGE)
+    typed(*words, "--price", "lots", code=Exit.USAGE)
+    typed(*words, "--price", "2", "--epsilon-price", "0.5")
+    policy = read_policy((tmp_path / "v" / "policy.toml").read_bytes())
+    assert policy.price_wei(Operation.QUERY, 1_000_000) == 25 * 10**8
 
 
 def test_two_processes_dont_serve_one_vault(bed: Bed) -> None:

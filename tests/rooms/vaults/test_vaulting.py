@@ -41,6 +41,9 @@ class Policy(msgspec.Struct):
     milli_epsilon_wei: int = 2
     use_wei: int = 1_000
 
+    def offered_wei(self, kind: str) -> tuple[int, int]:
+        return self.milli_epsilon_wei, self.use_wei
+
 
 class FakeVault:
     """As much of a vault as its host sees."""

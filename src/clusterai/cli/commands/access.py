@@ -119,6 +119,7 @@ def _wish(
 
 
 def _show(listed: "Listed", wish: "Wish", policy: "dict[str, object]") -> None:
+    from clusterai.cli.asking import prices_of
     from clusterai.protocol.access import code_digest
     from clusterai.protocol.ids import Address, checksummed, hex0x
     from clusterai.protocol.money import show as money
@@ -130,8 +131,7 @@ def _show(listed: "Listed", wish: "Wish", policy: "dict[str, object]") -> None:
         f"at most {money(wish.price_wei)} a use"
     )
     say.say(f"  of {checksummed(Address(listed.listing.owner))}")
-    prices = [policy.get(it, 0) for it in ("use_wei", "milli_epsilon_wei", "copy_wei")]
-    use_wei, milli_wei, copy_wei = (it if isinstance(it, int) else 0 for it in prices)
+    milli_wei, use_wei, copy_wei = prices_of(policy, operation)
     if operation is Operation.COPY:
         say.say(f"  its price: {money(copy_wei)}")
     else:

@@ -80,6 +80,15 @@ def init(
         Path | None,
         typer.Option(metavar="FILE", help="Who may do what; edit policy.toml later.", show_default=False),
     ] = None,
+    price: Annotated[
+        str | None,
+        typer.Option(metavar="AMOUNT", help="Of a use; policy.toml has finer ones.", show_default=False),
+    ] = None,
+    epsilon_price: Annotated[
+        str | None,
+        typer.Option(metavar="AMOUNT", help="Of ε 1, beside that of a use.", show_default=False),
+    ] = None,
+    free: Annotated[bool, typer.Option("--free", help="Ask nothing for it.")] = False,
     key: Annotated[
         Path | None,
         typer.Option(
@@ -104,7 +113,22 @@ def init(
     """Make a vault: encrypt the data, and write card, schema, mock twin and policy beside it."""
     from clusterai.cli import keeping
 
-    wish = keeping.Wish(folder, source, name, schema, policy, unit, unit_rows, key, anonymise or "")
+    # Who only looks needn't have decided yet.
+    free = free or (dry_run and price is None and epsilon_price is None)
+    wish = keeping.Wish(
+        folder,
+        source,
+        name,
+        schema,
+        policy,
+        unit,
+        unit_rows,
+        key,
+        anonymise or "",
+        price,
+        epsilon_price,
+        free,
+    )
     it = keeping.plan(wish)
     if not json:
         say.say(f"these columns will be published, with the vault [bold]{it.name}[/]:")

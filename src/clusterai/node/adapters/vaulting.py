@@ -63,10 +63,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("vaults")
 class Prices(Protocol):
     """What of a policy orders are priced by."""
 
-    @property
-    def milli_epsilon_wei(self) -> int: ...
-    @property
-    def use_wei(self) -> int: ...
+    def offered_wei(self, kind: str) -> tuple[int, int]:
+        """Of a thousandth of ε, and of a use."""
+        ...
 
 
 class Vault(Protocol):
@@ -138,7 +137,7 @@ class Held:
             service: Service = importlib.import_module(module).host(vault)
             self.kinds[kind] = self.services[subject(vault.dataset, kind)] = service
         self.listing: DataListing | None = None
-        self.prices: tuple[int, int] = (-1, -1)
+        self.prices: dict[str, tuple[int, int]] = {}
         self.answering = 0
         self.trouble = ""
 
@@ -244,7 +243,7 @@ class Vaulting:
             return False
         held.trouble = ""
         policy = held.vault.policy
-        prices = (policy.milli_epsilon_wei, policy.use_wei)
+        prices = {kind: policy.offered_wei(kind) for kind in held.kinds}
         if prices != held.prices:
             held.prices = prices
             self._lend(held)
@@ -257,7 +256,7 @@ class Vaulting:
         for kind, service in held.kinds.items():
             if (engine := service.engine) is not None:
                 name = _engine_name(held, kind)
-                offer = ModelOffer(engine.model, name, *held.prices, held.config.slots)
+                offer = ModelOffer(engine.model, name, *held.prices[kind], held.config.slots)
                 self._engines.lend(name, Loaded(engine, offer))
 
     def _to_chain(self, submit: Submit) -> None:

@@ -59,6 +59,8 @@ def _policy(folder: VaultFolder) -> Row:
         return Row(
             "policy", "yellow", "some operations are granted to anybody, without asking you", "[auto] only"
         )
+    if policy.is_free:
+        return Row("policy", "yellow", "nothing is asked for anything: it is used for free", "[price]")
     return Row("policy", "green", "nothing is granted to strangers without you")
 
 

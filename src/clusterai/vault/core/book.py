@@ -289,8 +289,8 @@ class VaultBook:
             max(self.key_epoch, self._wanted_epoch),
         )
         policy = self.policy
-        use_wei = policy.copy_wei if request.operation == Operation.COPY else policy.use_wei
-        milli_wei = 0 if request.operation == Operation.COPY else policy.milli_epsilon_wei
+        is_copy = request.operation == Operation.COPY
+        milli_wei, use_wei = (0, policy.copy_wei) if is_copy else policy.pair_wei(request.operation)
         record = Decided(token, grant, note[:2_000], milli_wei, use_wei, automatic, int(now_s))
         self._register.chain_asked(grant.struct(), now_s)
         return [self._save(record), Issue(grant)]

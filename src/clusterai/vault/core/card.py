@@ -111,6 +111,13 @@ def vault_card(
                 "milli_epsilon_wei": policy.milli_epsilon_wei,
                 "use_wei": policy.use_wei,
                 "copy_wei": policy.copy_wei,
+                "prices": {
+                    Operation(it.operation).name.lower(): {
+                        "milli_epsilon_wei": it.milli_epsilon_wei,
+                        "use_wei": it.use_wei,
+                    }
+                    for it in policy.prices
+                },
                 "anonymise_texts": policy.anonymise_texts,
                 "anonymise_outputs": policy.anonymise_outputs,
                 "residency": list(policy.residency),

@@ -31,6 +31,18 @@ class BadPolicy(ValueError):
     """The policy can't be used: {why}."""
 
 
+ORDERED = (Operation.QUERY, Operation.TRAINING, Operation.JOINT)
+"""Operations whose orders have a price of their own; programs (`code`, `review`) are ordered as queries are, and cost what these cost."""
+
+
+class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of one operation: of each thousandth of ε that a use spends, and of a use."""
+
+    operation: OperationCode
+    milli_epsilon_wei: Wei = 0
+    use_wei: Wei = 0
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     Attributes:
@@ -40,6 +52,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             for ever: privacy that was spent doesn't come back.
         total_delta_pico: the δ of all answers together, in 1e-12.
         milli_epsilon_wei, use_wei, copy_wei: prices: of each thousandth of ε that a use spends, of a use, of the data itself.
+        prices: of operations that have others.
         life_s: longest life of a grant.
         residency: regions that the data may not leave; empty: it may be anywhere.
         cohort_owners: in a secure sum there are vaults of so many owners at least, each registered, staked and listed, and no two of one owner;
@@ -59,6 +72,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     milli_epsilon_wei: Wei = 0
     use_wei: Wei = 0
     copy_wei: Wei = 0
+    prices: Annotated[tuple[Price, ...], Meta(max_length=len(ORDERED))] = ()
     life_s: U40 = 90 * DAY_S
     residency: Annotated[tuple[Region, ...], Meta(max_length=64)] = ()
     cohort_owners: Annotated[int, Meta(ge=0, le=4096)] = 3
@@ -84,17 +98,42 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise BadPolicy(
                 "copies without asking and without a price: that is publishing; use clusterai data publish"
             )
+        priced = [it.operation for it in self.prices]
+        if not set(priced) <= set(ORDERED) or len(set(priced)) != len(priced):
+            raise BadPolicy(
+                f"{', '.join(Operation(it).name.lower() for it in ORDERED)} have prices of their own, one each; code and review cost what a query does"
+            )
         if Operation.REVIEW in self.auto_operations:
             raise BadPolicy("review means that you read what leaves: it can't be automatic")
 
     def digest(self) -> Digest:
         return canonical.digest(self)
 
+    @property
+    def is_free(self) -> bool:
+        """Nothing is asked for anything."""
+        pairs = [self.pair_wei(it) for it in self.operations if it != Operation.COPY]
+        return not any(map(any, pairs)) and (Operation.COPY not in self.operations or not self.copy_wei)
+
+    def pair_wei(self, operation: int) -> tuple[int, int]:
+        """What an operation's orders cost: each thousandth of ε, and a use."""
+        ordered = Operation.QUERY if operation in (Operation.CODE, Operation.REVIEW) else operation
+        for it in self.prices:
+            if it.operation == ordered:
+                return it.milli_epsilon_wei, it.use_wei
+        return self.milli_epsilon_wei, self.use_wei
+
+    def offered_wei(self, kind: str) -> tuple[int, int]:
+        """The same for a kind of work, as it is offered."""
+        found = next((it for it in ORDERED if it.name.lower() == kind), None)
+        return (self.milli_epsilon_wei, self.use_wei) if found is None else self.pair_wei(found)
+
     def price_wei(self, operation: int, epsilon_micro: int) -> int:
         """Of one use; parts of a thousandth of ε count as a whole one."""
         if operation == Operation.COPY:
             return self.copy_wei
-        return self.use_wei + -(-epsilon_micro // 1_000) * self.milli_epsilon_wei
+        milli_wei, use_wei = self.pair_wei(operation)
+        return use_wei + -(-epsilon_micro // 1_000) * milli_wei
 
     def refusal(self, request: AccessRequest, now_s: float) -> tuple[str, str] | None:
         """Why this can't be granted, whatever the owner thinks of it: a code and words; None where it can."""
@@ -178,7 +217,9 @@ delta = {delta}                 # of everybody, for ever: the chance that ε doe
 milli_epsilon = "{milli_epsilon}"       # CLAI for each thousandth of ε
 use = "{use}"                 # for a use
 copy = "{copy}"                # for the data itself, where `copy` is allowed
-
+# [price.training]              # query, training and joint may have prices of their own
+# use = "2"
+{prices}
 [grant]
 days = {days}                   # longest life
 residency = {residency}         # regions that the data may not leave, such as ["eu"]
@@ -212,6 +253,7 @@ def write_policy(policy: Policy) -> bytes:
         milli_epsilon=_coins(policy.milli_epsilon_wei),
         use=_coins(policy.use_wei),
         copy=_coins(policy.copy_wei),
+        prices="".join(map(_priced, policy.prices)),
         days=policy.life_s // DAY_S,
         residency=_quoted(policy.residency),
         owners=policy.cohort_owners,
@@ -268,6 +310,7 @@ class _File:
             "milli_epsilon_wei": self._wei("price", "milli_epsilon"),
             "use_wei": self._wei("price", "use"),
             "copy_wei": self._wei("price", "copy"),
+            "prices": self._prices(),
             "life_s": self._take("grant", "days", usual.life_s // DAY_S, int) * DAY_S,
             "residency": tuple(self._take("grant", "residency", [], list)),
             "cohort_owners": self._take("cohort", "owners", usual.cohort_owners, int),
@@ -315,8 +358,30 @@ class _File:
             raise BadPolicy("epsilon.delta is between 0 and 1, and no finer than 1e-12")
         return int(found)
 
+    def _prices(self) -> tuple[Price, ...]:
+        found: list[Price] = []
+        for it in Operation:
+            name = it.name.lower()
+            own: Any = self._tables.get("price", {}).pop(name, None) if it != Operation.COPY else None
+            if own is None:
+                continue
+            if not isinstance(own, dict):
+                raise BadPolicy(f"price.{name} is a table: [price.{name}]")
+            self._tables[f"price.{name}"] = cast("dict[str, Any]", own)
+            found.append(
+                Price(it, self._wei(f"price.{name}", "milli_epsilon"), self._wei(f"price.{name}", "use"))
+            )
+        return tuple(found)
+
     def _wei(self, table: str, name: str) -> int:
         return parse(str(self._take(table, name, "0", (int, str, Decimal))))
+
+
+def _priced(it: Price) -> str:
+    return (
+        f'[price.{Operation(it.operation).name.lower()}]\nmilli_epsilon = "{_coins(it.milli_epsilon_wei)}"\n'
+        f'use = "{_coins(it.use_wei)}"\n'
+    )
 
 
 def _quoted(words: Any) -> str:
