@@ -266,12 +266,7 @@ class Client:
         raise problem(response)
 
     def _decode(self, response: httpx.Response, kind: type[T]) -> T:
-        try:
-            return msgspec.json.decode(response.content, type=kind)
-        except msgspec.MsgspecError as error:
-            raise Unreachable(
-                self.base_url, f"what answers isn't a ClusterAI gateway of this version: {error}"
-            ) from None
+        return decoded(self.base_url, response, kind)
 
 
 class _Nodes(msgspec.Struct):
@@ -297,6 +292,19 @@ def access(base_url: str | None, api_key: str | None) -> tuple[str, dict[str, st
     key = api_key or environment.get("OPENAI_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     return (found or "http://127.0.0.1:8080").rstrip("/").removesuffix("/v1"), headers
+
+
+def decoded(base_url: str, response: httpx.Response, kind: type[T]) -> T:
+    """
+    Raises:
+        Unreachable: it is something else.
+    """
+    try:
+        return msgspec.json.decode(response.content, type=kind)
+    except msgspec.MsgspecError as error:
+        raise Unreachable(
+            base_url, f"what answers isn't a ClusterAI gateway of this version: {error}"
+        ) from None
 
 
 def problem(response: httpx.Response) -> ApiError:

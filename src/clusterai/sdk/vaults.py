@@ -36,7 +36,7 @@ from clusterai.protocol.signing import BadSignature, recover
 from clusterai.protocol.statements import network_domain
 from clusterai.protocol.vaults import Listing, dataset_id, subject
 from clusterai.sdk import shapes
-from clusterai.sdk.client import ApiError, Unreachable, access, failed, problem
+from clusterai.sdk.client import ApiError, Unreachable, access, decoded, failed, problem
 from clusterai.sdk.identity import Identity, NotFromVault
 from clusterai.sdk.vaultshapes import DataList, DataPosted, Dataset, Ordered, OrderRequest, Served
 
@@ -297,7 +297,7 @@ class Vaults:
             except (ApiError, Unreachable) as error:
                 await self._pause(error, ends_s)
             else:
-                told = self._decoded(response, Ordered)
+                told = decoded(self.base_url, response, Ordered)
                 return Done(base64.b64decode(told.answer), told.receipt, told.charged_wei, told.provider)
 
     async def _pause(self, error: ApiError | Unreachable, ends_s: float, passes: bool = False) -> None:
@@ -323,17 +323,9 @@ class Vaults:
         ends_s = time.monotonic() + self._patience_s
         while True:
             try:
-                return self._decoded(await self._ask(method, path, **options), kind)
+                return decoded(self.base_url, await self._ask(method, path, **options), kind)
             except (ApiError, Unreachable) as error:
                 await self._pause(error, ends_s)
-
-    def _decoded(self, response: httpx.Response, kind: type[T]) -> T:
-        try:
-            return msgspec.json.decode(response.content, type=kind)
-        except msgspec.MsgspecError as error:
-            raise Unreachable(
-                self.base_url, f"what answers isn't a ClusterAI gateway of this version: {error}"
-            ) from None
 
 
 _RUNS = ("idempotency_key_in_use",)

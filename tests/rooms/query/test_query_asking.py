@@ -1,8 +1,7 @@
 """The requester's side over vaults as they are served, without a network: plan, price, ask, check, join."""
 
 import asyncio
-import base64
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import msgspec
@@ -13,12 +12,10 @@ from clusterai.cli.querying import asking
 from clusterai.cli.querying.asking import Came, Planned, Question, ask, joined, plan_told, planned
 from clusterai.cli.querying.vaults import Found, found
 from clusterai.protocol import canonical
-from clusterai.protocol.canonical import decode
-from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, hex0x
-from clusterai.protocol.vaults import Listing, Operation, subject
+from clusterai.protocol.ids import Address, Digest, hex0x
+from clusterai.protocol.vaults import Operation
 from clusterai.sdk.identity import Identity
-from clusterai.sdk.vaults import Done, Listed, read
-from clusterai.sdk.vaultshapes import Dataset, Served
+from clusterai.sdk.vaults import Done
 from clusterai.vault.adapters.access import Desk
 from clusterai.vault.adapters.hosting import Vault, open_vault
 from clusterai.vault.core.policy import MICRO
@@ -28,14 +25,15 @@ from clusterai.work.query import KIND
 from clusterai.work.query.adapters.hosting import host
 from clusterai.work.query.core.estimate import Estimate
 from clusterai.work.query.spec import decode_query
+from tests.rooms.vault.nearby import Nearby
 from tests.rooms.vault.vaultbed import HOT, NETWORK, Bed
 
 SQL = "select ward, count(*) as people, avg(age) as age from data group by ward"
 QUESTION = Question(MICRO, sql=SQL, rows=10)
 
 
-class InProcess:
-    """A gateway that is no process: it carries to vaults in this one.
+class InProcess(Nearby):
+    """A gateway that is no process: it carries to vaults in this one, and does the orders of queries.
 
     Attributes:
         tampered: what it does to answers that it carries.
@@ -43,52 +41,9 @@ class InProcess:
     """
 
     def __init__(self, *beds: Bed) -> None:
-        self._beds = {bed.vault.dataset: bed for bed in beds}
+        super().__init__(*beds)
         self.tampered: Callable[[bytes], bytes] = bytes
-        self.cards: Callable[[bytes], bytes] = bytes
         self.seen: list[str] = []
-
-    async def find(self, text: str = "") -> AsyncIterator[Listed]:
-        for bed in self._beds.values():
-            if text in bed.vault.name:
-                yield self._told(bed)
-
-    async def dataset(self, dataset: Digest) -> Listed:
-        return self._told(self._beds[dataset])
-
-    def _told(self, bed: Bed) -> Listed:
-        said = bed.vault.listing()
-        listing = decode(said.listing, Listing)
-        policy = bed.vault.policy
-        told = Dataset(
-            dataset=hex0x(bed.vault.dataset),
-            owner="",
-            serial=listing.serial,
-            snapshot=hex0x(listing.snapshot),
-            policy="",
-            card=msgspec.Raw(self.cards(said.card)),
-            listing=base64.b64encode(said.listing).decode(),
-            signature=hex0x(said.signature),
-            holders=(),
-            serves=(
-                Served(
-                    kind="query",
-                    subject=hex0x(subject(bed.vault.dataset, "query")),
-                    provider="0x" + "aa" * 20,
-                    price_wei=policy.use_wei,
-                    epsilon_price_wei=policy.milli_epsilon_wei,
-                    slots=1,
-                ),
-            ),
-        )
-        return read(told, NETWORK)
-
-    async def ask(self, identity: Identity, data: Listed, kind: str, body: bytes) -> bytes:
-        bed = self._beds[data.dataset]
-        question = identity.sealed(data.dataset, data.seal_to, NETWORK, body, bed.now_s)
-        return identity.opened(
-            data.seal_to, await bed.desk.answer(ZERO_ADDRESS, question.body), question.nonce
-        )
 
     async def order(
         self,
@@ -101,7 +56,7 @@ class InProcess:
     ) -> Done:
         self.seen.append(key)
         spec = decode_query(request)
-        bed = self._beds[Digest(spec.dataset)]
+        bed = self.beds[Digest(spec.dataset)]
         engine = host(bed.vault).engine
         answer = tuple([it.token async for it in engine.submit(spec) if isinstance(it, TokenEvent)])
         usage = KIND.recount(spec, answer)

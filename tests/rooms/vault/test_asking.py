@@ -1,66 +1,31 @@
 """A requester asks for access: what is refused before it is sent, what is told, and what it sees of its grants."""
 
 import asyncio
-import base64
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from clusterai.cli import asking
 from clusterai.cli import main as cli
 from clusterai.cli.asking import Wish
 from clusterai.cli.failure import Exit, Failure
-from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, hex0x
+from clusterai.protocol.ids import Address, Digest, hex0x
 from clusterai.protocol.ids import digest as read_digest
 from clusterai.protocol.vaults import Operation, subject
 from clusterai.sdk.identity import BadIdentity, Identity
-from clusterai.sdk.vaults import Done, Listed, read
-from clusterai.sdk.vaultshapes import Dataset
+from clusterai.sdk.vaults import Done
 from clusterai.vault.core.policy import MICRO
 from clusterai.work.engine import TokenEvent
 from clusterai.work.packed import bytes_of
 from clusterai.work.query.adapters.hosting import host
 from clusterai.work.query.spec import decode_query
-from tests.rooms.vault.vaultbed import NETWORK, Bed
+from tests.rooms.vault.nearby import Nearby
+from tests.rooms.vault.vaultbed import Bed
 
 
-class Reach:
-    """A gateway without a network: carries calls to one vault's desk."""
-
-    def __init__(self, bed: Bed) -> None:
-        self._bed = bed
-
-    def listed(self) -> Listed:
-        said = self._bed.vault.listing()
-        told: dict[str, Any] = {
-            "dataset": hex0x(self._bed.vault.dataset),
-            "owner": hex0x(self._bed.owner),
-            "serial": 1,
-            "snapshot": hex0x(self._bed.vault.snapshot),
-            "policy": hex0x(self._bed.vault.policy.digest()),
-            "card": said.card.decode(),
-            "listing": base64.b64encode(said.listing).decode(),
-            "signature": hex0x(said.signature),
-            "holders": (),
-        }
-        raw = msgspec.json.encode({**told, "card": msgspec.Raw(said.card)})
-        return read(msgspec.json.decode(raw, type=Dataset), NETWORK)
-
-    async def find(self, text: str = "") -> AsyncIterator[Listed]:
-        yield self.listed()
-
-    async def dataset(self, dataset: Digest) -> Listed:
-        return self.listed()
-
-    async def ask(self, identity: Identity, data: Listed, kind: str, body: bytes) -> bytes:
-        assert kind == "vault"
-        question = identity.sealed(data.dataset, data.seal_to, data.network, body, self._bed.now_s)
-        return identity.opened(
-            data.seal_to, await self._bed.desk.answer(ZERO_ADDRESS, question.body), question.nonce
-        )
+class Reach(Nearby):
+    """It does the orders of queries, too."""
 
     async def order(
         self,
@@ -71,8 +36,9 @@ class Reach:
         provider: Address | None = None,
         key: str = "",
     ) -> Done:
-        assert about == subject(self._bed.vault.dataset, kind)
-        engine = host(self._bed.vault).engine
+        [bed] = self.beds.values()
+        assert about == subject(bed.vault.dataset, kind)
+        engine = host(bed.vault).engine
         tokens = [it.token async for it in engine.submit(decode_query(request)) if isinstance(it, TokenEvent)]
         await engine.close()
         return Done(bytes_of(tuple(tokens)), None, 50, "0x")

@@ -3,7 +3,8 @@
 call ──> opened ──> AskAccess, AskStanding, AskData, AskUses, AskOutput ──> sealed to who asked
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from clusterai.protocol import access, canonical
 from clusterai.protocol.canonical import Malformed
@@ -15,6 +16,20 @@ from clusterai.vault.core.terms import AskedFor, Denied, Entry
 
 if TYPE_CHECKING:
     from clusterai.vault.adapters.hosting import Vault
+
+
+T = TypeVar("T")
+N = TypeVar("N")
+
+
+def told_or_why(tell: Callable[[], T], refusal: Callable[[str, str], N]) -> T | N:
+    """What is told, or the words for why not."""
+    try:
+        return tell()
+    except Malformed as error:
+        return refusal("malformed", str(error)[:2_000])
+    except Denied as no:
+        return refusal(no.code, no.detail[:2_000])
 
 
 class Desk:
@@ -35,12 +50,7 @@ class Desk:
             Denied: the call can't be opened, so that nobody knows whom to answer.
         """
         asked = self._vault.opened(sender, body)
-        try:
-            told = self._told(asked.signer, access.decode_ask(asked.body))
-        except Malformed as error:
-            told = access.NotGiven("malformed", str(error)[:2_000])
-        except Denied as no:
-            told = access.NotGiven(no.code, no.detail[:2_000])
+        told = told_or_why(lambda: self._told(asked.signer, access.decode_ask(asked.body)), access.NotGiven)
         return self._vault.sealed(asked, canonical.encode(told))
 
     def _told(self, signer: Address, ask: access.Ask) -> access.Told:

@@ -10,9 +10,9 @@ What was copied stays copied: no key takes it back.
 from typing import TYPE_CHECKING
 
 from clusterai.protocol import canonical, copies
-from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 from clusterai.protocol.vaults import Operation
+from clusterai.vault.adapters.access import told_or_why
 from clusterai.vault.adapters.storage import Damaged
 from clusterai.vault.core.schema import write_schema
 from clusterai.vault.core.terms import Denied
@@ -36,11 +36,9 @@ class Copies:
         """
         asked = self._vault.opened(sender, body)
         try:
-            told = self._told(asked.signer, copies.decode_ask(asked.body))
-        except Malformed as error:
-            told = copies.CopyNotGiven("malformed", str(error)[:2_000])
-        except Denied as no:
-            told = copies.CopyNotGiven(no.code, no.detail[:2_000])
+            told = told_or_why(
+                lambda: self._told(asked.signer, copies.decode_ask(asked.body)), copies.CopyNotGiven
+            )
         except Damaged:
             told = copies.CopyNotGiven("damaged", "the piece isn't here any more: ask for the key again")
         return self._vault.sealed(asked, canonical.encode(told))

@@ -9,10 +9,11 @@ second sum of a share without noise.
     check.py   what shows without the data    adapters/noise.py   a vault's own noise
 """
 
-from clusterai.work.joint.check import check_part, judge_answer, spell, wrong
+from clusterai.work.joint.check import check_part, judge_answer, wrong
 from clusterai.work.joint.price import cap_wei, recount
 from clusterai.work.joint.spec import KIND_NAME, ShareOrder, Study, decode_order
 from clusterai.work.kind import Kind
+from clusterai.work.uses import spell
 
 KIND = Kind(
     name=KIND_NAME,
