@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
@@ -112,12 +113,12 @@ class Cheat(Training):
         return msgspec.structs.replace(made, vector=values)
 
 
-def grouped(folder: Path, count: int, **cheats: str) -> list[Near]:
+def grouped(folder: Path, count: int, app: Path = APP, **cheats: str) -> list[Near]:
     """As many vaults, `v3="skips"` and so on."""
     made: list[Near] = []
     for at in range(count):
         rows = slice(at, 1600, count)
-        near = Near(folder / f"v{at}", f"v{at}", rows)
+        near = Near(folder / f"v{at}", f"v{at}", rows, app=app)
         near.service = Cheat(near.vault, lambda rows=rows: Quick(rows))  # pyright: ignore[reportArgumentType]
         near.service.cheat = cheats.get(near.name, "")
         made.append(near)
@@ -216,3 +217,21 @@ def test_groups_smaller_than_agreed_are_refused_by_the_vault(tmp_path: Path):
     one._sums._offer = seen  # pyright: ignore[reportPrivateUsage]
     trained(parties, tmp_path / "run", 1, told)
     assert [spec.groups for spec in specs] == [3, 3]
+
+
+def test_a_strategy_that_compares_gets_each_groups_mean(tmp_path: Path):
+    """FedMedian of Flower's, unmodified, over three groups: a proven cheat's group gives it no reply. Over one sum it is refused."""
+    app = tmp_path / "median"
+    shutil.copytree(APP, app, ignore=shutil.ignore_patterns("__pycache__"))
+    server = app / "digits" / "server_app.py"
+    server.write_text(server.read_text().replace("FedAvg", "FedMedian"))
+    parties = grouped(tmp_path, 9, app, v3="boost")
+    wish = Wish(rounds=2, groups=3, norm=2.0, config={"num-server-rounds": 2})
+    outcome = asyncio.run(Campaign(app, parties, ME.key, wish, tmp_path / "run").train())
+    assert outcome.model is not None
+    assert accuracy(outcome.model) >= 0.7
+    trained_rows = [row for row in outcome.card["rounds"] if row["type"] == "train"]
+    assert all([it["verdict"] for it in row["groups"]].count("beyond") == 1 for row in trained_rows)
+    alone = msgspec.structs.replace(wish, groups=1)
+    with pytest.raises(CannotTrain, match="--groups 3 or more"):
+        asyncio.run(Campaign(app, parties, ME.key, alone, tmp_path / "one").train())
