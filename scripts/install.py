@@ -33,7 +33,7 @@ PEERS = ROOT / "scripts" / "peers"
 """Pins of the programs that run beside ours."""
 TESTED = ("anonymise", "flower", "langchain", "litellm", "ortools", "ray", "schemathesis", "seaweed")
 """Peers without which tests fail; others are installed by name."""
-COMPILED = ("flower", "ray")
+COMPILED = ("flower", "flower-torch", "ray")
 """Started again and again, out of a folder that they can't write to."""
 
 PROGRAMS = {
