@@ -197,6 +197,50 @@ def made(it: Plan) -> VaultFolder:
         raise Failure("the vault's key can't be used", str(error), "name another --key") from None
 
 
+class Replaced(msgspec.Struct, frozen=True):
+    """A new version of a vault's data."""
+
+    name: str
+    rows: int
+    snapshot: str
+    before: str
+
+
+def replaced(folder: VaultFolder, source: Path, schema_file: Path | None) -> Replaced:
+    """Put a new version of the data in. Grants, budgets and the log go on; the name of the version is another.
+
+    Args:
+        schema_file: the columns, where they are others now; None: as they were.
+
+    Raises:
+        Failure: it is served, or the data isn't of this schema.
+    """
+    try:
+        held = folder.serve()
+    except BadVault as error:
+        raise Failure(
+            "the data can't be replaced while it is served", str(error), "clusterai node drain", Exit.BUSY
+        ) from None
+    with held:
+        _, before, _ = rows_stored(folder)
+        try:
+            schema = (
+                folder.schema() if schema_file is None else read_schema(schema_file.expanduser().read_bytes())
+            )
+            manifest = founding.replace_data(folder, schema, importing.find(source))
+        except (BadData, BadSchema, BadVault, WrongKey) as error:
+            raise Failure("the data can't be replaced", str(error), "what was there stays") from None
+        except AnonymiserGone as error:
+            raise Failure(
+                "the texts can't be anonymised", str(error), "python scripts/install.py peers anonymise"
+            ) from None
+        except OSError as error:
+            raise Failure(
+                f"{error.filename} can't be read", error.strerror or "", code=Exit.NOT_FOUND
+            ) from None
+    return Replaced(folder.named.name, manifest.rows, hex0x(manifest.snapshot), before)
+
+
 def opened(folder: Path) -> VaultFolder:
     """
     Raises:

@@ -1,8 +1,10 @@
 """How a vault is kept: rows in memory don't outlive their process, keys in the clear are named, and a password closes them."""
 
+import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,13 @@ import pytest
 from clusterai.cli import main as cli
 from clusterai.cli.failure import Exit
 from clusterai.ledger.adapters.network import BadKeyFile, is_keystore, lock_key
+from clusterai.protocol.ids import Address, hex0x
+from clusterai.protocol.signing import Key
+from clusterai.protocol.statements import network_domain
 from clusterai.sandbox.adapters.doctor import Row
 from clusterai.vault.adapters.doctor import examine
 from clusterai.vault.adapters.folder import BadVault, VaultFolder
+from clusterai.vault.adapters.hosting import Vault, open_vault
 from tests.system.running import until
 from tests.system.vaulted import vault_at
 
@@ -125,3 +131,40 @@ def test_a_key_that_isnt_one_isnt_replaced(tmp_path: Path) -> None:
     with pytest.raises(BadKeyFile):
         lock_key(key, "words")
     assert key.read_text() == "nothing"
+
+
+def test_a_new_version_takes_the_olds_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another snapshot under the same name, only while nobody serves it; what isn't of the schema leaves all as it was."""
+    vault = vault_at(tmp_path, rows=40)
+    rows = (tmp_path / "hearts.csv").read_text()
+    newer, wrong = tmp_path / "newer.csv", tmp_path / "wrong.csv"
+    newer.write_text(rows + "100,50,east\n")
+    wrong.write_text(rows + "101,fifty,east\n")
+
+    def typed(*words: str) -> int:
+        return cli.run(["vault", "replace", str(vault.root), "-y", *words])
+
+    with vault.serve():
+        assert typed("--from", str(newer)) == Exit.BUSY
+    assert typed("--from", str(wrong)) == Exit.FAILED
+    assert typed("--from", str(tmp_path / "none.csv")) != Exit.OK
+    capsys.readouterr()
+    assert typed("--from", str(newer), "--json") == Exit.OK
+    told = json.loads(capsys.readouterr().out)
+    assert told["rows"] == 41
+    assert told["snapshot"] != told["before"]
+    with opened(vault) as served:
+        assert served.rows == 41
+        assert served.columns(["age"])["age"].tolist()[-1] == 50
+        assert hex0x(served.snapshot) == told["snapshot"]
+
+
+@contextlib.contextmanager
+def opened(vault: VaultFolder) -> Generator[Vault]:
+    served = open_vault(
+        vault.root, Address(b"o" * 20), Key(b"k" * 32), network_domain(31415, Address(bytes(20)))
+    )
+    try:
+        yield served
+    finally:
+        served.close()

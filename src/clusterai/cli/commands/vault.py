@@ -42,6 +42,7 @@ def join(app: typer.Typer) -> None:
     group.command()(replay)
     group.command()(vaultcare.doctor)
     group.command()(vaultcare.lock)
+    group.command()(vaultcare.replace)
     app.add_typer(group, name="vault")
 
 

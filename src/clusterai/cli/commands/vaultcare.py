@@ -1,4 +1,4 @@
-"""`clusterai vault doctor`, `lock`: whether a vault is kept as it should be, and its key under a password."""
+"""`clusterai vault doctor`, `lock`, `replace`: how a vault is kept, its key under a password, its data in a new version."""
 
 import os
 from pathlib import Path
@@ -27,6 +27,41 @@ def doctor(
     if sweep:
         say.say(f"removed {residue.sweep()} folder(s)")
     return Exit.OK if say.rows(examine(folder), json) else Exit.UNTRUE
+
+
+def replace(
+    folder: Folder,
+    source: Annotated[
+        Path,
+        typer.Option(
+            "--from",
+            metavar="PATH",
+            help="The data, as `vault init` takes it: all of it.",
+            show_default=False,
+        ),
+    ],
+    schema: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The columns, where they are others now.", show_default=False),
+    ] = None,
+    yes: options.Yes = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Put a new version of the data in a vault's place. Grants, budgets and the log go on; questions to the old version are refused."""
+    from clusterai.cli import keeping
+
+    it = keeping.opened(folder)
+    options.confirm(f"Replace all rows of {it.named.name}? What was spent of budgets stays spent.", yes)
+    done = keeping.replaced(it, source, schema)
+    if json:
+        say.emit(done)
+        return
+    say.tell(f"{done.name}: {done.rows} rows, {done.snapshot}")
+    if done.snapshot == done.before:
+        say.say("the same rows as before: nothing is listed anew")
+    else:
+        say.say("gateways and the chain are told when it is served again")
 
 
 def lock(
