@@ -1,6 +1,7 @@
 """Rented machines between real processes: Ray comes up in the sandbox, time is paid by intervals, a machine that dies is replaced."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.system import gauntlet
 from tests.system.running import Network, until
 
 pytestmark = pytest.mark.system
@@ -79,3 +81,48 @@ def test_a_rented_machine_is_paid_by_the_interval_replaced_when_it_dies_and_give
     assert sum(int(it["price_wei"]) for it in receipts) == paid_wei
     hours = (rental(network, name)["ended_s"] - rental(network, name)["began_s"]) / 3600
     assert 0 < paid_wei <= hours * before["price_hour_wei"] * 1.01
+
+
+def intervals_wei(network: Network) -> int:
+    return sum(int(it["price_wei"]) for it in network.http("receipts")["receipts"])
+
+
+def test_a_stay_outlives_its_gateway_and_the_chain(network: Network):
+    """`kill -9` of the gateway while a machine comes up, and again while it is paid (with `CLUSTERAI_EVERY=1` of the chain as well): it stays
+    the same machine throughout, each interval is paid once, and it is given back as ever."""
+    until("two machines on offer", lambda: network.http("offers")["suitable"] == 2)
+    before_wei, charged_wei = intervals_wei(network), network.http("account")["charged_wei"]
+    known = {it["id"] for it in network.http("rentals")["rentals"]}
+    asked = ("--nodes", "1", "--hours", "0.3", "--mem", "1G", "--disk", "1G", "--no-mesh", "--yes", "--json")
+    renting = network.started("rent", *asked)
+    try:
+        name = until(
+            "it to be booked",
+            lambda: next(
+                (it["id"] for it in network.http("rentals")["rentals"] if it["id"] not in known), None
+            ),
+        )
+        network.until_back("gateway", network.kill("gateway"))
+        told, errors = renting.communicate(timeout=READY_S)
+        assert renting.returncode == 0, errors
+        assert json.loads(told)["rental"]["id"] == name
+    finally:
+        renting.kill()
+        renting.communicate()
+    first = until("Ray to run on it", lambda: settled(network, name), READY_S)
+    until("an interval to be paid", lambda: rental(network, name)["paid_wei"] > 0)
+    for victim in ("gateway", "chain") if os.environ.get(gauntlet.EVERY) else ("gateway",):
+        paid_wei = rental(network, name)["paid_wei"]
+        network.until_back(victim, network.kill(victim))
+        until("it to be paid on", lambda paid=paid_wei: rental(network, name)["paid_wei"] > paid, READY_S)
+    after = rental(network, name)
+    assert [(it["operator"], it["generation"]) for it in after["machines"]] == [
+        (it["operator"], it["generation"]) for it in first["machines"]
+    ]
+    assert first["began_s"] == after["began_s"]
+    released = network.told("rent", "release", name, "--yes")
+    assert (released["state"], released["why"]) == ("ended", "released")
+    until("both to be free", lambda: network.http("offers")["suitable"] == 2, READY_S)
+    paid_wei = rental(network, name)["paid_wei"]
+    assert intervals_wei(network) - before_wei == paid_wei
+    assert network.http("account")["charged_wei"] - charged_wei == paid_wei
