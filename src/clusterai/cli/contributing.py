@@ -11,7 +11,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated
 
 import msgspec
@@ -145,6 +145,8 @@ def study_file(path: Path) -> StudyFile:
                     ids.address(text)
         if bool(study.held_out and study.label) == bool(study.app):
             raise BadTable("it names `held_out` and `label`, or `app`")
+        for text in (study.held_out, study.app, study.lineage, *(it.rows for it in study.contributions)):
+            _within(text)
     except OSError as error:
         raise Failure(f"{path} can't be read", error.strerror or "", code=Exit.NOT_FOUND) from None
     except (msgspec.MsgspecError, ids.BadId, BadTable) as error:
@@ -152,6 +154,17 @@ def study_file(path: Path) -> StudyFile:
             f"{path} is no study", str(error), "see docs/explanation/contribution.md", Exit.USAGE
         ) from None
     return study
+
+
+def _within(text: str) -> None:
+    """A study is passed on: whoever wrote it doesn't say what is read or written elsewhere on others' machines.
+
+    Raises:
+        BadTable.
+    """
+    place = PurePath(text)
+    if place.is_absolute() or ".." in place.parts or "\0" in text:
+        raise BadTable(f"{text!r} isn't in the study's own folder")
 
 
 def terms_at(path: Path, pot_wei: int | None = None) -> Terms:

@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from clusterai.cli import pots, rewarding
 from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.main import run
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.events import Event
 from clusterai.ledger.core.twin import Refused
@@ -238,3 +239,34 @@ def test_an_id_names_one_pot(play: Play, monkeypatch: pytest.MonkeyPatch) -> Non
     assert pots.one(network, hex0x(play.told.id)[:10]) == play.told
     with pytest.raises(Failure, match="names no pot"):
         pots.one(network, hex0x(keccak(b"other"))[:10])
+
+
+@pytest.mark.parametrize("where", ["../elsewhere.csv", "/etc/hostname", "a/../../b.csv", "a\0b"])
+@pytest.mark.parametrize("what", ["held_out", "rows"])
+def test_a_study_reaches_no_further_than_its_folder(play: Play, what: str, where: str) -> None:
+    """A payer's file that names a path elsewhere, to have it read or a copy written there, is refused."""
+    file = json.loads(play.file.read_text())
+    if what == "rows":
+        file["contributions"][0]["rows"] = where
+    else:
+        file[what] = where
+    play.file.write_text(json.dumps(file))
+    with pytest.raises(Failure) as failure:
+        _ = play.terms
+    assert (failure.value.code, "own folder" in failure.value.why) == (Exit.USAGE, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("join", "0x12"),
+        ("join", "0x12", "--rows", "a.csv", "--vault", "b"),
+        ("join", "0x12", "--rows", "a.csv", "--stays"),
+        ("vote", "0x12"),
+        ("vote", "0x12", "study.json", "--none"),
+        ("open", "study.json", "--amount", "1", "--referral", "21"),
+    ],
+)
+def test_a_command_that_says_two_things_or_nothing_is_refused(words: tuple[str, ...]) -> None:
+    """With the exit code of a wrong command line, and before anything is asked of a chain."""
+    assert run(["data", "reward", *words]) == Exit.USAGE
