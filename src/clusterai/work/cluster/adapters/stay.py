@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from clusterai.mesh import Device, Member, NoWireGuard, Paths, endpoints, keypair, net_of
+from clusterai.mesh import KERNEL, Device, Member, NoWireGuard, Paths, endpoints, keypair, net_of
 from clusterai.mesh.core.uapi import Endpoint, Malformed
 from clusterai.protocol.ids import Digest
 from clusterai.sandbox import (
@@ -191,7 +191,7 @@ class Stay:
             raise StayFailed("too-small", f"{len(self._settings.cores)} cores are lent here")
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True, mode=0o700)
-        (self._folder / "interface").write_text(self.interface)
+        (self._folder / "interface").write_text(f"{self.interface}\n{self._settings.network or ''}")
         device, disk = asyncio.create_task(self._mesh()), asyncio.create_task(self._volume(cores))
         cell = asyncio.create_task(self._sandbox(cores, disk))
         try:
@@ -509,5 +509,8 @@ async def sweep(folder: Path) -> None:
 def _swept(folder: Path) -> None:
     for left in folder.glob("*-*"):
         with contextlib.suppress(OSError):
-            (MOUNTED / f"{(left / 'interface').read_text()}.sock").unlink()
+            name, _, network = (left / "interface").read_text().partition("\n")
+            # The kernel's own, where it wasn't in the sandbox's network yet.
+            KERNEL.remove(name, network or None)
+            (MOUNTED / f"{name}.sock").unlink()
         shutil.rmtree(left, ignore_errors=True)
