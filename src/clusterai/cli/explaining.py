@@ -6,6 +6,7 @@ What comes first rules out what comes behind it. `findings` is pure: what the no
 """
 
 import time
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -34,7 +35,16 @@ def explained(config: Config, node: RankedNode | None, why_no_node: str) -> list
     """Of a node that may run or not, now."""
     card = read_card(config.data)
     measured = None if card is None else sum(it.kind == "measured" for it in lines(card))
-    return findings(config, running(config), node, why_no_node, hours(config), time.time(), measured)
+    found = findings(config, running(config), node, why_no_node, hours(config), time.time(), measured)
+    return found + [it for vault in config.vaults for it in _vault(Path(vault.folder).expanduser())]
+
+
+def _vault(folder: Path) -> list[Finding]:
+    from clusterai.cli.explainvaults import (
+        reasons,
+    )  # only where there are vaults: the room takes a second to import
+
+    return [Finding(it.name, it.state, it.found, it.cure) for it in reasons(folder)]
 
 
 def findings(

@@ -10,15 +10,18 @@ from pathlib import Path
 import pytest
 
 from clusterai.cli import main as cli
+from clusterai.cli.explainvaults import reasons
 from clusterai.cli.failure import Exit
 from clusterai.ledger.adapters.network import BadKeyFile, is_keystore, lock_key
 from clusterai.protocol.ids import Address, hex0x
 from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import network_domain
+from clusterai.protocol.vaults import Operation
 from clusterai.sandbox.adapters.doctor import Row
 from clusterai.vault.adapters.doctor import examine
 from clusterai.vault.adapters.folder import BadVault, VaultFolder
 from clusterai.vault.adapters.hosting import Vault, open_vault
+from clusterai.vault.core.policy import Policy, write_policy
 from tests.system.running import until
 from tests.system.vaulted import vault_at
 
@@ -168,3 +171,19 @@ def opened(vault: VaultFolder) -> Generator[Vault]:
         yield served
     finally:
         served.close()
+
+
+def test_why_few_may_ask_is_explained(tmp_path: Path) -> None:
+    """Who serves it, who may ask, what waits for its owner, and what it costs; a vault that can't be opened stops."""
+    vault = vault_at(tmp_path)
+    states_of = {it.found: it.state for it in reasons(vault.root)}
+    assert states_of["nobody serves it"] == "stops"
+    with vault.serve():
+        served = [it.state for it in reasons(vault.root)]
+        assert served == ["good"]
+    narrow = Policy(operations=(Operation.QUERY, Operation.TRAINING), only=(Address(b"a" * 20),))
+    vault.policy_file.write_bytes(write_policy(narrow))
+    told = [it.found for it in reasons(vault.root) if it.state == "limits"]
+    assert told == ["1 requester(s) may ask, nobody else", "each request for query, training waits for you"]
+    vault.key_file.unlink()
+    assert [it.state for it in reasons(vault.root)] == ["stops"]
