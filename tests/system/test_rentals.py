@@ -53,6 +53,7 @@ def test_a_machine_of_the_network_gets_a_measured_card(network: Network):
     assert ("cpu_milli", "claimed") in kinds
     assert ("cpu_milli", "measured") in kinds
     assert ("links_per_s_milli", "measured") in kinds
+    assert ("memory_read_kbytes_per_s", "measured") in kinds
     assert ("round_trip_us", "measured") in kinds
 
 

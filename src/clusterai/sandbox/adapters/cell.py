@@ -14,6 +14,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from clusterai.sandbox.adapters.cgroup import ControlGroups, Group
 from clusterai.sandbox.adapters.native import NativeRunner
 from clusterai.sandbox.adapters.running import CannotSandbox, Held, gone, start, walls
@@ -82,7 +84,9 @@ class Cell:
         (folder / "in").mkdir(parents=True)
         for path in (folder, folder / "in"):
             path.chmod(0o755)
-        group = runner.groups.make(f"{os.getpid()}-{run_id}", task.limits)
+        # A volume that is no memory isn't lent beside it.
+        limits = task.limits if disk is None else msgspec.structs.replace(task.limits, disk_bytes=0)
+        group = runner.groups.make(f"{os.getpid()}-{run_id}", limits)
         wires = None
         try:
             wires = runner.wires(group)
