@@ -179,7 +179,7 @@ def test_without_an_anonymiser_nothing_is_put_in_or_held(tmp_path: Path) -> None
 def test_the_owner_types_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`vault init --anonymise`, and `vault show` says where a policy that wants more isn't fulfilled."""
+    """`vault init --anonymise`, and where a policy wants more later, `vault show` says so until `vault replace`."""
     source = csv_file(tmp_path / "x.csv", named(30))
     monkeypatch.setenv("CLUSTERAI_VAULT_KEYS", str(tmp_path / "keys"))
     made = ["vault", "init", str(tmp_path / "v"), "--from", str(source), "--free", "--yes", "--json"]
@@ -193,4 +193,6 @@ def test_the_owner_types_it(
     assert read_policy(policy.read_bytes()) == anonymising(Policy(), "usual")
     policy.write_bytes(write_policy(anonymising(Policy(), "strict")))
     assert run(["vault", "show", str(tmp_path / "v"), "--json"]) == Exit.UNTRUE
-    assert "put the data in once more" in str(json.load(io.StringIO(capsys.readouterr().out))["wrong"])
+    assert "vault replace" in str(json.load(io.StringIO(capsys.readouterr().out))["wrong"])
+    assert run(["vault", "replace", str(tmp_path / "v"), "--from", str(source), "--yes"]) == Exit.OK
+    assert run(["vault", "show", str(tmp_path / "v"), "--json"]) == Exit.OK

@@ -292,7 +292,7 @@ def show(folder: Folder, json: options.Json = False, quiet: options.Quiet = Fals
     except BadVault as error:
         raise Failure("the vault's files aren't in order", str(error), code=Exit.UNTRUE) from None
     wrong += [
-        f"the policy wants texts anonymised, and {name} isn't: put the data in once more"
+        f"the policy wants texts anonymised, and {name} isn't: clusterai vault replace {folder} --from PATH"
         for name in left_standing(schema, policy)
     ]
     book = keeping.book(it)

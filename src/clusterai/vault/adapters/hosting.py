@@ -372,7 +372,7 @@ class Vault:
         names = cleaning.left_standing(self.schema, self.policy)
         if names:
             raise BadVault(
-                f"the policy wants texts anonymised, and {', '.join(names)[:500]} isn't: put the data in once more; "
+                f"the policy wants texts anonymised, and {', '.join(names)[:500]} isn't: clusterai vault replace, with the data as it was given; "
                 "until then no program, training or copy gets it"
             )
 
