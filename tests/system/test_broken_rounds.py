@@ -97,15 +97,13 @@ class Training:
             case "masked":
                 return underway == number and self._said() >= 8
             case _:
-                return underway is None and (self.folder / "run.json").exists() and self._number() > number
+                # Of each round with ε two exchanges: training, and an evaluation that is withheld.
+                return underway is None and (self.folder / "exchanges" / f"{2 * number + 1:04}").exists()
 
     def _underway(self) -> int | None:
         with contextlib.suppress(FileNotFoundError):
             return json.loads((self.folder / "underway.json").read_bytes())["number"]
         return None
-
-    def _number(self) -> int:
-        return json.loads((self.folder / "run.json").read_bytes())["number"]
 
     def _said(self) -> int:
         """How much has been said in the secure sum."""
