@@ -126,6 +126,7 @@ class Remote:
         self.name = listed.name
         self.subject = subject(listed.dataset, KIND_NAME)
         self.grant = grant
+        self.signer, self.network = listed.signer, listed.network
         self._reach, self._listed, self._who = reach, listed, who
 
     async def call(self, data: bytes) -> bytes:

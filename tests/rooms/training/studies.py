@@ -110,6 +110,7 @@ class Near:
         self.vault: Vault = open_vault(made.root, owner, hot, NETWORK, standings=standings)
         self.subject = subject(self.vault.dataset, KIND.name)
         self.grant = self.granted(epsilon_micro, app)
+        self.signer, self.network = hot.address, NETWORK
         self.service = Training(self.vault, studio)
         self.dead_at = ""
         """The phase in which it is gone: order, or a frame of secure aggregation."""

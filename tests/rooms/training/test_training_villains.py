@@ -12,6 +12,7 @@ import pytest
 
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest
+from clusterai.protocol.vaults import SignedUse
 from clusterai.sdk.identity import Identity
 from clusterai.vault.adapters.aggregation import Declined
 from clusterai.vault.core.secagg.messages import Spec
@@ -23,14 +24,16 @@ from clusterai.work.training.adapters.rounds import Paid, Rounds, VaultSaid, ask
 from clusterai.work.training.inside import records
 from clusterai.work.training.spec import (
     Begin,
+    Done,
     Good,
     Plain,
     Put,
     Round,
     Run,
     Vector,
+    decode_done,
 )
-from tests.rooms.training.studies import APP, ME, Near, close_vaults, vaults
+from tests.rooms.training.studies import APP, ME, NETWORK, Near, close_vaults, vaults
 
 APPS = Path(__file__).parent / "apps"
 MODEL = np.zeros((64, 10))
@@ -204,7 +207,7 @@ def test_runs_that_a_grant_does_not_cover_do_not_begin(tmp_path: Path):
 
 
 class Liar(Near):
-    """A vault that answers an order with what it answered before, and gives another vector than it committed to."""
+    """A vault that answers an order with what it answered before, gives another vector than it committed to, or signs by nobody's key."""
 
     lie = ""
     kept: Paid | None = None
@@ -220,12 +223,24 @@ class Liar(Near):
         if self.lie == "replay" and self.kept is not None:
             return self.kept
         self.kept = await super().order(request, most_wei)
+        if self.lie == "signature":
+            done = decode_done(self.kept.answer)
+            assert isinstance(done, Done)
+            use = canonical.decode(done.use, SignedUse).use
+            signed = SignedUse(use, ME.key.sign(use.signing_digest(NETWORK)))
+            false = msgspec.structs.replace(done, use=canonical.encode(signed))
+            return msgspec.structs.replace(self.kept, answer=false.canonical())
         return self.kept
 
 
-@pytest.mark.parametrize(("lie", "why"), [("vector", "committed"), ("replay", "another order")])
-def test_a_vault_that_replays_or_changes_its_vector_is_left_out(tmp_path: Path, lie: str, why: str):
-    """Its old answer is of another order; another vector isn't the one that it committed to."""
+@pytest.mark.parametrize(
+    ("lie", "why"),
+    [("vector", "committed"), ("replay", "another order"), ("signature", "isn't signed by the key")],
+)
+def test_a_vault_that_replays_or_changes_its_vector_or_signs_falsely_is_left_out(
+    tmp_path: Path, lie: str, why: str
+):
+    """Its old answer is of another order; another vector isn't the one that it committed to; a use that somebody else signed convicts nobody."""
     rows = slice(0, 60)
     parties: list[Near] = [Near(tmp_path / f"v{at}", f"v{at}", rows) for at in range(2)]
     liar = Liar(tmp_path / "liar", "liar", rows)
@@ -239,6 +254,6 @@ def test_a_vault_that_replays_or_changes_its_vector_is_left_out(tmp_path: Path, 
         second = await ways.perform(1, SENT, "train", "1", among, None)
         assert why in second.dropped["liar"]
         assert len(second.members) == 2
-        assert ("liar" in first.dropped) == (lie == "vector")
+        assert ("liar" in first.dropped) == (lie != "replay")
 
     asyncio.run(main())

@@ -15,14 +15,17 @@ import msgspec
 import numpy as np
 
 from clusterai.protocol import canonical
+from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.signing import Key
+from clusterai.protocol.vaults import SignedUse
 from clusterai.runtime.machine import Journal
 from clusterai.vault.adapters.aggregation import Aggregation, NoSum, Unreachable
 from clusterai.vault.core.secagg import graph
 from clusterai.vault.core.secagg.messages import Spec
 from clusterai.vault.core.secagg.transcript import transcript_digest
 from clusterai.work.training.adapters.hosting import purpose
+from clusterai.work.training.check import unbound
 from clusterai.work.training.core import lineage, vector
 from clusterai.work.training.spec import (
     LEAST_GROUP,
@@ -74,6 +77,9 @@ class Party(Protocol):
     name: str
     subject: Digest
     grant: Digest
+    signer: Address
+    """The hot key that signs for it."""
+    network: Domain
 
     async def call(self, data: bytes) -> bytes:
         """Sealed on the way there and back."""
@@ -251,6 +257,11 @@ class Rounds:
             if isinstance(done, Sorry):
                 words = await ask(party, Why(self.run.digest, number), Words)
                 raise VaultSaid(f"{done.code}: {done.detail} {words.text}".strip())
+            if (why := unbound(request, done)) is not None:
+                raise VaultSaid(why)
+            # Nobody else looks at it: without a signature that holds, a vault that left this use out of its log can't be convicted.
+            if not canonical.decode(done.use, SignedUse).signed_by(party.signer, party.network):
+                raise VaultSaid("the use isn't signed by the key that signs for this vault")
             dones[Digest(party.subject)] = done
             self._told({"event": "trained", "vault": party.name, "epsilon_micro": done.epsilon_micro})
             return Good()
