@@ -499,3 +499,21 @@ def test_a_contribution_is_of_the_spec_s_length():
     me = graph.members(asked)[0]
     with pytest.raises(AssertionError):
         Member(asked, who[me], me, Contribution(np.zeros(3, np.int64)), LIBRARIES)
+
+
+def test_a_member_that_wants_three_in_its_sum_opens_none_of_two():
+    """Of two each would read the other's part: whether the third died or the server left it out, nothing is opened."""
+
+    def wary(at: int) -> Callable[[Member], Member]:
+        def made(member: Member) -> Member:
+            who = graph.members(member.spec)[at]
+            return Member(member.spec, keys(3)[who], who, Contribution(inputs(3)[at], at + 1, 3), LIBRARIES)
+
+        return made
+
+    replaced = {0: wary(0), 1: wary(1)}
+    assert isinstance(Table(3, dead_from={2: 2}).play(), Summed)
+    outcome = Table(3, dead_from={2: 2}, replaced=replaced).play()
+    assert isinstance(outcome, Failed)
+    assert outcome.phase == "endorsements"
+    assert isinstance(Table(3, replaced=replaced).play(), Summed)

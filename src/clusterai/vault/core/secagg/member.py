@@ -56,17 +56,22 @@ class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """On which rounds a vault takes part, whoever asks."""
 
     least_members: int = 3
-    """A sum of two tells each the other's; of three with one dropped out, the same."""
+    """Invited. A sum of two tells each the other's. Of three, one may drop out later: see `Contribution.least`."""
     colluders: float = 0.1
     """Share of the members who may conspire with the server; with everyone as neighbour far more are tolerated."""
     most_values: int = 2**24
 
 
 class Contribution(msgspec.Struct, frozen=True):
-    """What a member puts into a sum: int64 values, already clipped, scaled, weighted and noised, and its declared weight."""
+    """What a member puts into a sum: int64 values, already clipped, scaled, weighted and noised, and its declared weight.
+
+    Attributes:
+        least: members that must be left in the sum, this one too; 0 leaves it to the round's quorum. Of a sum of two, each reads the other's part.
+    """
 
     values: npt.NDArray[np.int64]
     weight: int = 1
+    least: int = 0
 
 
 def objection(spec: Spec, me: Address, terms: Terms, now_s: float) -> Refused | None:
@@ -260,6 +265,8 @@ class Member:
         if self._claim not in roll.claims:
             self.left_out = True
             return self._no("roll", "this vault's own claim is not on it")
+        if len(roll.claims) < self._given.least:
+            return self._no("few", f"{len(roll.claims)} are left; this vault asks for {self._given.least}")
         if [j for j in self._near if j in roll.dealers] != list(self._held):
             return self._no("roll", "names other dealers than those whose boxes came here")
         told = roll_digest(self.round, roll.dealers, roll.claims)

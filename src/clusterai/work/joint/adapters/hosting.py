@@ -407,7 +407,8 @@ class Shares:
             self._once(kept, spec.round())
         except Refused as refused:
             raise Declined(refused.code, str(refused)) from None
-        return Contribution(kept.values)
+        # Noise of its own hides a share among few, too; an exact one is hidden by the others alone.
+        return Contribution(kept.values, least=0 if study.epsilon_micro else LEAST_VAULTS)
 
     def _once(self, kept: Kept, sum_: Digest) -> None:
         """
