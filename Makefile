@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 TESTS ?=
 
-.PHONY: help up down status demo install install-dev install-peers fuzz test lint types imports contracts pytest format docs lock clean
+.PHONY: help up down status demo install install-dev install-peers fuzz test lint types imports contracts pytest long format docs lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -48,6 +48,9 @@ contracts: install-dev ## recompile the contracts and compare with the committed
 
 pytest: install-dev install-peers ## all tests, or TESTS=path
 	$(if $(TESTS),$(BIN)/pytest $(TESTS),$(BIN)/python scripts/halves.py)
+
+long: install-dev install-peers ## every kill at every step between real processes, and what else takes minutes more
+	CLUSTERAI_EVERY=1 $(BIN)/pytest -m system tests/system
 
 fuzz: install-dev ## fuzz every strict decoder, each for SECONDS=60
 	@$(PYTHON) scripts/install.py peers atheris

@@ -1,6 +1,6 @@
 """`kill -9` in the life of a grant, between real processes: chain, gateway and the vault's node, each in each of its phases.
 
-In CI one grant is played, in which at each step one process dies; `CLUSTERAI_EVERY=1` plays all three, after which each has died at each step.
+One grant is played, in which at each step one process dies; `CLUSTERAI_EVERY=1` plays all three, after which each has died at each step.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from tests.system.onchain import Onchain
 from tests.system.running import Network, until
 from tests.system.vaulted import MILLI_WEI, USE_WEI, Requester, vault_at
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.long]
 
 SQL = "select ward, count(*) as patients from hearts group by ward"
 PRICE_WEI = 100 * MILLI_WEI + USE_WEI

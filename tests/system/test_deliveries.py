@@ -73,7 +73,7 @@ def test_what_the_requester_is_refused_it_gets_from_the_panel(keepers: Network, 
     assert keepers.cli("job", "verify", job).returncode == Exit.OK
 
 
-@pytest.mark.parametrize("name", [ALL, SWAPPED])
+@pytest.mark.parametrize("name", [ALL, pytest.param(SWAPPED, marks=pytest.mark.long)])
 def test_who_keeps_or_swaps_the_outputs_loses_its_stake(keepers: Network, tmp_path: Path, name: str) -> None:
     """Two thirds of the panel see it too: nothing is paid, all comes back but an auditor's fee, and the stake is burnt."""
     job, task, lease = ended(keepers, tmp_path, name)

@@ -19,7 +19,7 @@ from tests.rooms.training.studies import flower
 from tests.system.running import Network, until
 from tests.system.test_three_hospitals import APP, HELD_OUT, POLICY, patients, told
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.long]
 
 CLINICS = tuple(f"clinic-{at}" for at in range(9))
 

@@ -88,6 +88,7 @@ def intervals_wei(network: Network) -> int:
     return sum(int(it["price_wei"]) for it in network.http("receipts")["receipts"])
 
 
+@pytest.mark.long
 def test_a_stay_outlives_its_gateway_and_the_chain(network: Network):
     """`kill -9` of the gateway while a machine comes up, and again while it is paid (with `CLUSTERAI_EVERY=1` of the chain as well): it stays
     the same machine throughout, each interval is paid once, and it is given back as ever."""

@@ -1,6 +1,8 @@
 """The manifest and the key files: what is written is read again, and what is wrong is named."""
 
 import json
+import subprocess
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -146,3 +148,18 @@ def test_no_error_shows_the_key(tmp_path: Path):
         load_key(path)
     assert SECRET.hex()[:16] not in "".join(traceback.format_exception(caught.value))
     assert SECRET.hex()[:16] not in repr(Key(SECRET))
+
+
+def test_a_key_under_a_password_leaves_the_process_as_it_was(tmp_path: Path) -> None:
+    """What reads keystores raises Python's limit of recursion, under which a stranger's nested JSON kills a daemon: it is put back."""
+    save_key(tmp_path / "key.json", Key(bytes(31) + b"\x01"), "secret")
+    daemon = (
+        "import sys\nfrom pathlib import Path\nimport msgspec\n"
+        "from clusterai.ledger.adapters.network import load_key\n"
+        f"load_key(Path({str(tmp_path / 'key.json')!r}), 'secret')\n"
+        "assert 'eth_keyfile' in sys.modules\n"
+        "try:\n    msgspec.json.decode(b'[' * 1_000_000)\n"
+        "except RecursionError:\n    print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", daemon], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "refused"), done.stderr

@@ -31,6 +31,7 @@ from clusterai.ledger.adapters.network import Network
 from clusterai.protocol.ids import Address, BadId, Digest, address, checksummed, digest
 from clusterai.protocol.money import show
 from clusterai.protocol.signing import Key
+from clusterai.runtime.adapters.recursion import same_recursion_limit
 
 if TYPE_CHECKING:
     from x402 import x402FacilitatorSync
@@ -208,20 +209,21 @@ class _Shop:
     """x402's server, facilitator and channel manager, wired to our chain and token."""
 
     def __init__(self, network: Network, owner: Address, key: Key, folder: Path) -> None:
-        from eth_account import Account
-        from x402 import x402FacilitatorSync, x402ResourceServer
-        from x402.mechanisms.evm import FacilitatorWeb3Signer
-        from x402.mechanisms.evm.batch_settlement.authorizer_signer import LocalAuthorizerSigner
-        from x402.mechanisms.evm.batch_settlement.facilitator import BatchSettlementEvmFacilitator
-        from x402.mechanisms.evm.batch_settlement.server import (
-            BatchSettlementChannelManagerSync,
-            BatchSettlementEvmScheme,
-            BatchSettlementEvmSchemeServerConfig,
-            ChannelManagerConfigSync,
-        )
-        from x402.mechanisms.evm.batch_settlement.server.file_storage import FileChannelStorage
-        from x402.mechanisms.evm.exact import ExactEvmServerScheme
-        from x402.mechanisms.evm.exact.facilitator import ExactEvmScheme
+        with same_recursion_limit():
+            from eth_account import Account
+            from x402 import x402FacilitatorSync, x402ResourceServer
+            from x402.mechanisms.evm import FacilitatorWeb3Signer
+            from x402.mechanisms.evm.batch_settlement.authorizer_signer import LocalAuthorizerSigner
+            from x402.mechanisms.evm.batch_settlement.facilitator import BatchSettlementEvmFacilitator
+            from x402.mechanisms.evm.batch_settlement.server import (
+                BatchSettlementChannelManagerSync,
+                BatchSettlementEvmScheme,
+                BatchSettlementEvmSchemeServerConfig,
+                ChannelManagerConfigSync,
+            )
+            from x402.mechanisms.evm.batch_settlement.server.file_storage import FileChannelStorage
+            from x402.mechanisms.evm.exact import ExactEvmServerScheme
+            from x402.mechanisms.evm.exact.facilitator import ExactEvmScheme
 
         self._caip2 = f"eip155:{network.chain_id}"
         self._token = checksummed(network.contracts.token)

@@ -8,7 +8,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +17,10 @@ from clusterai.ledger.core.deploy import Addresses, Rules
 from clusterai.protocol.ids import Address, BadId, Digest, address, checksummed, digest, hex0x
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.signing import Key
+from clusterai.runtime.adapters.recursion import same_recursion_limit
+
+if TYPE_CHECKING:
+    from eth_account import Account
 
 MAX_FILE_BYTES = 64 * 1024
 
@@ -169,10 +173,7 @@ def save_key(path: Path, key: Key, password: str | None = None) -> None:
     if password is None:
         _write(path, key.secret().hex().encode() + b"\n", 0o600)
         return
-    from eth_account import Account  # half a second of imports that only keystores need
-
-    encrypted = Account.encrypt(key.secret(), password)
-    _write(path, msgspec.json.encode(encrypted), 0o600)
+    _write(path, _sealed_keystore(key, password), 0o600)
 
 
 def is_keystore(path: Path) -> bool:
@@ -193,9 +194,7 @@ def lock_key(path: Path, password: str) -> None:
     if is_keystore(path):
         raise BadKeyFile(f"{path}: it is under a password already")
     key = load_key(path)
-    from eth_account import Account
-
-    _write(path, msgspec.json.encode(Account.encrypt(key.secret(), password)), 0o600)
+    _write(path, _sealed_keystore(key, password), 0o600)
     load_key(path, password)
 
 
@@ -213,13 +212,22 @@ def _plain(data: bytes) -> bytes:
     return bytes.fromhex(text)
 
 
+def _sealed_keystore(key: Key, password: str) -> bytes:
+    return msgspec.json.encode(_account().encrypt(key.secret(), password))
+
+
+def _account() -> "type[Account]":
+    """Half a second of imports that only keystores need."""
+    with same_recursion_limit():
+        from eth_account import Account
+    return Account
+
+
 def _open_keystore(data: bytes, password: str | None) -> bytes:
     if password is None:
         raise ValueError("it is encrypted: give its password")
-    from eth_account import Account
-
     try:
-        return bytes(Account.decrypt(msgspec.json.decode(data), password))
+        return bytes(_account().decrypt(msgspec.json.decode(data), password))
     except (KeyError, TypeError, AttributeError, msgspec.MsgspecError):
         raise ValueError("it is not a keystore of version 3") from None
 
