@@ -22,7 +22,7 @@ T = TypeVar("T")
 MOST = 5
 """Places that the relay knows; the renter's is the last."""
 TOKEN = bytes(range(32))
-DEADLINE_S = 240.0
+DEADLINE_S = 300.0
 
 
 SHELL = """
@@ -30,7 +30,7 @@ import asyncio, sys
 from clusterai.work.cluster.adapters.terminal import Terminal
 
 async def main():
-    async with asyncio.timeout(60), await Terminal.open(sys.argv[1], bytes.fromhex(sys.argv[2])) as it:
+    async with asyncio.timeout(180), await Terminal.open(sys.argv[1], bytes.fromhex(sys.argv[2])) as it:
         it.write(sys.argv[3].encode())
         while data := await it.show():
             sys.stdout.buffer.write(data)
@@ -51,7 +51,7 @@ async def main():
     if lab.done():
         lab.result()
     at = httpx.URL(url.result())
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with httpx.AsyncClient(timeout=120) as client:
         page = await client.get(at, follow_redirects=True)
         kernels = at.copy_with(path="/api/kernels", query=None)
         stranger = await client.post(kernels, json={})
@@ -80,7 +80,7 @@ class Rental:
         self._cores = cores
         self.lease = Digest(os.urandom(32))
         self.folder = Path(tempfile.mkdtemp(prefix="clusterai-rental-"))
-        self.spec = ClusterSpec(cpu_milli=1000 * len(cores), memory_bytes=1 << 30, disk_bytes=1 << 30)
+        self.spec = ClusterSpec(cpu_milli=1000 * len(cores), memory_bytes=2 << 30, disk_bytes=1 << 30)
         self.internet = Internet()
         self.net = net_of(self.lease)
         self.stays: dict[int, Stay] = {}
@@ -179,7 +179,7 @@ class Rental:
             stderr=asyncio.subprocess.STDOUT,
         )
         try:
-            out, _ = await asyncio.wait_for(process.communicate(), 120)
+            out, _ = await asyncio.wait_for(process.communicate(), DEADLINE_S)
         except TimeoutError:
             process.kill()
             await process.wait()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from clusterai.work.cluster.adapters.terminal import Terminal
 from clusterai.work.cluster.spec import NOTEBOOK_PORT
 
-STARTS_S = 60.0
+STARTS_S = 120.0
 """JupyterLab loads some hundred modules, on a machine that may be busy."""
 LOOK_S = 0.2
 MOST_SAID = 1 << 16
