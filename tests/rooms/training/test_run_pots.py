@@ -1,6 +1,7 @@
 """A pot for a federated run: who trains shares it, who skips or poisons is named by the run and earns nothing."""
 
 import json
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,11 @@ class RunPlay:
 
     def __init__(self, folder: Path, parties: list[Near]) -> None:
         self.file = folder / "study.json"
+        shutil.copytree(APP, folder / "app", ignore=shutil.ignore_patterns("__pycache__"))
         self.owners = {it.name: Address(it.vault.owner) for it in parties}
         given = [{"vault": name, "owner": checksummed(owner)} for name, owner in self.owners.items()]
         study: dict[str, Any] = {
-            "app": str(APP),
+            "app": "app",
             "requester": checksummed(ME.address),
             "lineage": "run/lineage.json",
         }
