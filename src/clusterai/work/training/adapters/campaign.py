@@ -434,7 +434,8 @@ class Campaign:
 
     def _consider(self, told: lineage.Told) -> None:
         """Go on without those whom the groups' sums speak against, as far as a third of all may be missing."""
-        if not told.groups:
+        # Who cheats in training may evaluate honestly: groups of an evaluation would clear it, and blame who sat beside it.
+        if not told.groups or not told.type.startswith("train"):
             return
         subjects = {bytes(it.member): it.subject for it in self._sources.values()}
         self._evidence.saw(
