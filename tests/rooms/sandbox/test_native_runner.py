@@ -1,6 +1,7 @@
 """Programs behind the walls: they get what they were given, are held to their limits, and learn why they ended."""
 
 import asyncio
+import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,6 +21,9 @@ from clusterai.sandbox import (
     Task,
     host_python,
 )
+from clusterai.sandbox.adapters.cgroup import Group
+from clusterai.sandbox.adapters.runner import Logs
+from clusterai.sandbox.adapters.running import Running, Wires
 from tests.rooms.sandbox.boxes import folder, native, python, store, uncounted
 
 
@@ -197,6 +201,41 @@ def test_a_cancelled_run_leaves_no_process() -> None:
     assert list((native().folder).iterdir()) == []
     if native().groups is not None:
         assert native().living() == []
+
+
+CHILD_ALONE = """
+[ -z "$1" ] || for group in $1; do echo $$ > "$group/cgroup.procs"; done
+( echo up; exec sleep 1000 ) &
+exec sleep 1000
+"""
+"""As bubblewrap between `clone` and its word to the child: killed now, it leaves one that waits for ever, and holds the pipes."""
+
+
+@pytest.mark.parametrize("counted", [True, False], ids=["in a control group", "without control groups"])
+def test_a_run_that_is_cancelled_while_its_walls_are_built_ends(counted: bool) -> None:
+    """Who dies with its parent only from a moment on is dead too when the run is over."""
+    group: Group | None = None
+    if counted and (groups := native().groups) is not None:
+        group = groups.make(f"{os.getpid()}-alone", Limits())
+
+    async def test() -> None:
+        up = asyncio.Event()
+        task = Task(image=RootFs("python"), argv=("true",))
+        logs = Logs(1 << 10, lambda _, data: up.set() if data else None)
+        wires = Wires(b"")
+        words = ["sh", "-c", CHILD_ALONE, "sh", " ".join(map(str, group.folders)) if group else ""]
+        running = Running(task, group, logs, Leash())
+        run = asyncio.ensure_future(running.through(words, wires, "0123456789abcdef", store(), "walls"))
+        await up.wait()
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+    asyncio.run(test())
+    if group is not None:
+        assert group.processes() == []
+        group.close()
+        assert not any(folder.exists() for folder in group.folders)
 
 
 def test_a_root_below_tmp_is_shown_and_tmp_still_serves() -> None:

@@ -18,6 +18,7 @@ import msgspec
 
 from clusterai.sandbox.adapters.cgroup import ControlGroups, Group
 from clusterai.sandbox.adapters.native import NativeRunner
+from clusterai.sandbox.adapters.remnants import swept, to_its_end
 from clusterai.sandbox.adapters.running import CannotSandbox, Held, gone, start, walls
 from clusterai.sandbox.core.bubble import Root
 from clusterai.sandbox.core.spec import Limits, Task
@@ -103,7 +104,7 @@ class Cell:
             outside = os.pidfd_open(process.pid)
             held = Held()
             try:
-                held = await walls(wires.status[0], outside, run_id)
+                await walls(held, wires.status[0], outside, run_id)
                 if held.volume < 0:
                     raise CannotSandbox(
                         f"the walls could not be built: {await _last_words(process, outside)}"
@@ -111,7 +112,7 @@ class Cell:
                 os.write(wires.block[1], b"x")
             except BaseException:
                 _kill(outside, held.inside)
-                await asyncio.shield(gone(outside))
+                await to_its_end(_ended(outside, held, group))
                 _reap(process, outside, held)
                 raise
         except BaseException:
@@ -205,6 +206,14 @@ def _kill(*descriptors: int) -> None:
         if descriptor >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+
+
+async def _ended(outside: int, held: Held, group: Group) -> None:
+    await gone(outside)
+    if held.inside >= 0:
+        await gone(held.inside)
+    else:
+        await swept(group.processes)
 
 
 def _reap(process: subprocess.Popen[bytes], outside: int, held: Held) -> None:

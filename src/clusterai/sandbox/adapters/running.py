@@ -18,6 +18,7 @@ import msgspec
 
 from clusterai.sandbox.adapters.cgroup import Group
 from clusterai.sandbox.adapters.outputs import TooMuch, collect
+from clusterai.sandbox.adapters.remnants import swept, to_its_end, writers
 from clusterai.sandbox.adapters.runner import Leash, Logs
 from clusterai.sandbox.adapters.store import BlobStore
 from clusterai.sandbox.adapters.tree import count
@@ -80,9 +81,7 @@ class Running:
         self._group = group
         self._logs = logs
         self._leash = leash
-        self._volume = -1
-        self._inside = -1
-        self._inside_pid = 0
+        self._held = Held()
         self._started = 0.0
         self._peak_memory = self._peak_disk = 0
         self._last = Sight()
@@ -111,13 +110,11 @@ class Running:
                     os.write(fds.block[1], b"x")
                     killed_for = await self._watch(outside)
             finally:
-                self._kill(outside)
-                await asyncio.shield(gone(outside))
-                if self._inside >= 0:
-                    await asyncio.shield(gone(self._inside))
+                pipes = (process.stdout.fileno(), process.stderr.fileno())
+                await to_its_end(self._end(outside, pipes))
                 _, status, usage = os.wait4(process.pid, 0)  # noqa: ASYNC222
                 process.returncode = os.waitstatus_to_exitcode(status)
-                await asyncio.shield(asyncio.gather(*drained))
+                await to_its_end(_all(drained))
             if not ready:
                 said = self._logs.stderr.decode("utf-8", "replace").strip()[:300]
                 raise CannotSandbox(f"the walls could not be built: {said or 'no answer'}")
@@ -127,19 +124,18 @@ class Running:
             for pipe in (process.stdout, process.stderr):
                 if pipe is not None:
                     pipe.close()
-            for descriptor in (outside, self._inside, self._volume):
+            for descriptor in (outside, self._held.inside, self._held.volume):
                 if descriptor >= 0:
                     os.close(descriptor)
 
     async def _ready(self, status_fd: int, outside: int, run_id: str) -> bool:
         """Wait until the walls stand, and hold on to the volume and to PID 1 inside. False: bubblewrap gave up."""
-        held = await walls(status_fd, outside, run_id)
-        self._inside_pid, self._inside, self._volume = held.pid, held.inside, held.volume
-        if held.volume < 0:
+        await walls(self._held, status_fd, outside, run_id)
+        if self._held.volume < 0:
             return False
         if self._group is None and os.geteuid() != 0:
             most = self._task.limits.processes + 16
-            resource.prlimit(self._inside_pid, resource.RLIMIT_NPROC, (most, most))
+            resource.prlimit(self._held.pid, resource.RLIMIT_NPROC, (most, most))
         return True
 
     async def _watch(self, outside: int) -> Reason | None:
@@ -161,13 +157,13 @@ class Running:
             pulled.cancel()
 
     def _look(self) -> None:
-        space = os.fstatvfs(self._volume)
+        space = os.fstatvfs(self._held.volume)
         used = (space.f_blocks - space.f_bfree) * space.f_frsize
         if self._group is not None:
             memory, cpu, processes = self._group.memory_bytes(), self._group.cpu_ms(), 0
             ooms, forks = self._group.oom_kills(), self._group.refused_forks()
         else:
-            tree = count(self._inside_pid)
+            tree = count(self._held.pid)
             memory, cpu, processes = tree.memory_bytes, max(tree.cpu_ms, self._last.cpu_ms), tree.processes
             ooms = forks = 0
         self._peak_memory = max(self._peak_memory, memory)
@@ -185,11 +181,18 @@ class Running:
             output_bytes=self._logs.written,
         )
 
-    def _kill(self, outside: int) -> None:
-        for descriptor in (self._inside, outside):
+    async def _end(self, outside: int, pipes: tuple[int, int]) -> None:
+        """Until every process of it is dead."""
+        inside, group = self._held.inside, self._group
+        for descriptor in (inside, outside):
             if descriptor >= 0:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        await gone(outside)
+        if inside >= 0:
+            await gone(inside)  # and with it everybody in its namespace
+        else:
+            await swept(group.processes if group is not None else lambda: writers(*pipes))
 
     async def _outcome(
         self,
@@ -206,7 +209,7 @@ class Running:
         why = explain(reason, limits, code)
         outputs, skipped = (), ()
         try:
-            outputs, skipped = await asyncio.to_thread(collect, self._volume, store, limits)
+            outputs, skipped = await asyncio.to_thread(collect, self._held.volume, store, limits)
         except TooMuch as error:
             reason, why = Reason.OUT_OF_DISK, str(error)
         # A process inherits its parent's highest mark, so that of a small task would be the node's own.
@@ -233,7 +236,7 @@ class Running:
         )
 
 
-class Held(msgspec.Struct, frozen=True):
+class Held(msgspec.Struct):
     """What we have in hand of a sandbox, by descriptors that no reused number can mislead; -1 for what isn't there."""
 
     pid: int = 0
@@ -241,25 +244,24 @@ class Held(msgspec.Struct, frozen=True):
     volume: int = -1
 
 
-async def walls(status_fd: int, outside: int, run_id: str) -> Held:
-    """Wait until the walls stand. Without a volume: bubblewrap gave up."""
+async def walls(held: Held, status_fd: int, outside: int, run_id: str) -> None:
+    """Wait until the walls stand. Without a volume: bubblewrap gave up. What there is, is in hand also when this is cancelled."""
     os.set_blocking(status_fd, False)
     deadline = time.monotonic() + START_S
-    said, pid, inside = b"", 0, -1
+    said = b""
     while time.monotonic() < deadline and not exited(outside):
         if b"\n" not in said:
             with contextlib.suppress(BlockingIOError):
                 said += os.read(status_fd, 4096)
         if b"\n" in said:
-            if not pid:
-                pid = _child_pid(said)
-                inside = os.pidfd_open(pid)
-            root = f"/proc/{pid}/root"
+            if not held.pid:
+                held.pid = _child_pid(said)
+                held.inside = os.pidfd_open(held.pid)
+            root = f"/proc/{held.pid}/root"
             if os.access(f"{root}/run/{run_id}", os.F_OK):
-                volume = os.open(root + bubble.VOLUME, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                return Held(pid, inside, volume)
+                held.volume = os.open(root + bubble.VOLUME, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                return
         await asyncio.sleep(0.0005)
-    return Held(pid, inside)
 
 
 def start(command: list[str], fds: Wires, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
@@ -290,6 +292,10 @@ class _Status(msgspec.Struct, rename="kebab"):
 
 def _child_pid(said: bytes) -> int:
     return msgspec.json.decode(said.split(b"\n", 1)[0], type=_Status).child_pid
+
+
+async def _all(drained: "list[asyncio.Future[None]]") -> None:
+    await asyncio.gather(*drained)
 
 
 def exited(pidfd: int) -> bool:
