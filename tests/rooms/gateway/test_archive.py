@@ -36,3 +36,15 @@ def test_a_request_that_the_gateway_bears_is_not_one_that_was_charged(tmp_path: 
     assert archive.charged_by(b"tag") is None
     assert archive.receipts(ACCOUNT, 10) == [(CHARGED, 18)]
     archive.close()
+
+
+def test_receipts_are_found_by_what_they_were_for(tmp_path: Path):
+    """All of one tag, counted without being read; those without a tag are nobody's."""
+    archive = Archive(tmp_path / "archive.db", bytes(32))
+    for number, tag in ((1, b"lease"), (2, b""), (3, b"lease")):
+        receipt = msgspec.structs.replace(RECEIPT, order=bytes([number]) * 32)
+        archive.charged(msgspec.structs.replace(CHARGED, receipt=receipt, tag=tag), None)
+    assert [archive.count(it) for it in (b"lease", b"", b"other")] == [2, 0, 0]
+    assert [it.receipt.order[0] for it in archive.tagged(b"lease")] == [1, 3]
+    assert archive.tagged(b"") == []
+    archive.close()

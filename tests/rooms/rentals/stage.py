@@ -9,6 +9,7 @@ from clusterai.gateway.core.rentstate import (
     AskCredit,
     Beaten,
     CloseRelay,
+    Counted,
     Credit,
     Done,
     Extension,
@@ -45,6 +46,7 @@ from clusterai.protocol import canonical
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import Frame
+from clusterai.protocol.rentals import stay_model
 from clusterai.protocol.signing import Key, recover
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
 from clusterai.work.cluster.core.heartbeats import Beat, Cell, tokens_of
@@ -133,6 +135,7 @@ class Stage:
         self.owners = {it.key.address: it.operator for it in self.machines}
         self.credit_wei = 10**12
         self.charged: list[tuple[Digest, int]] = []
+        self.seeds: list[bytes] = []
         self.notes: list[Noted] = []
         self.freed: list[Digest] = []
         self.extended: list[Extension] = []
@@ -149,7 +152,7 @@ class Stage:
         self.begin()
 
     def begin(self) -> None:
-        self.desk = RentDesk(NETWORK, recover, self.owners.get)
+        self.desk = RentDesk(NETWORK, recover, self.owners.get, self.restarts.to_bytes(32, "big"))
 
     # --- the gateway ---
 
@@ -196,7 +199,7 @@ class Stage:
             case Send(to, frame):
                 data = canonical.encode(frame)
                 self.later(lambda: self.deliver(to, data))
-            case Order(errand, _, model, interval):
+            case Order(errand, _, model, interval, _):
                 self.order(effect, errand, model, interval)
             case Abandon(errand):
                 self.running.pop(errand, None)
@@ -237,6 +240,7 @@ class Stage:
             self.later(lambda: self.tell(Failed(errand, "absent", "nobody")))
             return
         machine.tell(Worked(model))
+        self.seeds.append(interval.seed)
         self.running[errand] = (order, self.now_s)
 
     def deliver(self, to: Address, data: bytes) -> None:
@@ -307,6 +311,8 @@ class Stage:
         # The market keeps only what running rentals need.
         if all(it.ended is not None for it in self.desk.rentals.values()):
             self.freed.append(HOLD)
+        for lease, rental in list(self.desk.rentals.items()):
+            self.tell(self.counted(lease, rental))
         self.tell(Started())
         self.run(away_s)
         for machine in self.machines:
@@ -314,6 +320,18 @@ class Stage:
                 machine.tell(Linked(GATEWAY))
                 self.tell(Linked(machine.operator))
         self.settle()
+
+    def counted(self, lease: Digest, rental: Rental) -> Counted:
+        """What the receipts come to."""
+        units: dict[int, int] = {}
+        for model, amount_wei in self.charged:
+            place = next(
+                place
+                for place, stay in rental.stays.items()
+                if model in [stay_model(lease, place, it) for it in range(stay.generation + 1)]
+            )
+            units[place] = units.get(place, 0) + amount_wei // unit_price_wei(PRICE_WEI)
+        return Counted(lease, len(self.charged), sum(it for _, it in self.charged), units)
 
     def rental(self) -> Rental:
         return self.desk.rentals[LEASE]

@@ -22,6 +22,7 @@ from clusterai.protocol.rentals import (
     stay_model,
 )
 from clusterai.runtime.machine import Linked, Received, Send, Tick, Unlinked
+from clusterai.work.cluster.price import unit_price_wei
 from tests.rooms.rentals.stage import GATEWAY, HOLD, LEASE, PRICE_WEI, SPEC, Machine, Stage
 
 HOUR_WEI = PRICE_WEI
@@ -199,8 +200,9 @@ def test_a_gateway_that_was_killed_goes_on_where_it_was():
     assert stage.machines[0].count(Join) > joins
     assert rental.stays[0].generation == 0
     assert rental.paid_wei > paid_wei
-    # The interval that was under way wasn't saved, and its seed would be the next one's.
+    # The interval that was under way wasn't saved: the next has its number, and not its seed.
     assert rental.stays[0].tried >= tried
+    assert len(set(stage.seeds)) == len(stage.seeds)
 
 
 def test_machines_that_dial_a_restarted_gateway_late_are_the_same_stays():
@@ -229,11 +231,12 @@ def test_a_journal_can_be_compacted():
     stage.run(40)
     stage.tell(Extend(LEASE, stage.rental().until_s + 9))
     stage.settle()
-    again = RentDesk(stage.desk.network, signed_by_another, stage.owners.get)
+    again = RentDesk(stage.desk.network, signed_by_another, stage.owners.get, bytes(32))
     again.restore(stage.desk.snapshot())
     one, two = stage.rental(), again.rentals[LEASE]
-    assert (one.paid_wei, one.units, one.until_s, one.began_s) == (
+    assert (one.paid_wei, one.intervals, one.units, one.until_s, one.began_s) == (
         two.paid_wei,
+        two.intervals,
         two.units,
         two.until_s,
         two.began_s,
@@ -389,10 +392,13 @@ def test_a_gateway_killed_before_any_of_its_effects_loses_nothing(at: int):
     assert all(it.book.is_vacant and it.lent == {} for it in stage.machines)
     assert HOLD in stage.freed
     assert stage.relays == {}
-    # What the Meter charged while the gateway was killed before it wrote that down, the rental doesn't tell of: one interval of a machine.
+    # Also what the Meter charged when the gateway was killed before it wrote that down.
     charged_wei = sum(amount for _, amount in stage.charged)
-    most_wei = max(amount for _, amount in stage.charged)
-    assert charged_wei - most_wei <= rental.paid_wei <= charged_wei
+    assert rental.paid_wei == charged_wei
+    assert rental.intervals == len(stage.charged)
+    assert sum(rental.units.values()) * unit_price_wei(PRICE_WEI) == charged_wei
+    # A machine that begins a seed's chain twice has it done the second time.
+    assert len(set(stage.seeds)) == len(stage.seeds)
     assert rental.began_s is not None
     assert 0 < charged_wei <= 2 * (stage.now_s - rental.began_s) * HOUR_WEI / 3600
 

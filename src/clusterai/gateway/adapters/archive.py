@@ -297,6 +297,17 @@ class Archive:
         rows = self._rows("SELECT id FROM receipts WHERE tag = ? AND refunded_wei = 0 LIMIT 1", (tag,))
         return hex0x(rows[0][0]) if rows else None
 
+    def count(self, tag: bytes) -> int:
+        """How many receipts were kept under this tag."""
+        return int(
+            self._rows("SELECT count(*) FROM receipts WHERE tag = ? AND length(tag) > 0", (tag,))[0][0]
+        )
+
+    def tagged(self, tag: bytes) -> list[Charged]:
+        """The receipts that were kept under this tag."""
+        found = self._rows("SELECT record FROM receipts WHERE tag = ? AND length(tag) > 0", (tag,))
+        return [_charged(record) for (record,) in found]
+
     def epoch(self, provider: bytes, epoch: int) -> dict[str, Any] | None:
         """What the chain says of a provider's epoch: state committed, cleared, or convicted."""
         rows = self._rows(

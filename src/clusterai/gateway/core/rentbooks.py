@@ -11,6 +11,7 @@ from clusterai.gateway.core.rentstate import (
     Extended,
     Keyed,
     Passed,
+    Recounted,
     Rental,
     Rented,
     RenterKeyed,
@@ -50,6 +51,9 @@ def apply(rentals: dict[Digest, Rental], record: RentRecord) -> None:
                 stay.before, stay.evidence = record.answer, record.evidence
             rental.units[record.place] = rental.units.get(record.place, 0) + record.units
             rental.paid_wei += record.amount_wei
+            rental.intervals += 1
+        case Recounted(_, intervals, paid_wei, units):
+            rental.intervals, rental.paid_wei, rental.units = intervals, paid_wei, dict(units)
         case Extended(_, until_s):
             rental.until_s = until_s
         case Ended():
@@ -74,6 +78,8 @@ def records(rental: Rental) -> Iterable[RentRecord]:
         if stay.tried or units or paid_wei:
             number = max(0, stay.tried - 1)
             yield Passed(lease, place, stay.generation, number, units, paid_wei, stay.before, stay.evidence)
+    if rental.intervals:
+        yield Recounted(lease, rental.intervals, rental.paid_wei, tuple(sorted(rental.units.items())))
     if rental.renter_key:
         yield RenterKeyed(lease, rental.renter_key)
     if rental.began_s is not None:

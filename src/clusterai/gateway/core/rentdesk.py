@@ -8,7 +8,8 @@ Nothing is charged before all machines are ready together, nor on a machine that
 order of its own through the Meter: what isn't proven isn't asked for, what failed isn't paid. A machine that says more time passed
 than this gateway's clock saw is lost at once.
 
-A rental is durable, its intervals that are under way aren't: after a crash the machines are told of a new relay, and paid on.
+A rental is durable, its intervals that are under way aren't: after a crash the machines are told of a new relay, and paid on. What was charged and not
+written down here is read from the receipts, and no seed from before the crash is used again.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +25,7 @@ from clusterai.gateway.core.rentstate import (
     Began,
     Close,
     CloseRelay,
+    Counted,
     Credit,
     Done,
     Dropped,
@@ -43,6 +45,7 @@ from clusterai.gateway.core.rentstate import (
     Order,
     Outside,
     Passed,
+    Recounted,
     RelayOpened,
     Release,
     Rent,
@@ -106,6 +109,8 @@ class RentDesk:
     Args:
         signer: who signed a digest, or None.
         owner_of: a key's owner in the Registry.
+        fresh: random bytes of this process. An interval that was under way when the last one was killed isn't written down, so without
+            them the next would have its seed, whose chain the machine has begun already.
     """
 
     RECORDS = RentRecord
@@ -115,8 +120,10 @@ class RentDesk:
         network: Domain,
         signer: Callable[[Digest, bytes], Address | None],
         owner_of: Callable[[Address], Address | None],
+        fresh: bytes,
     ) -> None:
         self.rentals: dict[Digest, Rental] = {}
+        self._fresh = fresh
         self.network, self.signer, self._owner_of = network, signer, owner_of
         self._linked: dict[Address, None] = {}
         self._errands: dict[int, tuple[Rental, Stay, Interval]] = {}
@@ -148,6 +155,8 @@ class RentDesk:
                 self._done(event)
             case Failed():
                 self._failed(event)
+            case Counted():
+                self._counted(event)
             case Found() | NotFound():
                 self._found(event)
             case Credit():
@@ -358,14 +367,16 @@ class RentDesk:
                 self._order_of(rental, stay)
 
     def _order_of(self, rental: Rental, stay: Stay) -> None:
-        interval = next_interval(rental, stay, self._now_s)
+        interval = next_interval(rental, stay, self._fresh, self._now_s)
         if interval is None:
             return
         self._named += 1
         stay.tried += 1
         stay.errand, stay.tokens, stay.began_s = self._named, [], self._now_s
         self._errands[self._named] = rental, stay, interval
-        self._effects.append(Order(self._named, rental.account, stay.model(rental.lease), interval))
+        self._effects.append(
+            Order(self._named, rental.account, stay.model(rental.lease), interval, rental.lease)
+        )
 
     def _beaten(self, event: Beaten) -> None:
         """The machine's clock against ours: its heartbeats can come late, but not early."""
@@ -409,6 +420,12 @@ class RentDesk:
                 return
         if is_current and rental.ended is None:
             self._order(rental)
+
+    def _counted(self, event: Counted) -> None:
+        rental = self.rentals.get(event.lease)
+        if rental is not None and event.paid_wei > rental.paid_wei:
+            units = tuple(sorted(event.units.items()))
+            self._save(Recounted(event.lease, event.intervals, event.paid_wei, units))
 
     def _failed(self, event: Failed) -> None:
         found = self._errands.pop(event.errand, None)

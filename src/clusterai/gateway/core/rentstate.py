@@ -106,6 +106,19 @@ class Passed(_Record, frozen=True):
     evidence: Evidence
 
 
+class Recounted(_Record, frozen=True):
+    """What its receipts come to in all: a gateway that was killed may have charged an interval that it didn't count here.
+
+    Attributes:
+        units: proven, by place.
+    """
+
+    lease: DigestBytes
+    intervals: U63
+    paid_wei: Wei
+    units: Annotated[tuple[tuple[U32, U63], ...], Meta(max_length=MOST_NODES)]
+
+
 class Extended(_Record, frozen=True):
     lease: DigestBytes
     until_s: U40
@@ -124,7 +137,7 @@ class Dropped(_Record, frozen=True):
     lease: DigestBytes
 
 
-RentRecord = Rented | Seated | Keyed | RenterKeyed | Began | Passed | Extended | Ended | Dropped
+RentRecord = Rented | Seated | Keyed | RenterKeyed | Began | Passed | Recounted | Extended | Ended | Dropped
 
 
 # --- events ---
@@ -197,6 +210,15 @@ class Done(msgspec.Struct, frozen=True):
     amount_wei: int | None
 
 
+class Counted(msgspec.Struct, frozen=True):
+    """All receipts of a rental, counted when this gateway starts. `units`: proven, by place."""
+
+    lease: Digest
+    intervals: int
+    paid_wei: int
+    units: dict[int, int]
+
+
 class Failed(msgspec.Struct, frozen=True):
     """An interval is over and wasn't charged. `code`: as in `errands.Failed`."""
 
@@ -225,12 +247,13 @@ class CloseRelay(msgspec.Struct, frozen=True):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """Order this interval of this stay; `errand` names it."""
+    """Order this interval of this stay; `errand` names it, and its receipt is kept under `lease`."""
 
     errand: int
     account: Digest
     model: Digest
     interval: Any
+    lease: Digest
 
 
 class Abandon(msgspec.Struct, frozen=True):
@@ -332,6 +355,8 @@ class Rental(msgspec.Struct):
     outside: dict[int, tuple[str, int]] = {}
     units: dict[int, int] = {}
     paid_wei: int = 0
+    intervals: int = 0
+    """that were paid"""
     unpaid_s: float | None = None
     """since when the account can't pay, and the machines stand still"""
     credit_s: float = 0.0

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from clusterai.audit.core.timelock import Evidence, add
 from clusterai.gateway.core.rentstate import Rental, Stay
-from clusterai.protocol.ids import Digest
 from clusterai.protocol.offers import MachineMeasurement
 from clusterai.work.cluster.core.heartbeats import beats_of
 from clusterai.work.cluster.price import profile_of, seen_of
@@ -15,8 +14,8 @@ CLOCK_S, DRIFT = 0.05, 0.001
 """A machine's clock begins later than ours and tells before ours hears: honest ones never come near this."""
 
 
-def next_interval(rental: Rental, stay: Stay, now_s: float) -> Interval | None:
-    """None where the booked time leaves none."""
+def next_interval(rental: Rental, stay: Stay, fresh: bytes, now_s: float) -> Interval | None:
+    """None where the booked time leaves none. `fresh`: see `RentDesk`."""
     cores = min(decode_spec(rental.rented.spec).cores, MOST_CORES)
     beats = min(beats_for(cores), int(rental.until_s - now_s) // BEAT_S)
     if beats < 1:
@@ -30,7 +29,7 @@ def next_interval(rental: Rental, stay: Stay, now_s: float) -> Interval | None:
         cores,
         stay.seat.links_per_s_milli,
         SLACK_PPM,
-        seed_of(Digest(rental.rented.secret), model, stay.tried),
+        seed_of(rental.rented.secret + fresh, model, stay.tried),
         stay.before,
     )
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
+from clusterai.gateway.adapters.archive import Archive
 from clusterai.gateway.adapters.marketplace import Busy, Marketplace, Reserved
 from clusterai.gateway.core import errands, rentstate
 from clusterai.gateway.core.offerviews import request_of
@@ -23,6 +24,7 @@ from clusterai.gateway.core.rentstate import (
     Abandon,
     AskCredit,
     CloseRelay,
+    Counted,
     Credit,
     Extension,
     FindAnother,
@@ -34,6 +36,7 @@ from clusterai.gateway.core.rentstate import (
     Order,
     Outside,
     RelayOpened,
+    Rental,
     Seat,
 )
 from clusterai.gateway.core.renttime import core_worth
@@ -43,7 +46,7 @@ from clusterai.mesh import Member, RelayServer
 from clusterai.protocol.canonical import digest
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
-from clusterai.protocol.rentals import AskStayLog, RentFrame, StayLogged
+from clusterai.protocol.rentals import AskStayLog, RentFrame, StayLogged, stay_model
 from clusterai.runtime.adapters.driver import Driver
 from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.runtime.machine import Linked, Received, Send, Unlinked
@@ -68,6 +71,7 @@ class Renting:
         send: gives a peer a frame.
         till: gives the Meter an event.
         credit_wei: what an account can still spend.
+        archive: of receipts, by which rentals are counted again after a kill.
         relay: host that it listens at, and that members reach it by.
     """
 
@@ -82,13 +86,15 @@ class Renting:
         credit_wei: Callable[[Digest], int],
         signer: Callable[[Digest, bytes], Address | None],
         owner_of: Callable[[Address], Address | None],
+        archive: Archive,
         relay: tuple[str, str],
     ) -> None:
         self.market = market
         self._send, self._till, self._credit_wei = send, till, credit_wei
         self._relay = RelayServer(*relay)
+        self._archive = archive
         self._journal = SqliteJournal(path, synchronous)
-        self.desk = RentDesk(network, signer, owner_of)
+        self.desk = RentDesk(network, signer, owner_of, secrets.token_bytes(32))
         self.driver = Driver(self.desk, self._journal, self._perform)
         self._tasks: set[asyncio.Task[None]] = set()
         self._logs: dict[tuple[bytes, int, Address], asyncio.Future[StayLogged]] = {}
@@ -103,7 +109,26 @@ class Renting:
                 for stay in rental.stays.values()
             }
         )
+        for rental in list(self.desk.rentals.values()):
+            self._recount(rental)
         self.driver.start()
+
+    def _recount(self, rental: Rental) -> None:
+        """The Meter's journal and ours are two: of what was charged in the instant before a kill only its receipt tells."""
+        if self._archive.count(rental.lease) <= rental.intervals:
+            return
+        places = {
+            stay_model(rental.lease, place, generation): place
+            for place, stay in rental.stays.items()
+            for generation in range(stay.generation + 1)
+        }
+        units: dict[int, int] = {}
+        receipts = [it.receipt for it in self._archive.tagged(rental.lease)]
+        for receipt in receipts:
+            place = places[Digest(receipt.model)]
+            units[place] = units.get(place, 0) + receipt.output_units
+        paid_wei = sum(receipt.amount_wei for receipt in receipts)
+        self.driver.handle(Counted(rental.lease, len(receipts), paid_wei, units))
 
     async def run(self) -> None:
         """Look at where members are seen, until cancelled."""
@@ -208,6 +233,7 @@ class Renting:
                 secrets.token_bytes(32),
                 preference=Preference(),
                 streamed=True,
+                tag=order.lease,
                 patience_s=PATIENCE_S,
             )
         )
