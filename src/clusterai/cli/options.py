@@ -1,13 +1,23 @@
-"""Options that mean the same in every command."""
+"""Options that mean the same in every command, and bundles of those that go together."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+import msgspec
 import typer
 
 from clusterai.cli import say
 from clusterai.cli.local.folder import DataFolder
 from clusterai.cli.settings import default_data
+
+if TYPE_CHECKING:
+    from clusterai.ledger.adapters.network import Network as At
+    from clusterai.protocol.signing import Key
+
+R = TypeVar("R")
 
 Data = Annotated[
     Path | None,
@@ -30,6 +40,15 @@ Network = Annotated[
         show_default=False,
     ),
 ]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        metavar="FILE",
+        help="Key that signs; the password of a keystore is CLUSTERAI_KEY_PASSWORD. Default: the local network's faucet.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout.")]
 
 
@@ -44,6 +63,78 @@ Quiet = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask; go on.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+
+class Bundle(msgspec.Struct, frozen=True, kw_only=True):
+    """Options that a command takes together: as one parameter of a command that is `spread`."""
+
+
+class Chain(Bundle, frozen=True, kw_only=True):
+    """Which network's contracts."""
+
+    data: Data = None
+    network: Network = None
+
+    def at(self) -> "At":
+        """
+        Raises:
+            Failure: there is no network to speak of.
+        """
+        from clusterai.cli.staking import manifest
+
+        return manifest(self.network, folder(self.data))
+
+
+class Signed(Chain, frozen=True, kw_only=True):
+    """And whose key signs."""
+
+    key: KeyFile = None
+
+    def signer(self, default: str = "treasury.key") -> "Key":
+        """
+        Args:
+            default: of a local network's keys.
+
+        Raises:
+            Failure: there is no such key.
+        """
+        from clusterai.cli.staking import signer
+
+        return signer(self.key, folder(self.data), default)
+
+
+class Answer(Bundle, frozen=True, kw_only=True):
+    json: Json = False
+    quiet: Quiet = False
+
+    def give(self, told: object, words: str) -> None:
+        """One thing, to programs or to a person."""
+        if self.json:
+            say.emit(told)
+        else:
+            say.tell(words)
+
+
+def spread(command: Callable[..., R]) -> Callable[..., R]:
+    """The command as typer is to see it: each parameter that is a `Bundle` stands there as its options."""
+    signature = inspect.signature(command, eval_str=True)
+    bundles: dict[str, dict[str, inspect.Parameter]] = {}
+    seen: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        if isinstance(parameter.annotation, type) and issubclass(parameter.annotation, Bundle):
+            bundles[name] = dict(inspect.signature(parameter.annotation, eval_str=True).parameters)
+            seen += bundles[name].values()
+        else:
+            seen.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @functools.wraps(command)
+    def called(**given: Any) -> R:
+        for name, fields in bundles.items():
+            given[name] = signature.parameters[name].annotation(**{it: given.pop(it) for it in fields})
+        return command(**given)
+
+    called.__dict__["__signature__"] = signature.replace(parameters=seen)
+    return called
 
 
 def folder(data: Path | None) -> DataFolder:

@@ -10,8 +10,6 @@ from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.identity import IdentityFile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from clusterai.cli.pots import Found, Told
     from clusterai.ledger.adapters.network import Network
     from clusterai.ledger.core.calls import Call
@@ -22,33 +20,29 @@ StudyPath = Annotated[
     Path,
     typer.Argument(metavar="STUDY.json", help="Held-out rows and contributors' tables.", show_default=False),
 ]
-KeyFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--key",
-        metavar="FILE",
-        help="Key that signs; the password of a keystore is CLUSTERAI_KEY_PASSWORD. Default: the local network's faucet.",
-        show_default=False,
-    ),
-]
 HOUR_S = 3_600
+
+
+class OfPanel(options.Signed, frozen=True, kw_only=True):
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            "--key",
+            metavar="FILE",
+            help="A validator's hot key. Default: that of the local network's first.",
+            show_default=False,
+        ),
+    ] = None
 
 
 def join_group(app: typer.Typer) -> None:
     group = typer.Typer(
         help="Pots for data: put one up, join it, score it, check the scores, be paid.", no_args_is_help=True
     )
-    group.command("open")(open_pot)
-    group.command("list")(list_pots)
-    group.command()(show)
-    group.command()(join)
-    group.command()(gather)
-    group.command()(score)
-    group.command()(check)
-    group.command()(contest)
-    group.command()(vote)
-    group.command()(close)
-    group.command()(claim)
+    group.command("open")(options.spread(open_pot))
+    group.command("list")(options.spread(list_pots))
+    for command in (show, join, gather, score, check, contest, vote, close, claim):
+        group.command()(options.spread(command))
     app.add_typer(group, name="reward")
 
 
@@ -77,13 +71,11 @@ def open_pot(
         float, typer.Option(min=0.001, max=4_000, help="How long after that scores may come.")
     ] = 24 * 7,
     identity: IdentityFile = None,
-    data: options.Data = None,
-    network: options.Network = None,
-    key: KeyFile = None,
+    *,
+    chain: options.Signed,
     yes: options.Yes = False,
     dry_run: options.DryRun = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    answer: options.Answer,
 ) -> None:
     """Put up a pot for a study's participants. The study is fixed by it: held-out rows, columns, neighbours, quality; or the app of a federated run."""
     from clusterai.audit.core.contribution.neighbours import UNIT
@@ -92,9 +84,9 @@ def open_pot(
     from clusterai.protocol.ids import checksummed, hex0x
     from clusterai.protocol.money import show as money
 
-    at, signer = _signer(data, network, key)
+    at, signer = chain.at(), chain.signer()
     amount_wei = rewarding.amount(amount)
-    brought = rewarding.participants(study, data, network, identity)
+    brought = rewarding.participants(study, chain.data, chain.network, identity)
     terms = rewarding.terms(study, amount_wei)
     who = signer.address if evaluator is None else rewarding.address_of(evaluator)
     pot = pots.opened(
@@ -109,7 +101,7 @@ def open_pot(
         round(referral * 100),
     )
     pot_id = pot.struct()
-    if not json:
+    if not answer.json:
         say.say(f"{money(amount_wei)} for {len(pot.participants)} participants, scored by {checksummed(who)}")
         if who == signer.address:
             say.say("you score yourself: participants may mind. --evaluator names somebody else")
@@ -118,26 +110,21 @@ def open_pot(
         return
     options.confirm("Put it up?", yes)
     sent = _send(at, signer, [calls.Approve(at.contracts.rewards, amount_wei), calls.OpenPot(pot)])
-    if json:
+    if answer.json:
         say.emit({"pot": hex0x(pot_id), "study": hex0x(terms.digest), "transactions": sent})
         return
     say.tell(hex0x(pot_id))
     say.say("participants: clusterai data reward join POT --rows FILE")
 
 
-def list_pots(
-    data: options.Data = None,
-    network: options.Network = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
+def list_pots(*, chain: options.Chain, answer: options.Answer) -> None:
     """List pots, oldest first."""
     from clusterai.cli import pots
     from clusterai.protocol.ids import hex0x
     from clusterai.protocol.money import show as money
 
-    found = pots.look(_network(data, network))
-    if json:
+    found = pots.look(chain.at())
+    if answer.json:
         say.emit([pots.shown(it) for it in found])
         return
     say.table(
@@ -155,22 +142,16 @@ def list_pots(
     )
 
 
-def show(
-    pot: PotId,
-    data: options.Data = None,
-    network: options.Network = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
+def show(pot: PotId, *, chain: options.Chain, answer: options.Answer) -> None:
     """Print a pot's terms, who joined, who brought whom, scores and shares. Look here before you join."""
     from clusterai.audit.core.contribution.neighbours import UNIT
     from clusterai.cli import pots
     from clusterai.protocol.money import show as money
 
-    at = _network(data, network)
+    at = chain.at()
     told = pots.one(at, pot)
     shown = pots.shown(told)
-    if json:
+    if answer.json:
         say.emit(shown)
         return
     say.tell(f"{shown['pot']}  {told.stage}, {money(told.pot.amount_wei)}")
@@ -209,12 +190,10 @@ def join(
     stays: Annotated[
         bool, typer.Option("--stays", help="With --vault, for a federated run: the data stays where it is.")
     ] = False,
-    data: options.Data = None,
-    network: options.Network = None,
-    key: KeyFile = None,
+    *,
+    chain: options.Signed,
     yes: options.Yes = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    answer: options.Answer,
 ) -> None:
     """Take part with your rows: their digest goes on chain. Signed by the participant's owner key or one of its hot keys."""
     from clusterai.cli import pots, rewarding
@@ -224,20 +203,18 @@ def join(
 
     if (rows is None) == (vault is None) or (stays and vault is None):
         raise Failure("what do you give?", next="--rows FILE, or --vault DIR [--stays]", code=Exit.USAGE)
-    at, signer = _signer(data, network, key)
+    at, signer = chain.at(), chain.signer()
     told = pots.one(at, pot)
     digest = rewarding.table_digest(rows) if rows else rewarding.vault_digest(vault or Path(), stays)
-    if not json:
+    if not answer.json:
         say.say(
             f"{money(told.pot.amount_wei)} among {len(told.pot.participants)}; the evaluator, {hex0x(told.pot.evaluator)}, "
             f"{'sees no rows, and scores what the run says' if stays else 'sees the rows that you give'}"
         )
     options.confirm("Join?", yes)
     sent = _send(at, signer, [calls.JoinPot(told.pot, digest)])
-    _done(
-        {"pot": hex0x(told.id), "rows": hex0x(digest), "transactions": sent},
-        f"joined with {hex0x(digest)}",
-        json,
+    answer.give(
+        {"pot": hex0x(told.id), "rows": hex0x(digest), "transactions": sent}, f"joined with {hex0x(digest)}"
     )
 
 
@@ -246,19 +223,19 @@ def gather(
     study: StudyPath,
     max_price: Annotated[str, typer.Option(metavar="AMOUNT", help="Most that one copy may cost.")] = "0",
     identity: IdentityFile = None,
-    data: options.Data = None,
-    network: options.Network = None,
-    key: KeyFile = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    *,
+    chain: options.Signed,
+    answer: options.Answer,
 ) -> None:
     """Fetch the copies that vaults which joined grant you, beside the study. Run it again to go on after a stop."""
     from clusterai.cli import pots, rewarding
 
-    at = _network(data, network)
+    at = chain.at()
     told = pots.one(at, pot)
-    came = rewarding.gathered(told, study, rewarding.amount(max_price), identity, data, network, key, say.say)
-    if json:
+    came = rewarding.gathered(
+        told, study, rewarding.amount(max_price), identity, chain.data, chain.network, chain.key, say.say
+    )
+    if answer.json:
         say.emit(came)
         return
     for name, how in came.items():
@@ -268,57 +245,47 @@ def gather(
 def score(
     pot: PotId,
     study: StudyPath,
-    data: options.Data = None,
-    network: options.Network = None,
-    key: KeyFile = None,
+    *,
+    chain: options.Signed,
     yes: options.Yes = False,
     dry_run: options.DryRun = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    answer: options.Answer,
 ) -> None:
     """Say what each participant's data was worth. Signed by the evaluator, who puts up a twentieth of the pot and has it back unless the panel overrules it."""
     from clusterai.cli import pots
     from clusterai.ledger.core import calls
     from clusterai.protocol.ids import Digest
 
-    at, signer = _signer(data, network, key)
+    at, signer = chain.at(), chain.signer()
     told = pots.one(at, pot)
     found = _found(at, signer, told, study)
-    if not json:
+    if not answer.json:
         _shown(found)
     if dry_run:
-        if json:
+        if answer.json:
             say.emit(_told(found, []))
         return
     options.confirm("Score?", yes)
     call = calls.ScorePot(told.pot, Digest(found.scores.evidence), found.scores.scores)
     bond_wei = pots.bond_wei(told.pot)
     sent = _send(at, signer, [calls.Approve(at.contracts.rewards, bond_wei), call])
-    if json:
+    if answer.json:
         say.emit(_told(found, sent))
     else:
         say.tell(f"scored; whoever comes to others has {at.rules.window_s} s to contest them")
 
 
-def check(
-    pot: PotId,
-    study: StudyPath,
-    data: options.Data = None,
-    network: options.Network = None,
-    key: KeyFile = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
+def check(pot: PotId, study: StudyPath, *, chain: options.Signed, answer: options.Answer) -> None:
     """Make a pot's scores again from the study's files; exit code 6 if others stand."""
     from clusterai.cli import pots
     from clusterai.protocol.ids import ZERO_DIGEST
 
-    at, signer = _signer(data, network, key)
+    at, signer = chain.at(), chain.signer()
     told = pots.one(at, pot)
     found = _found(at, signer, told, study)
     if told.standing == ZERO_DIGEST:
         raise Failure("this pot isn't scored", next="clusterai data reward show", code=Exit.NOT_FOUND)
-    if json:
+    if answer.json:
         say.emit({**_told(found, []), "same": found.digest == told.standing})
     else:
         _shown(found)
@@ -329,18 +296,16 @@ def check(
             f"clusterai data reward contest {pot}",
             Exit.UNTRUE,
         )
-    if not json:
+    if not answer.json:
         say.tell("the scores that stand are right")
 
 
 def contest(
     pot: PotId,
-    data: options.Data = None,
-    network: options.Network = None,
-    key: KeyFile = None,
+    *,
+    chain: options.Signed,
     yes: options.Yes = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    answer: options.Answer,
 ) -> None:
     """Have the panel look: at scores that you found false, or where the evaluator kept silent. By a participant, or a member of the panel that is no party."""
     from clusterai.cli import pots
@@ -348,14 +313,14 @@ def contest(
     from clusterai.protocol.ids import hex0x
     from clusterai.protocol.money import show as money
 
-    at, signer = _signer(data, network, key)
+    at, signer = chain.at(), chain.signer()
     told = pots.one(at, pot)
     bond_wei = pots.bond_wei(told.pot)
-    if not json:
+    if not answer.json:
         say.say(f"it costs {money(bond_wei)}, unless the panel finds other scores or doesn't decide")
     options.confirm("Contest?", yes)
     sent = _send(at, signer, [calls.Approve(at.contracts.rewards, bond_wei), calls.ContestPot(told.pot)])
-    _done({"pot": hex0x(told.id), "transactions": sent}, "contested; the panel votes", json)
+    answer.give({"pot": hex0x(told.id), "transactions": sent}, "contested; the panel votes")
 
 
 def vote(
@@ -369,19 +334,9 @@ def vote(
     none: Annotated[
         bool, typer.Option("--none", help="For no scores at all: the pot goes back to its payer.")
     ] = False,
-    data: options.Data = None,
-    network: options.Network = None,
-    key: Annotated[
-        Path | None,
-        typer.Option(
-            "--key",
-            metavar="FILE",
-            help="A validator's hot key. Default: that of the local network's first.",
-            show_default=False,
-        ),
-    ] = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    *,
+    chain: OfPanel,
+    answer: options.Answer,
 ) -> None:
     """Vote as a member of the panel for the scores that the study's files make."""
     from clusterai.cli import pots
@@ -390,13 +345,13 @@ def vote(
 
     if (study is None) != none:
         raise Failure("vote for what?", next="STUDY.json, or --none", code=Exit.USAGE)
-    at, signer = _signer(data, network, key, "validator.hot.key")
+    at, signer = chain.at(), chain.signer("validator.hot.key")
     told = pots.one(at, pot)
     digest = ZERO_DIGEST if study is None else _found(at, signer, told, study).digest
     sent = _send(at, signer, [calls.VotePot(told.pot, digest)])
     same = digest == told.standing
     words = f"voted for {'the scores that stand' if same else 'other scores' if study else 'none'}"
-    _done({"pot": hex0x(told.id), "digest": hex0x(digest), "same": same, "transactions": sent}, words, json)
+    answer.give({"pot": hex0x(told.id), "digest": hex0x(digest), "same": same, "transactions": sent}, words)
 
 
 def close(
@@ -407,24 +362,22 @@ def close(
             metavar="STUDY.json", help="Needed where the panel replaced the scores.", show_default=False
         ),
     ] = None,
-    data: options.Data = None,
-    network: options.Network = None,
-    key: KeyFile = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    *,
+    chain: options.Signed,
+    answer: options.Answer,
 ) -> None:
     """Share a pot out by the scores that stand. Anyone may, once nobody can contest them any more."""
     from clusterai.cli import pots
     from clusterai.protocol.ids import checksummed
     from clusterai.protocol.money import show as money
 
-    at, signer = _signer(data, network, key)
+    at, signer = chain.at(), chain.signer()
     told = pots.one(at, pot)
     mine = None if study is None else _found(at, signer, told, study).scores
     call = pots.closing(told, mine, pots.now_s(at), at.rules.window_s)
     _send(at, signer, [call], pots.gas_of(call))
     told = pots.one(at, pot)
-    if json:
+    if answer.json:
         say.emit(pots.shown(told))
         return
     for who, wei in (*told.shares, *told.referrals):
@@ -444,11 +397,9 @@ def claim(
             show_default=False,
         ),
     ] = None,
-    data: options.Data = None,
-    network: options.Network = None,
-    key: KeyFile = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    *,
+    chain: options.Signed,
+    answer: options.Answer,
 ) -> None:
     """Pay out what somebody is owed of all pots: shares, referrals, refunds, bonds. Anyone may; the money goes where it belongs."""
     from clusterai.cli import pots, rewarding
@@ -456,28 +407,14 @@ def claim(
     from clusterai.protocol.ids import checksummed
     from clusterai.protocol.money import show as money
 
-    at, signer = _signer(data, network, key)
+    at, signer = chain.at(), chain.signer()
     who = pots.owner_of(at, signer.address) if owner is None else rewarding.address_of(owner)
     owed_wei = pots.owed_wei(at, who)
     if not owed_wei:
         raise Failure(f"{checksummed(who)} is owed nothing", next="clusterai data reward list")
     sent = _send(at, signer, [calls.TakeOwed(who)])
     told = {"owner": checksummed(who), "amount_wei": owed_wei, "transactions": sent}
-    _done(told, f"{money(owed_wei)} paid to {checksummed(who)}", json)
-
-
-def _network(data: Path | None, network: Path | None) -> "Network":
-    from clusterai.cli.staking import manifest
-
-    return manifest(network, options.folder(data))
-
-
-def _signer(
-    data: Path | None, network: Path | None, key: Path | None, default: str = "treasury.key"
-) -> "tuple[Network, Key]":
-    from clusterai.cli.staking import signer
-
-    return _network(data, network), signer(key, options.folder(data), default)
+    answer.give(told, f"{money(owed_wei)} paid to {checksummed(who)}")
 
 
 def _send(network: "Network", key: "Key", wanted: "list[Call]", gas: int | None = None) -> list[str]:
@@ -512,10 +449,3 @@ def _shown(found: "Found") -> None:
     )
     for it in found.left:
         say.tell(f"{checksummed(it.owner)} counts for nothing: {it.why}")
-
-
-def _done(told: "Mapping[str, object]", words: str, json: bool) -> None:
-    if json:
-        say.emit(told)
-    else:
-        say.tell(words)
