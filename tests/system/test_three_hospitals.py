@@ -26,7 +26,7 @@ from clusterai.vault.core.policy import MICRO, Policy
 from clusterai.vault.core.schema import Column, Schema
 from clusterai.vault.core.secagg.cohort import membership
 from clusterai.work.training.adapters.packing import bundle_of
-from clusterai.work.training.adapters.rounds import VaultSaid, ask
+from clusterai.work.training.adapters.parties import VaultSaid, ask
 from clusterai.work.training.spec import Begin, Good, Hello, Hi, Run
 from tests.rooms.training.studies import flower
 from tests.system import rewarded

@@ -12,10 +12,10 @@ from clusterai.cli.vaultreach import Reach
 from clusterai.protocol.ids import Digest, hex0x
 from clusterai.protocol.ids import digest as read_digest
 from clusterai.protocol.vaults import subject
-from clusterai.sdk.identity import Identity
-from clusterai.sdk.vaults import Listed
+from clusterai.sdk.identity import Identity, NotFromVault
+from clusterai.sdk.vaults import ApiError, Listed, Untrue
 from clusterai.work.training.adapters.packing import bundle_of
-from clusterai.work.training.adapters.rounds import Paid
+from clusterai.work.training.adapters.parties import Lost, Paid
 from clusterai.work.training.core.bundle import BadBundle, Bundle
 from clusterai.work.training.spec import Round
 
@@ -120,7 +120,7 @@ def chosen(standings: list[Standing], code: Digest, epsilon: float | None, uses:
 
 
 class Remote:
-    """A vault behind a gateway, as `work.training.adapters.rounds.Party`."""
+    """A vault behind a gateway, as `work.training.adapters.parties.Party`."""
 
     def __init__(self, reach: Reach, listed: Listed, grant: Digest, who: Identity) -> None:
         self.name = listed.name
@@ -130,12 +130,18 @@ class Remote:
         self._reach, self._listed, self._who = reach, listed, who
 
     async def call(self, data: bytes) -> bytes:
-        return await self._reach.ask(self._who, self._listed, KIND_NAME, data)
+        try:
+            return await self._reach.ask(self._who, self._listed, KIND_NAME, data)
+        except (ApiError, NotFromVault, Untrue) as error:
+            raise Lost(str(error), getattr(error, "code", "")) from None
 
     async def order(self, request: Round, most_wei: int | None) -> Paid:
         """Named by its own digest: who asks twice, after a crash say, gets the same answer and pays once."""
-        done = await self._reach.order(
-            self.subject, KIND_NAME, request.canonical(), most_wei, key=request.digest.hex()
-        )
+        try:
+            done = await self._reach.order(
+                self.subject, KIND_NAME, request.canonical(), most_wei, key=request.digest.hex()
+            )
+        except ApiError as error:
+            raise Lost(str(error), error.code) from None
         receipt = None if done.receipt is None else msgspec.to_builtins(done.receipt)
         return Paid(done.answer, done.charged_wei, receipt, done.provider)

@@ -19,7 +19,9 @@ command of the CLI has one that does (`cli/vouching.py`).
 import asyncio
 import base64
 import secrets
+import socket
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, TypeVar
@@ -46,6 +48,12 @@ CALL_S = 330.0
 ORDER_S = 3700.0
 TIMEOUT_S = 10.0
 PATIENCE_S = 30.0
+ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
+    (socket.IPPROTO_TCP, option, value)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+    if (option := getattr(socket, name, None)) is not None
+]
+"""An answer may take an hour, of which nothing is heard meanwhile: that a gateway's machine is gone, its system has to find out, in a minute."""
 AGAIN = (429, 503)
 """What passes: a limit, a vault that restarts, a gateway that does."""
 
@@ -117,6 +125,7 @@ class Vaults:
         base_url, api_key: as `sdk.Client`.
         patience_s: for how long what may pass is tried again: a vault that restarts, a limit.
         vouch: asked of each data set that `dataset` returns; without one it is the gateway's word whose key signed it.
+        clock: that patience goes by.
     """
 
     def __init__(
@@ -125,11 +134,17 @@ class Vaults:
         api_key: str | None = None,
         patience_s: float = PATIENCE_S,
         vouch: Vouch | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.base_url, headers = access(base_url, api_key)
         self._patience_s = patience_s
         self._vouch = vouch
-        self._http = httpx.AsyncClient(base_url=self.base_url, headers=headers, timeout=TIMEOUT_S)
+        self._clock = clock
+        # With a transport of our own httpx asks no proxies, so that where the environment names some it makes its own.
+        transport = None if urllib.request.getproxies() else httpx.AsyncHTTPTransport(socket_options=ALIVE)
+        self._http = httpx.AsyncClient(
+            base_url=self.base_url, headers=headers, timeout=TIMEOUT_S, transport=transport
+        )
         self._network: Domain | None = None
 
     async def __aenter__(self) -> "Vaults":
@@ -223,15 +238,16 @@ class Vaults:
             ApiError: refused; `code` is of `protocol.calls.CallRefused`, or the gateway's.
             Unreachable, Untrue.
         """
-        about, ends_s = subject(data.dataset, kind), time.monotonic() + self._patience_s
+        about, patience = subject(data.dataset, kind), _Patience(self._clock, self._patience_s, timeout_s)
         while True:
+            patience.begin()
             question = identity.sealed(data.dataset, data.seal_to, data.network, body, time.time())
             try:
                 reply = await self.call(about, question.body, identity.address, provider, timeout_s)
             except (ApiError, Unreachable) as error:
                 # It was listed a moment ago: after a restart, of the gateway or of the vault, links take seconds.
                 away = isinstance(error, ApiError) and error.status == 404 and provider is None
-                await self._pause(error, ends_s, away)
+                await patience.pause(error, away)
             else:
                 return identity.opened(data.seal_to, reply, question.nonce)
 
@@ -257,7 +273,7 @@ class Vaults:
                 content=body,
                 params=asked,
                 headers=headers,
-                timeout=timeout_s,
+                timeout=httpx.Timeout(timeout_s, connect=TIMEOUT_S),
             )
         ).content
 
@@ -290,23 +306,19 @@ class Vaults:
         )
         headers = {"Content-Type": "application/json", "Idempotency-Key": key or secrets.token_hex(16)}
         path, body = f"{PATH}/orders/{hex0x(about)}", msgspec.json.encode(asked)
-        ends_s = time.monotonic() + self._patience_s
+        patience, wait = (
+            _Patience(self._clock, self._patience_s, ORDER_S),
+            httpx.Timeout(ORDER_S, connect=TIMEOUT_S),
+        )
         while True:
+            patience.begin()
             try:
-                response = await self._ask("POST", path, content=body, headers=headers, timeout=ORDER_S)
+                response = await self._ask("POST", path, content=body, headers=headers, timeout=wait)
             except (ApiError, Unreachable) as error:
-                await self._pause(error, ends_s)
+                await patience.pause(error)
             else:
                 told = decoded(self.base_url, response, Ordered)
                 return Done(base64.b64decode(told.answer), told.receipt, told.charged_wei, told.provider)
-
-    async def _pause(self, error: ApiError | Unreachable, ends_s: float, passes: bool = False) -> None:
-        """Wait as long as we are told, or raise what won't pass."""
-        passes = passes or isinstance(error, Unreachable) or error.status in AGAIN or error.code in _RUNS
-        wait_s = max(0.5, error.retry_after_s) if isinstance(error, ApiError) else 1.0
-        if not passes or time.monotonic() + wait_s > ends_s:
-            raise error
-        await asyncio.sleep(wait_s)
 
     # --- HTTP ---
 
@@ -320,16 +332,47 @@ class Vaults:
         return response
 
     async def _told(self, method: str, path: str, kind: type[T], **options: Any) -> T:
-        ends_s = time.monotonic() + self._patience_s
+        patience = _Patience(self._clock, self._patience_s, self._patience_s)
         while True:
+            patience.begin()
             try:
                 return decoded(self.base_url, await self._ask(method, path, **options), kind)
             except (ApiError, Unreachable) as error:
-                await self._pause(error, ends_s)
+                await patience.pause(error)
 
 
 _RUNS = ("idempotency_key_in_use",)
 """The order runs already: its answer is worth waiting for."""
+
+
+class _Patience:
+    """For how long one question is asked again. It counts from when the gateway was last there: one that is killed an hour into an
+    order has as long to come back as one that is killed at once.
+
+    Args:
+        most_s: for all of it.
+    """
+
+    def __init__(self, clock: Callable[[], float], patience_s: float, most_s: float) -> None:
+        self._clock, self._patience_s = clock, patience_s
+        self._begun_s = clock()
+        self._ends_s, self._most_s = self._begun_s + patience_s, self._begun_s + max(most_s, patience_s)
+
+    def begin(self) -> None:
+        self._begun_s = self._clock()
+
+    async def pause(self, error: ApiError | Unreachable, passes: bool = False) -> None:
+        """Wait as long as we are told, or raise what won't pass."""
+        lost = isinstance(error, Unreachable)
+        passes = passes or lost or error.status in AGAIN or error.code in _RUNS
+        wait_s = 1.0 if lost else max(0.5, error.retry_after_s)
+        now_s = self._clock()
+        if lost and now_s - self._begun_s > 2 * TIMEOUT_S:
+            # Connecting ends sooner, so it was connected.
+            self._ends_s = min(now_s + self._patience_s, self._most_s)
+        if not passes or now_s + wait_s > self._ends_s:
+            raise error
+        await asyncio.sleep(wait_s)
 
 
 class _Manifest(msgspec.Struct):

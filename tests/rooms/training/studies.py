@@ -23,13 +23,13 @@ from clusterai.vault.adapters.hosting import Vault, open_vault
 from clusterai.vault.adapters.importing import find
 from clusterai.vault.core.policy import MICRO, Policy
 from clusterai.vault.core.schema import Column, Schema
-from clusterai.vault.core.terms import AskedFor
-from clusterai.work.engine import Finish, TokenEvent
+from clusterai.vault.core.terms import AskedFor, Denied
+from clusterai.work.engine import Busy, EngineFailed, Finish, TokenEvent, Unfit
 from clusterai.work.packed import bytes_of
 from clusterai.work.training import KIND
 from clusterai.work.training.adapters.hosting import Training
 from clusterai.work.training.adapters.packing import bundle_of
-from clusterai.work.training.adapters.rounds import Paid
+from clusterai.work.training.adapters.parties import Lost, Paid
 from clusterai.work.training.adapters.studio import Studio
 from clusterai.work.training.spec import Round
 from scripts import install
@@ -144,7 +144,10 @@ class Near:
         if self.dead_at and self.dead_at.encode() in data[:4096]:
             raise ConnectionError("the vault is gone")
         question = ME.sealed(self.vault.dataset, self.vault.seal_to, NETWORK, data, time.time())
-        reply = await self.service.answer(Address(bytes(20)), question.body)
+        try:
+            reply = await self.service.answer(Address(bytes(20)), question.body)
+        except Denied as error:
+            raise Lost(str(error)) from None
         return ME.opened(self.vault.seal_to, reply, question.nonce)
 
     async def order(self, request: Round, most_wei: int | None) -> Paid:
@@ -152,12 +155,15 @@ class Near:
         if self.dead_at == "order":
             raise ConnectionError("the vault is gone")
         tokens: list[int] = []
-        async for event in self.service.submit(request):
-            match event:
-                case TokenEvent(token):
-                    tokens.append(token)
-                case Finish():
-                    pass
+        try:
+            async for event in self.service.submit(request):
+                match event:
+                    case TokenEvent(token):
+                        tokens.append(token)
+                    case Finish():
+                        pass
+        except (Busy, Unfit, EngineFailed) as error:
+            raise Lost(str(error)) from None  # as a gateway tells it
         units = KIND.recount(request, tuple(tokens))
         charged_wei = units[0] * MILLI_WEI + units[1] * USE_WEI
         assert charged_wei <= KIND.cap_wei(request, MILLI_WEI, USE_WEI)

@@ -14,7 +14,7 @@ from clusterai.vault.core.policy import Policy
 from clusterai.vault.core.secagg.cohort import Member, membership, objection, signed
 from clusterai.work.training import KIND
 from clusterai.work.training.adapters.packing import bundle_of
-from clusterai.work.training.adapters.rounds import VaultSaid, ask
+from clusterai.work.training.adapters.parties import VaultSaid, ask
 from clusterai.work.training.spec import Begin, Good
 from tests.rooms.training.studies import APP, NETWORK, Near, close_vaults, owner_of
 from tests.rooms.training.test_training_villains import memberships, run_of

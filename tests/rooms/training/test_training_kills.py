@@ -6,9 +6,10 @@ By default in few phases, with `CLUSTERAI_EVERY=1` in all. Between real processe
 import asyncio
 import json
 import os
+import traceback
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,7 +18,8 @@ from clusterai.vault.adapters.hosting import open_vault
 from clusterai.work.training.adapters.campaign import Campaign, CannotTrain, Outcome, Wish
 from clusterai.work.training.adapters.checkpoint import Checkpoint, InUse
 from clusterai.work.training.adapters.hosting import Training
-from clusterai.work.training.adapters.rounds import Paid
+from clusterai.work.training.adapters.parties import Paid
+from clusterai.work.training.adapters.studio import Performed
 from clusterai.work.training.spec import Round
 from tests.rooms.training.studies import APP, ME, NETWORK, POLICY, Near, close_vaults, studio, vaults
 
@@ -110,6 +112,79 @@ def test_a_sum_that_had_begun_before_the_vault_died_is_the_only_one_of_its_round
         outcome.charged_wei
         == sum(part["charged_wei"] for it in outcome.card["rounds"] for part in it["parts"]) * 3 // 2
     )
+
+
+class Waiting:
+    """A studio that computes on its first message until it is interrupted."""
+
+    def __init__(self) -> None:
+        self.computes, self._studio = asyncio.Event(), studio()
+
+    async def perform(self, *about: Any) -> Performed:
+        if not self.computes.is_set():
+            self.computes.set()
+            await asyncio.Event().wait()
+        return await self._studio.perform(*about)
+
+
+class Severed(Near):
+    """A vault whose gateway dies while it computes on its first order: what it computes is stopped, as a node stops it."""
+
+    def compute(self) -> None:
+        self.waiting = Waiting()
+        self.service = Training(self.vault, lambda: cast("Any", self.waiting))
+
+    async def order(self, request: Round, most_wei: int | None) -> Paid:
+        if self.waiting.computes.is_set():
+            return await super().order(request, most_wei)
+        stream = self.service.submit(request)
+        await self.waiting.computes.wait()
+        stream.cancel()
+        raise ConnectionError("the gateway is gone")
+
+
+def test_a_gateway_that_dies_while_all_vaults_compute_costs_nothing(tmp_path: Path):
+    """The same orders are brought again by the next one, done anew, and spend no ε twice."""
+    parties = [
+        Severed(tmp_path / f"vault-{at}", f"vault-{at}", slice(at, 60, 3), epsilon_micro=EPSILON_MICRO)
+        for at in range(3)
+    ]
+    for party in parties:
+        party.compute()
+    told: list[dict[str, Any]] = []
+    outcome = asyncio.run(
+        Campaign(APP, parties, ME.key, wish(1, epsilon=4.0), tmp_path / "run", told.append).train()
+    )
+    assert sorted(it["vault"] for it in told if it["event"] == "again") == [it.name for it in parties]
+    assert [it["number"] for it in outcome.card["rounds"]] == [0]
+    assert len(outcome.card["rounds"][0]["summed"]) == 3
+    assert {party.spent_micro() for party in parties} == {round(outcome.epsilon * 1_000_000)}
+
+
+class Faulty(Near):
+    """The way to it has a fault of ours."""
+
+    fault_at = ""
+
+    async def call(self, data: bytes) -> bytes:
+        if self.fault_at and self.fault_at.encode() in data[:4096]:
+            raise KeyError("a fault of ours")
+        return await super().call(data)
+
+    async def order(self, request: Round, most_wei: int | None) -> Paid:
+        if self.fault_at == "order":
+            raise OSError(28, "a fault of ours: no space left")
+        return await super().order(request, most_wei)
+
+
+@pytest.mark.parametrize("at", ["Hello", "Begin", "Put", "order", "Boxes", "End"])
+def test_a_fault_of_ours_is_no_drop_out(tmp_path: Path, at: str):
+    """It ends the run with its traceback, in whatever phase: taken for a vault that is gone it would cost ε and be heard of by nobody."""
+    parties = [Faulty(tmp_path / f"vault-{it}", f"vault-{it}", slice(it, 60, 3)) for it in range(3)]
+    parties[2].fault_at = at
+    with pytest.raises((KeyError, OSError, ExceptionGroup)) as caught:
+        asyncio.run(Campaign(APP, parties, ME.key, wish(1, phase_s=5.0), tmp_path / "run").train())
+    assert "a fault of ours" in "".join(traceback.format_exception(caught.value))
 
 
 class Gone(BaseException):

@@ -20,7 +20,8 @@ from clusterai.work.engine import Unfit
 from clusterai.work.training.adapters.campaign import Campaign, Outcome, Wish
 from clusterai.work.training.adapters.hosting import purpose
 from clusterai.work.training.adapters.packing import bundle_of
-from clusterai.work.training.adapters.rounds import Paid, Rounds, VaultSaid, ask
+from clusterai.work.training.adapters.parties import Paid, VaultSaid, ask
+from clusterai.work.training.adapters.rounds import Rounds
 from clusterai.work.training.inside import records
 from clusterai.work.training.spec import (
     Begin,

@@ -27,7 +27,8 @@ from clusterai.vault.core.secagg.robust import Rule
 from clusterai.work.training.adapters.checkpoint import Checkpoint, Kept, Underway, run_of
 from clusterai.work.training.adapters.checkpoint import write as _write
 from clusterai.work.training.adapters.packing import bundle_of
-from clusterai.work.training.adapters.rounds import Party, RoundFailed, Rounds, Sum, ask
+from clusterai.work.training.adapters.parties import GONE, Party, ask
+from clusterai.work.training.adapters.rounds import RoundFailed, Rounds, Sum
 from clusterai.work.training.adapters.saving import NUMPY, save_model
 from clusterai.work.training.adapters.serverapp import AppFailed, ServerProcess
 from clusterai.work.training.core import grouping, lineage, privacy, replying, strategies, vector
@@ -157,7 +158,7 @@ class Campaign:
         for party in self._parties:
             try:
                 await self._ways.end(party)
-            except Exception as error:
+            except GONE as error:
                 self._tell({"event": "end", "vault": party.name, "why": str(error)[:200]})
         card = self._write_card()
         model = self._folder / NUMPY
@@ -252,7 +253,7 @@ class Campaign:
     async def _greet(self, party: Party) -> Hi:
         try:
             return await ask(party, Hello(), Hi, 30.0)
-        except Exception as error:
+        except GONE as error:
             raise CannotTrain(f"{party.name} can't be reached: {error}") from None
 
     def _save_run(self, run: Run) -> None:

@@ -1,7 +1,7 @@
 """One round at all vaults: bring the message, order, and get the sum; whoever fails on the way has dropped out.
 
 A third may drop out in all. A vault that was started anew is told of the run again, and goes on where it was. A round that fails is not asked
-again: the campaign orders another, which is paid in ε like any. A round that broke off with its requester is gone through again, with the
+again: the campaign orders another, which is paid in ε like any. What counts as failing is in `parties.py`. A round that broke off with its requester is gone through again, with the
 same words: orders are answered as they were, and the journal of its secure sum (`Sums`) knows who has said what.
 """
 
@@ -9,13 +9,12 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 
 from clusterai.protocol import canonical
-from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.signing import Key
 from clusterai.protocol.vaults import SignedUse
@@ -25,6 +24,7 @@ from clusterai.vault.core.secagg import graph
 from clusterai.vault.core.secagg.messages import Spec
 from clusterai.vault.core.secagg.transcript import transcript_digest
 from clusterai.work.training.adapters.hosting import purpose
+from clusterai.work.training.adapters.parties import CALL_S, GONE, A, Lost, Paid, Party, VaultSaid, ask
 from clusterai.work.training.check import unbound
 from clusterai.work.training.core import lineage, vector
 from clusterai.work.training.spec import (
@@ -34,9 +34,7 @@ from clusterai.work.training.spec import (
     End,
     Frame,
     Good,
-    Hi,
     Masking,
-    No,
     Plain,
     Put,
     Round,
@@ -47,10 +45,8 @@ from clusterai.work.training.spec import (
     Words,
     commitment,
     decode_done,
-    decode_reply,
 )
 
-CALL_S = 120.0
 PHASE_S = 120.0
 ROUND_S = 3600.0
 END_S = 30.0
@@ -59,33 +55,6 @@ MOST_ASKED = 4
 UNKNOWN = "unknown_run"
 FINAL = frozenset({"too_dear", "insufficient_credit"})
 """What a gateway says that asking again doesn't change."""
-A = TypeVar("A", bound=msgspec.Struct)
-
-
-class Paid(msgspec.Struct, frozen=True):
-    """What an order brought."""
-
-    answer: bytes
-    charged_wei: int = 0
-    receipt: Any = None
-    provider: str = ""
-
-
-class Party(Protocol):
-    """A vault, as the requester reaches it."""
-
-    name: str
-    subject: Digest
-    grant: Digest
-    signer: Address
-    """The hot key that signs for it."""
-    network: Domain
-
-    async def call(self, data: bytes) -> bytes:
-        """Sealed on the way there and back."""
-        ...
-
-    async def order(self, request: Round, most_wei: int | None) -> Paid: ...
 
 
 class Sums(Protocol):
@@ -108,28 +77,6 @@ class RoundFailed(RuntimeError):
     def __init__(self, why: str, parts: tuple[lineage.Part, ...] = ()) -> None:
         super().__init__(why)
         self.parts = parts
-
-
-class VaultSaid(RuntimeError):
-    """A vault refused: {code}: {detail}."""
-
-    def __init__(self, why: str, code: str = "") -> None:
-        super().__init__(why)
-        self.code = code
-
-
-async def ask(party: Party, call: msgspec.Struct, kind: type[A], patience_s: float = CALL_S) -> A:
-    """
-    Raises:
-        VaultSaid; whatever the way there raises.
-    """
-    async with asyncio.timeout(patience_s):
-        reply = decode_reply(await party.call(canonical.encode(call)))
-    if isinstance(reply, No):
-        raise VaultSaid(f"{reply.code}: {reply.detail}", reply.code)
-    if not isinstance(reply, kind):
-        raise VaultSaid(f"answered {type(reply).__name__}")
-    return reply
 
 
 class GroupSum(msgspec.Struct, frozen=True):
@@ -214,14 +161,15 @@ class Rounds:
 
     async def _ordered(self, party: Party, request: Round, message: bytes, share: int | None) -> Paid:
         """Its answer; asked again where the vault died with the order, which costs nothing: it says the same again."""
-        for more in reversed(range(MOST_ASKED)):
+        for tried in range(MOST_ASKED):
             try:
+                if tried:
+                    await self._asked(party, Put(self.run.digest, message), Good)
                 return await party.order(request, share)
-            except Exception as error:
-                if not more or getattr(error, "code", "") in FINAL:
+            except GONE as error:
+                if tried + 1 == MOST_ASKED or (isinstance(error, Lost) and error.code in FINAL):
                     raise
                 self._told({"event": "again", "vault": party.name, "why": str(error)[:200]})
-            await self._asked(party, Put(self.run.digest, message), Good)
         raise AssertionError("it was answered, or raised")
 
     async def perform(
@@ -418,7 +366,7 @@ class Rounds:
             try:
                 call = Masking(self.run.digest, number, frame)
                 return (await self._asked(self._parties[self._of[to]], call, Frame, self._phase_s)).frame
-            except Exception as error:
+            except GONE as error:
                 # Hostile or gone, it is the same: it has dropped out.
                 why = f"{type(error).__name__}: {error}"[:300]
                 dropped.setdefault(self._of[to], why)
@@ -450,7 +398,7 @@ class Rounds:
         done = await asyncio.gather(*(do(self._parties[who]) for who in asked), return_exceptions=True)
         failed: dict[Digest, str] = {}
         for who, result in zip(asked, done, strict=True):
-            if isinstance(result, Exception):
+            if isinstance(result, GONE):
                 failed[who] = f"{type(result).__name__}: {result}"[:300]
                 self._told({"event": "dropped", "vault": self._parties[who].name, "why": failed[who]})
             elif isinstance(result, BaseException):
@@ -466,4 +414,4 @@ def _most(shapes: list[tuple[int, tuple[str, ...]]]) -> tuple[int, tuple[str, ..
     return max(shapes, key=shapes.count) if shapes else None
 
 
-__all__ = ["Hi", "Paid", "Party", "RoundFailed", "Rounds", "Sum", "VaultSaid", "ask"]
+__all__ = ["RoundFailed", "Rounds", "Sum"]
