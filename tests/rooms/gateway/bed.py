@@ -24,7 +24,7 @@ from clusterai.ledger.adapters.outbox import transact
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.calls import Call
 from clusterai.ledger.core.deploy import LOCAL, local_plan
-from clusterai.protocol.ids import ZERO_DIGEST, Digest, Role, digest, hex0x
+from clusterai.protocol.ids import ZERO_DIGEST, Digest, Role, checksummed, digest, hex0x
 from clusterai.protocol.statements import Delegation, network_domain, signing_digest
 from tests.rooms.gateway.standin import StandIn
 
@@ -105,8 +105,7 @@ class Bed:
 
     def __exit__(self, *_: object) -> None:
         for standin in self.standins:
-            if standin.up.is_set():
-                self.run(standin.stop())
+            self.run(standin.stop())
         for name in (*(f"node-{at}" for at in range(len(self.nodes))), "gateway", "chain"):
             self.end(name)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -261,13 +260,16 @@ class Bed:
         return standin
 
     def revive(self, standin: StandIn) -> None:
-        """A provider that died comes back."""
+        """A provider that died comes back, and the gateway has heard what it offers; one that is there stays."""
+        self.run(standin.again())
+        self.until(lambda: self.known(standin), "the gateway to hear of it")
 
-        async def work() -> None:
-            standin.start()
-            await standin.up.wait()
-
-        self.run(work())
+    def known(self, standin: StandIn) -> bool:
+        """Whether the gateway has all that this provider says of itself when its link comes up."""
+        return any(
+            node["provider"] == checksummed(standin.owner) and node["models"]
+            for node in self.get("/v1/clusterai/nodes")["nodes"]
+        )
 
     # --- asking ---
 
@@ -286,7 +288,7 @@ class Bed:
         for name, value in headers.items():
             request.add_header(name.replace("_", "-"), value)
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=READY_S) as response:
                 return response.status, dict(response.headers.items()), response.read()
         except urllib.error.HTTPError as error:
             with error:

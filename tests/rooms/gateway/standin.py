@@ -1,7 +1,6 @@
 """A provider for tests: takes every order, answers with the tiny model, and misbehaves when told to."""
 
 import asyncio
-import contextlib
 import time
 from typing import Any
 
@@ -89,9 +88,11 @@ class StandIn:
         self._me = Identity(owner, Role.PROVIDER, self._domain, key.sign)
         self._link: LinkClient | None = None
         self.up = asyncio.Event()
+        self._stopped = False
         self._paid = asyncio.Event()
 
     def start(self) -> None:
+        self._stopped = False
         self._link = LinkClient(
             {self._gateway: self._url},
             self._me,
@@ -105,12 +106,21 @@ class StandIn:
     async def stop(self) -> None:
         """The connection ends, and with it all that ran."""
         assert self._life is not None
+        # At once: the gateway may notice, and its client look here, long before the connection is over on this side.
+        self._stopped = True
+        self.up.clear()
         for task in list(self._tasks):
             task.cancel()
         self._life.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._life
-        self.up.clear()
+        await asyncio.wait((self._life,))
+
+    async def again(self) -> None:
+        """Come back if it was stopped, when the last connection is over; one that was only lost comes back by itself."""
+        if self._stopped:
+            assert self._life is not None
+            await asyncio.wait((self._life,))
+            self.start()
+        await self.up.wait()
 
     def send(self, frame: Frame) -> None:
         """Say something to the gateway."""

@@ -34,12 +34,10 @@ def bed(shared: Bed) -> Iterator[Bed]:
         standin.manners = Manners()
         standin.work.clear()
         standin.disputes.clear()
-        if not standin.up.is_set():
-            shared.revive(standin)
+        shared.revive(standin)
     shared.until(
         lambda: all(it["state"] == "ready" for it in shared.get("/v1/clusterai/nodes")["nodes"]),
         "providers",
-        60,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from clusterai.protocol import canonical
 from clusterai.protocol.calls import CallPart, CallRefused, Gathered, OfferData, ReplyPart, cut
-from clusterai.protocol.ids import Address, Digest, Role
+from clusterai.protocol.ids import Address, Digest, Role, checksummed, hex0x
 from clusterai.protocol.messages import (
     Announce,
     Answer,
@@ -144,6 +144,17 @@ class CallBed(Bed):
         )
         standin.start()
         return standin
+
+    def known(self, standin: StandIn) -> bool:
+        """Its data too, which it tells of after its offers."""
+        assert isinstance(standin, VaultStandIn)
+        holders = [
+            holder
+            for it in self.get("/v1/clusterai/data")["data"]
+            if it["dataset"] == hex0x(standin.dataset)
+            for holder in it["holders"]
+        ]
+        return super().known(standin) and checksummed(standin.owner) in holders
 
     def call(
         self, subject: Digest, body: bytes, key: str | None = None, query: str = ""
