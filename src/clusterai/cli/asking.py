@@ -8,6 +8,7 @@ from typing import Any, cast
 import msgspec
 
 from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.names import Names
 from clusterai.cli.vaultreach import Reach, listed_as
 from clusterai.protocol import access, canonical
 from clusterai.protocol.canonical import Malformed
@@ -55,14 +56,14 @@ class Standing(msgspec.Struct, frozen=True):
     note: str
 
 
-async def found(reach: Reach, wanted: str) -> tuple[Listed, VaultFacts]:
-    """The vault of that name or id, and what its card says.
+async def found(reach: Reach, wanted: str, names: Names) -> tuple[Listed, VaultFacts]:
+    """The vault of that name, owner or id, and what its card says.
 
     Raises:
         Failure: there is none, there are several, or its card isn't what its owner signed.
     """
     try:
-        listed = await listed_as(reach, wanted)
+        listed = await listed_as(reach, wanted, names)
         return listed, read_facts(msgspec.json.encode(listed.card))
     except Untrue as error:
         raise Failure(f"{wanted} can't be believed", str(error), code=Exit.UNTRUE) from None

@@ -45,7 +45,7 @@ class Given(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     Attributes:
         owner: may be left out where `vault` names it, until a pot is opened.
         rows: its table's file.
-        vault: name or id of the vault that its table is a copy of.
+        vault: name of the vault, OWNER/NAME, or its id that its table is a copy of.
         referrer: the address that brought it, and has a part of its share.
     """
 

@@ -96,7 +96,7 @@ def participants(
     if any(not it.vault for it in unknown):
         raise Failure(f"{study} names a contributor by neither owner nor vault", code=Exit.USAGE)
     if unknown:
-        owners = asyncio.run(_owners([it.vault for it in unknown], data, network))
+        owners = asyncio.run(_owners([it.vault for it in unknown], identity, data, network))
         named = tuple(
             it if it.owner else msgspec.structs.replace(it, owner=checksummed(owners[it.vault]))
             for it in file.contributions
@@ -113,12 +113,16 @@ def participants(
     ]
 
 
-async def _owners(names: list[str], data: Path | None, network: Path | None) -> dict[str, Address]:
+async def _owners(
+    wanted: list[str], identity: Path | None, data: Path | None, network: Path | None
+) -> dict[str, Address]:
     from clusterai.cli import asking
+    from clusterai.cli.names import names_at
     from clusterai.cli.reach import vaults_at
 
+    names = names_at(identity, data, network)
     async with vaults_at(data, network) as reach:
-        return {name: Address((await asking.found(reach, name))[0].listing.owner) for name in names}
+        return {it: Address((await asking.found(reach, it, names))[0].listing.owner) for it in wanted}
 
 
 def table_digest(path: Path) -> Digest:
@@ -195,10 +199,11 @@ def _copied(
     from clusterai.cli import asking
     from clusterai.cli.datasets import buying, paying
     from clusterai.cli.identity import asked_at
+    from clusterai.cli.names import names_at
     from clusterai.cli.reach import vaults_at
     from clusterai.sdk.vaults import ApiError, Listed, Unreachable
 
-    who = identity_at(identity)
+    who, names = identity_at(identity), names_at(identity, data, network)
 
     async def pay(listed: Listed, request: Digest, price_wei: int) -> None:
         await asyncio.to_thread(
@@ -207,11 +212,13 @@ def _copied(
 
     async def run() -> None:
         async with vaults_at(data, network) as vaults:
-            listed, _ = await asking.found(vaults, given.vault)
+            # As the study has it: whatever else is listed under that name.
+            wanted = given.vault if given.vault.startswith("0x") else f"{given.owner}/{given.vault}"
+            listed, facts = await asking.found(vaults, wanted, names)
             if listed.listing.owner != ids.address(given.owner):
                 raise Failure(f"{given.vault} is another owner's than the study says", code=Exit.UNTRUE)
             asking.remember(asked_at(identity), listed.dataset)
-            await buying.buy(vaults, given.vault, who, "to score a pot", most_wei, target, (), pay, say)
+            await buying.buy(vaults, listed, facts, who, "to score a pot", most_wei, target, (), pay, say)
 
     try:
         asyncio.run(run())

@@ -1,28 +1,31 @@
 """The requester's side of federated training: an app's folder, its grants at each vault, and the way there through a gateway."""
 
 import tomllib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 
-from clusterai.cli.asking import Standing
+from clusterai.cli.asking import Standing, found, standings
 from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.names import Names
 from clusterai.cli.vaultreach import Reach
-from clusterai.protocol.ids import Digest, hex0x
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import ZERO_ADDRESS, BadId, Digest, address, hex0x
 from clusterai.protocol.ids import digest as read_digest
-from clusterai.protocol.vaults import subject
+from clusterai.protocol.vaults import dataset_id, subject
 from clusterai.sdk.identity import Identity, NotFromVault
 from clusterai.sdk.vaults import ApiError, Listed, Untrue
 from clusterai.work.training.adapters.packing import bundle_of
 from clusterai.work.training.adapters.parties import Lost, Paid
 from clusterai.work.training.core.bundle import BadBundle, Bundle
+from clusterai.work.training.core.lineage import Source
 from clusterai.work.training.spec import Round
 
 KIND_NAME = "training"
 ROUND_KEYS = ("num-server-rounds", "num-rounds", "num_rounds", "rounds")
 """How apps call their number of rounds in their configuration; the first is what Flower's own templates have."""
-SPARE_USES = 4
 
 
 class App(msgspec.Struct, frozen=True):
@@ -117,6 +120,87 @@ def chosen(standings: list[Standing], code: Digest, epsilon: float | None, uses:
     best = min(fit, key=lambda it: it.expires_s)
     assert best.grant is not None
     return read_digest(best.grant)
+
+
+def taken_up(sources: Sequence[Source], wanted: Sequence[str], folder: Path) -> None:
+    """A run goes on with exactly the vaults that it began with, whatever their names mean by now.
+
+    Raises:
+        Failure: others are named.
+    """
+    meant = [[it for it in sources if _means(name, it)] for name in wanted]
+    if sorted(len(it) for it in meant) != [1] * len(sources) or len({it.dataset for [it] in meant}) != len(
+        sources
+    ):
+        had = ", ".join(f"{it.name} ({hex0x(Digest(it.dataset))})" for it in sources)
+        raise Failure(
+            f"{folder} holds a run with other vaults than {', '.join(wanted)}",
+            f"it began with {had}",
+            "name those, or another folder by --out",
+            Exit.USAGE,
+        )
+
+
+def _means(wanted: str, source: Source) -> bool:
+    who, _, name = wanted.lower().partition("/")
+    if not who.startswith("0x"):
+        return who == source.name
+    try:
+        if len(who) > 42:
+            return source.dataset == read_digest(who)
+        return source.dataset == dataset_id(address(who), name or source.name)
+    except BadId:
+        return False
+
+
+async def gathered(
+    reach: Reach,
+    wanted: Sequence[str],
+    names: Names,
+    who: Identity,
+    sources: Sequence[Source],
+    choose: Callable[[list[Standing], str], Digest],
+) -> "list[Remote | Absent]":
+    """The vaults of a run, each with the grant that it takes part under.
+
+    Args:
+        sources: of the run that goes on, by their ids and with the grants that it began with; empty for a new one.
+        choose: of the grants there, by the vault's name.
+
+    Raises:
+        Failure.
+    """
+    network = await reach.network()
+    parties: list[Remote | Absent] = []
+    for source in sources:
+        grant = Digest(source.grant)
+        try:
+            parties.append(Remote(reach, await reach.dataset(Digest(source.dataset)), grant, who))
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            parties.append(Absent(source, network))
+    for name in () if sources else wanted:
+        listed, _ = await found(reach, name, names)
+        if any(it.subject == subject(listed.dataset, KIND_NAME) for it in parties):
+            raise Failure(f"{name} names a vault that is named already", code=Exit.USAGE)
+        grant = choose(await standings(reach, listed, who), listed.name)
+        parties.append(Remote(reach, listed, grant, who))
+    return parties
+
+
+class Absent:
+    """A vault of a run that goes on, of which nothing is listed now: it has dropped out, until the run is taken up again."""
+
+    def __init__(self, source: Source, network: Domain) -> None:
+        self.name, self.subject, self.grant = source.name, Digest(source.subject), Digest(source.grant)
+        self.signer, self.network = ZERO_ADDRESS, network
+
+    async def call(self, data: bytes) -> bytes:
+        raise Lost(f"{self.name} isn't listed now")
+
+    async def order(self, request: Round, most_wei: int | None) -> Paid:
+        raise Lost(f"{self.name} isn't listed now")
 
 
 class Remote:

@@ -1,19 +1,28 @@
-"""How commands reach vaults and data sets: by name or id, through a gateway that needn't be trusted."""
+"""How commands reach vaults and data sets: by name, owner or id, through a gateway that needn't be trusted."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Protocol
 
+from clusterai.cli import say
 from clusterai.cli.failure import Exit, Failure
-from clusterai.protocol.ids import Address, BadId, Digest, hex0x
-from clusterai.protocol.ids import digest as read_digest
+from clusterai.cli.names import Names
+from clusterai.protocol import ids
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import Address, BadId, Digest, checksummed
+from clusterai.protocol.vaults import dataset_id
 from clusterai.sdk.identity import Identity
-from clusterai.sdk.vaults import Done, Listed
+from clusterai.sdk.vaults import ApiError, Done, Listed
+
+MOST_OF_A_NAME = 100
+"""Listings of one name, or of one owner, that are looked at."""
+MOST_SHOWN = 5
 
 
 class Reach(Protocol):
     """`sdk.vaults.Vaults`, as far as it is used here; tests have one without a network."""
 
-    def find(self, text: str = "") -> AsyncIterator[Listed]: ...
+    async def network(self) -> Domain: ...
+    def find(self, text: str = "", owner: Address | None = None) -> AsyncIterator[Listed]: ...
     async def dataset(self, dataset: Digest) -> Listed: ...
     async def ask(self, identity: Identity, data: Listed, kind: str, body: bytes) -> bytes: ...
     async def order(
@@ -27,25 +36,98 @@ class Reach(Protocol):
     ) -> Done: ...
 
 
-async def listed_as(reach: Reach, wanted: str) -> Listed:
-    """The data set of that name or id.
+async def listed_as(reach: Reach, wanted: str, names: Names) -> Listed:
+    """The data set of that name, of that owner (`0xOWNER`, `0xOWNER/NAME`), or of that id.
+
+    Whichever it is, it is looked at once more by its id: that is where it is asked whose word it is.
 
     Raises:
-        Failure: there is none, there are several, or its listing isn't its owner's word.
+        Failure: there is none, there are several, the name is another's now, or its listing isn't its owner's word.
         Untrue: its card isn't what its owner signed.
     """
+    if not wanted.startswith("0x"):
+        return await _named(reach, wanted.lower(), names)
+    who, slash, name = wanted.partition("/")
     try:
-        dataset = read_digest(wanted)
-    except BadId:
-        named = [it async for it in reach.find(wanted) if it.name == wanted.lower()]
-        if len(named) != 1:
+        if not slash and len(who) > 42:
+            return await reach.dataset(ids.digest(who))
+        owner = ids.address(who)
+    except BadId as error:
+        raise Failure(f"{wanted[:80]} names no vault", str(error), code=Exit.USAGE) from None
+    if slash:
+        return await reach.dataset(dataset_id(owner, name.lower()))
+    found = await _few(it async for it in reach.find("", owner) if it.listing.owner == owner)
+    return await reach.dataset(_only(wanted, "of", found))
+
+
+async def _named(reach: Reach, name: str, names: Names) -> Listed:
+    network = await reach.network()
+    found = await _few(it async for it in reach.find(name) if it.name == name)
+    known = names.owner(network, name)
+    if known is None:
+        listed = await reach.dataset(_only(name, "called", found))
+        owner = Address(listed.listing.owner)
+        names.learn(network, name, owner)
+        say.say(f"{name} is {checksummed(owner)}'s: from now on that name means this one alone")
+        return listed
+    mine = dataset_id(known, name)
+    others = [it for it in found if it.dataset != mine]
+    try:
+        listed = await reach.dataset(mine)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        if not others:
             raise Failure(
-                f"{len(named) or 'no'} data sets are called {wanted}",
-                next=f"name it by its id, such as {hex0x(named[0].dataset)}"
-                if named
-                else "clusterai data search",
-                code=Exit.NOT_FOUND,
+                f"{name} isn't listed now",
+                f"you know it as {checksummed(known)}'s",
+                "try again later, or through another gateway",
+                Exit.NOT_FOUND,
             ) from None
-        # Looked at once more by its id: that is where it is asked whose word it is.
-        dataset = named[0].dataset
-    return await reach.dataset(dataset)
+        raise Failure(
+            f"{name} CHANGED HANDS: whoever lists it now isn't whom you know by that name",
+            f"you know it as {checksummed(known)}'s, and here it is {_owners(others)}; nothing was sent",
+            f"name it as {_names(others)} if you mean that one; clusterai data known --forget {name}",
+            Exit.UNTRUE,
+        ) from None
+    if others:
+        say.complain(
+            f"somebody else lists a {name} too: {_names(others)}. You mean the one that you know, {checksummed(known)}'s"
+        )
+    return listed
+
+
+async def _few(found: AsyncIterator[Listed]) -> list[Listed]:
+    """Each once, and not endlessly many. Where there are vaults among them, they alone: files can't be asked."""
+    some: dict[Digest, Listed] = {}
+    async for it in found:
+        some.setdefault(it.dataset, it)
+        if len(some) == MOST_OF_A_NAME:
+            break
+    vaults = [it for it in some.values() if it.is_vault]
+    return vaults or list(some.values())
+
+
+def _only(wanted: str, how: str, found: list[Listed]) -> Digest:
+    if len(found) == 1:
+        return found[0].dataset
+    raise Failure(
+        f"{len(found) or 'no'} data sets are {how} {wanted}",
+        f"they are {_names(found)}" if found else "",
+        f"name the one that you mean, such as {_names(found[:1])}" if found else "clusterai data search",
+        Exit.NOT_FOUND,
+    )
+
+
+def _names(found: Iterable[Listed]) -> str:
+    return _some(f"{checksummed(Address(it.listing.owner))}/{it.name}" for it in found)
+
+
+def _owners(found: Iterable[Listed]) -> str:
+    return _some(f"{checksummed(Address(it.listing.owner))}'s" for it in found)
+
+
+def _some(words: Iterable[str]) -> str:
+    said = sorted(words)
+    more = f" and {len(said) - MOST_SHOWN} more" if len(said) > MOST_SHOWN else ""
+    return ", ".join(said[:MOST_SHOWN]) + more

@@ -8,7 +8,6 @@ The chain is reached by a network's manifest that came from somebody else than t
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
 
 from clusterai.cli import options, say
 from clusterai.cli.failure import Exit, Failure
@@ -22,23 +21,23 @@ from clusterai.protocol.statements import network_domain
 from clusterai.sdk.vaults import Listed
 
 
-def is_vault(listed: Listed) -> bool:
-    """Whether calls would be sealed to it; else it is files, which their own hashes prove."""
-    ours = listed.card.get("clusterai")
-    return isinstance(ours, dict) and "seal_to" in cast("dict[str, Any]", ours)
+def manifest_of(data: Path | None, network: Path | None) -> Path | None:
+    """The named manifest, else that of this machine's network, where one runs."""
+    here = options.folder(data)
+    return network or (here.manifest if here.is_held() else None)
 
 
 def judged(listed: Listed, known: Standing) -> Failure | None:
     """Why this listing isn't its owner's word; None if it is."""
     listing, signer = listed.listing, listed.signer
-    if listing.owner != known.owner and (is_vault(listed) or listing.owner != signer):
+    if listing.owner != known.owner and (listed.is_vault or listing.owner != signer):
         acts = "nobody" if known.owner == ZERO_ADDRESS else checksummed(known.owner)
         return _untrue(
             listed,
             "isn't signed by a key of its owner",
             f"{checksummed(signer)} acts for {acts}, and the listing says {checksummed(Address(listing.owner))}",
         )
-    if not is_vault(listed):
+    if not listed.is_vault:
         return None
     if known.barred or known.frozen:
         why = (
@@ -81,8 +80,7 @@ class Voucher:
     @classmethod
     def of(cls, data: Path | None, network: Path | None) -> "Voucher":
         """With the named manifest, else that of this machine's network."""
-        here = options.folder(data)
-        return cls(network or (here.manifest if here.is_held() else None))
+        return cls(manifest_of(data, network))
 
     async def __aenter__(self) -> "Voucher":
         return self
@@ -98,7 +96,7 @@ class Voucher:
         Raises:
             Failure: the listing isn't its owner's word, or the chain can't be asked.
         """
-        if not is_vault(listed) and listed.listing.owner == listed.signer:
+        if not listed.is_vault and listed.listing.owner == listed.signer:
             return  # files, signed by whom they name: there is no other to ask
         if self._manifest is None:
             if not self._warned:

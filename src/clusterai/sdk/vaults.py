@@ -97,6 +97,12 @@ class Listed(msgspec.Struct, frozen=True):
         return str(self.card["name"])
 
     @property
+    def is_vault(self) -> bool:
+        """Whether calls would be sealed to it; else it is files, which their own hashes prove."""
+        ours = self.card.get("clusterai")
+        return isinstance(ours, dict) and "seal_to" in ours
+
+    @property
     def seal_to(self) -> bytes:
         """The vault's X25519 key.
 

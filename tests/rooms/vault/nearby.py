@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 
 from clusterai.protocol.canonical import decode
-from clusterai.protocol.ids import ZERO_ADDRESS, Digest, hex0x
+from clusterai.protocol.eip712 import Domain
+from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, hex0x
 from clusterai.protocol.vaults import Listing, subject
 from clusterai.sdk.identity import Identity
-from clusterai.sdk.vaults import Listed, read
+from clusterai.sdk.vaults import ApiError, Listed, read
 from clusterai.sdk.vaultshapes import Dataset, Served
 from tests.rooms.vault.vaultbed import NETWORK, Bed
 
@@ -50,12 +51,17 @@ class Nearby:
         )
         return read(told, NETWORK)
 
-    async def find(self, text: str = "") -> AsyncIterator[Listed]:
+    async def network(self) -> Domain:
+        return NETWORK
+
+    async def find(self, text: str = "", owner: Address | None = None) -> AsyncIterator[Listed]:
         for bed in self.beds.values():
-            if text in bed.vault.name:
+            if text in bed.vault.name and owner in (None, bed.owner):
                 yield self.listed(bed)
 
     async def dataset(self, dataset: Digest) -> Listed:
+        if dataset not in self.beds:
+            raise ApiError(404, "not_found", "no linked provider has this data set")
         return self.listed(self.beds[dataset])
 
     async def ask(self, identity: Identity, data: Listed, kind: str, body: bytes) -> bytes:

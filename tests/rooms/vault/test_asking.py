@@ -10,6 +10,7 @@ from clusterai.cli import asking
 from clusterai.cli import main as cli
 from clusterai.cli.asking import Wish
 from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.names import Names
 from clusterai.protocol.ids import Address, Digest, hex0x
 from clusterai.protocol.ids import digest as read_digest
 from clusterai.protocol.vaults import Operation, subject
@@ -66,13 +67,18 @@ def now(bed: Bed) -> None:
     bed.restart()
 
 
+@pytest.fixture
+def names(tmp_path: Path) -> Names:
+    return Names(tmp_path / "me.known")
+
+
 @pytest.mark.usefixtures("now")
-def test_asking_and_seeing_what_came_of_it(bed: Bed, tmp_path: Path) -> None:
+def test_asking_and_seeing_what_came_of_it(bed: Bed, names: Names, tmp_path: Path) -> None:
     """By its name: asked, then granted; the note of whom was asked is beside the identity."""
     reach = Reach(bed)
 
     async def run() -> None:
-        listed, facts = await asking.found(reach, "wards")
+        listed, facts = await asking.found(reach, "wards", names)
         assert asking.refused_anyway(facts, wish()) is None
         asked = await asking.request(reach, listed, bed.identity, wish())
         assert (asked.state, asked.grant, asked.epsilon) == ("asked", None, 1.0)
@@ -88,26 +94,26 @@ def test_asking_and_seeing_what_came_of_it(bed: Bed, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("now")
-def test_what_the_published_policy_refuses_isnt_sent(bed: Bed) -> None:
+def test_what_the_published_policy_refuses_isnt_sent(bed: Bed, names: Names) -> None:
     """The failure names what would pass."""
 
     async def run() -> None:
-        _, facts = await asking.found(Reach(bed), hex0x(bed.vault.dataset))
+        _, facts = await asking.found(Reach(bed), hex0x(bed.vault.dataset), names)
         no = asking.refused_anyway(facts, wish(epsilon_micro=9 * MICRO))
         assert no is not None
         assert no.next == "--epsilon 2"
         with pytest.raises(Failure, match="no data sets are called other"):
-            await asking.found(Reach(bed), "other")
+            await asking.found(Reach(bed), "other", names)
 
     asyncio.run(run())
 
 
 @pytest.mark.usefixtures("now")
-def test_a_refusal_of_the_vault_is_told_in_its_words(bed: Bed) -> None:
+def test_a_refusal_of_the_vault_is_told_in_its_words(bed: Bed, names: Names) -> None:
     """A price below what is asked."""
 
     async def run() -> None:
-        listed, _ = await asking.found(Reach(bed), "wards")
+        listed, _ = await asking.found(Reach(bed), "wards", names)
         with pytest.raises(Failure, match="is asked"):
             await asking.request(Reach(bed), listed, bed.identity, wish(price_wei=1))
 
@@ -115,13 +121,13 @@ def test_a_refusal_of_the_vault_is_told_in_its_words(bed: Bed) -> None:
 
 
 @pytest.mark.usefixtures("now")
-def test_a_program_is_reviewed(bed: Bed) -> None:
+def test_a_program_is_reviewed(bed: Bed, names: Names) -> None:
     """Run, told to wait, and got once the owner let it go; another program has no grant."""
     reach = Reach(bed)
     program = b"open('/job/out/result.json', 'w').write('the mean is 12.5')\n"
 
     async def run() -> None:
-        listed, _ = await asking.found(reach, "wards")
+        listed, _ = await asking.found(reach, "wards", names)
         told = wish(operation=int(Operation.REVIEW), code=program, epsilon_micro=0)
         await asking.request(reach, listed, bed.identity, told)
         bed.vault.approve(bed.vault.entries()[0].request)

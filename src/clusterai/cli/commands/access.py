@@ -19,7 +19,8 @@ WANTS = "query, code, review, training, copy or joint"
 
 def request(
     dataset: Annotated[
-        str, typer.Argument(metavar="NAME", help="Name or id of a vault.", show_default=False)
+        str,
+        typer.Argument(metavar="NAME", help="Name of a vault, OWNER/NAME, or its id.", show_default=False),
     ],
     purpose: Annotated[
         str, typer.Option(help="What for, in words: the owner decides by them.", show_default=False)
@@ -51,13 +52,14 @@ def request(
     import asyncio
 
     from clusterai.cli import asking
+    from clusterai.cli.names import names_at
 
     wish = _wish(operation, purpose, epsilon, uses, price, days, program)
-    who = identity_at(identity)
+    who, names = identity_at(identity), names_at(identity, data, network)
 
     async def run() -> "Standing | None":
         async with vaults_at(data, network) as reach:
-            listed, facts = await asking.found(reach, dataset)
+            listed, facts = await asking.found(reach, dataset, names)
             refusal = asking.refused_anyway(facts, wish)
             if refusal is not None:
                 raise refusal
@@ -144,7 +146,9 @@ def grants(
     dataset: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]...", help="Vaults. Default: all that this identity asked.", show_default=False
+            metavar="[NAME]...",
+            help="Vaults, as elsewhere. Default: all that this identity asked.",
+            show_default=False,
         ),
     ] = None,
     network: options.Network = None,
@@ -157,9 +161,10 @@ def grants(
     import asyncio
 
     from clusterai.cli import asking
+    from clusterai.cli.names import names_at
     from clusterai.protocol.ids import hex0x
 
-    who = identity_at(identity)
+    who, known = identity_at(identity), names_at(identity, data, network)
     names = dataset or [hex0x(it) for it in asking.remembered(asked_at(identity))]
 
     async def run() -> "tuple[list[Standing], dict[str, str]]":
@@ -168,7 +173,7 @@ def grants(
         async with vaults_at(data, network) as reach:
             for name in names:
                 try:
-                    listed, _ = await asking.found(reach, name)
+                    listed, _ = await asking.found(reach, name, known)
                     found += await asking.standings(reach, listed, who)
                 except Failure as failure:
                     missing[name] = failure.what
@@ -209,7 +214,8 @@ def _row(it: "Standing") -> tuple[object, ...]:
 
 def review(
     dataset: Annotated[
-        str, typer.Argument(metavar="NAME", help="Name or id of a vault.", show_default=False)
+        str,
+        typer.Argument(metavar="NAME", help="Name of a vault, OWNER/NAME, or its id.", show_default=False),
     ],
     program: Annotated[
         Path,
@@ -236,6 +242,7 @@ def review(
     import asyncio
 
     from clusterai.cli import asking
+    from clusterai.cli.names import names_at
     from clusterai.protocol.money import BadAmount, parse
     from clusterai.protocol.money import show as money
 
@@ -246,11 +253,11 @@ def review(
         raise Failure(f"{program} can't be read", error.strerror or "", code=Exit.NOT_FOUND) from None
     except BadAmount as error:
         raise Failure(f"--max-price {max_price}", str(error), code=Exit.USAGE) from None
-    who = identity_at(identity)
+    who, names = identity_at(identity), names_at(identity, data, network)
 
     async def run() -> "asking.Ran":
         async with vaults_at(data, network) as reach:
-            listed, _ = await asking.found(reach, dataset)
+            listed, _ = await asking.found(reach, dataset, names)
             return await asking.ran(reach, listed, who, code, tuple(arg or ()), seconds, most_wei)
 
     ran = asyncio.run(run())
@@ -263,7 +270,8 @@ def review(
 
 def result(
     dataset: Annotated[
-        str, typer.Argument(metavar="NAME", help="Name or id of a vault.", show_default=False)
+        str,
+        typer.Argument(metavar="NAME", help="Name of a vault, OWNER/NAME, or its id.", show_default=False),
     ],
     order: Annotated[
         str, typer.Argument(metavar="ORDER", help="As `review` printed it.", show_default=False)
@@ -280,17 +288,18 @@ def result(
     import asyncio
 
     from clusterai.cli import asking, keeping
+    from clusterai.cli.names import names_at
     from clusterai.protocol.ids import BadId, digest
 
     try:
         named = digest(order)
     except BadId as error:
         raise Failure(f"{order[:80]} is no order", str(error), code=Exit.USAGE) from None
-    who = identity_at(identity)
+    who, names = identity_at(identity), names_at(identity, data, network)
 
     async def run() -> bytes:
         async with vaults_at(data, network) as reach:
-            listed, _ = await asking.found(reach, dataset)
+            listed, _ = await asking.found(reach, dataset, names)
             return await asking.result(reach, listed, who, named)
 
     found = asyncio.run(run())

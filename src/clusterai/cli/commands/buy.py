@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def buy(
     dataset: Annotated[
-        str, typer.Argument(metavar="NAME", help="Name or id of a vault.", show_default=False)
+        str,
+        typer.Argument(metavar="NAME", help="Name of a vault, OWNER/NAME, or its id.", show_default=False),
     ],
     to: Annotated[Path, typer.Option(metavar="FILE", help="A new CSV file.", show_default=False)],
     purpose: Annotated[str, typer.Option(help="What for, in words: the owner decides by them.")] = "a copy",
@@ -48,6 +49,7 @@ def buy(
 
     from clusterai.cli import asking
     from clusterai.cli.datasets import buying, paying
+    from clusterai.cli.names import names_at
     from clusterai.protocol.money import BadAmount, parse
     from clusterai.sdk.vaults import ApiError, Unreachable
 
@@ -57,7 +59,7 @@ def buy(
         raise Failure(f"--max-price {max_price}", str(error), code=Exit.USAGE) from None
     if to.exists():
         raise Failure(f"{to} is there already", next="--to a new file", code=Exit.BUSY)
-    who = identity_at(identity)
+    who, names = identity_at(identity), names_at(identity, data, network)
 
     async def pay(listed: "Listed", request: "Digest", price_wei: int) -> None:
         await asyncio.to_thread(
@@ -66,13 +68,13 @@ def buy(
 
     async def run() -> "Bought":
         async with vaults_at(data, network) as vaults:
-            listed, _ = await asking.found(vaults, dataset)
+            listed, facts = await asking.found(vaults, dataset, names)
             if not json:
                 say.say(f"[bold]{listed.name}[/]: a copy, for at most {max_price}")
             options.confirm("Buy?", yes)
             asking.remember(asked_at(identity), listed.dataset)
             return await buying.buy(
-                vaults, dataset, who, purpose, most_wei, to, tuple(holder or ()), pay, say.say
+                vaults, listed, facts, who, purpose, most_wei, to, tuple(holder or ()), pay, say.say
             )
 
     try:

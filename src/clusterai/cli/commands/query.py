@@ -14,6 +14,7 @@ from clusterai.cli.identity import IdentityFile, identity_at
 from clusterai.cli.reach import vaults_at
 
 if TYPE_CHECKING:
+    from clusterai.cli.names import Names
     from clusterai.cli.querying.asking import Came, Planned, Question
     from clusterai.sdk.identity import Identity
     from clusterai.work.joint.adapters.asking import Statistic
@@ -28,7 +29,11 @@ def join(app: typer.Typer) -> None:
 def query(
     vault: Annotated[
         list[str],
-        typer.Option(metavar="NAME", help="Name or id of a vault; may be repeated.", show_default=False),
+        typer.Option(
+            metavar="NAME",
+            help="Name of a vault, OWNER/NAME, or its id; may be repeated.",
+            show_default=False,
+        ),
     ],
     epsilon: Annotated[
         float,
@@ -104,16 +109,17 @@ def query(
     """Ask vaults a question; the answer comes with noise that hides every single person."""
     import asyncio
 
+    from clusterai.cli.names import names_at
     from clusterai.cli.querying import asking, vaults
     from clusterai.protocol.money import show as money
 
-    who = identity_at(identity)
+    who, known = identity_at(identity), names_at(identity, data, network)
     if joint:
         if program is not None or bound or arg or not sql:
             raise Failure("--joint takes SQL", "programs run at each vault by itself", code=Exit.USAGE)
         if by not in ("masks", "ckks"):
             raise Failure(f"--by {by}", "it is masks or ckks", code=Exit.USAGE)
-        _jointly(sql, by, vault, epsilon, delta, max_price, who, network, data, dry_run, yes, json)
+        _jointly(sql, by, vault, epsilon, delta, max_price, who, known, network, data, dry_run, yes, json)
         return
     if epsilon < 0.001:
         raise Failure(f"--epsilon {epsilon:g}", "0.001 is the least; 0 is for --joint alone", code=Exit.USAGE)
@@ -126,7 +132,7 @@ def query(
 
     async def run() -> "tuple[list[Came], list[Failure]] | None":
         async with vaults_at(data, network) as reach:
-            found = [await vaults.found(reach, name) for name in vault]
+            found = [await vaults.found(reach, name, known) for name in vault]
             plans = [await asking.planned(reach, it, question, who) for it in found]
             if not json:
                 _show_plan(plans, question)
@@ -174,6 +180,7 @@ def _jointly(
     delta: float,
     max_price: str | None,
     who: "Identity",
+    known: "Names",
     network: Path | None,
     data: Path | None,
     dry_run: bool,
@@ -194,7 +201,7 @@ def _jointly(
 
     async def run() -> "Statistic | None":
         async with vaults_at(data, network) as reach:
-            found = [await vaults.found(reach, name) for name in names]
+            found = [await vaults.found(reach, name, known) for name in names]
             plans = [await jointly.planned(reach, it, micro, who) for it in found]
             wanted = jointly.wanted_of(sql, plans)
             if not json:

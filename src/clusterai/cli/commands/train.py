@@ -12,10 +12,13 @@ from clusterai.cli.reach import vaults_at
 
 if TYPE_CHECKING:
     from clusterai.cli.asking import Standing
+    from clusterai.protocol.ids import Digest
     from clusterai.work.training.adapters.campaign import Outcome, Wish
 
 AppFolder = Annotated[Path, typer.Argument(metavar="APP", help="Folder of a Flower app.", show_default=False)]
-Vaults = Annotated[str, typer.Option(metavar="A,B,C", help="Names or ids of vaults.", show_default=False)]
+Vaults = Annotated[
+    str, typer.Option(metavar="A,B,C", help="Names of vaults, OWNER/NAME, or ids.", show_default=False)
+]
 Epsilon = Annotated[
     float | None,
     typer.Option(
@@ -69,11 +72,12 @@ def request(
     import asyncio
 
     from clusterai.cli import asking, training
+    from clusterai.cli.names import names_at
     from clusterai.protocol.money import BadAmount, parse
     from clusterai.protocol.vaults import Operation
 
     found = training.app_at(app)
-    who = identity_at(identity)
+    who, known = identity_at(identity), names_at(identity, data, network)
     try:
         price_wei = parse(price)
     except BadAmount as error:
@@ -90,7 +94,7 @@ def request(
 
     async def run() -> "list[Standing]":
         async with vaults_at(data, network) as reach:
-            listed = [await asking.found(reach, name) for name in _names(vaults)]
+            listed = [await asking.found(reach, name, known) for name in _names(vaults)]
             for it, facts in listed:
                 if (refusal := asking.refused_anyway(facts, wish)) is not None:
                     raise Failure(f"{it.name}: {refusal.what}", refusal.why, refusal.next)
@@ -176,11 +180,11 @@ def federated(
     """Run a Flower app over vaults: its ServerApp here, its ClientApp beside the data, in the sandbox; what comes back are sums."""
     import asyncio
 
-    from clusterai.cli import asking, training
+    from clusterai.cli import training
+    from clusterai.cli.names import names_at
     from clusterai.protocol.money import BadAmount, parse
-    from clusterai.protocol.vaults import subject
     from clusterai.work.training.adapters.campaign import Campaign, CannotTrain, Wish
-    from clusterai.work.training.adapters.checkpoint import InUse, grants_in
+    from clusterai.work.training.adapters.checkpoint import InUse, sources_in
     from clusterai.work.training.adapters.saving import SAFETENSORS
     from clusterai.work.training.adapters.serverapp import AppFailed
     from clusterai.work.training.adapters.studio import NoFlower
@@ -220,21 +224,21 @@ def federated(
         max_price_wei=most_wei,
     )
     folder = out or app.resolve().with_name(f"{app.resolve().name}-run")
-    who = identity_at(identity)
+    who, known = identity_at(identity), names_at(identity, data, network)
     uses = planned * (1 if epsilon is not None else 2)
-    # A run that goes on has spent of its grants: they hold what is left of it.
-    grants = grants_in(folder)
+    try:
+        sources = sources_in(folder)
+    except ValueError as error:
+        raise Failure(f"{folder} holds no run that can go on", str(error), "name another by --out") from None
+    if sources:
+        training.taken_up(sources, names, folder)
+
+    def choose(standings: "list[Standing]", name: str) -> "Digest":
+        return training.chosen(standings, found.bundle.digest, epsilon, uses, name)
 
     async def run() -> "Outcome | None":
         async with vaults_at(data, network) as reach:
-            parties: list[training.Remote] = []
-            for name in names:
-                listed, _ = await asking.found(reach, name)
-                grant = grants.get(subject(listed.dataset, training.KIND_NAME))
-                if grant is None:
-                    standings = await asking.standings(reach, listed, who)
-                    grant = training.chosen(standings, found.bundle.digest, epsilon, uses, listed.name)
-                parties.append(training.Remote(reach, listed, grant, who))
+            parties = await training.gathered(reach, names, known, who, sources, choose)
             _show(wish, names)
             if dry_run:
                 return None

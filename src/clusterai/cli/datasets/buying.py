@@ -36,6 +36,7 @@ from clusterai.sdk.client import ApiError, Unreachable
 from clusterai.sdk.identity import Identity, NotFromVault
 from clusterai.sdk.vaults import Listed, Untrue, Vaults
 from clusterai.vault.adapters import opening
+from clusterai.vault.core.card import VaultFacts
 
 GRANTED_S = 600.0
 POLL_S = 1.0
@@ -88,7 +89,8 @@ class OfVault:
 
 async def buy(
     vaults: Vaults,
-    wanted: str,
+    listed: Listed,
+    facts: VaultFacts,
     who: Identity,
     purpose: str,
     most_wei: int,
@@ -101,7 +103,6 @@ async def buy(
     Raises:
         Failure: at whichever step; the next try goes on there.
     """
-    listed, facts = await asking.found(vaults, wanted)
     price = facts.policy.get("copy_wei", 0)
     price_wei = price if isinstance(price, int) else 0
     if price_wei > most_wei:
@@ -112,7 +113,7 @@ async def buy(
     if standing.state == "asked":
         raise Failure(
             f"{listed.name} was asked; its owner decides",
-            next=f"clusterai data buy {wanted}, when it has",
+            next=f"clusterai data buy {hex0x(listed.dataset)}, when it has",
             code=Exit.FAILED,
         )
     if standing.state != "granted" and price_wei:

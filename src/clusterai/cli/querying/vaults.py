@@ -3,6 +3,7 @@
 import msgspec
 
 from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.names import Names
 from clusterai.cli.vaultreach import Reach, listed_as
 from clusterai.protocol import access, canonical
 from clusterai.protocol.canonical import Malformed
@@ -39,14 +40,14 @@ class Found(msgspec.Struct, frozen=True):
         return Digest(self.listed.listing.snapshot)
 
 
-async def found(reach: Reach, wanted: str) -> Found:
-    """The vault of that name or id.
+async def found(reach: Reach, wanted: str, names: Names) -> Found:
+    """The vault of that name, owner or id.
 
     Raises:
         Failure: there is none, there are several, or its card isn't what its owner signed.
     """
     try:
-        listed = await listed_as(reach, wanted)
+        listed = await listed_as(reach, wanted, names)
         schema = msgspec.convert(listed.card["clusterai"]["schema"], Schema)
         schema.check()
     except Untrue as error:

@@ -20,7 +20,6 @@ import msgspec
 
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed
-from clusterai.protocol.ids import Digest
 from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.runtime.machine import Journal
 from clusterai.vault.core.secagg.messages import MAX_FRAME_BYTES, Spec
@@ -175,13 +174,20 @@ class Checkpoint:
             place.unlink(missing_ok=True)
 
 
-def grants_in(folder: Path) -> dict[Digest, Digest]:
-    """Under which grant each vault takes part in the run that a folder holds, by the parties' subjects; none where it holds none."""
+def sources_in(folder: Path) -> tuple[lineage.Source, ...]:
+    """The vaults of the run that a folder holds, in the run's order; none where it holds none.
+
+    Raises:
+        ValueError: it isn't what was written.
+    """
+    kept = Checkpoint(folder).kept()
+    if kept is None:
+        return ()
+    of = {it.subject: it for it in kept.sources}
     try:
-        kept = Checkpoint(folder).kept()
-    except msgspec.MsgspecError:
-        return {}
-    return {} if kept is None else {Digest(it.subject): Digest(it.grant) for it in kept.sources}
+        return tuple(of[subject] for subject in run_of(kept).subjects)
+    except KeyError:
+        raise ValueError("it names a vault of which it says nothing") from None
 
 
 def run_of(kept: Kept) -> Run:
