@@ -449,8 +449,12 @@ contract Audits is IAudits, IRates, IAccusations, Ownable {
             else if (other.revealed) _giveBack(other, opinions[turn].payer);
             return leases.convict(id, accuser, _FRAUD);
         }
-        address provider = _leaseOf(id).provider;
-        for (uint256 i = 0; i < 2; ++i) _answerFor(audit, opinions[i], provider);
+        // Where nobody was found right the claim stands, and bonds go back when the lease is closed: a program that comes to
+        // something else on each machine must not earn its provider the bonds of who audits it.
+        if (confirmed) {
+            address provider = _leaseOf(id).provider;
+            for (uint256 i = 0; i < 2; ++i) _answerFor(audit, opinions[i], provider);
+        }
         _resolve(id, audit, 0);
     }
 

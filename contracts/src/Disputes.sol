@@ -23,7 +23,8 @@ import {Leases} from "./Leases.sol";
 /// Referees run the last step from the state before it, and from the segment's start on to get there. They say the state
 /// it ends in: the provider's claim stands if it is that. Where the step is the first, they check what it begins with as
 /// an auditor does: if that is no state of this job, they say a digest that no run gives. Zero says that the provider
-/// served nothing to run, of which only the whole panel can convict.
+/// served nothing to run, in time for it, and is never what it claimed: only the whole panel can convict of it, and there it
+/// counts with those who say another state, or a provider would serve one half and starve the other.
 contract Disputes {
     using SafeERC20 for IERC20;
 
@@ -283,7 +284,8 @@ contract Disputes {
     /// @notice Reveal what was committed to. Called by the referee. Two thirds of the committee that say the same decide; of
     /// the first one, which is small, it takes six sevenths to convict.
     /// @dev Abuse: not revealing, or something else; a larger committee judges then. A referee that says what it was paid
-    /// for needs two thirds of its kind, drawn by stake as it stood before the work was committed.
+    /// for needs two thirds of its kind, drawn by stake as it stood before the work was committed. Serving some referees and not
+    /// others, or claiming zero and serving nobody: who says zero says no word for the provider.
     function revealReferee(bytes32 id, bytes32 result, bytes32 salt) external {
         Dispute storage dispute = _moving(id, _REVEALING);
         address referee = registry.ownerOf(msg.sender);
@@ -296,12 +298,19 @@ contract Disputes {
         uint128 weight = said[id][level][result] + voice.weight;
         said[id][level][result] = weight;
         emit RefereeRevealed(id, level, referee, result);
-        bool guilty = result != dispute.claimed;
+        bool guilty = result == 0 || result != dispute.claimed;
+        bytes32 denied = dispute.denied;
+        if (guilty && level == PANEL_LEVEL) {
+            // Liars can say zero as well as anything else: to convict the honest they need as many as before.
+            bytes32 beside = result == 0 ? denied : bytes32(0);
+            if (beside != result) weight += said[id][level][beside];
+        }
         bool decided = guilty && level == 0
             ? uint256(weight) * 7 >= uint256(dispute.total) * 6
             : uint256(weight) * 3 >= uint256(dispute.total) * 2;
         if (decided && (result != 0 || level == PANEL_LEVEL)) {
-            _end(id, dispute, guilty, result == dispute.denied, _REFEREES);
+            bool confirmed = uint256(said[id][level][denied]) * 3 > dispute.total;
+            _end(id, dispute, guilty, confirmed, _REFEREES);
         } else if (dispute.heard == dispute.sealed_) {
             _draw(id, dispute, level + 1);
         }
@@ -400,7 +409,7 @@ contract Disputes {
         emit RefereesSealed(id, dispute.level, dispute.by);
     }
 
-    /// @dev The only way out: the bond goes to the provider if it was right, else back. `confirmed`: what was decided is what
+    /// @dev The only way out: the bond goes to the provider if it was right, else back. `confirmed`: more than a third said what
     /// the accuser had said, or the provider said nothing.
     function _end(bytes32 id, Dispute storage dispute, bool guilty, bool confirmed, uint8 reason) internal {
         dispute.stage = _ENDED;
@@ -411,7 +420,7 @@ contract Disputes {
         bool lost = !guilty && (reason == _REFEREES || reason == _TIMEOUT);
         uint96 mine = dispute.bond;
         if (mine != 0) token.safeTransfer(lost ? provider : payer, mine);
-        if (!closed) audits.endDispute(id, guilty, confirmed);
+        if (!closed) audits.endDispute(id, guilty, guilty ? confirmed : lost);
     }
 
     function _requireTurn(bytes32 id, address accuser) internal view {

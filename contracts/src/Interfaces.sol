@@ -167,8 +167,8 @@ interface IAccusations {
     /// @notice An auditor goes on with its accusation while the audit is contested. By Disputes only; reverts otherwise.
     function beginDispute(bytes32 id, address accuser) external returns (Accusation memory);
 
-    /// @notice How it ended; `confirmed`: the accuser was right itself, not only the provider wrong. By Disputes only; does
-    /// nothing where the lease was closed meanwhile.
+    /// @notice How it ended; `confirmed`: the winner was found right itself: the accuser, not only the provider wrong, or the
+    /// provider, not only nobody agreed. By Disputes only; does nothing where the lease was closed meanwhile.
     function endDispute(bytes32 id, bool guilty, bool confirmed) external;
 
     /// @notice What an auditor or an accuser of `provider` puts up, at least `least`.

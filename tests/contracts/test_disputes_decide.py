@@ -17,7 +17,7 @@ from clusterai.ledger.core.events import (
 )
 from clusterai.ledger.core.twin.disputes import ASSERTING, REVEALING, SEALING, SELECTING
 from clusterai.protocol.bisection import Trace
-from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Digest
+from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
 from clusterai.protocol.leases import CloseReason, DisputeReason
 from clusterai.protocol.signing import Key
 from tests.contracts.cast import DEPLOYER, HOTS, OWNERS, RULES, STRANGER
@@ -165,7 +165,10 @@ def accused_of_nothing(pair: DisputePair) -> tuple[Job, Key, Trace, Digest]:
 
 
 def test_referees_who_disagree_are_followed_by_more(pair: DisputePair) -> None:
-    """No two thirds of fifteen seats, then of 45, then of the panel: undecided, the claim stands, the bond comes back."""
+    """No two thirds of fifteen seats, then of 45, then of the panel: undecided, the claim stands, all bonds come back.
+
+    A provider that orders a program from itself which comes to something else on each machine earns no auditor's bond.
+    """
     one, accuser, _, claimed = accused(pair, 1, cheats=True)
     funds = money(pair, accuser)
     sizes: list[int] = []
@@ -183,6 +186,7 @@ def test_referees_who_disagree_are_followed_by_more(pair: DisputePair) -> None:
     assert money(pair, accuser) == funds + BOND
     pair.advance(RULES.window_s)
     assert only(pair.expect(calls.CloseLease(one.lease), STRANGER), LeaseClosed).paid == 900
+    assert money(pair, accuser) == funds + BOND + AUDIT_BOND
     assert claimed == one.claimed(pair)
     pair.check([one])
 
@@ -220,6 +224,60 @@ def test_only_the_panel_convicts_of_serving_nothing(pair: DisputePair) -> None:
         assert pair.dispute(one).level == level
         assert only(pair.judge(one, lambda _: ZERO_DIGEST), RefereesDrawn).level == level + 1
     events = pair.judge(one, lambda _: ZERO_DIGEST)
+    assert only(events, LeaseClosed).reason == CloseReason.FRAUD
+    pair.check([one])
+
+
+def halves(pair: DisputePair, one: Job) -> set[Address]:
+    """The half of the panel with the least weight, of those who judge at last."""
+    seats = sorted(pair.committee(one), key=lambda who: pair.twin.registry.validator_stake(who))
+    return set(seats[: len(seats) // 2])
+
+
+@pytest.mark.parametrize("zero_last", [True, False])
+def test_a_cheat_that_serves_one_half_and_starves_the_other_is_convicted(
+    pair: DisputePair, zero_last: bool
+) -> None:
+    """Neither half has two thirds; but nobody of either says what it claimed."""
+    one, _, truth, _ = accused(pair, 1, cheats=True)
+    for _ in range(2):
+        pair.judge(one, lambda _: None)
+    starved = halves(pair, one)
+    says = {who: ZERO_DIGEST if who in starved else truth(1) for who in pair.committee(one)}
+    ordered = sorted(says, key=lambda who: (says[who] == ZERO_DIGEST) == zero_last)
+    pair.seal(one, says)
+    events: tuple[Event, ...] = ()
+    for who in ordered:
+        if pair.dispute(one).stage == REVEALING:
+            events += pair.expect(calls.RevealReferee(one.lease, says[who], SALT), SIGNERS[who])
+    assert only(events, DisputeEnded).reason == DisputeReason.REFEREES
+    assert only(events, LeaseClosed).reason == CloseReason.FRAUD
+    pair.check([one])
+
+
+def test_the_honest_who_reached_a_third_lose_nothing(pair: DisputePair) -> None:
+    """Whoever ran it agrees; those who weren't served are no two thirds."""
+    one, _, truth, claimed = accused(pair, 1, cheats=False)
+    assert truth(1) == claimed
+    for _ in range(2):
+        pair.judge(one, lambda _: None)
+    starved = halves(pair, one)
+    events = pair.judge(one, lambda who: ZERO_DIGEST if who in starved else claimed)
+    if pair.dispute(one).stage == REVEALING:
+        events = pair.expire(one)
+    assert only(events, DisputeEnded).winner == ANN
+    pair.check([one])
+
+
+def test_a_claim_of_zero_is_confirmed_by_nobody(pair: DisputePair) -> None:
+    """A cheat asserts zeros and serves no referee: their zeros say that nothing was served, not that it was right."""
+    one, accuser, truth, _ = accused(pair, 1_000, cheats=True)
+    pair.play(one, accuser, lambda _: ZERO_DIGEST, truth)
+    assert pair.dispute(one).game.claimed == ZERO_DIGEST
+    events: tuple[Event, ...] = ()
+    for _ in range(3):
+        events = pair.judge(one, lambda _: ZERO_DIGEST)
+    assert only(events, DisputeEnded).reason == DisputeReason.REFEREES
     assert only(events, LeaseClosed).reason == CloseReason.FRAUD
     pair.check([one])
 

@@ -88,6 +88,18 @@ def test_a_cheat_that_hides_from_referees_is_convicted_by_the_panel(seed: int) -
     assert world.slashed == [key("ann").address]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_cheat_that_serves_one_half_of_the_panel_is_convicted(seed: int) -> None:
+    """The other half is served nothing, so neither has two thirds: not to report it, and not to say what is right."""
+    panel = tuple(f"val-{n}" for n in range(20))
+    served = Random(seed).sample(panel, 10)
+    world = World(seed, {"ann": skipper}, panel, shows=lambda name: name in served)
+    lease = world.lease("ann")
+    world.run(2_000)
+    assert world.reason(lease) is CloseReason.FRAUD
+    assert world.slashed == [key("ann").address]
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_where_the_first_accuser_is_gone_the_second_accuses(seed: int) -> None:
     """Each was ready to lose its bond by keeping silent; the second's half of the clock is enough for it."""

@@ -179,6 +179,7 @@ class World:
         crash: float = 0.0,
         loss: float = 0.0,
         serves: Callable[[str], bool] = lambda _: True,
+        shows: Callable[[str], bool] = lambda _: True,
         hands: Callable[[str, str], bool] = lambda provider, to: True,
         lists: Callable[[list[Digest]], Digest] = lambda states: states[-1],
         computes: Callable[[str, bytes, int], Digest] = lambda _, spec, segment: state(spec, segment),
@@ -193,6 +194,8 @@ class World:
     ) -> None:
         """
         Args:
+            serves: whether this provider serves states to be run from.
+            shows: whether this validator is served any.
             within: the state so many units into a segment, as somebody who came from its start to its end has it.
             breaks: whether this one's machine fails at running a segment again.
             copies: whether this auditor says what its provider claims, instead of running what it was served.
@@ -206,6 +209,7 @@ class World:
         self.crash, self.loss = crash, loss
         self._hands, self._lists = hands, lists
         """whether a provider hands its outputs to somebody; what it commits to as their listing: the last state's own is right"""
+        self._shows = shows
         self._serves, self._computes, self._performs = serves, computes, providers
         self._within, self._breaks = within, breaks
         self._copies, self._lets, self._takes_bait = copies, lets, takes_bait
@@ -460,7 +464,7 @@ class World:
         return Collected(wanted.lease, verdict, "", served.spec)
 
     def _serve(self, process: Process, ask: Any, units: int, proof: tuple[Digest, ...]) -> None:
-        if not self._serves(process.name):
+        if not self._serves(process.name) or not self._shows(self._name(ask.validator)):
             return
         lease = process.machine.leases[Digest(ask.lease)]
         before = lease.done.states[ask.segment - 1]

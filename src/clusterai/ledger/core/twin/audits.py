@@ -299,7 +299,8 @@ class Audits:
         if audit.state != DISPUTED:
             return
         if not guilty:
-            self._answer_for(tx, lease_id, audit, self._leases.lease(lease_id).provider)
+            if confirmed:
+                self._answer_for(tx, lease_id, audit, self._leases.lease(lease_id).provider)
             self._resolve(tx, lease_id, audit, 0)
             return
         if not confirmed:

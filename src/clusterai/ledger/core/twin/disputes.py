@@ -174,10 +174,14 @@ class Disputes:
         weight = self.said(lease_id, level, result) + voice.weight
         self._store.put(("said", lease_id, level, result), weight)
         tx.emit(RefereeRevealed(lease_id, level, referee, result))
-        guilty = result != dispute.game.claimed
+        denied = dispute.game.denied
+        guilty = result == ZERO_DIGEST or result != dispute.game.claimed
+        if guilty and level == PANEL_LEVEL:
+            beside = denied if result == ZERO_DIGEST else ZERO_DIGEST
+            weight += self.said(lease_id, level, beside) if beside != result else 0
         needed, of = (6, 7) if guilty and level == 0 else (2, 3)
         if weight * of >= dispute.total * needed and (result != ZERO_DIGEST or level == PANEL_LEVEL):
-            confirmed = result == dispute.game.denied
+            confirmed = self.said(lease_id, level, denied) * 3 > dispute.total
             self._end(tx, lease_id, dispute, guilty, DisputeReason.REFEREES, confirmed)
         elif dispute.heard == dispute.sealed:
             self._draw(tx, lease_id, dispute, level + 1)
@@ -264,7 +268,7 @@ class Disputes:
             to = dispute.provider if lost else dispute.payer
             self._token.move(tx, self._here, to, dispute.bond)
         if not closed:
-            self._audits.end_dispute(tx, lease_id, guilty, confirmed)
+            self._audits.end_dispute(tx, lease_id, guilty, confirmed if guilty else lost)
 
     def _excluded(self, lease_id: Digest, dispute: Dispute, lenient: bool) -> list[Address]:
         requester = self._leases.lease(lease_id).requester
