@@ -110,7 +110,7 @@ def anvil(plan: Plan, deployer: Key, chain_id: int, start_s: int) -> Generator[A
                 yield chain
         finally:
             process.kill()
-            process.wait(timeout=20)
+            process.wait(timeout=120)
             if drain is not None:
                 drain.join()
 

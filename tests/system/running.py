@@ -151,7 +151,7 @@ class Network:
 
     def http(self, path: str) -> Any:
         headers = {"Authorization": f"Bearer {self.ready['openai_api_key']}"}
-        response = httpx.get(f"http://127.0.0.1:{self.port}/v1/clusterai/{path}", headers=headers, timeout=10)
+        response = httpx.get(f"http://127.0.0.1:{self.port}/v1/clusterai/{path}", headers=headers, timeout=60)
         response.raise_for_status()
         return response.json()
 

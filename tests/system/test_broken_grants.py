@@ -136,6 +136,6 @@ def orders(vault: VaultFolder) -> set[bytes]:
 def revoke(vault: VaultFolder, grant: Digest) -> None:
     words = ("vault", "revoke", str(vault.root), hex0x(grant), "--yes", "--json")
     command = [sys.executable, "-m", "clusterai.cli", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["state"] == "revoked"

@@ -229,7 +229,7 @@ def test_a_dispute_survives_what_dies_at_each_of_its_steps(
     onchain.until(lease, events.DisputeEnded)
     onchain.until(lease, events.LeaseClosed)
     print(f"{time.monotonic() - began_s:.1f} s; " + ", ".join(f"{it.process} at {it.step}" for it in killed))
-    out, err = demo.communicate(timeout=120)
+    out, err = demo.communicate(timeout=240)
     assert demo.returncode == 0, err
     # Whoever comes next asks the gateway, which may have been the last to die.
     until("the gateway", lambda: court.cli("job", "verify", accused["id"], "--json").stdout)

@@ -44,7 +44,7 @@ def drain(folder: Path) -> bool:
         [sys.executable, "-m", "clusterai.cli", "node", "drain", "--folder", str(folder), "--json"],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -56,7 +56,7 @@ def owner(word: str, folder: Path) -> Any:
         [sys.executable, "-m", "clusterai.cli", "node", word, "--folder", str(folder), "--json"],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -166,7 +166,7 @@ def test_an_unpinned_network_is_asked_about(network: Network, tmp_path: Path):
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode != 0
@@ -213,7 +213,7 @@ def earned(folder: Path, *more: str) -> Any:
         [sys.executable, "-m", "clusterai.cli", *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr

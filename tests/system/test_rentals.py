@@ -45,7 +45,7 @@ def test_a_machine_of_the_network_gets_a_measured_card(network: Network):
     command = [sys.executable, "-m", "clusterai.cli", "node", "card", "--config", config, "--json"]
 
     def card() -> Any:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
         return json.loads(done.stdout) if done.returncode == 0 else None
 
     found = until("a measured card", card)

@@ -21,7 +21,10 @@ def answered(network: Network, **options: Any) -> Any:
     def ask() -> Any:
         with contextlib.suppress(httpx.TransportError):
             response = httpx.post(
-                f"{network.ready['openai_base_url']}/chat/completions", json=body, headers=headers, timeout=30
+                f"{network.ready['openai_base_url']}/chat/completions",
+                json=body,
+                headers=headers,
+                timeout=120,
             )
             if response.status_code == 200:
                 return response.json()

@@ -41,7 +41,7 @@ class Machine:
             env=self._env,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=240,
             check=False,
         )
         assert done.returncode == 0, (words, done.stdout, done.stderr)
@@ -66,7 +66,7 @@ def test_the_tutorial_is_true(machine: Machine) -> None:
     said: dict[str, str] = {}
     for kind, text in blocks:
         if kind == "python":
-            subprocess.run([sys.executable, "-c", text], cwd=machine.home, check=True, timeout=60)
+            subprocess.run([sys.executable, "-c", text], cwd=machine.home, check=True, timeout=240)
             continue
         for line in text.splitlines():
             program, *words = shlex.split(line)

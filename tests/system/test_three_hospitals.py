@@ -142,7 +142,9 @@ def test_three_hospitals_train_a_model_together(network: Network, tmp_path: Path
     out = told(network, *words, "--max-price", "1", *epsilon, *who)
     card = json.loads(Path(out["lineage"]).read_text())
     assert {source["name"] for source in card["sources"]} == set(HOSPITALS)
+    assert [it["dropped"] for it in card["rounds"]] == [{}] * len(card["rounds"])
     assert all(len(it["summed"]) == 3 and it["transcript"] for it in card["rounds"])
+    assert card["failed_parts"] == 0
     assert network.http("account")["charged_wei"] - before_wei == out["charged_wei"] > 0
     assert rewarded.scored(network, app, pot) == dict.fromkeys(HOSPITALS, 2.0)
     if epsilon:

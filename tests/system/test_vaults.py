@@ -164,5 +164,5 @@ def test_a_vault_is_served_by_one_command(network: Network, tmp_path: Path):
         asyncio.run(main())
     finally:
         command = [sys.executable, "-m", "clusterai.cli", "node", "drain", "--folder", str(node)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, done.stderr

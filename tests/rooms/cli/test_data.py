@@ -166,7 +166,7 @@ def held(folder: Path) -> Iterator[str]:
         assert holder.stdout is not None
         yield holder.stdout.readline().strip()
         holder.send_signal(signal.SIGTERM)
-        assert holder.wait(20) == 0
+        assert holder.wait(120) == 0
 
 
 def test_a_fetch_that_is_killed_goes_on(

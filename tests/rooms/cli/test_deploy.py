@@ -63,7 +63,7 @@ def test_the_units_commands_are_the_programs(name: str):
         [*here, *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
     )

@@ -15,7 +15,7 @@ import pytest
 from clusterai.cli.failure import Failure
 from clusterai.cli.local.supervisor import Service, Supervisor
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 LIVES = "import pathlib, os, time\npathlib.Path({mark!r}).write_text(str(os.getpid()))\ntime.sleep(600)\n"
 FORKS = (

@@ -51,7 +51,7 @@ def test_a_burning_process_of_this_machine_is_seen():
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=120,
     )
     pid = int(started.stdout)
     try:

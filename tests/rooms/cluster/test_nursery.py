@@ -18,7 +18,7 @@ from tests.rooms.cluster.renting import environment
 PYTHON = "/ray/bin/python"
 SET_UP = "/ray/setup_worker.py"
 WORKER = "/ray/default_worker.py"
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 FOLDER = Path(inside.__file__).parent
 TELLS = """
 import json, os, sys

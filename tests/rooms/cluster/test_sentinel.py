@@ -45,7 +45,7 @@ class Running:
         assert self.process.stdout
         self.process.stdin.close()
         self.process.stdout.close()
-        return self.process.wait(30)
+        return self.process.wait(120)
 
 
 def again(value: bytes, beacon: bytes, links: int) -> bytes:

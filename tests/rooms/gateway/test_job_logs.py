@@ -87,7 +87,7 @@ class Desk:
         ).decode()
 
     async def has_all(self) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while (self.told("stdout"), self.told("stderr")) != (STDOUT, STDERR):
                 await self.leasing.story.news(JOB)
 

@@ -68,7 +68,7 @@ class Wallet:
 
     def ask(self, times: int = 1, **fields: Any) -> list[httpx.Response]:
         async def work() -> list[httpx.Response]:
-            async with x402HttpxClient(self.client, base_url=self.bed.url, timeout=30) as http:
+            async with x402HttpxClient(self.client, base_url=self.bed.url, timeout=120) as http:
                 return [await http.post(PATH, json={**BODY, **fields}) for _ in range(times)]
 
         return asyncio.run(work())

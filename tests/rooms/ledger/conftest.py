@@ -58,7 +58,7 @@ class Process:
                 self._drain.start()
                 return
         self.popen.kill()
-        self.popen.wait(timeout=20)
+        self.popen.wait(timeout=120)
         self.out.close()
         raise AssertionError(f"{command[0]} ended before it listened")
 
@@ -71,7 +71,7 @@ class Process:
         return self._reap()
 
     def _reap(self) -> int:
-        code = self.popen.wait(timeout=20)
+        code = self.popen.wait(timeout=120)
         self._drain.join()
         self.out.close()
         return code

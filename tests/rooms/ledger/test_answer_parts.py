@@ -70,7 +70,7 @@ def test_parts_are_mined_by_their_estimates_and_the_last_pays_the_bond(world: Wo
             assert after_wei == before_wei + client.network.rules.challenge_bond_wei
 
     async def within() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             await test()
 
     asyncio.run(within())

@@ -39,7 +39,7 @@ class Told:
         self._changed.set()
 
     async def wait(self, count: int) -> list[Mined | Reverted]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while len(self.outcomes) < count:
                 self._changed.clear()
                 await self._changed.wait()
@@ -438,7 +438,7 @@ def test_a_reorganisation_is_told_back_to_the_common_ancestor(anvil: World):
 
 async def until_pending(client: ChainClient) -> None:
     """Until the node's pool holds a transaction; a node has no event to wait for."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while (await client.rpc.ask("txpool_status"))["pending"] == "0x0":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -485,7 +485,7 @@ def test_a_transaction_that_pays_too_little_is_replaced(anvil: World):
                     await until_pending(client)
                     await client.rpc.ask("anvil_setNextBlockBaseFeePerGas", hex(5 * 10**9))
                     await client.rpc.ask("evm_mine")
-                    async with asyncio.timeout(10):
+                    async with asyncio.timeout(120):
                         while not told.outcomes:
                             await client.rpc.ask("evm_mine")
                             await asyncio.sleep(0.02)

@@ -24,7 +24,7 @@ def ask(url: str, method: str, *params: object) -> dict[str, Any]:
 def post(url: str, body: object) -> Any:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=20) as response:
+    with urllib.request.urlopen(request, timeout=120) as response:
         return json.load(response)
 
 
@@ -37,7 +37,7 @@ def signed(web3: Any, key: Key, **fields: Any) -> bytes:
 
 def sent(web3: Any, key: Key, **fields: Any) -> Any:
     return web3.eth.wait_for_transaction_receipt(
-        web3.eth.send_raw_transaction(signed(web3, key, **fields)), timeout=10, poll_latency=0.01
+        web3.eth.send_raw_transaction(signed(web3, key, **fields)), timeout=120, poll_latency=0.01
     )
 
 
@@ -308,7 +308,7 @@ def test_many_senders_at_once(chain: Process, web3: Any):
     answers = asyncio.run(run())
     assert all("result" in answer for answer in answers), answers
     for answer in answers:
-        receipt = web3.eth.wait_for_transaction_receipt(answer["result"], timeout=10, poll_latency=0.01)
+        receipt = web3.eth.wait_for_transaction_receipt(answer["result"], timeout=120, poll_latency=0.01)
         assert receipt["status"] == 1
 
 

@@ -110,7 +110,7 @@ async def measured(folder: Path) -> tuple[Measured, list[Measured]]:
     running = [asyncio.create_task(it) for it in (proving.run(), measuring.driver.tick_forever(0.05))]
     try:
         measuring.hear(Linked(GATEWAY))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             found = await bridge.heard.get()
         await asyncio.sleep(0)
         return found, shown

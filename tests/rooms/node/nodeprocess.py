@@ -20,7 +20,7 @@ from clusterai.runtime.adapters.journal import SqliteJournal
 from tests.rooms.node.stubgateway import Gateway, prepare
 
 SOURCE = Path(__file__).parents[3] / "src"
-STOP_S = 20
+STOP_S = 120
 
 
 class Node:

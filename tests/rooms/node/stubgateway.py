@@ -56,7 +56,7 @@ CHANNELS = channels_domain(CHAIN_ID, CONTRACTS.channels)
 CONFIG = ChannelConfig(GATEWAY, GATEWAY_HOT.address, NODE, NODE, TOKEN, 900, b"s" * 32)
 CHANNEL = CONFIG.channel_id(CHANNELS)
 BALANCE_WEI = 10**12
-PATIENCE_S = 30
+PATIENCE_S = 120
 
 
 def prepare(

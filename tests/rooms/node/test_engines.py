@@ -18,7 +18,7 @@ from clusterai.work.streams import QueueStream
 MODEL = b"m" * 32
 GATEWAY = Address(b"G" * 20)
 ORDER = Digest(b"o" * 32)
-PATIENCE_S = 10
+PATIENCE_S = 120
 
 
 class ScriptedEngine:

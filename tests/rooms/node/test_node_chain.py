@@ -52,7 +52,7 @@ class Chain:
             env={**os.environ, "PYTHONPATH": str(SOURCE)},
         )
         assert self.process.stdout is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while found := await self.process.stdout.readline():
                 if match := re.search(rb"listening on 127\.0\.0\.1:(\d+)", found):
                     self.port = int(match[1])

@@ -32,7 +32,7 @@ def owner(node: Node, *words: str) -> "subprocess.CompletedProcess[str]":
         [sys.executable, "-m", "clusterai.cli", "node", *words, "--config", str(node.config), "--json"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
         env={"PYTHONPATH": str(SOURCE), "PATH": "/usr/bin:/bin"},
     )

@@ -68,7 +68,7 @@ def program(bed: RentBed, tmp_path: Path) -> Program:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
             env=environment,
         )
 
@@ -78,7 +78,7 @@ def program(bed: RentBed, tmp_path: Path) -> Program:
 def links() -> str:
     """Interfaces of the renter."""
     return subprocess.run(
-        ["ip", "-n", NAMESPACE, "-o", "link"], capture_output=True, text=True, check=True, timeout=30
+        ["ip", "-n", NAMESPACE, "-o", "link"], capture_output=True, text=True, check=True, timeout=120
     ).stdout
 
 

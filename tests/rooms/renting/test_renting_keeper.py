@@ -26,7 +26,7 @@ from tests.rooms.renting.told import DOMAIN, LEASE, NODES, machine, public, rent
 
 NET = net_of(LEASE)
 RENTER = 2
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 PLAN = tuple(node.address for node in NODES[:2])
 
 

@@ -33,7 +33,7 @@ from clusterai.runtime.core.greeting import (
 
 DOMAIN = network_domain(31415, Address(b"R" * 20))
 QUICK = Limits(ping_every_s=0.05, dead_after_s=0.4, retry_s=0.01, retry_most_s=0.02, opening_s=2.0)
-PATIENCE_S = 10
+PATIENCE_S = 120
 
 
 def hot(name: str) -> Key:

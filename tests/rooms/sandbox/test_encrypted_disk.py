@@ -82,7 +82,7 @@ async def tenant(folder: Path, size: int = SIZE) -> AsyncGenerator[tuple[Disk, C
 
 async def ask(cell: Cell, line: str) -> str:
     cell.say(line.encode())
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         return (await cell.hear()).decode().strip()
 
 
@@ -199,7 +199,7 @@ def test_a_disk_that_breaks_says_so(tmp_path: Path):
         async with tenant(tmp_path) as (disk, cell):
             await ask(cell, "fill")
             os.kill(disk.processes()[1], signal.SIGKILL)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 return await disk.ended
 
     assert asyncio.run(broken()) == "gocryptfs ended"
@@ -266,6 +266,6 @@ def test_the_keeper_goes_when_its_parent_already_went(tmp_path: Path):
         "gocryptfs",
         "1",
     ]
-    done = subprocess.run(words, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(words, capture_output=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (0, b"")
     assert not list(tmp_path.iterdir())

@@ -106,7 +106,7 @@ def test_a_vote_that_a_reorganisation_undid_still_speaks_against_its_author(tmp_
     world = start_world(is_anvil=True, data=tmp_path)
 
     async def run() -> None:
-        async with asyncio.timeout(60), world.client() as client:
+        async with asyncio.timeout(120), world.client() as client:
             await _slashed(client)
 
     try:

@@ -45,7 +45,7 @@ def watch(*told: tuple[list[Event], int, bool], every_block: bool = True, away: 
 
     async def read() -> None:
         reading = asyncio.create_task(witness.run())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             for happened, number, caught_up in told:
                 witness.told(happened, Cursor(number), caught_up=caught_up)
                 while witness.waiting or len(heard) < len(blocks.read):  # noqa: ASYNC110

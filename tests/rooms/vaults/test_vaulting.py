@@ -34,7 +34,7 @@ SENDER = b"s" * 20
 NAME = dataset_id(OWNER, "hearts")
 ECHO, ACCESS = subject(NAME, "echo"), subject(NAME, "vault")
 COPY = subject(NAME, "copy")
-TIMEOUT_S = 20
+TIMEOUT_S = 120
 
 
 class Policy(msgspec.Struct):
