@@ -135,6 +135,14 @@ def test_arrays_and_texts_are_taken_too(tmp_path: Path) -> None:
         ("x.jsonl", b'{"a": 1}\n{"b": 2}\n'),
         ("x.jsonl", b'{"a": [1]}\n'),
         ("x.npz", b"PK"),
+        ("x.npz", b"PK\x03\x04 no archive"),
+        ("x.csv", "name,age\nJos\u00e9,3\n".encode("latin-1")),
+        ("x.csv", "name,age\nA,3\n".encode("utf-16")),
+        ("x.csv", b"a,,c\n1,2,3\n"),
+        ("x.csv", b"a b,a-b\n1,2\n"),
+        ("x.csv", "\u0438\u043c\u044f\n1\n".encode()),
+        ("x.csv", b"x" * 64 + b"\n1\n"),
+        ("x.csv", ",".join(f"c{at}" for at in range(5_000)).encode()),
         ("x.bin", b""),
     ],
 )
@@ -143,6 +151,25 @@ def test_what_cant_be_read_says_where(tmp_path: Path, name: str, content: bytes)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(BadData):
         guess(find(tmp_path / name))
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_spreadsheets_table_is_taken_as_it_is(tmp_path: Path, mark: str) -> None:
+    """Semicolons and tabs part cells, names become what SQL can say, blank lines are none, and no number is too large."""
+    lines = [["Blood Pressure (mm)", "2nd visit", "Gr\u00f6\u00dfe", "id"], ["1", "2", "3", "9" * 30], [""]]
+    (tmp_path / "x.csv").write_text("\n".join(mark.join(line) for line in lines))
+    found = find(tmp_path / "x.csv")
+    schema = guess(found)
+    assert schema.names == ("Blood_Pressure_mm", "_2nd_visit", "Groe", "id")
+    assert (schema.columns[3].kind, schema.columns[3].bounds) == ("float", None)
+    assert [list(row.values()) for row in read_rows(found, schema)] == [[1, 2, 3, float("9" * 30)]]
+
+
+def test_images_are_told_where_they_go(tmp_path: Path) -> None:
+    """A folder of them isn't read, and the reason says what is."""
+    (tmp_path / "scan.png").write_bytes(b"\x89PNG")
+    with pytest.raises(BadData, match=r"numpy\.savez"):
+        find(tmp_path)
 
 
 def test_a_cell_of_another_kind_is_refused_without_its_value() -> None:

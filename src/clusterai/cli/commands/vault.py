@@ -53,7 +53,7 @@ def init(
         typer.Option(
             "--from",
             metavar="PATH",
-            help="The data: a .csv, .jsonl or .npz, or a folder of .txt or .npz. Default: what lies in DIR itself.",
+            help="The data: a .csv, .tsv, .jsonl or .npz, or a folder of .txt or .npz. Default: what lies in DIR itself.",
             show_default=False,
         ),
     ] = None,

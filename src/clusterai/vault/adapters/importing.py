@@ -2,10 +2,12 @@
 
 | given | rows | columns |
 |---|---|---|
-| `x.csv` | lines | of its head |
+| `x.csv`, `x.tsv` | lines | of its head; cells end at `,`, or at `;` or a tab where the head has no `,` |
 | `x.jsonl` | lines | keys of the first line |
 | a folder of `*.txt` | files | `name`, `text` |
 | `x.npz`, or a folder of them | first axis, one file after another | the arrays' names |
+
+Names become what SQL and programs can say: `Blood Pressure (mm)` is `Blood_Pressure_mm`.
 
 No Parquet: its reader takes 150 MB of disk, five times the rest of this room together. Whoever has it writes CSV: `duckdb -c "copy 'x.parquet' to 'x.csv'"`.
 
@@ -13,6 +15,10 @@ Kinds can be guessed from the data; so can bounds and categories, and those are 
 """
 
 import csv
+import re
+import unicodedata
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +26,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from clusterai.vault.core.schema import BadCell, BadSchema, Column, Schema, cell
+from clusterai.vault.core.schema import MOST_BOUND, MOST_COLUMNS, BadCell, BadSchema, Column, Schema, cell
 
 MOST_TEXT_BYTES = 4 << 20
 MOST_LINE_BYTES = 64 << 20
+MOST_NAME = 63
+_KEPT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 GUESSED_CATEGORIES = 32
 LEAST_OF_A_CATEGORY = 10
 """A value that fewer rows have isn't published as a category: the column is a text then."""
@@ -59,7 +67,7 @@ def find(path: Path) -> Found:
     if not path.is_file():
         raise BadData(f"there is no {path}")
     match path.suffix.lower():
-        case ".csv":
+        case ".csv" | ".tsv":
             return _csv(path)
         case ".jsonl" | ".ndjson":
             return _jsonl(path)
@@ -72,7 +80,55 @@ def find(path: Path) -> Found:
                 f"{path}: Parquet isn't read; make a CSV of it: duckdb -c \"copy '{path}' to '{path.with_suffix('.csv')}'\""
             )
         case other:
-            raise BadData(f"{path}: {other or 'no ending'} isn't read, only .csv, .jsonl, .txt and .npz")
+            raise BadData(
+                f"{path}: {other or 'no ending'} isn't read, only .csv, .tsv, .jsonl, .txt and .npz{_instead(other)}"
+            )
+
+
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
+IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".dcm")
+
+
+def _instead(ending: str) -> str:
+    if ending in IMAGES:
+        return (
+            "; put images into one array, of one size: numpy.savez('images.npz', image=images, label=labels),"
+            " where images[0] is the first"
+        )
+    if ending in (".xls", ".xlsx", ".ods"):
+        return "; save the sheet as CSV (UTF-8)"
+    return "; one object a line makes .jsonl of it" if ending == ".json" else ""
+
+
+def _names(path: Path, given: Iterable[str]) -> tuple[str, ...]:
+    """Column names that a schema keeps, in the order of the columns.
+
+    Raises:
+        BadData: a column has no name, none that has a letter or a digit, or that of another.
+    """
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for at, name in enumerate(given, 1):
+        if at > MOST_COLUMNS:
+            raise BadData(f"{path} has more than {MOST_COLUMNS} columns: keep those that are asked for")
+        shown = repr(name if len(name) <= 40 else name[:40] + "…")
+        plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+        kept = name if _KEPT.fullmatch(name) else re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_")
+        kept = f"_{kept}" if kept[:1].isdigit() else kept
+        if not kept:
+            raise BadData(
+                f"{path}: column {at} is called {shown}; give it a name of letters a to z, digits and _"
+            )
+        if len(kept) > MOST_NAME:
+            raise BadData(f"{path}: the name of column {at}, {shown}, has more than {MOST_NAME} characters")
+        if kept.lower() in found:
+            raise BadData(
+                f"{path}: columns {found[kept.lower()]} and {shown} would both be {kept}: rename one"
+                " (upper and lower case are not told apart)"
+            )
+        found[kept.lower()] = shown
+        names.append(kept)
+    return tuple(names)
 
 
 def _folder(path: Path) -> Found:
@@ -80,34 +136,56 @@ def _folder(path: Path) -> Found:
         files = sorted(it for it in path.iterdir() if it.suffix.lower() in kinds and it.is_file())
         if files:
             return reader(files)
-    tables = sorted(it for it in path.iterdir() if it.suffix.lower() in (".csv", ".jsonl", ".ndjson"))
+    tables = sorted(it for it in path.iterdir() if it.suffix.lower() in TABLES)
     if len(tables) == 1:
         return find(tables[0])
+    if not tables and any(it.suffix.lower() in IMAGES for it in path.iterdir()):
+        raise BadData(f"{path} holds images, which aren't read{_instead(IMAGES[0])}")
     raise BadData(f"{path} holds {len(tables)} tables and no .txt or .npz: name the one file with --from")
 
 
 def _csv(path: Path) -> Found:
     csv.field_size_limit(MOST_TEXT_BYTES)
-
-    def rows() -> Rows:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restkey="", restval=None)
-            try:
-                for row in reader:
-                    if "" in row or None in row.values():
-                        raise BadData(f"{path}, line {reader.line_num}: not as many cells as the head has")
-                    yield row
-            except (csv.Error, UnicodeDecodeError) as error:
-                raise BadData(f"{path}, line {reader.line_num}: {error}") from None
-
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            head = next(csv.reader(file), None)
-    except (csv.Error, UnicodeDecodeError) as error:
+            first = file.readline(MOST_LINE_BYTES)
+            mark = next((it for it in (",", ";", "\t") if it in first), ",")
+            file.seek(0)
+            head = next(csv.reader(file, delimiter=mark), None)
+    except UnicodeDecodeError:
+        raise _no_utf8(path) from None
+    except csv.Error as error:
         raise BadData(f"{path}, line 1: {error}") from None
     if not head:
         raise BadData(f"{path} has no head: its first line names the columns")
-    return Found(tuple(head), rows)
+    names = _names(path, head)
+
+    def rows() -> Rows:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, delimiter=mark)
+            try:
+                next(reader)
+                for cells in reader:
+                    if len(cells) != len(names) and cells:
+                        raise BadData(
+                            f"{path}, line {reader.line_num}: not as many cells as the head has, {len(cells)} for {len(names)}"
+                        )
+                    if cells:
+                        yield dict(zip(names, cells, strict=True))
+            except UnicodeDecodeError:
+                raise _no_utf8(path) from None
+            except csv.Error as error:
+                raise BadData(f"{path}, line {reader.line_num}: {error}") from None
+
+    return Found(names, rows)
+
+
+def _no_utf8(path: Path) -> BadData:
+    with path.open("rb") as file:
+        was = "UTF-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "WINDOWS-1252"
+    return BadData(
+        f"{path} is no UTF-8 text. If it comes from a spreadsheet: iconv -f {was} -t UTF-8 {path} > utf8{path.suffix}"
+    )
 
 
 def _jsonl(path: Path) -> Found:
@@ -125,13 +203,14 @@ def _jsonl(path: Path) -> Found:
     first = next(rows(), None)
     if not first:
         raise BadData(f"{path} has no rows")
-    names = tuple(first)
+    keys = tuple(first)
+    names = _names(path, keys)
 
     def even() -> Rows:
         for number, row in enumerate(rows(), 1):
-            if not row.keys() <= set(names):
+            if not row.keys() <= first.keys():
                 raise BadData(f"{path}, row {number}: a key that the first row doesn't have")
-            yield {name: row.get(name) for name in names}
+            yield {name: row.get(key) for key, name in zip(keys, names, strict=True)}
 
     return Found(names, even)
 
@@ -144,17 +223,27 @@ def _texts(files: list[Path]) -> Found:
             try:
                 yield {"name": path.name, "text": path.read_text(encoding="utf-8")}
             except UnicodeDecodeError:
-                raise BadData(f"{path} is no UTF-8 text") from None
+                raise _no_utf8(path) from None
 
     return Found(("name", "text"), rows, texts=frozenset(("name", "text")))
 
 
 def _arrays(files: list[Path]) -> Found:
     def opened(path: Path) -> dict[str, Any]:
+        if not zipfile.is_zipfile(path):
+            raise BadData(f"{path}: this isn't what numpy.savez writes")
         try:
             with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        except (OSError, ValueError) as error:
+                return dict(zip(_names(path, file.files), (file[name] for name in file.files), strict=True))
+        except (
+            OSError,
+            ValueError,
+            EOFError,
+            MemoryError,
+            RuntimeError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
             raise BadData(f"{path}: {error}") from None
 
     first = opened(files[0])
@@ -215,9 +304,7 @@ def guess(found: Found) -> Schema:
     try:
         schema = msgspec.convert(msgspec.to_builtins(Schema(columns=tuple(columns))), Schema)
     except msgspec.ValidationError as error:
-        raise BadSchema(
-            f"a column's name can't be kept ({error}): letters, digits and _ alone, 63 at most"
-        ) from None
+        raise BadSchema(f"a column can't be kept: {error}") from None
     schema.check()
     return schema
 
@@ -272,6 +359,9 @@ class _Seen:
                 return Column(name=name, kind="date", nullable=self.empty, low=low, high=high, guessed=True)
             if "float" in self.could:
                 low, high = _round(self.low, self.high)
+                if not -MOST_BOUND < low <= high < MOST_BOUND:
+                    # Nobody's sum needs such bounds; whose does, declares narrower ones.
+                    return Column(name=name, kind="float", nullable=self.empty)
                 if "int" in self.could:
                     return Column(
                         name=name, kind="int", nullable=self.empty, low=int(low), high=int(high), guessed=True

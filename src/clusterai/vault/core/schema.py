@@ -16,6 +16,7 @@ from clusterai.protocol.ids import Digest
 
 MOST_COLUMNS = 1_024
 MOST_CATEGORIES = 1_024
+MOST_BOUND = 1e18
 MOST_SCHEMA_BYTES = 1 << 20
 EPOCH_DAY = datetime.date(1970, 1, 1)
 
@@ -79,8 +80,10 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             if (self.low is None) != (self.high is None):
                 raise BadSchema(f"column {self.name}: give both low and high, or neither")
             found = self.bounds
-            if found is not None and not -1e18 < found[0] <= found[1] < 1e18:
+            if found is not None and not found[0] <= found[1]:
                 raise BadSchema(f"column {self.name}: low {self.low} is above high {self.high}")
+            if found is not None and not -MOST_BOUND < found[0] <= found[1] < MOST_BOUND:
+                raise BadSchema(f"column {self.name}: bounds are within ±{MOST_BOUND:g}")
         if (self.kind == "category") != bool(self.categories):
             raise BadSchema(f"column {self.name}: categories belong to kind category, and to it alone")
         if len(set(self.categories)) != len(self.categories):
