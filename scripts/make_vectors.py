@@ -326,6 +326,7 @@ def rent_frames() -> list[msgspec.Struct]:
         rentals.JoinStay(LEASE, 2, 0, b"token", members),
         rentals.StayReady(LEASE, 2, (("mesh", 210), ("ray", 4_100))),
         rentals.StayBroke(LEASE, 2, "died", "Ray's own process ended"),
+        rentals.StayTold(LEASE, 2, "memory", "the kernel killed 1 process"),
         rentals.TellPath(LEASE, 0, "203.0.113.9", 51_820),
         rentals.PauseStay(LEASE, 2, paused=True),
         rentals.AskStayLog(LEASE, 2, 40),

@@ -115,7 +115,8 @@ class RentalsConfig(Part, frozen=True, kw_only=True):
         hardware: class in which equal work gives equal times; empty is what is found, such as `x86-64-v3`.
         cpu_milli: thousandths of a core that a renter gets.
         memory_bytes, disk_bytes: what a renter gets.
-        gpu, gpus: kind and number of GPUs that a renter gets.
+        gpu, gpus: kind and number of GPUs that a renter gets; an empty kind is what the driver says, `h100` of an H100. They are lent whole.
+        cards: which ones, by their UUIDs (`nvidia-smi -L`) or the driver's numbers; empty is the first `gpus` of them.
         bandwidth_kbps: the lesser of both directions, as far as known.
         memory_kbytes_per_s: how fast all cores together read memory; 0 says nothing. Validators measure it.
         longest_s: nobody rents for longer.
@@ -132,7 +133,8 @@ class RentalsConfig(Part, frozen=True, kw_only=True):
     memory_bytes: Annotated[int, Meta(ge=64 * 1024**2, le=16 * 1024**4)] = 2 * 1024**3
     disk_bytes: Annotated[int, Meta(ge=64 * 1024**2, le=256 * 1024**4)] = 8 * 1024**3
     gpu: Label = ""
-    gpus: Annotated[int, Meta(ge=0, le=255)] = 0
+    gpus: Annotated[int, Meta(ge=0, le=64)] = 0
+    cards: Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=64)] = ()
     bandwidth_kbps: Annotated[int, Meta(ge=0, le=2**40 - 1)] = 0
     memory_kbytes_per_s: Annotated[int, Meta(ge=0, le=2**40 - 1)] = 0
     longest_s: Annotated[int, Meta(ge=60, le=30 * 86_400)] = 86_400

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -20,6 +21,7 @@ import msgspec
 from clusterai.mesh import KERNEL
 from clusterai.node.adapters import nvidia
 from clusterai.sandbox import obstacle
+from clusterai.work.cluster.adapters import cards
 
 WRITE_BYTES = 16 * 1024**2
 WRITE_MOST_S = 5.0
@@ -142,7 +144,41 @@ def kernel(rents: bool) -> list[Row]:
     """What of the kernel jobs and rented clusters need. Red only for who rents out: nobody else needs a mesh."""
     if sys.platform != "linux":
         return []
-    return [_namespaces(), _engine(), _mesh(rents), *([_rented_disk()] if rents else [])]
+    rows = [_namespaces(), _engine(), _mesh(rents), *([_rented_disk()] if rents else [])]
+    return [*rows, *rented_cards()]
+
+
+def rented_cards(specs: Sequence[Path] = cards.CDI) -> list[Row]:
+    """Whether NVIDIA's cards can be handed to a rented cluster: nothing where there are none."""
+    name = "gpu in rentals"
+    try:
+        found = nvidia.gpus()
+    except nvidia.NoDriver:
+        return []  # The row `gpu` tells it, with its cure.
+    if not found:
+        return []
+    try:
+        spec = cards.spec(specs)
+        everything = cards.Cards((), len(found), specs)
+        why = everything.why_not(busy=False)
+    except cards.NoCards as error:
+        return [Row(name, "yellow", error.why[:300], cards.CURE_CDI)]
+    if why:
+        return [Row(name, "yellow", why[:300], _after_colon(why))]
+    if spec is None:
+        cure = f"works by the system's own libraries; NVIDIA's list is surer: {cards.CURE_CDI} (package nvidia-container-toolkit-base)"
+        return [Row(name, "yellow", "no CDI specification in /etc/cdi or /var/run/cdi", cure)]
+    return [
+        Row(
+            name,
+            "green",
+            f"{len(found)} whole, free, and in the CDI specification",
+        )
+    ]
+
+
+def _after_colon(why: str) -> str:
+    return why.rpartition(": ")[2][:200]
 
 
 def _namespaces() -> Row:

@@ -13,10 +13,11 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
 import structlog
 
 from clusterai.ledger.adapters.client import ChainClient
@@ -33,6 +34,7 @@ from clusterai.market.core import directory as market_directory
 from clusterai.market.core.directory import Directory
 from clusterai.node.adapters import hardware
 from clusterai.node.adapters.carding import Carding
+from clusterai.node.adapters.cardkeeping import keep_cards
 from clusterai.node.adapters.chainlog import ChainLog
 from clusterai.node.adapters.engines import Engines, Load, loader
 from clusterai.node.adapters.lending import Lending
@@ -84,6 +86,7 @@ from clusterai.runtime.core.greeting import Identity, Reason
 from clusterai.runtime.machine import Linked, Received, Send, Unlinked
 from clusterai.work import KINDS
 from clusterai.work.batch.adapters.perform import Performer
+from clusterai.work.cluster.adapters.cards import Cards
 
 STATUS_S = 1.0
 DRAIN_POLL_S = 0.05
@@ -224,8 +227,10 @@ class Node:
     def _offer(self, config: RentalsConfig, key: Key) -> Offering:
         domain = network_domain(self.network.chain_id, self.network.contracts.registry)
         path = self.config.data / "offers.sqlite"
+        cards = hardware.lent_gpus(config) if config.gpus else ()
+        named = msgspec.structs.replace(config, gpu=config.gpu or next((it.name for it in cards), ""))
         return Offering(
-            config, path, self.owner, key, domain, self.config.synchronous, self._perform, self._clock
+            named, path, self.owner, key, domain, self.config.synchronous, self._perform, self._clock
         )
 
     def _engaged(self) -> str:
@@ -254,6 +259,13 @@ class Node:
             self._busy,
             lambda _: self._decide(),
         )
+
+    def _cards(self) -> list[Coroutine[Any, Any, None]]:
+        rentals, offering, staying = self.config.rentals, self.offering, self.staying
+        if rentals is None or offering is None or staying is None or not rentals.gpus:
+            return []
+        cards = Cards(rentals.cards, rentals.gpus)
+        return [keep_cards(cards, offering.withhold, lambda: staying.book.stay is not None)]
 
     def _busy(self) -> str | None:
         """Why the machine can't be had whole now."""
@@ -313,6 +325,7 @@ class Node:
                     *([] if self.lending is None else self.lending.chores(self.link)),
                     *([] if self.offering is None else self.offering.chores()),
                     *([] if self.staying is None else [self.staying.run()]),
+                    *self._cards(),
                     *([] if self.vaulting is None else [self.vaulting.run()]),
                 ):
                     await stop.wait()

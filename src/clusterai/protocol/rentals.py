@@ -124,6 +124,15 @@ class StayBroke(_Frame, frozen=True):
     detail: Words
 
 
+class StayTold(_Frame, frozen=True):
+    """Node: its renter should know this, and it ended nothing. `code`: memory (the kernel killed for want of it), cards (others used them)."""
+
+    lease: DigestBytes
+    generation: U32
+    code: Code
+    detail: Words
+
+
 class TellPath(_Frame, frozen=True):
     """Gateway: this member's packets come from there; try the direct way."""
 
@@ -177,6 +186,7 @@ RentFrame = (
     | JoinStay
     | StayReady
     | StayBroke
+    | StayTold
     | TellPath
     | PauseStay
     | AskStayLog

@@ -13,6 +13,7 @@ from pyroute2 import netns
 from clusterai.mesh import Device, Member, RelayServer, endpoints, keypair, net_of
 from clusterai.mesh.core.uapi import Endpoint
 from clusterai.protocol.ids import Digest
+from clusterai.work.cluster.adapters.cards import Cards
 from clusterai.work.cluster.adapters.stay import Stay, StaySettings
 from clusterai.work.cluster.spec import JOBS_PORT, ClusterSpec
 from scripts import install
@@ -76,11 +77,15 @@ def environment() -> Path:
 class Rental:
     """Made whole by `begin`, gone by `end`."""
 
-    def __init__(self, machines: int, cores: tuple[int, ...] = (0,)) -> None:
-        self._cores = cores
+    def __init__(
+        self, machines: int, cores: tuple[int, ...] = (0,), gpus: int = 0, cards: Cards | None = None
+    ) -> None:
+        self._cores, self._cards = cores, cards
         self.lease = Digest(os.urandom(32))
         self.folder = Path(tempfile.mkdtemp(prefix="clusterai-rental-"))
-        self.spec = ClusterSpec(cpu_milli=1000 * len(cores), memory_bytes=2 << 30, disk_bytes=1 << 30)
+        self.spec = ClusterSpec(
+            cpu_milli=1000 * len(cores), memory_bytes=2 << 30, disk_bytes=1 << 30, gpus=gpus
+        )
         self.internet = Internet()
         self.net = net_of(self.lease)
         self.stays: dict[int, Stay] = {}
@@ -115,7 +120,9 @@ class Rental:
         return [Member(place, it.key) for place, it in sorted(self.stays.items())] + [Member(MOST, self._key)]
 
     async def open(self, place: int, host: Host) -> Stay:
-        settings = StaySettings(ray=environment(), cores=self._cores, network=Path(host.namespace))
+        settings = StaySettings(
+            ray=environment(), cores=self._cores, network=Path(host.namespace), cards=self._cards
+        )
         stay = await Stay.open(self.lease, place, self.spec, self.folder / f"node-{place}", settings)
         self.stays[place] = stay
         return stay
@@ -180,9 +187,10 @@ class Rental:
         )
         try:
             out, _ = await asyncio.wait_for(process.communicate(), DEADLINE_S)
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError):
             process.kill()
-            await process.wait()
+            # What it wrote is read to the end, so that nothing of it is left open.
+            await process.communicate()
             raise
         assert process.returncode is not None
         return process.returncode, out.decode(errors="replace")

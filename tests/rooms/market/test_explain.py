@@ -134,6 +134,18 @@ def test_what_each_wish_costs() -> None:
     assert (spread.constraint, spread.saved_wei) == ("per operator", 0)
 
 
+def test_fewer_gpus_of_the_same_kind_are_told() -> None:
+    """As many as there are, and no other kind of them."""
+    index = index_of(
+        machine(1, gpu="h100", gpus=4), machine(2, gpu="h100", gpus=2), machine(3, gpu="l4", gpus=8)
+    )
+    fewer = by(ask(index, 1, Need(gpu="h100", gpus=8)), "gpu count")
+    assert (fewer.text, fewer.plan.nodes) == ("4 GPUs of each machine instead of 8", (name(1),))
+    assert (
+        by(ask(index, 2, Need(gpu="h100", gpus=8)), "gpu count").text == "2 GPUs of each machine instead of 8"
+    )
+
+
 def test_where_nobody_has_a_gpu_going_without_is_told() -> None:
     """Another kind is told first where there is one; where there is none, that it is none."""
     asked = Request(parts=single(1, Need(gpu="h100", gpus=1)), us_wei=0)

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from blake3 import blake3
 
 from clusterai.audit.core.stretches import Sentinel
 from clusterai.ledger.core.events import BeaconRecorded, Block, Bonded, Delegated, Registered
 from clusterai.node.adapters import hardware
 from clusterai.node.adapters.proving import Proving
+from clusterai.node.config import RentalsConfig
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role
 from clusterai.protocol.measuring import Claims, Measured, decode_findings
 from clusterai.protocol.messages import Relay
@@ -144,5 +146,17 @@ def test_drivers_words_about_cards_are_read() -> None:
     """A name, a serial and a size a line; what isn't that is passed over."""
     said = "NVIDIA H100 80GB HBM3, GPU-8d2c, 81559\nnothing\nTesla T4, GPU-1, 15360\nX, Y, many\n"
     one, two = hardware.parsed_gpus(said)
-    assert (one.name, one.uuid, one.memory_bytes) == ("nvidia-h100-80gb-hbm3", "GPU-8d2c", 81_559 * 2**20)
-    assert two.name == "tesla-t4"
+    assert (one.name, one.uuid, one.memory_bytes) == ("h100", "GPU-8d2c", 81_559 * 2**20)
+    assert two.name == "t4"
+
+
+def test_the_cards_that_are_lent_are_claimed_under_the_name_of_the_offer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or a measured card would be called otherwise than the one that renters ask for."""
+    said = "NVIDIA L4, GPU-00000001, 24\nNVIDIA L4, GPU-00000002, 24\nNVIDIA L4, GPU-00000003, 24\n"
+    found = hardware.parsed_gpus(said)
+    monkeypatch.setattr(hardware, "gpus", lambda: found)
+    assert [it.uuid for it in hardware.lent_gpus(RentalsConfig(gpus=2))] == ["GPU-00000001", "GPU-00000002"]
+    named = hardware.lent_gpus(RentalsConfig(gpus=2, gpu="l4-24g", cards=("2", "GPU-00000001")))
+    assert [(it.name, it.uuid) for it in named] == [("l4-24g", "GPU-00000001"), ("l4-24g", "GPU-00000003")]

@@ -25,6 +25,7 @@ from clusterai.protocol.rentals import (
     StayLogged,
     StayOpened,
     StayReady,
+    StayTold,
     stay_model,
 )
 from clusterai.protocol.signing import Key
@@ -57,6 +58,7 @@ class Fake:
         self.key = b"\x09" * 32
         self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.done: list[str] = []
+        self.unsaid: list[tuple[str, str]] = []
         self._seed = bytes(32)
         self._links = 0
         self._values = [b"", b""]
@@ -86,6 +88,10 @@ class Fake:
 
     def log(self, start: int) -> tuple[int, bytes]:
         return 9, b"it began\n"[start:]
+
+    def news(self) -> list[tuple[str, str]]:
+        told, self.unsaid = self.unsaid, []
+        return told
 
     async def freeze(self) -> None:
         self.done.append("freeze")
@@ -297,5 +303,20 @@ def test_an_order_of_its_gateway_streams_heartbeats(tmp_path: Path):
         assert isinstance(bench.reported[-1], Produced)
         assert bench.reported[-1].answer.reason == "cancelled"
         running.cancel()
+
+    asyncio.run(main())
+
+
+def test_what_a_stay_has_to_say_reaches_its_gateway_once(tmp_path: Path):
+    """Before it is ready as after it, with the rental that it is of."""
+
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        bench.staying.look()
+        stay = await bench.ready()
+        stay.unsaid.append(("memory", "out of memory: rent with more"))
+        bench.staying.look()
+        bench.staying.look()
+        assert bench.said(StayTold) == [StayTold(LEASE, 0, "memory", "out of memory: rent with more")]
 
     asyncio.run(main())

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from clusterai.gateway.core.rentbooks import price_wei
-from clusterai.gateway.core.rentdesk import NEVER_S, RentDesk
+from clusterai.gateway.core.rentdesk import MOST_TOLD, NEVER_S, RentDesk
 from clusterai.gateway.core.rentstate import Close, Extend, Meet, Outside, Release, Rent
 from clusterai.gateway.core.renttime import core_worth
 from clusterai.node.core.staybook import Join, Lower, Path, Still
@@ -19,6 +19,7 @@ from clusterai.protocol.rentals import (
     StayBroke,
     StayOpened,
     StayReady,
+    StayTold,
     stay_model,
 )
 from clusterai.runtime.machine import Linked, Received, Send, Tick, Unlinked
@@ -55,6 +56,26 @@ def test_machines_become_a_cluster_and_are_paid_by_the_interval():
     total_wei = sum(amount for _, amount in stage.charged)
     assert 3 * 60 * HOUR_WEI // 3600 <= total_wei <= 3 * ready_s * HOUR_WEI // 3600
     assert rental.paid_wei == total_wei
+
+
+def test_what_a_machine_has_to_say_is_noted_for_its_renter_and_not_for_ever():
+    """Villain: a machine that talks all the time, or of what it mustn't. Others' machines and ended stays say nothing."""
+    stage = Stage(1)
+    rental = stage.rent(1)
+    stage.run(20)
+    operator = Address(rental.stays[0].seat.operator)
+    told = StayTold(LEASE, 0, "memory", "out of memory: rent with more")
+    stage.tell(Received(Address(b"\x66" * 20), told))
+    stage.tell(Received(operator, StayTold(LEASE, 0, "ended", "give up")))
+    assert said(stage, "memory") == said(stage, "ended") == 0
+    for _ in range(50):
+        stage.tell(Received(operator, told))
+    assert said(stage, "memory") == MOST_TOLD
+    assert (rental.notes[-1][1], rental.notes[-1][2]) == (
+        "memory",
+        "place 0: out of memory: rent with more",
+    )
+    assert rental.stays[0].phase == "ready"
 
 
 def test_a_given_back_cluster_leaves_nothing_behind():

@@ -73,6 +73,7 @@ def rented(client: Client, plan: RentalPlan) -> Rental:
         {"setup": {"memory_bytes": (2 << 30) + 1}},
         {"setup": {"memory_bytes": (512 << 20) - 1}},
         {"setup": {"gpus": 65}},
+        {"setup": {"gpus": 1}},
         {"setup": {"env": {"A-B": "x"}}},
         {"setup": {"env": {"A": "x" * 4097}}},
         {"setup": {"env": {f"V{at}": "" for at in range(65)}}},

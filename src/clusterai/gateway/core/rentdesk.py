@@ -70,6 +70,7 @@ from clusterai.protocol.rentals import (
     StayBroke,
     StayOpened,
     StayReady,
+    StayTold,
     TellPath,
 )
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
@@ -98,6 +99,8 @@ FIRST_ERRAND = 2**62
 KEEP_S = 7 * 86_400
 """An ended rental is listed for so long."""
 MOST_NOTES = 200
+MOST_TOLD = 20
+"""Of one stay: a machine doesn't drown out what else is noted."""
 RUNWAY_S = 600
 """A renter is warned when the account lasts no longer."""
 RESUME_S = 120
@@ -245,11 +248,11 @@ class RentDesk:
         return None
 
     def _received(self, sender: Address, frame: msgspec.Struct) -> None:
-        if not isinstance(frame, StayOpened | StayReady | StayBroke):
+        if not isinstance(frame, StayOpened | StayReady | StayBroke | StayTold):
             return
         found = self._stay(sender, frame.lease, frame.generation)
         if found is None:
-            if not isinstance(frame, StayBroke):
+            if isinstance(frame, StayOpened | StayReady):
                 # Of a rental that is over, or of a machine that was replaced.
                 self._effects.append(Send(sender, EndStay(frame.lease, frame.generation)))
             return
@@ -264,6 +267,14 @@ class RentDesk:
                 self._ready(rental, stay, frame)
             case StayBroke(_, _, code, detail):
                 self._lose(rental, stay, f"{code}: {detail}")
+            case StayTold():
+                self._told(rental, stay, frame)
+
+    def _told(self, rental: Rental, stay: Stay, frame: StayTold) -> None:
+        """A machine's own word: so much of it as a renter reads, and no word of its own for what it is about."""
+        if stay.told < MOST_TOLD and frame.code in ("memory", "cards"):
+            stay.told += 1
+            self._note(rental, frame.code, f"place {stay.place}: {frame.detail}")
 
     def _opened(self, rental: Rental, stay: Stay, frame: StayOpened) -> None:
         node = Address(stay.seat.node)

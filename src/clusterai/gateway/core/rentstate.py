@@ -299,7 +299,18 @@ class Noted(msgspec.Struct, frozen=True):
 
     lease: Digest
     what: Literal[
-        "ready", "lost", "replaced", "refused", "unpaid", "stolen", "clock", "ended", "runway", "resumed"
+        "ready",
+        "lost",
+        "replaced",
+        "refused",
+        "unpaid",
+        "stolen",
+        "clock",
+        "ended",
+        "runway",
+        "resumed",
+        "memory",
+        "cards",
     ]
     detail: str
 
@@ -317,6 +328,7 @@ class Stay(msgspec.Struct):
         errand: the interval that is under way.
         tried: of intervals; seeds follow from it, so that none is used twice.
         failures: intervals in a row that failed.
+        told: how often it said something to its renter.
     """
 
     place: int
@@ -336,6 +348,7 @@ class Stay(msgspec.Struct):
     tokens: list[int] = []
     tried: int = 0
     failures: int = 0
+    told: int = 0
     again_s: float = 0.0
     before: bytes = bytes(32)
     evidence: Evidence = Evidence()

@@ -14,6 +14,7 @@ from pathlib import Path
 from clusterai.node.adapters.offering import hardware_class
 from clusterai.node.config import RentalsConfig
 from clusterai.protocol.measuring import Claims, Gpu
+from clusterai.work.cluster.core.cards import class_of, is_named
 
 NVIDIA_S = 5.0
 
@@ -60,13 +61,23 @@ def gpus() -> tuple[Gpu, ...]:
 
 
 def parsed_gpus(said: str) -> tuple[Gpu, ...]:
-    """Lines of name, uuid, MiB; those of another shape are passed over."""
+    """Lines of name, uuid, MiB; those of another shape are passed over. Cards are named as renters ask for them."""
     found: list[Gpu] = []
     for line in said.splitlines():
         parts = [part.strip() for part in line.split(",")]
         if len(parts) == 3 and parts[2].isdigit():
-            found.append(Gpu(label(parts[0]), printable(parts[1]), int(parts[2]) * 1024**2))
-    return tuple(found[:16])
+            found.append(Gpu(class_of(parts[0]), printable(parts[1]), int(parts[2]) * 1024**2))
+    return tuple(found)
+
+
+def lent_gpus(rentals: RentalsConfig) -> tuple[Gpu, ...]:
+    """Those that a renter gets, under the name by which they are offered."""
+    found = gpus()
+    if rentals.cards:
+        found = tuple(it for at, it in enumerate(found) if is_named(at, it.uuid, rentals.cards))
+    return tuple(
+        Gpu(rentals.gpu or it.name, it.uuid, it.memory_bytes) for it in found[: min(16, rentals.gpus)]
+    )
 
 
 def claims(folder: Path, rentals: RentalsConfig | None, serial: int) -> Claims:
@@ -80,7 +91,16 @@ def claims(folder: Path, rentals: RentalsConfig | None, serial: int) -> Claims:
     disk_bytes = shutil.disk_usage(folder).free
     if rentals is None:
         return Claims(
-            0, hardware_class(), processor(), here, 1000 * here, memory_bytes(), disk_bytes, gpus(), "", 0
+            0,
+            hardware_class(),
+            processor(),
+            here,
+            1000 * here,
+            memory_bytes(),
+            disk_bytes,
+            gpus()[:16],
+            "",
+            0,
         )
     return Claims(
         serial=serial,
@@ -90,16 +110,11 @@ def claims(folder: Path, rentals: RentalsConfig | None, serial: int) -> Claims:
         cpu_milli=rentals.cpu_milli,
         memory_bytes=rentals.memory_bytes,
         disk_bytes=min(disk_bytes, rentals.disk_bytes),
-        gpus=gpus()[: rentals.gpus],
+        gpus=lent_gpus(rentals),
         region=rentals.region,
         bandwidth_kbps=rentals.bandwidth_kbps,
         memory_kbytes_per_s=rentals.memory_kbytes_per_s,
     )
-
-
-def label(text: str) -> str:
-    """As offers spell it: lower case letters, digits, dots and dashes."""
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")[:32]
 
 
 def printable(text: str) -> str:

@@ -206,9 +206,14 @@ class Proving:
                 *map(str, self._cores),
                 stdin=PIPE,
                 stdout=PIPE,
-                env=os.environ | ONE_THREAD,
+                env=os.environ | ONE_THREAD | self._cards(),
             )
         return self._process
+
+    def _cards(self) -> dict[str, str]:
+        """Torch counts cards as the claims do: those that are lent, in the driver's order."""
+        uuids = [it.uuid for it in self._claims().gpus]
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(uuids)} if uuids else {}
 
     async def _end(self) -> None:
         process, self._process = self._process, None

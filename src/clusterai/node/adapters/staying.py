@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,9 +28,10 @@ from clusterai.node.core.staybook import Path as TellPath
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import ModelOffer
-from clusterai.protocol.rentals import AskStayLog, JoinStay, RentFrame, StayLogged
+from clusterai.protocol.rentals import AskStayLog, JoinStay, RentFrame, StayLogged, StayTold
 from clusterai.protocol.signing import Key
 from clusterai.runtime.machine import Linked, Received, Send, Tick, Unlinked
+from clusterai.work.cluster.adapters.cards import Cards
 from clusterai.work.cluster.adapters.stay import MOST_LOG, Stay, StayFailed, StaySettings, sweep
 from clusterai.work.cluster.core.heartbeats import Beat, Cell, tokens_of
 from clusterai.work.cluster.spec import IMAGES, ClusterSpec, Interval
@@ -69,6 +70,7 @@ class Stays(Protocol):
     async def seen_outside(self, place: int, endpoint: tuple[str, int]) -> None: ...
     async def beat(self, seed: bytes) -> Told: ...
     def log(self, start: int) -> tuple[int, bytes]: ...
+    def news(self) -> Sequence[tuple[str, str]]: ...
     async def freeze(self) -> None: ...
     async def thaw(self) -> None: ...
     async def close(self) -> None: ...
@@ -145,8 +147,17 @@ class Staying:
             while True:
                 await asyncio.sleep(TICK_S)
                 self.tell(Tick())
+                self.look()
         finally:
             await self._close()
+
+    def look(self) -> None:
+        """Tell the renter, through its gateway, what its machine has to say."""
+        mine = self.book.stay
+        if self._stay is None or mine is None:
+            return
+        for code, words in self._stay.news():
+            self._send(mine.gateway, StayTold(mine.lease, mine.generation, code, words[:2_000]))
 
     # --- out ---
 
@@ -274,6 +285,7 @@ def renting(
         ray=Path(config.ray) if config.ray else Path(sys.prefix) / "peers" / "ray",
         cores=tuple(sorted(os.sched_getaffinity(0)))[: max(1, config.cpu_milli // 1000)],
         allowed=frozenset(config.allowed),
+        cards=Cards(config.cards, config.gpus) if config.gpus else None,
     )
 
     def fits(spec: ClusterSpec) -> str | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from clusterai.sandbox.adapters import devicefilter
 from clusterai.sandbox.adapters.cgroup import ControlGroups, Group
 from clusterai.sandbox.adapters.native import NativeRunner
 from clusterai.sandbox.adapters.remnants import swept, to_its_end
@@ -87,9 +88,12 @@ class Cell:
             path.chmod(0o755)
         # A volume that is no memory isn't lent beside it.
         limits = task.limits if disk is None else msgspec.structs.replace(task.limits, disk_bytes=0)
-        group = runner.groups.make(f"{os.getpid()}-{run_id}", limits)
+        devices = devicefilter.allowed(devicefilter.number_of(Path(it.source)) for it in root.devices)
+        group = runner.groups.make(f"{os.getpid()}-{run_id}", limits, devices)
         wires = None
         try:
+            # What is in it stays, and shall tell of it: a task would be over.
+            group.falls_one_by_one()
             wires = runner.wires(group)
             try:
                 command = runner.command(task, root, folder, group, wires, run_id, shared_bytes, disk)

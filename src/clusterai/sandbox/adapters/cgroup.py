@@ -7,13 +7,17 @@ version 2, one tree, where our group must have been delegated to us.
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
+from clusterai.sandbox.adapters import devicefilter
+from clusterai.sandbox.adapters.devicefilter import Device
 from clusterai.sandbox.core.spec import Limits
 
-CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
+DEVICES = "devices"
+CONTROLLERS = ("memory", "pids", "cpu", "cpuacct", DEVICES)
 PERIOD_US = 100_000
 SPARE_PROCESSES = 2
 """bubblewrap outside and bubblewrap inside stand in the same group as the tenant."""
@@ -103,11 +107,19 @@ class ControlGroups:
         folders = self._mounts["pids"].folder.glob(f"clusterai-{prefix}*")
         return [int(line) for folder in folders for line in (folder / "cgroup.procs").read_text().split()]
 
-    def make(self, name: str, limits: Limits) -> "Group":
-        """Raises: NoControlGroups."""
+    def make(self, name: str, limits: Limits, devices: Iterable[Device] | None = None) -> "Group":
+        """
+        Args:
+            devices: all that may be opened; anything by default, and where the kernel can't be told (`Group.is_walled`).
+
+        Raises:
+            NoControlGroups.
+        """
         folders: dict[str, Path] = {}
         try:
             for controller, mount in self._mounts.items():
+                if controller == DEVICES:
+                    continue
                 folders[controller] = mount.folder / f"clusterai-{name}"
                 folders[controller].mkdir(exist_ok=True)
             group = Group(folders, self.version)
@@ -118,6 +130,8 @@ class ControlGroups:
                 f"no control group may be made in {self._mounts['memory'].folder} ({error.strerror}): run the node as root, "
                 "or as a systemd unit with Delegate=yes"
             ) from None
+        if devices is not None:
+            group.wall(tuple(devices), self._mounts.get(DEVICES))
         return group
 
 
@@ -127,6 +141,7 @@ class Group:
     def __init__(self, folders: dict[str, Path], version: int) -> None:
         self._folders = folders
         self._version = version
+        self.is_walled = False
 
     @property
     def folders(self) -> list[Path]:
@@ -146,6 +161,31 @@ class Group:
             self._write("memory", "memory.oom.group", 1)
             self._write("cpu", "cpu.max", f"{quota} {PERIOD_US}")
         self._write("pids", "pids.max", processes)
+
+    def wall(self, devices: Iterable[Device], mount: Mount | None) -> None:
+        """Nothing but these device files can be opened, where the kernel can be told so."""
+        try:
+            if self._version == 2:
+                devicefilter.attach(self._folders["memory"], devices)
+            elif mount is None:
+                return
+            else:
+                self._folders[DEVICES] = mount.folder / self._folders["memory"].name
+                self._folders[DEVICES].mkdir(exist_ok=True)
+                self._write(DEVICES, "devices.deny", "a")
+                for line in devicefilter.lines(devices):
+                    self._write(DEVICES, "devices.allow", line)
+            self.is_walled = True
+        except OSError:
+            # Half a list would be worse than none: /dev shows no others anyway.
+            if (folder := self._folders.pop(DEVICES, None)) is not None:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+    def falls_one_by_one(self) -> None:
+        """Where memory is short the kernel ends the process that holds most, not all of them."""
+        if self._version == 2:
+            self._write("memory", "memory.oom.group", 0)
 
     def yields(self) -> None:
         """From now on it gets only the time that other groups leave."""

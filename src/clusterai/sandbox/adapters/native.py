@@ -284,7 +284,9 @@ class NativeRunner:
 
         bwrap = reach(str(self._bwrap))
         shown = msgspec.structs.replace(
-            root, binds=tuple(Bind(reach(bind.source), bind.dest) for bind in root.binds)
+            root,
+            binds=tuple(Bind(reach(bind.source), bind.dest) for bind in root.binds),
+            devices=tuple(Bind(reach(bind.source), bind.dest) for bind in root.devices),
         )
         inputs = reach(str(folder / "in"))
         volume = str(disk) if disk is not None else None

@@ -30,7 +30,7 @@ OURS = ("proc", "dev", "sys", "run", "tmp", "job")
 
 
 class Bind(msgspec.Struct, frozen=True):
-    """A part of the host that is shown, read-only."""
+    """A part of the host that is shown, read-only; of a root's `devices`, a device file that may be used."""
 
     source: str
     dest: str
@@ -48,6 +48,11 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     """What an image says of its own environment."""
     names: bool = True
     """Whether /etc can take our /etc/passwd: a root of its own without that file can't, being read-only."""
+    devices: tuple[Bind, ...] = ()
+    """Of the host's /dev, beside the few that everybody gets."""
+    emptied: tuple[str, ...] = ()
+    """Folders of /proc that tell of the host's other devices; `regained` is what is shown in them all the same."""
+    regained: tuple[Bind, ...] = ()
 
 
 def environment(task: Task, root: Root) -> dict[str, str]:
@@ -111,8 +116,16 @@ def options(
     for target, place in root.links:
         made += ["--symlink", target, place]
     made += ["--proc", "/proc", "--dev", "/dev"]
+    for device in root.devices:
+        made += ["--dev-bind", device.source, device.dest]
     for name in masked:
         made += ["--ro-bind", "/dev/null", f"/proc/{name}"]
+    for place in root.emptied:
+        made += ["--tmpfs", place]
+        for bind in root.regained:
+            if bind.dest.startswith(f"{place}/"):
+                made += ["--ro-bind", bind.source, bind.dest]
+        made += ["--remount-ro", place]
     shared = shared_bytes or max(64 * KiB, min(limits.memory_bytes // 4, 64 * MiB))
     made += ["--perms", "1777", "--size", str(shared), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
     if disk is None:

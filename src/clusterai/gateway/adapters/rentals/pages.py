@@ -87,8 +87,11 @@ class RentalPages:
             raise _invalid(
                 f"the plan holds {len(seats)} machines, `plan.nodes` says {asked.plan.nodes}", "plan"
             )
-        if spec.cpu_milli > max(1000, asked.plan.need.cpu_milli) or spec.memory_bytes > max(
-            2 << 30, asked.plan.need.memory_bytes
+        need = asked.plan.need
+        if (
+            spec.cpu_milli > max(1000, need.cpu_milli)
+            or spec.memory_bytes > max(2 << 30, need.memory_bytes)
+            or spec.gpus > need.gpus
         ):
             raise _invalid("setup asks for more of each machine than the plan's `need` did", "setup")
         running = [it for it in self._desk.rentals.values() if it.account == account and it.ended is None]

@@ -140,6 +140,14 @@ def _needs(request: Request, **changes: Any) -> Request:
     return _replace(request, parts=parts)
 
 
+def _fewer_gpus(request: Request) -> Request:
+    """One of the same kind of each machine that was to have several."""
+    parts = tuple(
+        Part(it.nodes, msgspec.structs.replace(it.need, gpus=min(1, it.need.gpus))) for it in request.parts
+    )
+    return _replace(request, parts=parts)
+
+
 _NEEDS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("hardware", {"hardware": ""}),
     ("cpu", {"cpu_milli": 0}),
@@ -180,6 +188,8 @@ def _single(index: Index, request: Request, attempt: Place, now_s: float) -> Ite
     if any(it.need.gpus for it in request.parts):
         # Another kind is one thing to give up, GPUs at all are another.
         wishes.append(("gpus", lambda it: _needs(it, gpu="", gpus=0)))
+    if any(it.need.gpus > 1 for it in request.parts):
+        wishes.append(("gpu count", _fewer_gpus))
     for name, change in wishes:
         free = change(request)
         if name == "round trip":
@@ -236,6 +246,7 @@ def _least(name: str, request: Request, plan: Plan, attempt: Place) -> tuple[str
 
 
 _THRESHOLDS: dict[str, tuple[str, str, float, str]] = {
+    "gpu count": ("gpus", "gpus", 1, "GPUs of each machine"),
     "cpu": ("cpu_milli", "cpu_milli", 1_000, "processors"),
     "memory": ("memory_bytes", "memory_bytes", 2**30, "GiB of memory"),
     "bandwidth": ("bandwidth_kbps", "bandwidth_kbps", 1_000, "Mbit/s"),

@@ -25,6 +25,7 @@ import msgspec
 from clusterai.mesh import KERNEL, Device, Member, NoWireGuard, Paths, endpoints, keypair, net_of
 from clusterai.mesh.core.uapi import Endpoint, Malformed
 from clusterai.protocol.ids import Digest
+from clusterai.protocol.keccak import keccak
 from clusterai.sandbox import (
     PLACE,
     BlobStore,
@@ -40,9 +41,12 @@ from clusterai.sandbox import (
     host_python,
 )
 from clusterai.work.cluster import inside
+from clusterai.work.cluster.adapters.cards import Cards, NoCards, Taken
+from clusterai.work.cluster.adapters.cards import found as found_cards
 from clusterai.work.cluster.adapters.chains import Chains, SentinelGone
 from clusterai.work.cluster.adapters.processes import sample, stopped
 from clusterai.work.cluster.core import raycluster
+from clusterai.work.cluster.core.cards import intruders, telling
 from clusterai.work.cluster.core.foreign import Sample, foreign
 from clusterai.work.cluster.spec import GCS_PORT, JOBS_PORT, SHELL_PORT, ClusterSpec
 
@@ -52,6 +56,10 @@ TURN_S = 1.0
 MOST_LOG = 1 << 20
 MOST_ROUNDS = 1000
 LOG_BYTES = 1 << 16
+CARDS_S = 5.0
+"""Between two looks at the cards: the driver's program takes up to a second."""
+MOST_SILENT = 3
+TELL_S = 300.0
 MOUNTED = Path("/var/run/wireguard")
 
 
@@ -73,6 +81,7 @@ class StaySettings(msgspec.Struct, frozen=True, kw_only=True):
         allowed: names of programs, as `ps -o comm` shows them, that may run beside the tenant. The node's own are.
         network: where packets leave this machine, as a path such as /run/netns/out; None for our own network.
         processes: of the tenant at once, threads counted: Ray's own take some 300.
+        cards: graphics cards that are lent; None lends none.
     """
 
     ray: Path
@@ -81,6 +90,7 @@ class StaySettings(msgspec.Struct, frozen=True, kw_only=True):
     network: Path | None = None
     processes: int = 8192
     open_files: int = 65_536
+    cards: Cards | None = None
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -90,7 +100,8 @@ class Reading(msgspec.Struct, frozen=True):
         links, values: how each rented core's chain stands under the seed of the reading before.
         tenant_ms: processor time of the tenant's processes, and of what encrypts its disk, since the stay was opened; the sentinel's
             isn't in it.
-        foreign: processes that were neither the tenant's nor allowed, and used more than 2 % of a core since the reading before.
+        foreign: processes that were neither the tenant's nor allowed, and used more than 2 % of a core since the reading before, or are
+            on a rented card.
     """
 
     links: tuple[int, ...]
@@ -140,6 +151,10 @@ class Stay:
         self._log = bytearray()
         self._log_total = 0
         self._closed = False
+        self._taken: Taken | None = None
+        self._intruders: tuple[Sample, ...] = ()
+        self._news: list[tuple[str, str]] = []
+        self._killed = 0
         self.foreigners: tuple[Sample, ...] = ()
         self.steps: dict[str, int] = {}
 
@@ -170,7 +185,9 @@ class Stay:
 
     @property
     def interface(self) -> str:
-        return f"ca{self._lease.hex()[:8]}{self._place}"
+        # Of this node's own: a place may move to another node of the same machine, while this one still has it.
+        mine = keccak(self._lease + str(self._folder).encode())
+        return f"ca{mine.hex()[:8]}{self._place}"
 
     def processes(self) -> list[int]:
         """All of the tenant's, as this machine counts."""
@@ -184,11 +201,11 @@ class Stay:
 
     async def _open(self) -> None:
         began = time.monotonic()
-        if self._spec.gpus:
-            raise StayFailed("no-gpu", "graphics cards aren't lent to clusters yet")
         cores = self._settings.cores[: self._spec.cores]
         if len(cores) * 1000 < self._spec.cpu_milli:
             raise StayFailed("too-small", f"{len(self._settings.cores)} cores are lent here")
+        if self._spec.gpus:
+            await self._take()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True, mode=0o700)
         (self._folder / "interface").write_text(f"{self.interface}\n{self._settings.network or ''}")
@@ -213,6 +230,53 @@ class Stay:
         self.steps["opened"] = int((time.monotonic() - began) * 1000)
         self._before = (time.monotonic(), await asyncio.to_thread(sample))
         self._tasks = [asyncio.create_task(self._listen(self._cell))]
+        if self._taken is not None:
+            self._tasks.append(asyncio.create_task(self._watch(self._taken)))
+
+    async def _take(self) -> None:
+        if self._settings.cards is None:
+            raise StayFailed("no-gpu", "no graphics cards are lent here")
+        taking = asyncio.ensure_future(asyncio.to_thread(self._settings.cards.take, self._spec.gpus))
+        try:
+            taken = await asyncio.shield(taking)
+        except NoCards as error:
+            raise StayFailed("no-gpu", error.why) from None
+        except asyncio.CancelledError:
+            # The driver's deadline is short, and what was taken has to be given back.
+            with contextlib.suppress(NoCards):
+                self._taken = await taking
+            raise
+        self._taken = taken
+        for card in taken.cards:
+            self._keep(f"clusterai: {telling(card)}, driver {card.driver}\n".encode())
+
+    async def _watch(self, taken: Taken) -> None:
+        """Who is on the rented cards beside the tenant, and whether they are there at all."""
+        silent, told_s, seen = 0, time.monotonic(), set[int]()
+        while True:
+            await asyncio.sleep(CARDS_S)
+            try:
+                now = [it for it in await asyncio.to_thread(found_cards) if it.uuid in taken.uuids]
+            except NoCards as error:
+                silent += 1
+                if silent == MOST_SILENT:
+                    return self._die(f"its cards can't be seen any more: {error.why}")
+                continue
+            if len(now) < len(taken.cards):
+                return self._die(f"{len(taken.cards)} cards were rented, the driver finds {len(now)} of them")
+            silent = 0
+            everybody = await asyncio.to_thread(sample)
+            ours = {os.getpid(), *self.processes(), *self.helpers()}
+            self._intruders = intruders(now, taken.uuids, everybody, ours, self._settings.allowed)
+            for it in self._intruders:
+                if it.pid not in seen:
+                    seen.add(it.pid)
+                    words = f"{it.name} (process {it.pid} of the machine's owner) is on a rented card; its time isn't charged"
+                    self._keep(f"clusterai: {words}\n".encode())
+                    self._news.append(("cards", words))
+            if time.monotonic() - told_s >= TELL_S:
+                told_s = time.monotonic()
+                self._keep("".join(f"clusterai: {telling(it)}\n" for it in now).encode())
 
     async def _mesh(self) -> None:
         began = time.monotonic()
@@ -230,7 +294,8 @@ class Stay:
     async def _sandbox(self, cores: Sequence[int], disk: "asyncio.Task[None]") -> None:
         began = time.monotonic()
         try:
-            root = ray_root(self._settings.ray)
+            plain = ray_root(self._settings.ray)
+            root = plain if self._taken is None else self._taken.root(plain)
             runner = await asyncio.to_thread(
                 NativeRunner, BlobStore(self._folder / "store"), self._folder, {"ray": root}
             )
@@ -260,7 +325,7 @@ class Stay:
                 on_log=self._keep,
             )
             self.steps["sandbox"] = int((time.monotonic() - began) * 1000)
-            self._chains = await Chains.open(runner, raycluster.bare(root), task.argv[0], cores)
+            self._chains = await Chains.open(runner, raycluster.bare(plain), task.argv[0], cores)
             self.steps["sandbox and sentinel"] = int((time.monotonic() - began) * 1000)
         except (CannotSandbox, OSError, ValueError) as error:
             raise StayFailed("no-sandbox", str(error)) from None
@@ -388,11 +453,28 @@ class Stay:
         self._before = (time.monotonic(), now)
         elapsed_ms = int((self._before[0] - then) * 1000)
         self.foreigners = foreign(before, now, elapsed_ms, ours, self._settings.allowed)
+        counted = {it.pid for it in self.foreigners}
+        self.foreigners += tuple(it for it in self._intruders if it.pid not in counted)
         return Reading(links, values, tenant_ms, len(self.foreigners))
 
+    def news(self) -> list[tuple[str, str]]:
+        """What its renter should know and wasn't told, each with the word for what it is about."""
+        if self._cell is not None:
+            killed = self._cell.group.oom_kills()
+            if killed > self._killed:
+                self._killed = killed
+                words = out_of_memory(self._spec.memory_bytes, killed)
+                self._keep(f"clusterai: {words}\n".encode())
+                self._news.append(("memory", words))
+        told, self._news = self._news, []
+        return told
+
     def _die(self, reason: str) -> None:
-        if not self.gone.done() and not self._closed:
-            self.gone.set_result(reason)
+        if self.gone.done() or self._closed:
+            return
+        if self._cell is not None and (killed := self._cell.group.oom_kills()):
+            reason = f"{reason}; {out_of_memory(self._spec.memory_bytes, killed)}"
+        self.gone.set_result(reason)
 
     async def freeze(self) -> None:
         """All of the tenant's processes stand still, with what they hold in memory."""
@@ -430,6 +512,9 @@ class Stay:
         if self._chains is not None:
             chains, self._chains = self._chains, None
             await chains.close()
+        if self._taken is not None:
+            taken, self._taken = self._taken, None
+            await asyncio.to_thread(taken.give_back)
         if self._disk is not None:
             disk, self._disk = self._disk, None
             await disk.close()
@@ -472,6 +557,15 @@ class Stay:
             with contextlib.suppress(NoWireGuard, Malformed):
                 for move in self._paths.step(await self._device.states(), loop.time()):
                     await self._device.move(move.key, move.endpoint)
+
+
+def out_of_memory(memory_bytes: int, killed: int) -> str:
+    """For who reads that Ray's worker died, and not why."""
+    size = memory_bytes / 2**30
+    return (
+        f"out of memory: {size:g} GiB were all used, and the kernel killed a process ({killed} so far); "
+        f"rent with more, --mem {2 * size:g}G"
+    )
 
 
 def _on(cores: Sequence[int]) -> tuple[str, ...]:

@@ -56,12 +56,13 @@ def foreign(
         if used_ms * 1000 < threshold_milli * elapsed_ms or it.kernel or it.name in allowed:
             continue
         # Of a process that was there before us only what it used since counts; of a new one all.
-        if not _descends(it.pid, parents, ours):
+        if not descends(it.pid, parents, ours):
             found.append(it)
     return tuple(found)
 
 
-def _descends(pid: int, parents: dict[int, int], ours: Collection[int]) -> bool:
+def descends(pid: int, parents: dict[int, int], ours: Collection[int]) -> bool:
+    """Whether a process is one of ours, or came of one."""
     for _ in range(64):
         if pid in ours:
             return True
