@@ -2,7 +2,7 @@
 
     committed ─> Fetch from the provider ─ here: done
                      ├ they aren't those of the last state ──────────────────┐
-                     └ they can't be had, most of the window is over ────────┴─> DemandDelivery
+                     └ they can't be had, half of the window is over ────────┴─> DemandDelivery
     demanded  ─> Fetch from members of the panel, who ask the provider too ─ here: done, the bond is lost
                      └ two thirds of them can't have it either: the lease is refunded, the bond comes back
 
@@ -63,11 +63,14 @@ class Delivering:
             slot.fetch_s = now_s
         provider = Address(slot.terms.provider)
         yield Fetch(lease, self._source(slot, provider, linked), slot.output, slot.last)
-        if slot.closed is None and not slot.demanded and self._is_to_be_demanded(slot, now_s):
-            if self._approved:
-                yield DemandDelivery(lease)
-            else:
+        if slot.closed is not None or slot.demanded or self._terms.deliveries == ZERO_ADDRESS:
+            return
+        if not self._approved:
+            # Before it is needed: one more block between the wish and the demand may be the one that comes too late.
+            if slot.verdict or self._age_s(slot) >= self._terms.window_s / 3:
                 yield Approve(self._terms.deliveries, UNLIMITED_WEI)
+        elif self._is_to_be_demanded(slot, now_s):
+            yield DemandDelivery(lease)
 
     def expired(self) -> Iterator[tuple[Digest, ExpireDemand]]:
         """Demands of ours that time, or the end of their lease, has decided."""
@@ -96,16 +99,22 @@ class Delivering:
         return [*members, provider][slot.tries % (len(members) + 1)]
 
     def _is_to_be_demanded(self, slot: Slot, now_s: float) -> bool:
-        """At once where nothing better can come; else with most of the window over, and only if it was tried for long enough."""
-        window_s = self._terms.window_s
-        age_s = self._directory.time_s - slot.committed_s
-        if self._terms.deliveries == ZERO_ADDRESS or age_s > window_s - SPARE_S or slot.verdict == "unable":
+        """At once where nothing better can come; else with half the window over, or more where nothing is said: it may be on its way.
+
+        What a busy machine takes from the asking to the block must fit into what is left.
+        """
+        window_s, age_s = self._terms.window_s, self._age_s(slot)
+        if age_s > window_s - min(SPARE_S, window_s / 10) or slot.verdict == "unable":
             return False
         if slot.verdict == "differs":
             return True
         assert slot.fetch_s is not None, "it was asked for"
-        refused = slot.verdict == "missing" and age_s >= window_s * 2 // 3
-        return refused or (age_s >= window_s * 5 // 6 and now_s - slot.fetch_s >= window_s / 2)
+        refused = slot.verdict == "missing" and age_s >= window_s / 2
+        return refused or (age_s >= window_s * 2 / 3 and now_s - slot.fetch_s >= window_s / 3)
+
+    def _age_s(self, slot: Slot) -> float:
+        """Since the commitment, as the chain's time goes."""
+        return self._directory.time_s - slot.committed_s
 
 
 def heard(slot: Slot, event: Fetched) -> bool:
