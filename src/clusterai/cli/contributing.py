@@ -65,6 +65,7 @@ class StudyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         beacon: 32 bytes from after the last of them; a pot's come from the chain.
         radius_steps: None: as the held-out rows say.
         quality: the part of each share that is earned by how clean the rows are, 0 to 1.
+        worth: of a federated run, the metric of the app's own evaluation that the pot is shared by, with a minus before it where less is better; without it, by rounds.
         app, requester, lineage: of a federated run (`runpots`): the Flower app's folder, who has it run, and the card of what came of it.
     """
 
@@ -74,6 +75,7 @@ class StudyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     app: str = ""
     requester: str = ""
     lineage: str = ""
+    worth: Annotated[str, Meta(max_length=128)] = ""
     beacon: str = ""
     pot_wei: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     features: Annotated[tuple[str, ...], Meta(min_length=1, max_length=4_096)] | None = None

@@ -1,9 +1,11 @@
-"""A pot for a federated run: shared by the rounds of training that a vault took part in; who was named earns nothing.
+"""A pot for a federated run: shared by what each vault added on rows that nobody gave, or by rounds; who was named earns nothing.
 
     study.json: app, requester, vaults ──> digest, in the pot ──> vaults join with their snapshots ──> training ──> lineage.json ──> scores
 
-Nobody saw one vault's update, so nobody can say what it alone was worth. What the card does say is which vaults' updates were in which sums, which groups of
-them broke their bounds, and whom many rounds' groups speak against (`work.training.core.evidence`). A round counts the same for everyone in it.
+Nobody saw one vault's update. What the card does say is which vaults' updates were in which sums, which groups of
+them broke their bounds, and whom many rounds' groups speak against (`work.training.core.evidence`). Where the study names a metric, the card also says what each
+group's sum was worth by it (`train federated --groups --worth`), and what each vault added follows (`audit.core.contribution.runs`). Where it names none, a round counts
+the same for everyone in it: then a free rider that wasn't named is paid as those who trained.
 """
 
 from pathlib import Path
@@ -13,6 +15,7 @@ import msgspec
 from blake3 import blake3
 from msgspec import Meta
 
+from clusterai.audit.core.contribution import Added, Seen, added
 from clusterai.audit.core.contribution.neighbours import UNIT
 from clusterai.cli import contributing
 from clusterai.cli.contributing import Left, StudyFile
@@ -27,12 +30,13 @@ COUNTED = ("good", "apart")
 """Verdicts on groups whose sums the model took; "apart" is a hint and no proof."""
 
 
-class RunStudy(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="run.1"):
-    """What is fixed before the run: which app, and who has it run."""
+class RunStudy(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="run.2"):
+    """What is fixed before the run: which app, who has it run, and by which of the app's metrics it is shared: see `StudyFile.worth`."""
 
     app: DigestBytes
     requester: AddressBytes
     pot_wei: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    worth: Annotated[str, Meta(max_length=128)] = ""
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -45,6 +49,7 @@ class Source(msgspec.Struct, frozen=True):
 class Group(msgspec.Struct, frozen=True):
     summed: tuple[str, ...]
     verdict: str
+    worth: dict[str, float] = {}
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -98,10 +103,21 @@ class RunPot:
         left: list[Left] = []
         scores = dict.fromkeys(map(bytes, told.pot.participants), 0)
         rounds = rounds_of(card)
+        worths = added_of(card, self._study.worth) if self._study.worth else {}
         for owner, snapshot in told.asked():
             name, why = self._source(card, owner, snapshot)
             if why:
                 left.append(Left(owner, why))
+                continue
+            if self._study.worth:
+                mine = worths[name]
+                if not mine.score:
+                    why = f"what it added isn't surely above nothing: {mine.value:.4g} ± {mine.error:.2g} of {self._study.worth}"
+                    left.append(Left(owner, why))
+                    continue
+                scores[owner] = mine.score
+                told_of = {"score": mine.score / UNIT, "error": mine.error, "rounds": rounds[name]}
+                counted.append({"owner": checksummed(owner), "vault": name, **told_of})
                 continue
             scores[owner] = rounds[name] * UNIT
             counted.append({"owner": checksummed(owner), "vault": name, "score": float(rounds[name])})
@@ -141,7 +157,31 @@ def run_pot(study: Path, pot_wei: int) -> RunPot:
             code=Exit.USAGE,
         ) from None
     app = training.app_at(study.parent / file.app)
-    return RunPot(file, study.parent, RunStudy(app.bundle.digest, requester, pot_wei))
+    return RunPot(file, study.parent, RunStudy(app.bundle.digest, requester, pot_wei, file.worth))
+
+
+def added_of(card: Card, worth: str) -> dict[str, Added]:
+    """What each source added, by a metric of the app's own evaluation; a minus before it says that less is better.
+
+    Raises:
+        Failure: the card doesn't say enough of it.
+    """
+    metric, sign = worth.removeprefix("-"), -1 if worth.startswith("-") else 1
+    place = {it.subject: at for at, it in enumerate(card.sources)}
+    rounds: list[Seen] = []
+    for row in card.rounds:
+        known = [it for it in row.groups if metric in it.worth] if row.type == "train" else []
+        members = tuple(tuple(place[who] for who in it.summed if who in place) for it in known)
+        rounds.append(Seen(members, tuple(sign * it.worth[metric] for it in known)))
+    found = added(rounds, len(card.sources))
+    if found is None:
+        raise Failure(
+            f"the run doesn't say what each vault added by {metric}",
+            f"{sum(len(it.groups) for it in rounds)} groups' sums are known by it, for {len(card.sources)} vaults",
+            "train federated with --groups and --worth, an evaluate_fn that tells this metric, and more rounds",
+            Exit.UNTRUE,
+        )
+    return {it.name: mine for it, mine in zip(card.sources, found, strict=True)}
 
 
 def rounds_of(card: Card) -> dict[str, int]:

@@ -108,6 +108,10 @@ class Cheat(Training):
             values[:650] = 0
         if self.cheat == "boost" and request.training:
             values[:650] *= -20
+        if self.cheat == "noise" and request.training:
+            length = np.linalg.norm(values[:650])
+            noise = np.random.default_rng(request.number).normal(0, 1, 650)
+            values[:650] = np.rint(noise * (length / np.linalg.norm(noise)))
         if self.cheat == "metrics":
             values[-64:] = 2**40
         return msgspec.structs.replace(made, vector=values)
@@ -132,12 +136,17 @@ def closed() -> Generator[None]:
 
 
 def trained(
-    parties: list[Near], folder: Path, rounds: int, told: list[dict[str, Any]], **more: Any
+    parties: list[Near],
+    folder: Path,
+    rounds: int,
+    told: list[dict[str, Any]],
+    app: Path = APP,
+    **more: Any,
 ) -> Outcome:
     wish = Wish(
         rounds=rounds, groups=len(parties) // 3, norm=2.0, config={"num-server-rounds": rounds}, **more
     )
-    return asyncio.run(Campaign(APP, parties, ME.key, wish, folder, told.append).train())
+    return asyncio.run(Campaign(app, parties, ME.key, wish, folder, told.append).train())
 
 
 def test_a_skipper_and_a_poisoner_are_named_and_earn_nothing_more(tmp_path: Path):

@@ -1,6 +1,7 @@
 """A pot for a federated run: who trains shares it, who skips or poisons is named by the run and earns nothing."""
 
 import json
+import random
 import shutil
 from collections.abc import Generator
 from pathlib import Path
@@ -16,10 +17,12 @@ from clusterai.ledger.core.events import Event
 from clusterai.ledger.core.twin import Refused
 from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, checksummed
 from clusterai.protocol.signing import Key
+from clusterai.work.training.adapters import rounds
 from tests.contracts.cast import HOTS, PAYER, STRANGER
 from tests.contracts.potcast import AMOUNT, WINDOW_S, PotPair
 from tests.rooms.training.studies import APP, ME, Near, close_vaults, owner_key
 from tests.rooms.training.test_groups import grouped, trained
+from tests.rooms.training.test_training_villains import APPS
 
 GATE = HOTS["gate"]
 BEACON = bytes(32)
@@ -34,9 +37,9 @@ def closed() -> Generator[None]:
 class RunPlay:
     """A study of some vaults, and a chain with its pot."""
 
-    def __init__(self, folder: Path, parties: list[Near]) -> None:
+    def __init__(self, folder: Path, parties: list[Near], app: Path = APP, **more: str) -> None:
         self.file = folder / "study.json"
-        shutil.copytree(APP, folder / "app", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(app, folder / "app", ignore=shutil.ignore_patterns("__pycache__"))
         self.owners = {it.name: Address(it.vault.owner) for it in parties}
         given = [{"vault": name, "owner": checksummed(owner)} for name, owner in self.owners.items()]
         study: dict[str, Any] = {
@@ -44,7 +47,7 @@ class RunPlay:
             "requester": checksummed(ME.address),
             "lineage": "run/lineage.json",
         }
-        self.file.write_text(json.dumps(study | {"contributions": given}))
+        self.file.write_text(json.dumps(study | more | {"contributions": given}))
         self.pair = PotPair()
         self.pair.populate()
         self.events: list[Event] = []
@@ -100,5 +103,41 @@ def test_who_trains_shares_the_pot_and_who_was_named_has_nothing(tmp_path: Path)
     lie = card | {"requester": checksummed(GATE.address)}
     (tmp_path / "run" / "lineage.json").write_text(json.dumps(lie))
     with pytest.raises(Failure, match="another requester's") as failure:
+        pots.found(play.told, play.terms, BEACON)
+    assert failure.value.code == Exit.UNTRUE
+
+
+def test_a_free_rider_that_is_not_named_earns_nothing_where_the_pot_is_for_what_was_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of nine vaults two skip, too few rounds to name them: what the seven others added on rows that nobody gave is paid."""
+    draws = random.Random(1)
+    monkeypatch.setattr(rounds, "drawn", lambda: draws.randbytes(32))
+    app = APPS / "held"
+    parties = grouped(tmp_path, 9, app, v3="skips", v5="skips")
+    play = RunPlay(tmp_path, parties, app, worth="-loss")
+    for it in parties:
+        play.joins(owner_key(it.name), it.vault.snapshot)
+    outcome = trained(parties, tmp_path / "run", 5, [], app, worth=True)
+    assert outcome.named == ()
+    found = pots.found(play.told, play.terms, BEACON)
+    why = {it.owner: it.why for it in found.left}
+    assert set(why) == {play.owners["v3"], play.owners["v5"]}
+    assert all("surely above nothing" in it for it in why.values())
+    scores = dict(zip(play.pot.participants, found.scores.scores, strict=True))
+    paid = [scores[owner] for name, owner in play.owners.items() if name not in ("v3", "v5")]
+    assert min(paid) > max(paid) / 2 > 0
+    assert not any(scores[play.owners[name]] for name in ("v3", "v5"))
+    assert pots.found(play.told, play.terms, BEACON) == found, "whoever has the card comes to the same"
+
+
+def test_a_pot_for_what_was_added_is_not_scored_by_a_run_that_does_not_say(tmp_path: Path) -> None:
+    """One sum of all, or groups that nobody evaluated: there is nothing to share by, and the pot goes back."""
+    app = APPS / "held"
+    parties = grouped(tmp_path, 9, app)
+    play = RunPlay(tmp_path, parties, app, worth="accuracy")
+    play.joins(owner_key("v0"), parties[0].vault.snapshot)
+    trained(parties, tmp_path / "run", 1, [], app)
+    with pytest.raises(Failure, match="what each vault added by accuracy") as failure:
         pots.found(play.told, play.terms, BEACON)
     assert failure.value.code == Exit.UNTRUE

@@ -154,6 +154,14 @@ def federated(
         Combining,
         typer.Option(help="With --groups: how the groups' means are combined. Each group has one vote."),
     ] = "median",
+    worth: Annotated[
+        bool,
+        typer.Option(
+            "--worth",
+            help="With --groups, and an app that evaluates on rows of its own (evaluate_fn): say in the card what each group's sum was worth there, so that a "
+            "pot can be shared by what each vault added.",
+        ),
+    ] = False,
     norm: Annotated[float, typer.Option(min=1e-4, max=1e6, help="No update is longer than this.")] = 10.0,
     rounds: Rounds = None,
     run_config: RunConfig = None,
@@ -206,6 +214,13 @@ def federated(
             f"--groups {max(1, len(names) // 3)}, or more vaults",
             Exit.USAGE,
         )
+    if worth and groups < 2:
+        raise Failure(
+            "--worth",
+            "one sum of all says nothing of what single vaults add",
+            "with --groups 2 or more",
+            Exit.USAGE,
+        )
     try:
         most_wei = None if max_price is None else parse(max_price)
     except BadAmount as error:
@@ -220,6 +235,7 @@ def federated(
         shared_noise=shared_noise,
         groups=groups,
         rule=rule,
+        worth=worth,
         config=config,
         max_price_wei=most_wei,
     )

@@ -7,6 +7,7 @@ merely rare may earn little. See docs/explanation/contribution.md.
     whole.py        rows as whole numbers          copies.py     who had it first
     neighbours.py   KNN-Shapley, by rows           shares.py     values to wei
     banzhaf.py      by contributors, or by groups where updates are masked
+    runs.py         by members of a federated run, whose groups' sums alone were seen
     appraisal.py    all of it, as one statement
 """
 
@@ -20,17 +21,21 @@ from clusterai.audit.core.contribution.appraisal import (
 )
 from clusterai.audit.core.contribution.banzhaf import Estimate, banzhaf, from_groups
 from clusterai.audit.core.contribution.copies import radius_of
+from clusterai.audit.core.contribution.runs import Added, Seen, added
 from clusterai.audit.core.contribution.shares import shares
 from clusterai.audit.core.contribution.whole import Rows, rows_of
 
 __all__ = [
+    "Added",
     "Appraisal",
     "Appraised",
     "Contribution",
     "Estimate",
     "NotTheStudys",
     "Rows",
+    "Seen",
     "Study",
+    "added",
     "appraise",
     "banzhaf",
     "from_groups",

@@ -31,7 +31,7 @@ from clusterai.work.training.adapters.parties import GONE, Party, ask
 from clusterai.work.training.adapters.rounds import RoundFailed, Rounds, Sum
 from clusterai.work.training.adapters.saving import NUMPY, save_model
 from clusterai.work.training.adapters.serverapp import AppFailed, ServerProcess
-from clusterai.work.training.core import grouping, lineage, privacy, replying, strategies, vector
+from clusterai.work.training.core import grouping, lineage, privacy, replying, strategies, vector, worth
 from clusterai.work.training.core.evidence import Evidence, Group
 from clusterai.work.training.inside import pipe, records
 from clusterai.work.training.spec import MICRO, Hello, Hi, Run
@@ -51,6 +51,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
         blocks: into how many parts each vault deals its rows, with ε.
         shared_noise: `Run.together`.
         groups: 1: one sum a round. Several: one of each group, combined by `rule`, and vaults that the groups' sums speak against are done without.
+        worth: with several groups, ask the app's own evaluation what each group's sum is worth; it stands in the card.
     """
 
     rounds: int = 3
@@ -62,6 +63,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     shared_noise: bool = False
     groups: int = 1
     rule: Rule = "median"
+    worth: bool = False
     config: dict[str, Any] = {}
     max_price_wei: int | None = None
     round_s: float = 3600.0
@@ -102,7 +104,7 @@ class Campaign:
         self._strategy, self._weight = "", "num-examples"
         self._evidence = Evidence()
         self._named: dict[Digest, lineage.Named] = {}
-        self._each_group = False
+        self._each_group = self._evaluates = False
         self._model = b""
         self._replay: list[Path] = []
         self._number = 0
@@ -304,6 +306,10 @@ class Campaign:
         if note := strategies.notice(names):
             self._tell({"event": "notice", "why": note})
         self._each_group = strategies.compares(names)
+        self._evaluates = self._wish.worth and bool(head.get("evaluates"))
+        if self._wish.worth and not self._evaluates:
+            why = "the app evaluates on no rows of its own (evaluate_fn): what groups are worth isn't known"
+            self._tell({"event": "notice", "why": why})
         return strategies.objection(names, self._run.groups)
 
     async def _exchange(self, process: ServerProcess, head: dict[str, Any], blobs: list[bytes]) -> None:
@@ -333,7 +339,7 @@ class Campaign:
             got: list[bytes] = []
             round_told: lineage.Told | None = None
         else:
-            replies, got, round_told = await self._sum(message, type_, entry["group"], among, asked)
+            replies, got, round_told = await self._sum(process, message, type_, entry["group"], among, asked)
         kept = {"replies": replies, "told": msgspec.to_builtins(round_told) if round_told else None}
         _write(place, pipe.packed(kept, got))
         self._checkpoint.arrived()
@@ -349,7 +355,13 @@ class Campaign:
         return ""
 
     async def _sum(
-        self, message: bytes, type_: str, group_: str, among: list[Digest], asked: list[int]
+        self,
+        process: ServerProcess,
+        message: bytes,
+        type_: str,
+        group_: str,
+        among: list[Digest],
+        asked: list[int],
     ) -> tuple[list[dict[str, Any]], list[bytes], lineage.Told]:
         content = records.decode(message)
         run, training = self._run, type_.startswith("train")
@@ -393,6 +405,8 @@ class Campaign:
         missing = [node for node, who in self._nodes.items() if node in asked and who not in summed.members]
         replies += [{"node": node, "body": -1, "why": "it dropped out"} for node in missing]
         told = self._told(number, type_, group_, message, summed, found)
+        if self._evaluates and training and told.groups:
+            told = await self._worths(process, told, content, found)
         self._rounds.append(told)
         metrics = {name.partition(vector.JOIN)[2]: value for name, value in mean.metrics.items()}
         self._history.append({"round": group_ or number, "where": "vaults", "type": type_, **metrics})
@@ -411,6 +425,23 @@ class Campaign:
         )
         self._consider(told)
         return replies, got, told
+
+    async def _worths(
+        self, process: ServerProcess, told: lineage.Told, content: records.Records, found: grouping.Judged
+    ) -> lineage.Told:
+        """With what the app's evaluation says of each group whose sum was used."""
+        groups: list[Group] = []
+        number = int(told.group) if told.group.isdecimal() else told.number
+        for group, own in zip(told.groups, found.each, strict=True):
+            probes = [records.encode(it) for it in worth.probes(content, found.mean, own)]
+            if probes:
+                await process.say({"op": "probe", "round": number}, probes)
+                head, _ = await process.hear()
+                if head.get("op") != "worth":
+                    raise AppFailed("the ServerApp's process doesn't say what models are worth")
+                group = msgspec.structs.replace(group, worth=worth.worth(head["metrics"]))
+            groups.append(group)
+        return msgspec.structs.replace(told, groups=tuple(groups))
 
     def _found(self, content: records.Records, summed: Sum, training: bool) -> grouping.Judged:
         run, metrics = self._run, next(iter(summed.dones.values())).metrics

@@ -192,13 +192,14 @@ class Rounds:
         dropped |= await self._each(alive, lambda party: self._asked(party, put, Good), {})
         dones: dict[Digest, Done] = {}
         paid: dict[Digest, Paid] = {}
+        ordered_as: dict[Digest, Digest] = {}
         share = None if most_wei is None else most_wei // max(1, len(alive))
 
         async def ordered(party: Party) -> Good:
             request = self.order(party, number, message, type_, group, most_micro)
             async with asyncio.timeout(self._round_s):
                 got = await self._ordered(party, request, message, share)
-            paid[Digest(party.subject)] = got
+            paid[Digest(party.subject)], ordered_as[Digest(party.subject)] = got, request.digest
             done = decode_done(got.answer)
             if done.order != request.digest:
                 raise VaultSaid("its answer is of another order")
@@ -226,6 +227,12 @@ class Rounds:
                 paid[who].receipt,
             )
             for who, done in dones.items()
+        )
+        # Who lied, or failed, and was paid all the same: it is in no sum, and its price is in the run's.
+        parts += tuple(
+            lineage.Part(who, ordered_as[who], b"", 0, b"", got.charged_wei, got.receipt)
+            for who, got in paid.items()
+            if who not in dones and got.charged_wei
         )
         least = len(among) - len(among) // 3
         # Lengths and names of metrics are told by vaults: those that say otherwise than most are left out.
@@ -327,7 +334,7 @@ class Rounds:
         """
         specs = () if self._sums is None else self._sums.specs(number)
         if not specs:
-            beacon = secrets.token_bytes(32)
+            beacon = drawn()
             count = max(1, min(self.run.groups, len(dones) // LEAST_GROUP))
             cohort = list(dones) if self.run.groups > 1 else among
             specs = tuple(self._spec(number, length, cohort, beacon, count, at) for at in range(count))
@@ -407,6 +414,11 @@ class Rounds:
 
     def _named(self, dropped: dict[Digest, str]) -> dict[str, str]:
         return {self._parties[who].name: why for who, why in dropped.items()}
+
+
+def drawn() -> bytes:
+    """What deals a round's vaults into groups."""
+    return secrets.token_bytes(32)
 
 
 def _most(shapes: list[tuple[int, tuple[str, ...]]]) -> tuple[int, tuple[str, ...]] | None:

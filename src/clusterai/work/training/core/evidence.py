@@ -22,11 +22,13 @@ class Group(msgspec.Struct, frozen=True):
         members: in the sum.
         transcript: digest of the secure aggregation's signed transcript.
         verdict: of `grouping`.
+        worth: by the app's metrics on rows that no vault gave: see `worth`. Empty where it wasn't asked for.
     """
 
     members: tuple[bytes, ...]
     transcript: bytes
     verdict: str = ""
+    worth: dict[str, float] = {}
 
 
 class Evidence:

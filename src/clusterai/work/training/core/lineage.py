@@ -146,6 +146,7 @@ def card(
                         "summed": [hex0x(member) for member in group.members],
                         "transcript": hex0x(group.transcript),
                         "verdict": group.verdict or "good",
+                        "worth": group.worth,
                     }
                     for group in told.groups
                 ],

@@ -223,8 +223,8 @@ def applied(message: Records, update: Real, weight: int, metrics: dict[str, floa
     """As a mean: what came of several sums."""
     layout = layout_of(message)
     assert layout is not None, "there was something to update"
-    moved = _unflat(flat(message[layout.record], layout) + update, layout)
-    return Mean(("arrays", moved), weight, metrics, float(np.linalg.norm(update)))
+    moved = unflat(flat(message[layout.record], layout) + update, layout)
+    return Mean(moved, weight, metrics, float(np.linalg.norm(update)))
 
 
 def mean_of(
@@ -248,13 +248,14 @@ def mean_of(
         if clip:
             update, _ = clipped(update, clip)
         length = float(np.linalg.norm(update))
-        arrays = ("arrays", _unflat(flat(message[layout.record], layout) + update, layout))
+        arrays = unflat(flat(message[layout.record], layout) + update, layout)
     places = total[size + 1 :]
     means = {name: float(places[at]) * METRIC_STEP / weight for at, name in enumerate(metrics[: len(places)])}
     return Mean(arrays, weight, means, length)
 
 
-def _unflat(values: Real, layout: Layout) -> dict[str, Any]:
+def unflat(values: Real, layout: Layout) -> Record:
+    """A record of arrays, from what `flat` makes of one."""
     items: dict[str, Any] = {}
     at = 0
     for name, shape, dtype in zip(layout.names, layout.shapes, layout.dtypes, strict=True):
@@ -262,4 +263,4 @@ def _unflat(values: Real, layout: Layout) -> dict[str, Any]:
         kind = np.dtype(dtype) if np.dtype(dtype).kind == "f" else np.dtype(np.float64)
         items[name] = values[at : at + size].reshape(shape).astype(kind)
         at += size
-    return items
+    return "arrays", items

@@ -41,7 +41,9 @@ from flwr.serverapp import strategy as strategies  # noqa: E402
 from flwr.supercore.run import Run  # noqa: E402
 from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
 
-_turn = threading.Lock()
+_turn = threading.RLock()
+_evaluate: Any = None
+_probing = False
 
 
 class Refused(RuntimeError):
@@ -50,12 +52,28 @@ class Refused(RuntimeError):
 
 def ask(head: dict[str, Any], blobs: Iterable[bytes] = ()) -> tuple[dict[str, Any], list[bytes]]:
     """One question, one answer; the app may have threads."""
+    if _probing:
+        raise Refused("an evaluate_fn that asks vaults can't say what groups are worth")
     with _turn:
         pipe.send(_out, head, list(blobs))
         answer, got = pipe.receive(_in)
+        while answer.get("op") == "probe":
+            pipe.send(_out, {"op": "worth", "metrics": probed(answer["round"], got)})
+            answer, got = pipe.receive(_in)
     if answer.get("op") == "refused":
         raise Refused(answer["why"])
     return answer, got
+
+
+def probed(server_round: int, blobs: list[bytes]) -> list[dict[str, float]]:
+    """What the app's own evaluation says of models that it isn't told the origin of."""
+    global _probing
+    _probing = True
+    try:
+        found = [_evaluate(server_round, flower.flowered(records.decode(it))["arrays"]) for it in blobs]
+    finally:
+        _probing = False
+    return [{} if it is None else numbers(dict(it.items())) for it in found]
 
 
 class VaultGrid(Grid):
@@ -161,8 +179,11 @@ def wrap_strategies(first: Any) -> None:
         arrays = first if first is not None else initial_arrays
         blob = records.encode(flower.plain(RecordDict({"arrays": arrays})))
         weight = getattr(self, "weighted_by_key", "num-examples")
-        ask({"op": "strategy", "names": names_of(self), "rounds": rounds, "weight": weight}, [blob])
+        global _evaluate
         aggregate, evaluate = self.aggregate_train, named.get("evaluate_fn")
+        _evaluate = evaluate
+        head = {"op": "strategy", "names": names_of(self), "rounds": rounds, "weight": weight}
+        ask(head | {"evaluates": evaluate is not None}, [blob])
 
         def aggregated(server_round: int, replies: Any) -> Any:
             made, metrics = aggregate(server_round, replies)

@@ -1,0 +1,1 @@
+"""An app that evaluates on rows of its own."""
