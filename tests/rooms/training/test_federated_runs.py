@@ -54,7 +54,7 @@ def test_a_third_of_the_vaults_may_be_lost_in_any_phase(tmp_path: Path, phase: s
     """The round goes on with the others, and the card says who dropped out."""
     parties = vaults(tmp_path)
     parties[1].dead_at = phase
-    outcome = trained(parties, rounds(1, phase_s=5.0), tmp_path / "run")
+    outcome = trained(parties, rounds(1), tmp_path / "run")
     assert outcome.model is not None
     assert accuracy(outcome.model) >= 0.75
     assert all("vault-1" in told["dropped"] for told in outcome.card["rounds"])

@@ -83,9 +83,7 @@ def test_a_vault_that_dies_in_any_phase_is_in_the_next_round_and_spends_no_epsil
     """It is told of the run again and knows what it has spent; only from a sum that had begun it has dropped out."""
     parties = mortals(tmp_path, EPSILON_MICRO)
     parties[1].dies_at = phase
-    outcome = asyncio.run(
-        Campaign(APP, parties, ME.key, wish(2, epsilon=4.0, phase_s=5.0), tmp_path / "run").train()
-    )
+    outcome = asyncio.run(Campaign(APP, parties, ME.key, wish(2, epsilon=4.0), tmp_path / "run").train())
     assert parties[1].reborn == 1
     assert [len(it["parts"]) for it in outcome.card["rounds"]] == [3, 3]
     began = phase in ("Neighbours", "Boxes")
@@ -101,9 +99,7 @@ def test_a_sum_that_had_begun_before_the_vault_died_is_the_only_one_of_its_round
     parties = mortals(tmp_path)
     parties[0].dies_at = parties[1].dies_at = "Neighbours"
     told: list[dict[str, Any]] = []
-    outcome = asyncio.run(
-        Campaign(APP, parties, ME.key, wish(1, phase_s=5.0), tmp_path / "run", told.append).train()
-    )
+    outcome = asyncio.run(Campaign(APP, parties, ME.key, wish(1), tmp_path / "run", told.append).train())
     failed = [it for it in told if it["event"] == "failed"]
     assert [it["number"] for it in failed] == [0]
     assert [it["number"] for it in outcome.card["rounds"]] == [1, 2]
@@ -183,7 +179,7 @@ def test_a_fault_of_ours_is_no_drop_out(tmp_path: Path, at: str):
     parties = [Faulty(tmp_path / f"vault-{it}", f"vault-{it}", slice(it, 60, 3)) for it in range(3)]
     parties[2].fault_at = at
     with pytest.raises((KeyError, OSError, ExceptionGroup)) as caught:
-        asyncio.run(Campaign(APP, parties, ME.key, wish(1, phase_s=5.0), tmp_path / "run").train())
+        asyncio.run(Campaign(APP, parties, ME.key, wish(1), tmp_path / "run").train())
     assert "a fault of ours" in "".join(traceback.format_exception(caught.value))
 
 
@@ -211,7 +207,7 @@ def test_a_requester_that_dies_in_any_phase_goes_on_in_the_same_round(tmp_path: 
         for at in range(3)
     ]
     parties[2].stops_at = phase
-    asked = wish(1, epsilon=4.0, phase_s=5.0)
+    asked = wish(1, epsilon=4.0)
 
     async def main() -> Outcome:
         with pytest.raises((Gone, BaseExceptionGroup)):
@@ -286,5 +282,5 @@ def test_a_round_without_sum_twice_over_ends_with_its_cost_told(tmp_path: Path):
     parties[0].dead_at = parties[1].dead_at = "Invite"
     folder = tmp_path / "run"
     with pytest.raises(CannotTrain, match="must"):
-        asyncio.run(Campaign(APP, parties, ME.key, wish(1, phase_s=5.0), folder).train())
+        asyncio.run(Campaign(APP, parties, ME.key, wish(1), folder).train())
     assert len(json.loads((folder / "run.json").read_text())["wasted"]) == 9

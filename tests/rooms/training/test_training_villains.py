@@ -75,7 +75,7 @@ def memberships(parties: list[Near]) -> tuple[bytes, ...]:
 
 
 async def begun(parties: list[Near], run: Run) -> Rounds:
-    ways = Rounds(run, ME.key, parties, phase_s=5.0)
+    ways = Rounds(run, ME.key, parties)
     assert await ways.begin(bundle_of(APP).canonical(), memberships(parties)) == {}
     return ways
 
