@@ -45,3 +45,23 @@ def test_where_there_is_no_disk_the_volume_is_memory_and_the_tenant_is_told(
     said, kind, _ = asyncio.run(volume(tmp_path))
     assert said == "clusterai: /job is memory, not a disk: gocryptfs isn't installed"
     assert kind == "tmpfs"
+
+
+def test_one_place_on_two_nodes_of_a_machine_has_two_interfaces(tmp_path: Path):
+    """A place moves to another node there, while the first one still has it."""
+
+    async def main() -> None:
+        lease, spec = Digest(os.urandom(32)), ClusterSpec(memory_bytes=512 << 20, disk_bytes=256 << 20)
+        settings = StaySettings(ray=environment(), cores=(0,))
+        one = await Stay.open(lease, 1, spec, tmp_path / "one", settings)
+        try:
+            two = await Stay.open(lease, 1, spec, tmp_path / "two", settings)
+            try:
+                assert one.interface != two.interface
+                assert max(len(one.interface), len(two.interface)) <= 15
+            finally:
+                await two.close()
+        finally:
+            await one.close()
+
+    asyncio.run(main())

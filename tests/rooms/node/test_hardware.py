@@ -19,6 +19,7 @@ from clusterai.node import hardware
 from clusterai.node.adapters import nvidia
 from clusterai.protocol.ids import Address
 from clusterai.sandbox import NoDisk
+from tests.rooms.cluster.fakecards import Machine, listing
 
 
 def always(value: object) -> Callable[..., object]:
@@ -222,3 +223,19 @@ def test_a_validators_money_is_held_against_the_largest_bond(balance: int, state
     row = judged("bonds", Address(b"v" * 20), balance, 100)
     assert row.state == state
     assert ("send" in row.cure) == (state != "green")
+
+
+def test_cards_that_can_be_handed_to_a_rental_are_green(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Otherwise the row says why not, and what cures it; a machine without cards has none."""
+    monkeypatch.setattr(nvidia, "gpus", tuple)
+    assert hardware.rented_cards() == []
+    machine = Machine(tmp_path, 1, monkeypatch)
+    monkeypatch.setattr(nvidia, "gpus", always((CARD,)))
+    (row,) = hardware.rented_cards([machine.cdi])
+    assert row.state == "green"
+    machine.says(listing(1, mig=[0]))
+    (row,) = hardware.rented_cards([machine.cdi])
+    assert (row.state, row.cure) == ("yellow", "nvidia-smi -i 0 -mig 0")
+    (machine.cdi / "nvidia.yaml").write_text("kind: [")
+    (row,) = hardware.rented_cards([machine.cdi])
+    assert row.cure == "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"

@@ -1,10 +1,13 @@
 """A machine's offer: said, renewed before it is over, withdrawn while it mustn't be rented, and never with a serial twice."""
 
+import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from clusterai.node.adapters.cardkeeping import keep_cards
 from clusterai.node.adapters.offering import hardware_class
 from clusterai.node.core.leases import Noted
 from clusterai.node.core.offering import OfferBook, SerialUsed, Withhold
@@ -14,6 +17,7 @@ from clusterai.protocol.offers import MachineOffer, decode_offer, signed_digest
 from clusterai.protocol.signing import Key, recover
 from clusterai.protocol.statements import network_domain
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
+from clusterai.work.cluster.adapters.cards import Cards
 
 NOW = 1_000_000
 LIFE_S = 600
@@ -171,3 +175,27 @@ def test_the_class_of_a_processor_follows_its_flags(tmp_path: Path, monkeypatch:
         assert hardware_class(info) == level
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert hardware_class(info) == "arm64"
+
+
+def test_cards_that_can_not_be_had_are_not_offered():
+    """The cause is said when it changes, and taken back when it is cured; while they are rented, their use is no hindrance."""
+    said: list[tuple[str, str]] = []
+    asked: list[bool] = []
+    answers = iter(["", "card 0 is used by miner", "card 0 is used by miner", ""])
+
+    class Lent(Cards):
+        def why_not(self, *, busy: bool) -> str:
+            asked.append(busy)
+            why = next(answers, None)
+            if why is None:
+                raise asyncio.CancelledError
+            return why
+
+    rented = iter([False, False, False, True, True])
+    cards = Lent((), 1)
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(
+            keep_cards(cards, lambda cause, why: said.append((cause, why)), lambda: next(rented), 0.0)
+        )
+    assert said == [("cards", ""), ("cards", "card 0 is used by miner"), ("cards", "")]
+    assert asked == [False, False, False, True, True]

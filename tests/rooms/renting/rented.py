@@ -22,6 +22,7 @@ from clusterai.protocol.rentals import (
     StayLogged,
     StayOpened,
     StayReady,
+    StayTold,
     stay_model,
 )
 from clusterai.protocol.statements import network_domain
@@ -134,6 +135,9 @@ class RentedStandIn(StandIn):
             ModelOffer(model, "cluster", 0, TOKEN // 36_000, 1),
         )
         self.send(Announce(offers, 0, 0, False))
+
+    def tell(self, frame: StayTold) -> None:
+        self.send(self._any(frame))
 
     @staticmethod
     def _any(frame: Any) -> Any:

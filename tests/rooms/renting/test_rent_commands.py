@@ -12,9 +12,11 @@ import typer
 from clusterai.cli.failure import Exit
 from clusterai.cli.main import run
 from clusterai.mesh.adapters.kernel import Netlink
+from clusterai.protocol.rentals import StayTold
 from clusterai.sdk import Client
 from clusterai.sdk.offers import Offers
 from clusterai.sdk.rentals import Rentals
+from clusterai.work.cluster.spec import decode_spec
 from tests.rooms.gateway.bed import TOKEN
 from tests.rooms.renting.rented import LOG, RentBed, Tempers
 
@@ -297,3 +299,38 @@ def test_a_namespace_that_is_none_is_refused(cli: Told, bed: RentBed, name: str)
     code, _, err = cli("rent", "--yes", "--netns", name)
     assert (code, "ip netns add" in err) == (Exit.USAGE, True)
     assert bed.standing() == 3
+
+
+def test_cards_are_rented_by_class_and_number(cli: Told, bed: RentBed):
+    """The machine that has them is chosen and told how many; what can't be had names the way out."""
+    bed.offer(1, gpu="l4", gpus=4, price_wei=3 * TOKEN)
+    booked = rented(cli, "--gpu", "l4:2")
+    assert booked["rental"]["setup"]["gpus"] == 2
+    (machine,) = booked["plan"]["machines"]
+    assert (machine["gpu"]["value"], machine["gpus"]["value"]) == ("l4", 4)
+    assert decode_spec(bed.machine(1).opened[-1].spec).gpus == 2
+    assert "2 GPUs" in cli("rent", "show", booked["rental"]["id"])[1]
+    assert cli("rent", "--gpu", "l4", "--yes", "--no-mesh")[0] == Exit.FAILED, (
+        "two renters of one machine's cards"
+    )
+    assert cli("rent", "release", booked["rental"]["id"], "--yes")[0] == Exit.OK
+    bed.until(lambda: bed.standing() == 3, "the machine given back")
+    code, _, err = cli("rent", "--gpu", "l4:8", "--yes", "--no-mesh")
+    assert code == Exit.FAILED
+    assert "4 GPUs of each machine instead of 8" in err
+    code, _, err = cli("rent", "--gpu", "h100", "--yes", "--no-mesh")
+    assert code == Exit.FAILED
+    assert "GPU l4" in err
+
+
+def test_what_a_machine_tells_its_renter_is_shown(cli: Told, bed: RentBed):
+    """Memory that ran out there, with the words to rent more."""
+    booked = rented(cli)
+    machine = bed.machine(0)
+    frame = machine.opened[-1]
+    told = StayTold(frame.lease, frame.generation, "memory", "out of memory: rent with more, --mem 4G")
+    machine.send(machine._any(told))
+    bed.until(
+        lambda: "out of memory: rent with more, --mem 4G" in cli("rent", "show", booked["rental"]["id"])[1],
+        "what it told",
+    )
