@@ -7,9 +7,9 @@ import asyncio
 import json
 import os
 import traceback
-from collections.abc import Generator
+from collections.abc import Awaitable, Generator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -22,6 +22,8 @@ from clusterai.work.training.adapters.parties import Paid
 from clusterai.work.training.adapters.studio import Performed
 from clusterai.work.training.spec import Round
 from tests.rooms.training.studies import APP, ME, NETWORK, POLICY, Near, close_vaults, studio, vaults
+
+Said = TypeVar("Said")
 
 EPSILON_MICRO = 8_000_000
 EVERY = bool(os.environ.get("CLUSTERAI_EVERY"))
@@ -55,14 +57,23 @@ class Mortal(Near):
     async def call(self, data: bytes) -> bytes:
         if self.dies_at and self.dies_at.encode() in data[:4096]:
             self.die()
-        return await super().call(data)
+        return await self._while_it_lives(super().call(data))
 
     async def order(self, request: Round, most_wei: int | None) -> Paid:
-        paid = await super().order(request, most_wei)
+        paid = await self._while_it_lives(super().order(request, most_wei))
         if self.dies_at == "answer":
             self.die()
             raise ConnectionError("the link ended")
         return paid
+
+    async def _while_it_lives(self, said: Awaitable[Said]) -> Said:
+        """Nothing that a dead process would have said is heard."""
+        life = self.reborn
+        try:
+            return await said
+        finally:
+            if self.reborn != life:
+                raise ConnectionError("the link ended")
 
 
 def mortals(folder: Path, epsilon_micro: int = 0) -> list[Mortal]:
