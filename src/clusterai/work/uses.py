@@ -1,4 +1,4 @@
-"""Checks of kinds of work that answer with a use which a vault signed: what shows without data, noise key or mask.
+"""Kinds of work that answer with a use which a vault signed: what it costs, and what shows of it without data, noise key or mask.
 
 Whether what left is right shows to nobody from the use. That it is this order's use and no other, that it spends what is charged, and that its
 sums hold, shows to everybody; and one answer for which that isn't so convicts.
@@ -20,6 +20,21 @@ CheckPart = Callable[[Any, tuple[int, ...], str, bytes], Awaitable[Findings]]
 Judge = Callable[[object, Any, tuple[int, ...], str], Awaitable[tuple[Findings, list[float]]]]
 
 
+def milli(epsilon_micro: int) -> int:
+    """Thousandths of ε, as they are paid: rounded up."""
+    return -(-epsilon_micro // 1_000)
+
+
+def charged(epsilon_micro: int | None) -> tuple[int, int]:
+    """(thousandths of ε, uses) of an answer; nothing of what is none (None): being refused costs nothing."""
+    return (0, 0) if epsilon_micro is None else (milli(epsilon_micro), 1)
+
+
+def cap_wei(order: Any, input_wei: int, output_wei: int) -> int:
+    """The most that an order can cost: its cap."""
+    return milli(order.epsilon_micro) * input_wei + output_wei
+
+
 def foreign(use: Use, due: Sequence[tuple[str, object, object]]) -> str | None:
     """Why a use doesn't belong to what was ordered; None where it does.
 
@@ -34,6 +49,20 @@ def foreign(use: Use, due: Sequence[tuple[str, object, object]]) -> str | None:
     if use.result == ZERO_DIGEST:
         return "its use says that nothing left the vault"
     return None
+
+
+def foreign_to(order: Any, use: Use) -> str | None:
+    """The same, of an order that names data set, grant, requester and ε itself."""
+    return foreign(
+        use,
+        (
+            ("data set", use.dataset, order.dataset),
+            ("grant", use.grant, order.grant),
+            ("requester", use.requester, order.requester),
+            ("order", use.order, order.digest()),
+            ("ε", use.epsilon_micro, order.epsilon_micro),
+        ),
+    )
 
 
 def checks(wrong: Wrong) -> tuple[CheckPart, Judge]:

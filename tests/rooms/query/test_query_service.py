@@ -252,7 +252,7 @@ def honest(spec: QuerySpec, vault: FakeVault) -> Answer:
         ({"dataset": b"\x09" * 32}, "data set"),
         ({"grant": b"\x09" * 32}, "grant"),
         ({"requester": b"\x09" * 20}, "requester"),
-        ({"order": b"\x09" * 32}, "query"),
+        ({"order": b"\x09" * 32}, "order"),
         ({"epsilon_micro": 5}, "ε"),
         ({"grant_spent_micro": 5}, "sums"),
         ({"total_spent_micro": 999_999}, "sums"),

@@ -42,8 +42,8 @@ from clusterai.work.query.spec import (
     asked,
     decode_result,
     decode_said,
-    milli,
 )
+from clusterai.work.uses import milli
 
 USUAL_ROWS = 1_000
 USUAL_DELTA_PICO = 10**6

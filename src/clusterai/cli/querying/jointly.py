@@ -17,7 +17,8 @@ from clusterai.sdk.vaultshapes import Served
 from clusterai.work.joint.adapters.asking import Asking, NoStatistic, Paid, Statistic
 from clusterai.work.joint.adapters.noise import own_noise
 from clusterai.work.joint.core.question import BadQuestion, Wanted, question_of
-from clusterai.work.joint.spec import KIND_NAME, LEAST_VAULTS, MOST_VAULTS, ShareOrder, Way, milli
+from clusterai.work.joint.spec import KIND_NAME, LEAST_VAULTS, MOST_VAULTS, ShareOrder, Way
+from clusterai.work.uses import milli
 
 MICRO = 1_000_000
 USUAL_DELTA_PICO = 10_000

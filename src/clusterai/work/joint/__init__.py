@@ -10,10 +10,10 @@ second sum of a share without noise.
 """
 
 from clusterai.work.joint.check import check_part, judge_answer, wrong
-from clusterai.work.joint.price import cap_wei, recount
+from clusterai.work.joint.price import recount
 from clusterai.work.joint.spec import KIND_NAME, ShareOrder, Study, decode_order
 from clusterai.work.kind import Kind
-from clusterai.work.uses import spell
+from clusterai.work.uses import cap_wei, spell
 
 KIND = Kind(
     name=KIND_NAME,

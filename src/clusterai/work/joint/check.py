@@ -7,7 +7,7 @@ and noise key: both make the same share again, and the use's result commits to i
 from clusterai.protocol.canonical import Malformed
 from clusterai.work.joint.spec import Pledge, Said, ShareOrder, decode_said
 from clusterai.work.packed import Unpackable, bytes_of
-from clusterai.work.uses import checks, foreign
+from clusterai.work.uses import checks, foreign_to
 
 
 def said_of(order: ShareOrder, answer: bytes) -> Said:
@@ -22,17 +22,7 @@ def said_of(order: ShareOrder, answer: bytes) -> Said:
     if said.order != order.digest():
         raise ValueError("it answers another order")
     if isinstance(said, Pledge):
-        use = said.use.use
-        why = foreign(
-            use,
-            (
-                ("data set", use.dataset, order.dataset),
-                ("grant", use.grant, order.grant),
-                ("requester", use.requester, order.requester),
-                ("order", use.order, said.order),
-                ("ε", use.epsilon_micro, order.epsilon_micro),
-            ),
-        )
+        why = foreign_to(order, said.use.use)
         if why is not None:
             raise ValueError(why)
     return said

@@ -19,15 +19,15 @@ import msgspec
 from msgspec import Meta
 
 from clusterai.protocol import canonical
-from clusterai.protocol.eip712 import Domain, typed_digest
-from clusterai.protocol.ids import Address, Digest
-from clusterai.protocol.signing import Key, signed_by
+from clusterai.protocol.ids import Digest
 from clusterai.protocol.statements import U40, AddressBytes, DigestBytes, SignatureBytes
 from clusterai.protocol.vaults import SignedUse
 from clusterai.vault.core.secagg.cohort import Membership
 from clusterai.vault.core.secagg.graph import quorum
 from clusterai.vault.core.secagg.joint import Histogram, Moments, Regression
+from clusterai.work.calls import Call, Frame, No
 from clusterai.work.joint.core.chain import MOST_PARTIES, Claim, Cohort, Link
+from clusterai.work.orders import SignedOrder
 
 KIND_NAME = "joint"
 LEAST_VAULTS, MOST_VAULTS = 3, 64
@@ -80,7 +80,7 @@ class Study(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         return max(LEAST_VAULTS, quorum(len(self.members)))
 
 
-class ShareOrder(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="joint.1"):
+class ShareOrder(SignedOrder, frozen=True, tag="joint.1"):
     """Give your share of this study.
 
     Attributes:
@@ -102,23 +102,6 @@ class ShareOrder(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     @property
     def epsilon_micro(self) -> int:
         return self.study.epsilon_micro
-
-    def canonical(self) -> bytes:
-        return canonical.encode(self)
-
-    def digest(self) -> Digest:
-        """What the order's `request` is, and the share's name in the log of uses."""
-        return canonical.digest(self)
-
-    def signing_digest(self, network: Domain) -> Digest:
-        unsigned = msgspec.structs.replace(self, signature=bytes(65))
-        return typed_digest(network.separator(), canonical.digest(unsigned))
-
-    def signed(self, key: Key, network: Domain) -> "ShareOrder":
-        return msgspec.structs.replace(self, signature=key.sign(self.signing_digest(network)))
-
-    def is_signed(self, network: Domain) -> bool:
-        return signed_by(Address(self.requester), self.signing_digest(network), self.signature)
 
 
 def decode_order(raw: bytes) -> ShareOrder:
@@ -174,11 +157,7 @@ Blocks = Annotated[
 """Ciphertexts of one vector."""
 
 
-class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    pass
-
-
-class Hello(_Call, frozen=True):
+class Hello(Call, frozen=True):
     """Would you give a share of this? Costs nothing, and reserves nothing."""
 
     grant: DigestBytes
@@ -189,14 +168,14 @@ class Hello(_Call, frozen=True):
     delta_pico: Annotated[int, Meta(ge=0, le=MOST_DELTA_PICO)]
 
 
-class Hi(_Call, frozen=True):
+class Hi(Call, frozen=True):
     """Yes. `member`: the address of the key that signs in sums; by `membership` the other vaults know that it is this one's."""
 
     member: AddressBytes
     membership: Membership
 
 
-class Meet(_Call, frozen=True):
+class Meet(Call, frozen=True):
     """These are the vaults of a study to come. A vault gives its share into no company that it wasn't shown.
 
     Attributes:
@@ -209,24 +188,24 @@ class Meet(_Call, frozen=True):
     memberships: Annotated[tuple[Membership, ...], Meta(max_length=MOST_VAULTS)]
 
 
-class Met(_Call, frozen=True):
+class Met(Call, frozen=True):
     """It will sum with them."""
 
 
-class Again(_Call, frozen=True):
+class Again(Call, frozen=True):
     """Your process ended since this was ordered: make its share once more, of the ε that was spent."""
 
     order: ShareOrder
 
 
-class Masking(_Call, frozen=True):
+class Masking(Call, frozen=True):
     """One frame of secure aggregation, for a study that was ordered."""
 
     study: DigestBytes
     frame: bytes
 
 
-class _Step(_Call, frozen=True):
+class _Step(Call, frozen=True):
     """Of a round of threshold CKKS over `cohort`, in the order of the key's chain; see `core.chain`."""
 
     study: DigestBytes
@@ -254,31 +233,20 @@ class Open(_Step, frozen=True):
     blocks: Annotated[tuple[Blocks, ...], Meta(max_length=MOST_PARTIES)]
 
 
-class Joined(_Call, frozen=True):
+class Joined(Call, frozen=True):
     link: Link
     public: Annotated[bytes, Meta(max_length=MOST_KEY_BYTES)]
 
 
-class Encrypted(_Call, frozen=True):
+class Encrypted(Call, frozen=True):
     claim: Claim
     blocks: Blocks
 
 
-class Opened(_Call, frozen=True):
+class Opened(Call, frozen=True):
     """This vault's share of the decryption."""
 
     blocks: Blocks
-
-
-class Frame(_Call, frozen=True):
-    frame: bytes
-
-
-class No(_Call, frozen=True):
-    """Sealed, so it may say why."""
-
-    code: Annotated[str, Meta(max_length=40)]
-    detail: Annotated[str, Meta(max_length=2_000)]
 
 
 Asked = Hello | Meet | Again | Masking | Join | Encrypt | Open
@@ -301,8 +269,3 @@ def decode_reply(raw: bytes) -> Answered:
         canonical.Malformed.
     """
     return canonical.decode(raw, _ANSWERED, MOST_CALL_BYTES)
-
-
-def milli(epsilon_micro: int) -> int:
-    """Thousandths of ε, as they are paid: rounded up."""
-    return -(-epsilon_micro // 1_000)

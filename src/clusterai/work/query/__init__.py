@@ -12,9 +12,9 @@ privacy: rows, unbounded sums, groups that the data itself would name.
 
 from clusterai.work.kind import Kind
 from clusterai.work.query.check import check_part, judge_answer, wrong
-from clusterai.work.query.price import cap_wei, recount
+from clusterai.work.query.price import recount
 from clusterai.work.query.spec import KIND_NAME, MOST_SLOTS_S, QuerySpec, decode_query
-from clusterai.work.uses import spell
+from clusterai.work.uses import cap_wei, spell
 
 KIND = Kind(
     name=KIND_NAME,

@@ -8,7 +8,7 @@ and noise key, draws them again (`adapters.computing`) and must get the very byt
 from clusterai.protocol.canonical import Malformed
 from clusterai.work.packed import Unpackable, bytes_of
 from clusterai.work.query.spec import QuerySpec, Refusal, decode_said
-from clusterai.work.uses import checks, foreign
+from clusterai.work.uses import checks, foreign_to
 
 
 def wrong(spec: QuerySpec, tokens: tuple[int, ...], reason: str) -> str | None:
@@ -21,19 +21,7 @@ def wrong(spec: QuerySpec, tokens: tuple[int, ...], reason: str) -> str | None:
         return f"not an answer to a query: {str(error)[:200]}"
     if said.query != spec.digest():
         return "it answers another query"
-    if isinstance(said, Refusal):
-        return None
-    use = said.use.use
-    return foreign(
-        use,
-        (
-            ("data set", use.dataset, spec.dataset),
-            ("grant", use.grant, spec.grant),
-            ("requester", use.requester, spec.requester),
-            ("query", use.order, said.query),
-            ("ε", use.epsilon_micro, spec.epsilon_micro),
-        ),
-    )
+    return None if isinstance(said, Refusal) else foreign_to(spec, said.use.use)
 
 
 check_part, judge_answer = checks(wrong)

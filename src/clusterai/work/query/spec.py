@@ -11,14 +11,12 @@ import msgspec
 from msgspec import Meta
 
 from clusterai.protocol import canonical
-from clusterai.protocol.eip712 import Domain, typed_digest
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
-from clusterai.protocol.signing import Key, signed_by
 from clusterai.protocol.statements import AddressBytes, DigestBytes, SignatureBytes
 from clusterai.protocol.vaults import Operation, SignedUse, subject
+from clusterai.work.orders import SignedOrder
 from clusterai.work.query.core.release import (
     LEAST_EPSILON_MICRO,
-    MICRO,
     MOST_EPSILON_MICRO,
     MOST_VALUE,
     Released,
@@ -52,7 +50,7 @@ class Bound(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
             raise ValueError("a bound's low is below its high")
 
 
-class QuerySpec(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="query.1"):
+class QuerySpec(SignedOrder, frozen=True, tag="query.1"):
     """One query.
 
     Attributes:
@@ -109,24 +107,6 @@ class QuerySpec(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         within("delta_pico", self.delta_pico, 0, MOST_DELTA_PICO if asked == Operation.QUERY else 0)
         if any("\0" in text for text in (self.sql, *self.args)):
             raise ValueError("a text holds a NUL")
-
-    def canonical(self) -> bytes:
-        return canonical.encode(self)
-
-    def digest(self) -> Digest:
-        """What the order's `request` is, and the query's name in the log of uses."""
-        return canonical.digest(self)
-
-    def signing_digest(self, network: Domain) -> Digest:
-        """What the requester signs: all fields with an empty signature, under the network's domain."""
-        unsigned = msgspec.structs.replace(self, signature=bytes(65))
-        return typed_digest(network.separator(), canonical.digest(unsigned))
-
-    def signed(self, key: Key, network: Domain) -> "QuerySpec":
-        return msgspec.structs.replace(self, signature=key.sign(self.signing_digest(network)))
-
-    def is_signed(self, network: Domain) -> bool:
-        return signed_by(Address(self.requester), self.signing_digest(network), self.signature)
 
 
 def asked(
@@ -265,8 +245,3 @@ def decode_said(raw: bytes) -> Said:
         canonical.Malformed.
     """
     return canonical.decode(raw, cast("type[Said]", Said))
-
-
-def milli(epsilon_micro: int) -> int:
-    """Thousandths of ε, as they are paid: rounded up."""
-    return -(-epsilon_micro // (MICRO // 1000))

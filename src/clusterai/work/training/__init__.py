@@ -11,9 +11,9 @@ charges the budget and masks it. The room refuses to hand out one vault's update
 
 from clusterai.work.kind import Kind
 from clusterai.work.training.check import check_part, judge_answer, wrong
-from clusterai.work.training.price import cap_wei, recount
+from clusterai.work.training.price import recount
 from clusterai.work.training.spec import KIND_NAME, Round, Run, decode_round
-from clusterai.work.uses import spell
+from clusterai.work.uses import cap_wei, spell
 
 KIND = Kind(
     name=KIND_NAME,

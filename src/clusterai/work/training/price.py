@@ -3,11 +3,7 @@
 from clusterai.protocol.canonical import Malformed
 from clusterai.work.packed import Unpackable, bytes_of
 from clusterai.work.training.spec import Done, Round, Sorry, decode_done
-
-
-def milli(epsilon_micro: int) -> int:
-    """Thousandths of ε, begun ones as whole."""
-    return -(-epsilon_micro // 1_000)
+from clusterai.work.uses import charged
 
 
 def done_of(request: Round, tokens: tuple[int, ...]) -> Done | Sorry:
@@ -29,14 +25,10 @@ def done_of(request: Round, tokens: tuple[int, ...]) -> Done | Sorry:
     return done
 
 
-def cap_wei(request: Round, input_wei: int, output_wei: int) -> int:
-    return milli(request.epsilon_micro) * input_wei + output_wei
-
-
 def recount(request: Round, tokens: tuple[int, ...]) -> tuple[int, int]:
     """(thousandths of ε, uses) as an honest receipt states them; nothing for what is no answer."""
     try:
         done = done_of(request, tokens)
     except ValueError:
-        return 0, 0
-    return (milli(done.epsilon_micro), 1) if isinstance(done, Done) else (0, 0)
+        return charged(None)
+    return charged(done.epsilon_micro if isinstance(done, Done) else None)

@@ -25,6 +25,7 @@ from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.statements import AddressBytes, DigestBytes, SignatureBytes
 from clusterai.vault.core.secagg.cohort import Membership
+from clusterai.work.calls import Call, Frame, No
 from clusterai.work.training.core.bounds import MOST_METRICS, MOST_VAULTS
 from clusterai.work.training.core.bundle import MOST_BUNDLE_BYTES
 
@@ -216,15 +217,11 @@ def decode_done(raw: bytes) -> Done | Sorry:
     return canonical.decode(raw, _DONE)
 
 
-class _Call(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    pass
-
-
-class Hello(_Call, frozen=True):
+class Hello(Call, frozen=True):
     """Who are you?"""
 
 
-class Hi(_Call, frozen=True):
+class Hi(Call, frozen=True):
     """
     Attributes:
         member: the address of the key that signs in secure aggregation.
@@ -239,7 +236,7 @@ class Hi(_Call, frozen=True):
     membership: Membership
 
 
-class Begin(_Call, frozen=True):
+class Begin(Call, frozen=True):
     """
     Attributes:
         memberships: of all the run's members, in their order; what `Hi` of each brought. Masked runs need them.
@@ -251,12 +248,12 @@ class Begin(_Call, frozen=True):
     memberships: Annotated[tuple[Membership, ...], Meta(max_length=MOST_VAULTS)] = ()
 
 
-class Put(_Call, frozen=True):
+class Put(Call, frozen=True):
     run: DigestBytes
     message: Annotated[bytes, Meta(max_length=MOST_MESSAGE_BYTES)]
 
 
-class Masking(_Call, frozen=True):
+class Masking(Call, frozen=True):
     """One frame of secure aggregation for a round; the answer is the member's frame."""
 
     run: DigestBytes
@@ -264,23 +261,23 @@ class Masking(_Call, frozen=True):
     frame: bytes
 
 
-class Plain(_Call, frozen=True):
+class Plain(Call, frozen=True):
     run: DigestBytes
     number: int
 
 
-class Why(_Call, frozen=True):
+class Why(Call, frozen=True):
     """Why did the app fail? Answered without ε only: then its owner lets the app's sums out, and its last words too."""
 
     run: DigestBytes
     number: int
 
 
-class Words(_Call, frozen=True):
+class Words(Call, frozen=True):
     text: Annotated[str, Meta(max_length=2_000)]
 
 
-class Vector(_Call, frozen=True):
+class Vector(Call, frozen=True):
     """
     Attributes:
         salt: with the vector's bytes it makes the commitment.
@@ -290,23 +287,12 @@ class Vector(_Call, frozen=True):
     values: bytes
 
 
-class Frame(_Call, frozen=True):
-    frame: bytes
-
-
-class End(_Call, frozen=True):
+class End(Call, frozen=True):
     run: DigestBytes
 
 
-class Good(_Call, frozen=True):
+class Good(Call, frozen=True):
     """It was done."""
-
-
-class No(_Call, frozen=True):
-    """It wasn't; sealed, so it may say why."""
-
-    code: Annotated[str, Meta(max_length=40)]
-    detail: Annotated[str, Meta(max_length=2_000)]
 
 
 Asked = Hello | Begin | Put | Masking | Plain | Why | End

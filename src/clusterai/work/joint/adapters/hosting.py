@@ -11,46 +11,40 @@ between (`Again`), and spends nothing; a share without noise goes into one sum o
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 import structlog
-from blake3 import blake3
 
 from clusterai.protocol import canonical
-from clusterai.protocol.canonical import Malformed
-from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
-from clusterai.protocol.signing import Key
 from clusterai.protocol.vaults import Operation, SignedUse, subject
 from clusterai.vault.adapters.aggregation import Declined, SumDesk
-from clusterai.vault.adapters.cohorts import Cohorts
-from clusterai.vault.adapters.sealing import Asked
-from clusterai.vault.core.schema import Schema
+from clusterai.vault.adapters.hosting import Vault
 from clusterai.vault.core.secagg import joint
 from clusterai.vault.core.secagg.member import Contribution, Terms
 from clusterai.vault.core.secagg.messages import Spec
 from clusterai.vault.core.terms import Denied
-from clusterai.work.engine import Busy, Finish, Stats, TokenEvent, Unfit
+from clusterai.work.calls import Frame
+from clusterai.work.engine import Stats, Unfit
+from clusterai.work.hosting import Refused, Taken, answered, member_key
 from clusterai.work.joint.adapters import threshold
 from clusterai.work.joint.adapters.noise import MOST_UNIT_ROWS, least_bits, noised, own_noise
-from clusterai.work.joint.adapters.threshold import Objection, ThresholdDesk
+from clusterai.work.joint.adapters.threshold import ThresholdDesk
 from clusterai.work.joint.core.chain import round_of
 from clusterai.work.joint.spec import (
     KIND_NAME,
     LEAST_VAULTS,
     Again,
     Encrypt,
-    Frame,
     Hello,
     Hi,
     Join,
     Masking,
     Meet,
     Met,
-    No,
     Open,
     Pledge,
     Question,
@@ -61,8 +55,6 @@ from clusterai.work.joint.spec import (
     commitment,
     decode_call,
 )
-from clusterai.work.packed import tokens_of
-from clusterai.work.request import Usage
 from clusterai.work.streams import QueueStream
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("work.joint")
@@ -75,35 +67,6 @@ MOST_MET = 256
 """Companies that were found good since the start; the oldest goes first."""
 
 
-class Permit(Protocol):
-    @property
-    def epsilon_micro(self) -> int: ...
-
-
-class Vault(Protocol):
-    """What of `vault.adapters.hosting.Vault` is used here. What it refuses raises `Denied`."""
-
-    @property
-    def dataset(self) -> Digest: ...
-    @property
-    def snapshot(self) -> Digest: ...
-    @property
-    def schema(self) -> Schema: ...
-    @property
-    def network(self) -> Domain: ...
-    @property
-    def key(self) -> Key: ...
-    def opened(self, sender: Address, body: bytes) -> Asked: ...
-    def sealed(self, to: Asked, data: bytes) -> bytes: ...
-    def permit(self, grant: Digest, signer: Address, operation: int, code: Digest) -> Permit: ...
-    def spend(self, grant: Digest, order: Digest, epsilon_micro: int, delta_pico: int) -> object: ...
-    def used(self, order: Digest, result: Digest) -> SignedUse: ...
-    def columns(self, names: Sequence[str]) -> Mapping[str, Any]: ...
-    def noise_seed(self, order: Digest, beacon: bytes) -> bytes: ...
-    @property
-    def cohorts(self) -> Cohorts: ...
-
-
 class Kept(msgspec.Struct):
     """One study's share, until it expires."""
 
@@ -111,14 +74,6 @@ class Kept(msgspec.Struct):
     values: joint.Integers
     sum: Digest | None = None
     """Of the one sum that a share without noise went into."""
-
-
-class Refused(Exception):
-    """A call's answer is no; told to the requester, sealed."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
 
 
 class Shares:
@@ -137,13 +92,13 @@ class Shares:
         self.model: bytes = subject(vault.dataset, KIND_NAME)
         self.engine = self
         self._vault, self._clock = vault, clock
-        self._key = member_key(vault.key, vault.dataset)
+        self._key = member_key(KIND_NAME, vault.key, vault.dataset)
         self._sums = SumDesk(self._key, self._offered, Terms(least_members=LEAST_VAULTS), clock)
         self._threshold = ThresholdDesk(self._key, clock, interpreter)
         self._kept: OrderedDict[Digest, Kept] = OrderedDict()
         self._met: OrderedDict[Digest, None] = OrderedDict()
         self._turn = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._taken = Taken(WAITING)
 
     @property
     def member(self) -> Address:
@@ -157,26 +112,18 @@ class Shares:
         Raises:
             Busy, Unfit: with the vault's reason.
         """
-        if len(self._tasks) >= WAITING:
-            raise Busy(len(self._tasks), 1.0)
+        self._taken.room()
         try:
             self._admit(order)
         except Denied as error:
             raise Unfit(str(error)) from None
-        stream = QueueStream(lambda: None)  # what was spent is spent: nothing is saved by stopping
-        task = asyncio.get_running_loop().create_task(self._answer(order, stream))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return stream
+        return self._taken.take(lambda: self._answer(order))
 
     def stats(self) -> Stats:
-        running = min(1, len(self._tasks))
-        return Stats(len(self._tasks) - running, running, 0.0, 0, 0)
+        return self._taken.stats()
 
     async def close(self) -> None:
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._taken.close()
         await self._threshold.close()
 
     def _admit(self, order: ShareOrder) -> None:
@@ -239,13 +186,9 @@ class Shares:
             if column is None or column.kind not in ("int", "float", "bool") or column.name == schema.unit:
                 raise Denied("column", f"{range_.column[:60]} is no column with numbers here")
 
-    async def _answer(self, order: ShareOrder, stream: QueueStream) -> None:
+    async def _answer(self, order: ShareOrder) -> bytes:
         async with self._turn:
-            said = await self._said(order)
-        tokens = tokens_of(canonical.encode(said))
-        for token in tokens:
-            stream.put(TokenEvent(token))
-        stream.put(Finish("stop", Usage(0, 0, len(tokens))))
+            return canonical.encode(await self._said(order))
 
     async def _said(self, order: ShareOrder) -> Said:
         name = order.digest()
@@ -310,15 +253,7 @@ class Shares:
         Raises:
             Denied: the call's seal isn't right.
         """
-        asked = self._vault.opened(sender, body)
-        try:
-            reply: msgspec.Struct = await self._answered(asked.signer, decode_call(asked.body))
-        except Malformed as error:
-            reply = No("malformed", str(error)[:1_000])
-        except (Denied, Refused, Objection) as error:
-            detail = error.detail if isinstance(error, Denied) else str(error)
-            reply = No(str(error.code)[:40], detail[:1_000])
-        return self._vault.sealed(asked, canonical.encode(reply))
+        return await answered(self._vault, sender, body, decode_call, self._answered)
 
     async def _answered(self, who: Address, call: Any) -> msgspec.Struct:
         """
@@ -426,12 +361,6 @@ def company(subjects: Sequence[bytes], members: Sequence[bytes]) -> Digest:
     return canonical.content_digest(b"clusterai joint company" + b"".join((*subjects, *members)))
 
 
-def member_key(hot: Key, dataset: Digest) -> Key:
-    """With which one vault signs in sums: several of one node take part in one sum, each as itself. That it is this vault's, the seal around
-    `Hi` says."""
-    return Key(blake3(hot.secret() + dataset, derive_key_context="clusterai joint member 1").digest())
-
-
-def host(vault: Any) -> Shares:
+def host(vault: Vault) -> Shares:
     """What `Kind.hosts` names."""
     return Shares(vault)

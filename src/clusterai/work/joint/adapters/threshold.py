@@ -19,6 +19,7 @@ from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 from clusterai.protocol.signing import Key
 from clusterai.vault.adapters.thresholdckks import CannotOpen, CkksParty, NoOpenFhe, openfhe_python
 from clusterai.vault.core.secagg import joint
+from clusterai.work.hosting import Refused
 from clusterai.work.joint.core.chain import Claim, Link, blocks_digest, broken_link, false_claim, round_of
 from clusterai.work.joint.spec import Encrypt, Encrypted, Join, Joined, Open, Opened, Study
 
@@ -42,14 +43,6 @@ def found_python(setting: str | None = None) -> str:
 
 def python() -> str:
     return found_python(os.environ.get(SETTING) or None)
-
-
-class Objection(Exception):
-    """This vault takes no such step: {code}, {detail}."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
 
 
 class _Round(msgspec.Struct):
@@ -77,12 +70,12 @@ class ThresholdDesk:
     async def ready(self) -> None:
         """
         Raises:
-            Objection: there is no OpenFHE here.
+            Refused: there is no OpenFHE here.
         """
         try:
             await asyncio.to_thread(self._interpreter)
         except NoOpenFhe as error:
-            raise Objection("no_openfhe", str(error)) from None
+            raise Refused("no_openfhe", str(error)) from None
 
     async def close(self) -> None:
         for round_ in list(self._rounds):
@@ -93,16 +86,16 @@ class ThresholdDesk:
     ) -> msgspec.Struct:
         """
         Raises:
-            Objection.
+            Refused.
         """
         async with self._alone:
             for old in [it for it, one in self._rounds.items() if self._clock() - one.began_s > ROUND_S]:
                 await self._end(old)
             cohort = tuple(bytes(it) for it in call.cohort)
             if not set(cohort) <= set(study.members) or len(set(cohort)) != len(cohort):
-                raise Objection("company", "the round is over others than the study's vaults")
+                raise Refused("company", "the round is over others than the study's vaults")
             if len(cohort) < study.quorum or self._key.address not in cohort:
-                raise Objection(
+                raise Refused(
                     "company", "the round is over too few of the study's vaults, or without this one"
                 )
             name = round_of(study.digest, cohort)
@@ -116,12 +109,12 @@ class ThresholdDesk:
                         return await self._open(self._round(name), name, claims, blocks)
             except (CannotOpen, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
                 await self._end(name)
-                raise Objection("key", f"its part of the key is gone: {str(error)[:200]}") from None
+                raise Refused("key", f"its part of the key is gone: {str(error)[:200]}") from None
 
     def _round(self, name: Digest) -> _Round:
         round_ = self._rounds.get(name)
         if round_ is None:
-            raise Objection("unknown_round", "this vault has no share of such a key: begin anew")
+            raise Refused("unknown_round", "this vault has no share of such a key: begin anew")
         return round_
 
     async def _join(
@@ -133,14 +126,14 @@ class ThresholdDesk:
             return Joined(known.link, known.public)
         place = cohort.index(self._key.address)
         if len(links) != place:
-            raise Objection("chain", "it isn't this vault's turn")
+            raise Refused("chain", "it isn't this vault's turn")
         if (why := broken_link(name, cohort, links)) is not None:
-            raise Objection("chain", why)
+            raise Refused("chain", why)
         before = Digest(links[-1].after) if links else ZERO_DIGEST
         if (canonical.content_digest(public) if links else ZERO_DIGEST) != before:
-            raise Objection("chain", "the key isn't the one that the last link made")
+            raise Refused("chain", "the key isn't the one that the last link made")
         if len(self._rounds) >= MOST_ROUNDS:
-            raise Objection("busy", f"this vault has shares of {MOST_ROUNDS} keys: try later")
+            raise Refused("busy", f"this vault has shares of {MOST_ROUNDS} keys: try later")
         await self.ready()
         party = CkksParty(self._interpreter())
         await party.__aenter__()
@@ -161,10 +154,10 @@ class ThresholdDesk:
         cohort = round_.cohort
         why = broken_link(name, cohort, links)
         if why is not None or len(links) != len(cohort) or links[round_.link.place] != round_.link:
-            raise Objection("chain", why or "the chain isn't whole, or not with this vault's own link")
+            raise Refused("chain", why or "the chain isn't whole, or not with this vault's own link")
         key = canonical.content_digest(public)
         if links[-1].after != key:
-            raise Objection("chain", "the key isn't the one that the last link made")
+            raise Refused("chain", "the key isn't the one that the last link made")
         blocks = tuple(await round_.party.encrypt(public, np.asarray(values) / SCALE))
         round_.claim = Claim(name, round_.link.place, key, blocks_digest(blocks)).signed(self._key)
         round_.blocks = blocks
@@ -175,15 +168,15 @@ class ThresholdDesk:
     ) -> Opened:
         own = round_.claim
         if own is None:
-            raise Objection("order", "nothing was encrypted under this key yet")
+            raise Refused("order", "nothing was encrypted under this key yet")
         if round_.opened:
             if claims != round_.claims:
                 # A second sum under one key could be subtracted from the first.
-                raise Objection("twice", "this key opened another sum already")
+                raise Refused("twice", "this key opened another sum already")
             return Opened(round_.opened)
         why = false_claim(name, round_.cohort, own.key, claims, blocks)
         if why is not None or claims[own.place] != own:
-            raise Objection("claims", why or "this vault's own ciphertexts aren't in it")
+            raise Refused("claims", why or "this vault's own ciphertexts aren't in it")
         # It adds them up itself: what is opened is the sum of exactly these.
         total = await round_.party.add(blocks)
         round_.opened = tuple(await round_.party.open(total, lead=own.place == 0))

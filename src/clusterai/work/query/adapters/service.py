@@ -21,15 +21,14 @@ from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 from clusterai.protocol.vaults import Operation, subject
 from clusterai.sandbox import CannotSandbox
 from clusterai.vault.core.terms import Denied
-from clusterai.work.engine import Busy, Finish, Stats, TokenEvent, Unfit
-from clusterai.work.packed import tokens_of
+from clusterai.work.engine import Stats, Unfit
+from clusterai.work.hosting import Taken
 from clusterai.work.query.adapters.blocks import Programs, averaged, reviewed
 from clusterai.work.query.adapters.computing import budget, counted, needed, result_of
 from clusterai.work.query.adapters.hosted import Hosted
 from clusterai.work.query.core.plan import RefusedQuery
 from clusterai.work.query.core.sql import plan_of
 from clusterai.work.query.spec import KIND_NAME, Answer, Averaged, Counted, Held, QuerySpec, Refusal, Said
-from clusterai.work.request import Usage
 from clusterai.work.streams import QueueStream
 
 BEAT_S = 0.25
@@ -53,7 +52,7 @@ class QueryEngine:
         self.model: bytes = subject(vault.dataset, KIND_NAME)
         self._vault, self._sleep = vault, sleep
         self._turn = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._taken = Taken(WAITING)
         self._said: OrderedDict[Digest, Said] = OrderedDict()
         self.programs: Programs | None = None
         self.no_programs_because = ""
@@ -69,26 +68,17 @@ class QueryEngine:
         Raises:
             Busy, Unfit: with the vault's reason.
         """
-        if len(self._tasks) >= WAITING:
-            raise Busy(len(self._tasks), 1.0)
+        self._taken.room()
         query = spec.digest()
         if query not in self._said:
             self._admit(spec)
-        stream = QueueStream(lambda: None)  # what was spent is spent: nothing is saved by stopping
-        task = asyncio.get_running_loop().create_task(self._answer(query, spec, stream))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return stream
+        return self._taken.take(lambda: self._answer(query, spec))
 
     def stats(self) -> Stats:
-        running = min(1, len(self._tasks))
-        return Stats(len(self._tasks) - running, running, 0.0, 0, 0)
+        return self._taken.stats()
 
     async def close(self) -> None:
-        for task in tuple(self._tasks):
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._taken.close()
 
     # --- before anything is spent ---
 
@@ -119,7 +109,7 @@ class QueryEngine:
 
     # --- the work ---
 
-    async def _answer(self, query: Digest, spec: QuerySpec, stream: QueueStream) -> None:
+    async def _answer(self, query: Digest, spec: QuerySpec) -> bytes:
         async with self._turn:
             said = self._said.get(query)
             if said is None:
@@ -128,10 +118,7 @@ class QueryEngine:
                     self._said[query] = said
                     if len(self._said) > REMEMBERED:
                         self._said.popitem(last=False)
-        tokens = tokens_of(canonical.encode(said))
-        for token in tokens:
-            stream.put(TokenEvent(token))
-        stream.put(Finish("stop", Usage(0, 0, len(tokens))))
+        return canonical.encode(said)
 
     async def _worked(self, query: Digest, spec: QuerySpec) -> Said:
         vault = self._vault

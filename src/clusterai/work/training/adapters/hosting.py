@@ -11,35 +11,31 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy as np
 import structlog
-from blake3 import blake3
 
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import Address, Digest
-from clusterai.protocol.signing import Key, signed_by
-from clusterai.protocol.vaults import Operation, SignedUse, subject
+from clusterai.protocol.signing import signed_by
+from clusterai.protocol.vaults import Operation, subject
 from clusterai.vault.adapters.aggregation import Declined, SumDesk
-from clusterai.vault.adapters.cohorts import Cohorts
-from clusterai.vault.adapters.sealing import Asked
-from clusterai.vault.core.policy import Policy
-from clusterai.vault.core.schema import Schema
+from clusterai.vault.adapters.hosting import Vault
 from clusterai.vault.core.secagg.member import Contribution, Terms
 from clusterai.vault.core.secagg.messages import Spec
 from clusterai.vault.core.terms import Denied
-from clusterai.work.engine import Busy, EngineFailed, Finish, Stats, TokenEvent, Unfit
-from clusterai.work.packed import tokens_of
-from clusterai.work.request import Usage
+from clusterai.work.calls import Frame
+from clusterai.work.engine import Stats, Unfit
+from clusterai.work.hosting import Refused, Taken, answered, member_key
 from clusterai.work.streams import QueueStream
 from clusterai.work.training.adapters.blocks import deal
 from clusterai.work.training.adapters.noise import drawn
-from clusterai.work.training.adapters.notes import KEPT_S, Kept, Note, Notes, Shelf
+from clusterai.work.training.adapters.notes import KEPT_S, Kept, Note, Notes
 from clusterai.work.training.adapters.studio import Performed, Studio
 from clusterai.work.training.core import privacy, vector
 from clusterai.work.training.core.bundle import Bundle, decode_bundle
@@ -50,12 +46,10 @@ from clusterai.work.training.spec import (
     Begin,
     Done,
     End,
-    Frame,
     Good,
     Hello,
     Hi,
     Masking,
-    No,
     Plain,
     Put,
     Round,
@@ -76,35 +70,6 @@ MOST_WAITING = 8
 MOST_NOTED_BYTES = 64 << 20
 """Of what apps' contexts hold: more of it doesn't outlive the process."""
 MEMORY = next((place for place in ("/dev/shm",) if os.path.isdir(place)), None)  # noqa: S108, PTH112
-
-
-class Permit(Protocol):
-    @property
-    def epsilon_micro(self) -> int: ...
-
-
-class Vault(Protocol):
-    """What of a vault is used here; `vault.adapters.hosting.Vault` is one. What it refuses raises `Denied`."""
-
-    dataset: Digest
-    snapshot: Digest
-    schema: Schema
-    cohorts: Cohorts
-
-    @property
-    def key(self) -> Key: ...
-    @property
-    def rows(self) -> int: ...
-    @property
-    def policy(self) -> Policy: ...
-    def opened(self, sender: Address, body: bytes) -> Asked: ...
-    def sealed(self, to: Asked, data: bytes) -> bytes: ...
-    def permit(self, grant: Digest, signer: Address, operation: int, code: Digest) -> Permit: ...
-    def spend(self, grant: Digest, order: Digest, epsilon_micro: int, delta_pico: int) -> object: ...
-    def used(self, order: Digest, result: Digest) -> SignedUse: ...
-    def mount(self) -> AbstractAsyncContextManager[Path]: ...
-    def noise_seed(self, order: Digest, beacon: bytes) -> bytes: ...
-    def shelf(self, service: str) -> Shelf: ...
 
 
 class Contributed(msgspec.Struct):
@@ -175,11 +140,11 @@ class Training:
         self._make_studio = studio
         self._studio: Studio | None = None
         self._runs: dict[Digest, Study] = {}
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._taken = Taken(MOST_WAITING, 30.0)
         self._opening = asyncio.Lock()
         self._notes = Notes(vault.shelf("training"))
         self._notes.sweep()
-        self._key = member_key(vault.key, vault.dataset)
+        self._key = member_key(KIND_NAME, vault.key, vault.dataset)
         self._sums = SumDesk(self._key, self.offered, Terms(), clock)
 
     @property
@@ -194,23 +159,14 @@ class Training:
         Raises:
             Busy, Unfit.
         """
-        if len(self._jobs) >= MOST_WAITING:
-            raise Busy(len(self._jobs), 30.0)
+        self._taken.room()
         study = self._runs.get(Digest(request.run))
         if study is None:
             raise Unfit("this vault knows no such run: begin it by a call first")
         why = self._objection(study, request)
         if why is not None:
             raise Unfit(why)
-        stream = QueueStream(lambda: stop())
-        job = asyncio.create_task(self._work(study, request, stream))
-
-        def stop() -> None:
-            job.cancel()
-
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
-        return stream
+        return self._taken.take(lambda: self._work(study, request), ends=True)
 
     def _objection(self, study: Study, request: Round) -> str | None:
         run = study.run
@@ -231,24 +187,18 @@ class Training:
             return "the round's message isn't here: bring it by a call first"
         return None
 
-    async def _work(self, study: Study, request: Round, stream: QueueStream) -> None:
+    async def _work(self, study: Study, request: Round) -> bytes:
         try:
-            done: Done | Sorry = await self._round(study, request)
-        except asyncio.CancelledError:
-            stream.put(EngineFailed("cancelled"))
-            raise
+            return (await self._round(study, request)).canonical()
         except Denied as denied:
-            done = Sorry(request.digest, denied.code[:40], denied.detail[:600])
+            sorry = Sorry(request.digest, denied.code[:40], denied.detail[:600])
         except NoAnswer as failed:
-            done = Sorry(request.digest, "failed", str(failed)[:600])
+            sorry = Sorry(request.digest, "failed", str(failed)[:600])
         except Exception as error:
             # Words of ours could tell of rows: they go into the owner's log alone.
             log.exception("training_failed", error=type(error).__name__)
-            done = Sorry(request.digest, "failed", "the vault couldn't do it; its owner's log says why")
-        tokens = tokens_of(done.canonical())
-        for token in tokens:
-            stream.put(TokenEvent(token))
-        stream.put(Finish("stop", Usage(0, 0, len(tokens))))
+            sorry = Sorry(request.digest, "failed", "the vault couldn't do it; its owner's log says why")
+        return sorry.canonical()
 
     async def _round(self, study: Study, request: Round) -> Done:
         """
@@ -375,13 +325,10 @@ class Training:
         return left
 
     def stats(self) -> Stats:
-        return Stats(max(0, len(self._jobs) - 1), min(1, len(self._jobs)), 0.0, 1, 1)
+        return self._taken.stats()
 
     async def close(self) -> None:
-        jobs = tuple(self._jobs)
-        for job in jobs:
-            job.cancel()
-        await asyncio.gather(*jobs, return_exceptions=True)
+        await self._taken.close()
         self._runs.clear()
 
     # --- calls ---
@@ -391,17 +338,7 @@ class Training:
         Raises:
             Denied: the call's seal isn't right.
         """
-        asked = self.vault.opened(sender, body)
-        try:
-            call = decode_call(asked.body)
-        except Malformed as error:
-            reply: msgspec.Struct = No("malformed", str(error)[:1000])
-        else:
-            try:
-                reply = await self._answered(asked.signer, call)
-            except Refusal as refusal:
-                reply = No(refusal.code, str(refusal)[:1000])
-        return self.vault.sealed(asked, canonical.encode(reply))
+        return await answered(self.vault, sender, body, decode_call, self._answered)
 
     async def _answered(self, who: Address, call: Any) -> msgspec.Struct:
         match call:
@@ -428,52 +365,46 @@ class Training:
     def _study(self, who: Address, run: bytes) -> Study:
         study = self._runs.get(Digest(run))
         if study is None or study.run.requester != who:
-            raise Refusal("unknown_run", "this vault knows no such run of yours: begin it")
+            raise Refused("unknown_run", "this vault knows no such run of yours: begin it")
         study.touched_s = time.monotonic()
         return study
 
     async def _begin(self, who: Address, call: Begin) -> Good:
         run = call.run
         if run.requester != who:
-            raise Refusal("requester", "a run is begun by its own requester")
+            raise Refused("requester", "a run is begun by its own requester")
         try:
             bundle = decode_bundle(call.bundle)
         except Malformed as error:
-            raise Refusal("bundle", str(error)) from None
+            raise Refused("bundle", str(error)) from None
         if bundle.digest != run.app:
-            raise Refusal("bundle", "the bundle isn't the app that the run names")
+            raise Refused("bundle", "the bundle isn't the app that the run names")
         if self.model not in run.subjects:
-            raise Refusal("stranger", "this vault isn't one of the run's")
+            raise Refused("stranger", "this vault isn't one of the run's")
         place = run.subjects.index(self.model)
         if run.members[place] != self.member:
-            raise Refusal("stranger", "the run names another key than this vault's")
-        try:
-            permit = self.vault.permit(Digest(call.grant), who, Operation.TRAINING, Digest(run.app))
-        except Denied as denied:
-            raise Refusal(denied.code, denied.detail) from None
+            raise Refused("stranger", "the run names another key than this vault's")
+        permit = self.vault.permit(Digest(call.grant), who, Operation.TRAINING, Digest(run.app))
         if permit.epsilon_micro and not run.noise_milli:
-            raise Refusal("epsilon", "the grant is for training with ε, and the run has no noise")
+            raise Refused("epsilon", "the grant is for training with ε, and the run has no noise")
         if run.together and not self.vault.policy.only:
-            raise Refusal(
+            raise Refused(
                 "noise",
                 "noise in shares trusts the other vaults, and this owner's policy names no requesters: let each vault add all of it",
             )
         if len(run.members) < 3 and run.masked:
-            raise Refusal(
+            raise Refused(
                 "few", "sums over fewer than three vaults hide nobody: use ε without masks, or more vaults"
             )
         if run.masked:
-            try:
-                await self.vault.cohorts.check(call.memberships, run.members, run.subjects, "training")
-            except Denied as denied:
-                raise Refusal(denied.code, denied.detail) from None
+            await self.vault.cohorts.check(call.memberships, run.members, run.subjects, KIND_NAME)
         async with self._opening:
             if self._studio is None:
                 self._studio = await asyncio.to_thread(self._make_studio)
             self._forget()
             if run.digest not in self._runs:
                 if len(self._runs) >= MOST_RUNS:
-                    raise Refusal("busy", f"{MOST_RUNS} runs are open here: try later")
+                    raise Refused("busy", f"{MOST_RUNS} runs are open here: try later")
                 note, rounds = await asyncio.to_thread(self._notes.find, run.digest)
                 study = Study(run, Digest(call.grant if note is None else note.grant), bundle, place)
                 if note is not None:
@@ -491,7 +422,7 @@ class Training:
         try:
             records.decode(message)
         except records.BadRecords as error:
-            raise Refusal("message", str(error)) from None
+            raise Refused("message", str(error)) from None
         # The last two: the one that is being answered, and the next.
         while len(study.messages) >= 2:
             del study.messages[next(iter(study.messages))]
@@ -500,7 +431,7 @@ class Training:
 
     async def _mask(self, study: Study, number: int, frame: bytes) -> Frame:
         if number not in study.rounds or not study.run.masked:
-            raise Refusal("round", "there is no such round to be masked")
+            raise Refused("round", "there is no such round to be masked")
         return Frame(await self._sums.answer(Address(study.run.requester), frame))
 
     async def offered(self, spec: Spec, server: Address) -> Contribution:
@@ -526,26 +457,12 @@ class Training:
     def _plain(self, study: Study, number: int) -> Vector:
         given = study.rounds.get(number)
         if given is None or study.run.masked:
-            raise Refusal("round", "there is no such round, or it leaves by secure aggregation only")
+            raise Refused("round", "there is no such round, or it leaves by secure aggregation only")
         return Vector(given.salt, _bytes(given.contribution))
 
 
 class NoAnswer(Exception):
     """The order comes to nothing: {why}. Told in the clear, so nothing of rows is in it."""
-
-
-class Refusal(Exception):
-    """A call's answer is no; told to the requester, sealed."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-
-
-def member_key(hot: Key, dataset: Digest) -> Key:
-    """With which one vault signs in secure sums: several of one node take part in one sum, each as itself. That it is this vault's, the
-    seal around `Hi` says."""
-    return Key(blake3(hot.secret() + dataset, derive_key_context="clusterai training member 1").digest())
 
 
 def _unfit(run: Run, spec: Spec, server: Address) -> str | None:
@@ -580,7 +497,7 @@ def _bytes(made: vector.Contribution) -> bytes:
     return np.asarray(made.vector).astype("<i8").tobytes()
 
 
-def host(vault: Any) -> Training:
+def host(vault: Vault) -> Training:
     """What `Kind.hosts` names."""
     # In memory, and under a name by which the sandbox sweeps away what a killed process left.
     folder = Path(tempfile.mkdtemp(prefix=f"clusterai-{os.getpid()}-training-", dir=MEMORY))
