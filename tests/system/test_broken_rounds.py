@@ -21,8 +21,8 @@ from clusterai.vault.adapters.folder import VaultFolder
 from tests.rooms.training.studies import flower
 from tests.system import gauntlet
 from tests.system.gauntlet import Step
+from tests.system.hospitals import APP, HOSPITALS, hospital, told, until_granted
 from tests.system.running import DEADLINE_S, Network, until
-from tests.system.test_three_hospitals import APP, HOSPITALS, hospital, told, until_granted
 
 pytestmark = pytest.mark.system
 

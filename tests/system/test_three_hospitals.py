@@ -1,87 +1,29 @@
 """The tutorial `docs/tutorials/three-hospitals.md`, between real processes: three vaults, a requester, a model and where it comes from."""
 
 import asyncio
-import csv
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_breast_cancer
 
 from clusterai.cli.asking import standings
 from clusterai.cli.training import Remote
 from clusterai.protocol.ids import digest
 from clusterai.protocol.signing import Key
-from clusterai.protocol.vaults import Operation, dataset_id, subject
+from clusterai.protocol.vaults import dataset_id, subject
 from clusterai.sdk.identity import Identity
 from clusterai.sdk.vaults import Vaults
-from clusterai.vault.adapters.folder import VaultFolder
-from clusterai.vault.adapters.founding import found_vault
-from clusterai.vault.adapters.importing import find
-from clusterai.vault.core.policy import MICRO, Policy
-from clusterai.vault.core.schema import Column, Schema
 from clusterai.vault.core.secagg.cohort import membership
 from clusterai.work.training.adapters.packing import bundle_of
 from clusterai.work.training.adapters.parties import VaultSaid, ask
 from clusterai.work.training.spec import Begin, Good, Hello, Hi, Run
-from tests.rooms.training.studies import flower
 from tests.system import rewarded
-from tests.system.running import Network, until
+from tests.system.hospitals import HELD_OUT, HOSPITALS, app_in, hospitals, patients, told, until_granted
+from tests.system.running import Network
 
 pytestmark = pytest.mark.system
-
-APP = Path(__file__).resolve().parents[2] / "examples" / "hospitals"
-HOSPITALS = ("north", "south", "west")
-HELD_OUT = 119
-USE_WEI, MILLI_WEI = 5_000, 10
-POLICY = Policy(
-    operations=(Operation.TRAINING,),
-    grant_epsilon_micro=8 * MICRO,
-    requester_epsilon_micro=8 * MICRO,
-    total_epsilon_micro=20 * MICRO,
-    total_delta_pico=10**9,
-    use_wei=USE_WEI,
-    milli_epsilon_wei=MILLI_WEI,
-    auto_operations=(Operation.TRAINING,),
-    auto_epsilon_micro=8 * MICRO,
-)
-
-
-def patients() -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Ten measurements each, and whether the tumour is malignant."""
-    loaded: Any = load_breast_cancer
-    found = loaded()
-    names = [str(name).replace(" ", "_") for name in found.feature_names[:10]]
-    return names, np.asarray(found.data)[:, :10], 1 - np.asarray(found.target)
-
-
-def hospital(folder: Path, at: int) -> VaultFolder:
-    """A vault with a third of the patients."""
-    names, features, malignant = patients()
-    low, high = np.floor(features.min(0)), np.ceil(features.max(0))
-    schema = Schema(
-        columns=(
-            Column(name="patient", kind="int", low=0, high=100_000),
-            *(
-                Column(name=it, kind="float", low=float(low[place]), high=float(high[place]))
-                for place, it in enumerate(names)
-            ),
-            Column(name="malignant", kind="int", low=0, high=1),
-        ),
-        unit="patient",
-    )
-    file = folder / f"{HOSPITALS[at]}.csv"
-    with file.open("w", newline="") as out:
-        rows = csv.writer(out)
-        rows.writerow(["patient", *names, "malignant"])
-        for row in range(HELD_OUT + at, len(malignant), 3):
-            rows.writerow([row, *features[row], malignant[row]])
-    name = HOSPITALS[at]
-    return found_vault(folder / name, name, folder / f"{name}.key", schema, find(file), POLICY)
 
 
 def accuracy(model: Path) -> float:
@@ -97,26 +39,14 @@ def accuracy(model: Path) -> float:
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    folder = tmp_path_factory.mktemp("hospitals")
-    flower()
-    running = Network(folder / "data", vaults=[hospital(folder, at).root for at in range(3)])
-    try:
-        yield running.up()
-    finally:
-        running.stop()
-
-
-def told(network: Network, *words: str) -> Any:
-    done = network.cli(*words, "--yes", "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    with hospitals(tmp_path_factory.mktemp("hospitals")) as running:
+        yield running
 
 
 @pytest.mark.parametrize("epsilon", [(), ("--epsilon", "4")])
 def test_three_hospitals_train_a_model_together(network: Network, tmp_path: Path, epsilon: tuple[str, ...]):
     """Asked for, granted by policy, trained by secure sums, paid; the card names every source, with and without ε."""
-    app = tmp_path / "hospitals"
-    shutil.copytree(APP, app, ignore=shutil.ignore_patterns("__pycache__"))
+    app = app_in(tmp_path)
     who = ("--identity", str(tmp_path / "identity.json"))
     names = ",".join(HOSPITALS)
     asked = told(
@@ -157,8 +87,7 @@ def test_three_hospitals_train_a_model_together(network: Network, tmp_path: Path
 
 def test_a_requester_who_brings_its_own_members_gets_nothing(network: Network, tmp_path: Path):
     """A villain: one hospital among members that the requester made up. The hospital asks the chain who they are, and gives nothing."""
-    app = tmp_path / "hospitals"
-    shutil.copytree(APP, app, ignore=shutil.ignore_patterns("__pycache__"))
+    app = app_in(tmp_path)
     place = tmp_path / "identity.json"
     who = ("--identity", str(place))
     told(network, "train", "request", str(app), "--vaults", "north", "--purpose", "malignancy", *who)
@@ -198,15 +127,3 @@ def test_a_requester_who_brings_its_own_members_gets_nothing(network: Network, t
             return str(said.value)
 
     assert "isn't listed on chain" in asyncio.run(main())
-
-
-def until_granted(network: Network, who: tuple[str, ...], count: int = len(HOSPITALS)) -> None:
-    """A policy's grant stands on chain after some blocks."""
-
-    def granted() -> bool:
-        done = network.cli("data", "grants", "--json", *who)
-        assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout)["grants"]
-        return len(found) == count and all(it["state"] == "granted" for it in found)
-
-    until("all grants stand", granted)
