@@ -4,7 +4,8 @@ Pots are between payers, participants and the contract: no gateway has a say in 
 """
 
 import secrets
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -23,6 +24,9 @@ from clusterai.protocol.signing import Key
 BOND_BPS = 500
 """As the contract has it, for scoring and for contesting."""
 CLOSE_GAS, SHARE_GAS = 300_000, 150_000
+SOON_S = 60
+"""A beacon that comes within so long is waited for."""
+POLL_S = 1.0
 
 
 class Joined(msgspec.Struct, frozen=True):
@@ -80,8 +84,11 @@ class Fixed(Protocol):
     def digest(self) -> Digest: ...
     @property
     def pot_wei(self) -> int: ...
-    def scored(self, told: Told, beacon: bytes) -> Scored:
+    def scored(self, told: Told, beacon: Callable[[], bytes]) -> Scored:
         """
+        Args:
+            beacon: gives the word that the chain drew after the last to join, and may wait for it: asked where something is drawn.
+
         Raises:
             Failure: the files aren't of this study.
         """
@@ -160,7 +167,7 @@ def beacon_of(network: Network, key: Key, told: Told) -> bytes:
     """The word of the round that the last to join named; where the chain's own beacon draws and nobody asked it, this does.
 
     Raises:
-        Failure: it isn't there yet.
+        Failure: it isn't there yet, and it is long until it is.
     """
     if told.round is None:
         return bytes(32)
@@ -171,16 +178,22 @@ def beacon_of(network: Network, key: Key, told: Told) -> bytes:
         except Refused:
             return None
 
-    found = staking.asked(network, word)
-    if found is None and network.rules.beacon is None:
-        staking.carry_out(network, key, [calls.Tick()])
-        found = staking.asked(network, word)
-    if found is None:
-        raise Failure(
-            "the beacon for this pot isn't there yet",
-            f"it comes within {network.rules.epoch_s} s of the last to join",
-            "try again then",
-        )
+    epoch_s, ticked = network.rules.epoch_s, -1
+    # Twice: the chain's clock needn't be ours.
+    ends_s = time.monotonic() + (2 * epoch_s if epoch_s <= SOON_S else 0)
+    while (found := staking.asked(network, word)) is None:
+        epoch = int(time.time()) // epoch_s
+        if network.rules.beacon is None and epoch != ticked:
+            ticked = epoch
+            staking.carry_out(network, key, [calls.Tick()])
+        elif time.monotonic() >= ends_s:
+            raise Failure(
+                "the beacon for this pot isn't there yet",
+                f"it comes within {epoch_s} s of the last to join",
+                "try again then",
+            )
+        else:
+            time.sleep(POLL_S)
     return found
 
 
@@ -261,7 +274,7 @@ class Found(msgspec.Struct, frozen=True):
         return self.scores.struct()
 
 
-def found(told: Told, terms: Fixed, beacon: bytes) -> Found:
+def found(told: Told, terms: Fixed, beacon: Callable[[], bytes]) -> Found:
     """
     Raises:
         Failure: these files are another study's.

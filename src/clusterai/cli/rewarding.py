@@ -50,8 +50,8 @@ class RowsPot:
         self.digest = terms.study.digest()
         self.pot_wei = terms.study.pot_wei
 
-    def scored(self, told: Told, beacon: bytes) -> Scored:
-        appraisal, left = contributing.appraised_for(self._terms, told.asked(), beacon)
+    def scored(self, told: Told, beacon: Callable[[], bytes]) -> Scored:
+        appraisal, left = contributing.appraised_for(self._terms, told.asked(), beacon())
         contributors = tuple(
             {
                 "owner": checksummed(Address(it.contributor)),

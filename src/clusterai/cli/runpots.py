@@ -8,6 +8,7 @@ group's sum was worth by it (`train federated --groups --worth`), and what each 
 the same for everyone in it: then a free rider that wasn't named is paid as those who trained.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,7 +82,7 @@ class RunPot:
         self.digest = Digest(canonical.digest(study))
         self.pot_wei = study.pot_wei
 
-    def scored(self, told: Told, beacon: bytes) -> Scored:
+    def scored(self, told: Told, beacon: Callable[[], bytes]) -> Scored:
         """
         Raises:
             Failure: there is no card yet, or it is another run's.

@@ -91,7 +91,7 @@ class Play:
             self.do(calls.JoinPot(self.pot, digest), EVERYONE[name])
 
     def found(self) -> pots.Found:
-        return pots.found(self.told, self.terms, BEACON)
+        return pots.found(self.told, self.terms, lambda: BEACON)
 
     def score(self) -> None:
         scores = self.found().scores

@@ -427,7 +427,7 @@ def _found(network: "Network", key: "Key", told: "Told", study: Path) -> "Found"
     from clusterai.cli import pots, rewarding
 
     terms = rewarding.terms(study, told.pot.amount_wei)
-    return pots.found(told, terms, pots.beacon_of(network, key, told))
+    return pots.found(told, terms, lambda: pots.beacon_of(network, key, told))
 
 
 def _told(found: "Found", sent: list[str]) -> dict[str, object]:
