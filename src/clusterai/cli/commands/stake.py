@@ -14,25 +14,6 @@ if TYPE_CHECKING:
     from clusterai.ledger.adapters.network import Network
     from clusterai.protocol.signing import Key
 
-KeyFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--key",
-        metavar="FILE",
-        help="Key whose tokens they are; the password of a keystore is CLUSTERAI_KEY_PASSWORD. Default: the local "
-        "network's faucet.",
-        show_default=False,
-    ),
-]
-Manifest = Annotated[
-    Path | None,
-    typer.Option(
-        "--network",
-        metavar="FILE",
-        help="Another network's network.json. Default: that of the data folder.",
-        show_default=False,
-    ),
-]
 Which = Annotated[
     str, typer.Argument(metavar="VALIDATOR", help="The validator's owner, or how its address begins.")
 ]
@@ -44,43 +25,72 @@ OrAll = Annotated[
 ]
 
 
+class Whose(options.Signed, frozen=True, kw_only=True):
+    """Which network's, and whose."""
+
+    network: Annotated[
+        Path | None,
+        typer.Option(
+            "--network",
+            metavar="FILE",
+            help="Another network's network.json. Default: that of the data folder.",
+            show_default=False,
+        ),
+    ] = None
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            "--key",
+            metavar="FILE",
+            help="Key whose tokens they are; the password of a keystore is CLUSTERAI_KEY_PASSWORD. Default: the local "
+            "network's faucet.",
+            show_default=False,
+        ),
+    ] = None
+
+
+class OfValidator(Whose, frozen=True, kw_only=True):
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            "--key",
+            metavar="FILE",
+            help="The validator's owner key; the password of a keystore is CLUSTERAI_KEY_PASSWORD. Default: that of the "
+            "local network's first validator.",
+            show_default=False,
+        ),
+    ] = None
+
+
+class Doing(options.Answer, frozen=True, kw_only=True):
+    yes: options.Yes = False
+    dry_run: options.DryRun = False
+
+
 def join(app: typer.Typer) -> None:
     group = typer.Typer(
         help="Put tokens behind a validator: they vote with it, earn with it and are lost with it.",
         invoke_without_command=True,
     )
-    group.callback()(stake)
+    group.callback()(options.spread(stake))
     for command in (show, delegate, undelegate, withdraw, claim, commission):
-        group.command()(command)
+        group.command()(options.spread(command))
     app.add_typer(group, name="stake")
 
 
-def stake(
-    ctx: typer.Context,
-    data: options.Data = None,
-    network: Manifest = None,
-    key: KeyFile = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
+def stake(ctx: typer.Context, *, chain: Whose, answer: options.Answer) -> None:
     """Show validators and what is behind them: the same as `show`."""
     if ctx.invoked_subcommand is None:
-        show(data, network, key, json, quiet)
+        show(chain=chain, answer=answer)
 
 
-def show(
-    data: options.Data = None,
-    network: Manifest = None,
-    key: KeyFile = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
+def show(*, chain: Whose, answer: options.Answer) -> None:
     """Show validators: their own stake, what others have behind them, commission, room; and what the key has there."""
     from clusterai.cli.stakeplans import percent
     from clusterai.protocol.money import show as money
 
-    _, _, stakes = _look(data, network, key)
-    if json:
+    _, _, stakes = _look(chain)
+    if answer.json:
         say.emit(stakes)
         return
     say.table(
@@ -110,77 +120,51 @@ def show(
 def delegate(
     validator: Which,
     amount: Annotated[str, typer.Argument(help="Tokens, such as 2.5.", show_default=False)],
-    data: options.Data = None,
-    network: Manifest = None,
-    key: KeyFile = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    yes: options.Yes = False,
-    dry_run: options.DryRun = False,
+    *,
+    chain: Whose,
+    doing: Doing,
 ) -> None:
     """Put tokens behind a validator."""
     from clusterai.cli.stakeplans import delegating
 
     amount_wei = _amount(amount)
-    at, signer, stakes = _look(data, network, key)
+    at, signer, stakes = _look(chain)
     plan = delegating(stakes, at, stakes.validator(validator), amount_wei)
-    _do(at, signer, plan, "Delegate?", json, yes, dry_run)
+    _do(at, signer, plan, "Delegate?", doing)
 
 
 def undelegate(
     validator: Which,
     amount: Annotated[str | None, typer.Argument(help="Tokens, such as 2.5. Default: all of it.")] = None,
-    data: options.Data = None,
-    network: Manifest = None,
-    key: KeyFile = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    yes: options.Yes = False,
-    dry_run: options.DryRun = False,
+    *,
+    chain: Whose,
+    doing: Doing,
 ) -> None:
     """Begin to take tokens back; `withdraw` pays them out once the delay is over."""
     from clusterai.cli.stakeplans import undelegating
 
     amount_wei = None if amount is None else _amount(amount)
-    at, signer, stakes = _look(data, network, key)
+    at, signer, stakes = _look(chain)
     plan = undelegating(stakes, stakes.validator(validator), amount_wei)
-    _do(at, signer, plan, "Undelegate?", json, yes, dry_run)
+    _do(at, signer, plan, "Undelegate?", doing)
 
 
-def withdraw(
-    validator: OrAll = None,
-    data: options.Data = None,
-    network: Manifest = None,
-    key: KeyFile = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    yes: options.Yes = False,
-    dry_run: options.DryRun = False,
-) -> None:
+def withdraw(validator: OrAll = None, *, chain: Whose, doing: Doing) -> None:
     """Pay out undelegated tokens whose delay is over."""
     from clusterai.cli.stakeplans import withdrawing
 
-    at, signer, stakes = _look(data, network, key)
+    at, signer, stakes = _look(chain)
     plan = withdrawing(stakes, None if validator is None else stakes.validator(validator))
-    _do(at, signer, plan, "Withdraw?", json, yes, dry_run)
+    _do(at, signer, plan, "Withdraw?", doing)
 
 
-def claim(
-    validator: OrAll = None,
-    data: options.Data = None,
-    network: Manifest = None,
-    key: KeyFile = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    yes: options.Yes = False,
-    dry_run: options.DryRun = False,
-) -> None:
+def claim(validator: OrAll = None, *, chain: Whose, doing: Doing) -> None:
     """Pay out what tokens behind validators earned."""
     from clusterai.cli.stakeplans import claiming
 
-    at, signer, stakes = _look(data, network, key)
+    at, signer, stakes = _look(chain)
     plan = claiming(stakes, None if validator is None else stakes.validator(validator))
-    _do(at, signer, plan, "Claim?", json, yes, dry_run)
+    _do(at, signer, plan, "Claim?", doing)
 
 
 def commission(
@@ -190,60 +174,39 @@ def commission(
             help="What the validator keeps of what delegated stake earns, such as 7.5: at most 30."
         ),
     ],
-    data: options.Data = None,
-    network: Manifest = None,
-    key: Annotated[
-        Path | None,
-        typer.Option(
-            "--key",
-            metavar="FILE",
-            help="The validator's owner key; the password of a keystore is CLUSTERAI_KEY_PASSWORD. Default: that of the "
-            "local network's first validator.",
-            show_default=False,
-        ),
-    ] = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    yes: options.Yes = False,
-    dry_run: options.DryRun = False,
+    *,
+    chain: OfValidator,
+    doing: Doing,
 ) -> None:
     """Announce a validator's commission; it holds once the unbonding delay is over."""
     from clusterai.cli.stakeplans import announcing
 
     bps = _bps(percent)
-    at, signer, stakes = _look(data, network, key, "validator.owner.key")
-    _do(at, signer, announcing(stakes, bps), "Announce?", json, yes, dry_run)
+    at, signer, stakes = _look(chain, "validator.owner.key")
+    _do(at, signer, announcing(stakes, bps), "Announce?", doing)
 
 
-def _look(
-    data: Path | None, network: Path | None, key: Path | None, default: str = "treasury.key"
-) -> "tuple[Network, Key, Stakes]":
-    from clusterai.cli.staking import look, manifest, signer
+def _look(chain: Whose, default: str = "treasury.key") -> "tuple[Network, Key, Stakes]":
+    from clusterai.cli.staking import look
 
-    folder = options.folder(data)
-    at = manifest(network, folder)
-    owner = signer(key, folder, default)
+    at, owner = chain.at(), chain.signer(default)
     return at, owner, look(at, owner.address)
 
 
-def _do(
-    network: "Network", signer: "Key", plan: "Plan", question: str, json: bool, yes: bool, dry_run: bool
-) -> None:
+def _do(network: "Network", signer: "Key", plan: "Plan", question: str, doing: Doing) -> None:
     from clusterai.cli.staking import carry_out
     from clusterai.protocol.money import show as money
 
     for sentence in plan.says:
         say.say(sentence)
-    if dry_run:
+    if doing.dry_run:
         say.say("nothing was sent")
         return
-    options.confirm(question, yes)
+    options.confirm(question, doing.yes)
     transactions = carry_out(network, signer, plan.calls)
-    if json:
-        say.emit({"amount_wei": plan.amount_wei, "transactions": transactions})
-    else:
-        what = f"{money(plan.amount_wei)}, " if plan.amount_wei else ""
-        say.tell(f"done: {what}transaction {transactions[-1]}")
+    what = f"{money(plan.amount_wei)}, " if plan.amount_wei else ""
+    told = {"amount_wei": plan.amount_wei, "transactions": transactions}
+    doing.give(told, f"done: {what}transaction {transactions[-1]}")
 
 
 def _told(mine: "Delegation", stakes: "Stakes") -> str:
