@@ -267,6 +267,8 @@ MACHINE_OFFER = MachineOffer(
     price_wei=2_500_000_000,
     issued_s=1_790_000_000,
     expires_s=1_790_000_600,
+    disk_bytes=2**40,
+    longest_s=86_400,
 )
 
 

@@ -15,6 +15,7 @@ COLUMNS = (
     "#an hour",
     "#cores",
     "#memory",
+    "#disk",
     "GPU",
     "region",
     "#round trip",
@@ -41,6 +42,7 @@ def _row(it: Machine) -> tuple[str, ...]:
         money(it.price_wei.value),
         f"{it.cpu_milli.value / 1000:g} {_mark(it.cpu_milli)}",
         f"{show_size(it.memory_bytes.value)} {_mark(it.memory_bytes)}",
+        f"{show_size(it.disk_bytes.value)} {_mark(it.disk_bytes)}",
         gpu,
         f"{it.region.value or '-'} {_mark(it.region)}",
         "-"
@@ -119,9 +121,10 @@ def not_placed(error: NotPlaced) -> Failure:
         return Failure(
             "no such group stands free now", f"how many machines satisfy each wish alone: {counts}"
         )
-    cause = (
-        f"{', '.join(why.failing)}: giving up one of these is enough"
-        if why.failing
-        else "no single wish is enough to give up"
-    )
+    if why.failing:
+        cause = f"{', '.join(why.failing)}: giving up one of these is enough"
+    elif why.relaxations[-1].constraints == ["nodes"]:
+        cause = f"so many machines aren't free: {why.suitable} suit"
+    else:
+        cause = "no single wish is enough to give up"
     return Failure("no such group stands free now", cause, "\n        ".join(ways_out(why)))

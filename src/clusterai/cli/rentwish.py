@@ -32,6 +32,7 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True):
     hours: str = "1"
     cpu: str | None = None
     memory: str | None = None
+    disk: str | None = None
     gpu: str | None = None
     max_price: str | None = None
     region: str | None = None
@@ -56,6 +57,7 @@ def wanted(flags: Flags) -> Wanted:
         Wanted,
         cpu_milli=_read("--cpu", flags.cpu, units.milli, 0),
         memory_bytes=_read("--mem", flags.memory, lambda it: units.size(it, "G"), 0),
+        disk_bytes=_read("--disk", flags.disk, lambda it: units.size(it, "G"), 0),
         gpu=kind,
         gpus=int(number) if number else 1 if kind else 0,
         measured=_names(flags.measured),

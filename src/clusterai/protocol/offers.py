@@ -24,6 +24,7 @@ MOST_BYTES = 512
 MOST_CARD_BYTES = 192 * 1024
 MOST_PRICE_WEI = 10**15
 MOST_LIFE_S = 3_600
+MOST_RENTED_S = 30 * 86_400
 """An offer stands an hour at most: what nobody renews is gone."""
 MILLION = 1_000_000
 MOST_PLACE_US = 2_000_000
@@ -64,6 +65,8 @@ class MachineOffer(_Signed, frozen=True, array_like=True):
         serial: higher replaces lower, whatever the clock says.
         bandwidth_kbps: the lesser of both directions.
         price_wei: of one hour of the whole machine.
+        disk_bytes: how large a volume a renter gets at most.
+        longest_s: nobody rents it for longer.
     """
 
     node: AddressBytes
@@ -79,10 +82,13 @@ class MachineOffer(_Signed, frozen=True, array_like=True):
     price_wei: Price
     issued_s: U40
     expires_s: U40
+    disk_bytes: U63 = 0
+    longest_s: U40 = MOST_RENTED_S
 
     TYPE = type_hash(
         "MachineOffer(address node,address operator,uint64 serial,string hardware,uint32 cpuMilli,uint64 memoryBytes,"
-        "string gpu,uint8 gpus,string region,uint40 bandwidthKbps,uint128 price,uint40 issuedAt,uint40 expiresAt)"
+        "string gpu,uint8 gpus,string region,uint40 bandwidthKbps,uint128 price,uint40 issuedAt,uint40 expiresAt,"
+        "uint64 diskBytes,uint40 longest)"
     )
 
     def struct(self) -> Digest:
@@ -101,6 +107,8 @@ class MachineOffer(_Signed, frozen=True, array_like=True):
             self.price_wei,
             self.issued_s,
             self.expires_s,
+            self.disk_bytes,
+            self.longest_s,
         )
 
 

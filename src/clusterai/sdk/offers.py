@@ -65,6 +65,7 @@ class Offers:
                 "hardware": need.hardware,
                 "cpu_milli": need.cpu_milli,
                 "memory_bytes": need.memory_bytes,
+                "disk_bytes": need.disk_bytes,
                 "bandwidth_kbps": need.bandwidth_kbps,
                 "reliability_ppm": need.reliability_ppm,
                 "measured": ",".join(need.measured),

@@ -34,6 +34,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     hardware: Name = ""
     cpu_milli: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
     memory_bytes: U63 = 0
+    disk_bytes: U63 = 0
     gpu: Name = ""
     gpus: Annotated[int, Meta(ge=0, le=255)] = 0
     bandwidth_kbps: Annotated[int, Meta(ge=0, le=2**40 - 1)] = 0
@@ -94,6 +95,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         price_wei: of an hour, in force until the offer expires.
+        disk_bytes: of a renter's volume at most.
+        longest_s: it can't be rented for longer.
         round_trip_us: from the gateway over the machine's link; null until that was measured.
         coordinate: x, y, z, height in microseconds of round trip; null until somebody measured it.
         links_per_s_milli: how fast its cores do the sentinel's links, thousandths of one a second, against which rented time is proven;
@@ -106,6 +109,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     hardware: Said
     cpu_milli: Said
     memory_bytes: Said
+    disk_bytes: Said
     gpu: Said
     gpus: Said
     region: Said
@@ -114,6 +118,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     round_trip_us: Said | None
     coordinate: Said | None
     links_per_s_milli: Said | None
+    longest_s: Said
     expires_in_s: int
 
 

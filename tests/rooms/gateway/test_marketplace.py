@@ -127,6 +127,7 @@ class World:
             "hardware": "x86-64-v3",
             "cpu_milli": 4_000,
             "memory_bytes": 2**33,
+            "disk_bytes": 2**36,
             "gpu": "",
             "gpus": 0,
             "region": "eu",

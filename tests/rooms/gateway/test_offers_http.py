@@ -63,6 +63,7 @@ class Machines:
             "hardware": "x86-64-v3",
             "cpu_milli": 4_000,
             "memory_bytes": 2**33,
+            "disk_bytes": 2**36,
             "gpu": "",
             "gpus": 0,
             "region": "eu",
@@ -223,7 +224,8 @@ def test_each_wish_has_its_price(machines: Machines, offers: Offers):
     """The toll of a region is what the cheaper machine elsewhere would save."""
     machines.put(0, region="us")
     machines.put(1)
-    (toll,) = offers.plan(wish(1, regions=("eu",), hold=False)).tolls
+    toll, free = offers.plan(wish(1, regions=("eu",), hold=False)).tolls
+    assert (free.constraint, free.saved_wei) == ("duration", 0)
     assert (toll.constraint, toll.price_hour_wei, toll.without_hour_wei) == ("region", 2 * TOKEN, TOKEN)
     assert toll.saved_wei == TOKEN
 

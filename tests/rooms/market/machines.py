@@ -28,6 +28,7 @@ def machine(number: int, at_us: int | tuple[int, int, int] = 0, price: float = 1
         "hardware": "x86-64-v3",
         "cpu_milli": 8_000,
         "memory_bytes": 2**34,
+        "disk_bytes": 2**36,
         "region": "eu",
         "bandwidth_kbps": 1_000_000,
         "price_wei": round(price * TOKEN),

@@ -154,3 +154,35 @@ def test_where_nobody_has_a_gpu_going_without_is_told() -> None:
     assert [(it.constraints, it.text) for it in nothing.relaxations] == [(("gpus",), "GPU none")]
     other = why_not(index_of(bare, machine(2, price=0.5, gpu="l4", gpus=1)), asked, None, NOW)
     assert (other.relaxations[0].constraints, other.relaxations[0].text) == (("gpu",), "GPU l4")
+
+
+def test_a_disk_is_asked_for_as_memory_is() -> None:
+    """A machine whose operator lends less of it isn't planned with, and the most that is there is told."""
+    index = index_of(machine(1, disk_bytes=2**30), machine(2, disk_bytes=3 * 2**30, price=2.0))
+    found = place(index, Request(parts=single(1, Need(disk_bytes=2**31))), None, NOW)
+    assert isinstance(found, Plan)
+    assert found.nodes == (name(2),)
+    reasons = ask(index, 1, Need(disk_bytes=4 * 2**30))
+    assert by(reasons, "disk").text == "3 GiB of disk instead of 4"
+
+
+def test_nobody_is_planned_with_for_longer_than_it_lets_itself_be_rented() -> None:
+    """The longest time for which there is a group is told."""
+    index = index_of(*(machine(it, longest_s=it * 3_600, price=it) for it in (1, 2, 6)))
+    found = place(index, Request(parts=single(1), duration_s=2 * 3_600), None, NOW)
+    assert isinstance(found, Plan)
+    assert found.nodes == (name(2),)
+    reasons = ask(index, 2, duration_s=4 * 3_600)
+    assert reasons.failing == ("duration",)
+    assert by(reasons, "duration").text == "2 hours instead of 4: 2 machines of 2 operators"
+
+
+def test_fewer_machines_and_one_wish_less_are_a_way_out_too() -> None:
+    """Of three machines with a GiB each, four with two can't be had; nor a GPU where there is none."""
+    index = index_of(*(machine(it, memory_bytes=2**30) for it in (1, 2, 3)))
+    reasons = ask(index, 4, Need(memory_bytes=2**31))
+    (way,) = reasons.relaxations
+    assert way.constraints == ("memory", "nodes")
+    assert way.text == "3 machines instead of 4, and no memory"
+    reasons = ask(index, 1, Need(memory_bytes=2**31, gpu="h100", gpus=1))
+    assert [it.constraints for it in reasons.relaxations] == [("memory", "gpus")]

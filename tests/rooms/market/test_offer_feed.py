@@ -65,6 +65,7 @@ def offer(machine: Key = NODES[0], **changes: Any) -> MachineOffer:
         "hardware": "x86-64-v3",
         "cpu_milli": 8_000,
         "memory_bytes": 2**34,
+        "disk_bytes": 2**36,
         "gpu": "h100",
         "gpus": 8,
         "region": "eu",

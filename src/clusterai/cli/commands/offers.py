@@ -28,6 +28,7 @@ def offers(
         str | None, typer.Option(metavar="CORES", help="2, 0.5 or 500m.", show_default=False)
     ] = None,
     mem: Annotated[str | None, typer.Option(metavar="SIZE", help="4G, 512MB.", show_default=False)] = None,
+    disk: Annotated[str | None, typer.Option(metavar="SIZE", help="20G.", show_default=False)] = None,
     region: Annotated[
         str | None, typer.Option(metavar="NAME,…", help="Any of these.", show_default=False)
     ] = None,
@@ -61,7 +62,14 @@ def offers(
     from clusterai.sdk.offers import Offers
 
     flags = rentwish.Flags(
-        cpu=cpu, memory=mem, gpu=gpu, region=region, near=near, measured=measured, attested=attested
+        cpu=cpu,
+        memory=mem,
+        disk=disk,
+        gpu=gpu,
+        region=region,
+        near=near,
+        measured=measured,
+        attested=attested,
     )
     need, regions, near_us = rentwish.wanted(flags), rentwish.regions(flags), rentwish.near_us(flags)
     with gateway(data) as client:

@@ -55,9 +55,7 @@ def rent(
     hours: Annotated[str, typer.Option(metavar="TIME", help="2, 0.5, 90m or 1d.")] = "1",
     cpu: Annotated[str, typer.Option(metavar="CORES", help="Of each machine, for your processes.")] = "1",
     mem: Annotated[str, typer.Option(metavar="SIZE", help="Of each machine: 4G, 512MB.")] = "2G",
-    disk: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Of each machine. Default: 2G.", show_default=False)
-    ] = None,
+    disk: Annotated[str, typer.Option(metavar="SIZE", help="Of each machine, encrypted: 20G.")] = "2G",
     gpu: Annotated[
         str | None, typer.Option(metavar="KIND", help="Of each machine: h100, or h100:8.", show_default=False)
     ] = None,
@@ -137,6 +135,7 @@ def rent(
         hours=hours,
         cpu=cpu,
         memory=mem,
+        disk=disk,
         gpu=gpu,
         max_price=max_price,
         region=region,
@@ -148,7 +147,7 @@ def rent(
         one_price=one_price,
     )
     request = rentwish.plan_request(flags, hold=not dry_run)
-    setup = setup_of(request, disk, variables or [])
+    setup = setup_of(request, variables or [])
     keeping.namespace_of(netns)
     if mesh and not dry_run:
         keeping.able()

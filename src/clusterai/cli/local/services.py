@@ -134,7 +134,7 @@ def write_node(
         "models": [{"name": name} for name in served(model)],
         "models_folder": str(default_models()),
         "jobs": jobs,
-        "rentals": rented_out() if rent else None,
+        "rentals": rented_out(len(people.nodes)) if rent else None,
         "vaults": [{"folder": it} for it in vaults],
         # Nobody but this machine has a stake here: a power cut may cost the last second.
         "survives": "process",
@@ -142,8 +142,9 @@ def write_node(
     return _written(folder, one.name, config)
 
 
-def rented_out() -> dict[str, Any]:
-    """Each node lends a core of this machine. They share it, so nobody has it alone.
+def rented_out(nodes: int) -> dict[str, Any]:
+    """Each node lends a core of this machine, which they share, so nobody has it alone; as much memory and disk as `rent` asks for
+    by itself, where this machine has that for each.
 
     Raises:
         Failure: what clusters need isn't here.
@@ -156,7 +157,9 @@ def rented_out() -> dict[str, Any]:
     for is_missing, what, cure in missing:
         if is_missing:
             raise Failure(f"machines can't be rented out here: {what} is missing", next=cure)
-    return {"cpu_milli": 1000, "memory_bytes": 1 << 30, "disk_bytes": 1 << 30, "allowed": ["*"]}
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    each = (2 if memory * 3 // 4 >= nodes * (2 << 30) else 1) << 30
+    return {"cpu_milli": 1000, "memory_bytes": each, "disk_bytes": 2 << 30, "allowed": ["*"]}
 
 
 def validator(folder: DataFolder, ports: Ports, people: People, at: int) -> Service:

@@ -7,13 +7,12 @@ import msgspec
 from clusterai.cli.failure import Exit, Failure
 from clusterai.sdk.offershapes import PlanRequest
 from clusterai.sdk.rentalshapes import Setup
-from clusterai.work.batch.core import units
 
 LEAST_CPU_MILLI = 1_000
 LEAST_MEMORY = 512 << 20
 
 
-def setup_of(request: PlanRequest, disk: str | None, env: Sequence[str]) -> Setup:
+def setup_of(request: PlanRequest, env: Sequence[str]) -> Setup:
     """As much of each machine as was asked for of it.
 
     Raises:
@@ -27,14 +26,10 @@ def setup_of(request: PlanRequest, disk: str | None, env: Sequence[str]) -> Setu
     fields: dict[str, object] = {
         "cpu_milli": need.cpu_milli,
         "memory_bytes": need.memory_bytes,
+        "disk_bytes": need.disk_bytes,
         "gpus": need.gpus,
         "env": _variables(env),
     }
-    if disk is not None:
-        try:
-            fields["disk_bytes"] = units.size(disk, "G")
-        except units.BadUnit as error:
-            raise Failure(f"--disk {disk}: {error}", code=Exit.USAGE) from None
     try:
         return msgspec.convert(fields, Setup)
     except msgspec.ValidationError as error:

@@ -35,6 +35,7 @@ ASKED = frozenset(
         "hardware",
         "cpu_milli",
         "memory_bytes",
+        "disk_bytes",
         "bandwidth_kbps",
         "reliability_ppm",
         "measured",
@@ -46,7 +47,7 @@ ASKED = frozenset(
     ]
 )
 TEXTS = ("gpu", "hardware")
-NUMBERS = ("gpus", "cpu_milli", "memory_bytes", "bandwidth_kbps", "reliability_ppm")
+NUMBERS = ("gpus", "cpu_milli", "memory_bytes", "disk_bytes", "bandwidth_kbps", "reliability_ppm")
 MILLISECONDS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?", re.ASCII)
 
 

@@ -34,6 +34,7 @@ def request_of(wish: shapes.PlanRequest) -> Request:
         most_rtt_us=wish.max_rtt_us,
         most_price_wei=wish.max_price_wei,
         most_per_operator=wish.max_per_operator,
+        duration_s=wish.duration_s,
         us_wei=wish.us_wei,
         ppm_wei=wish.ppm_wei,
     )
@@ -61,6 +62,7 @@ def need_of(wanted: shapes.Wanted) -> Need:
         hardware=wanted.hardware,
         cpu_milli=wanted.cpu_milli,
         memory_bytes=wanted.memory_bytes,
+        disk_bytes=wanted.disk_bytes,
         gpu=wanted.gpu,
         gpus=wanted.gpus,
         bandwidth_kbps=wanted.bandwidth_kbps,
@@ -92,6 +94,7 @@ def machine(
         hardware=of(Field.HARDWARE, offer.hardware),
         cpu_milli=of(Field.CPU, offer.cpu_milli),
         memory_bytes=of(Field.MEMORY, offer.memory_bytes),
+        disk_bytes=told(offer.disk_bytes, Source("claimed", offer.operator, offer.issued_s)),
         gpu=of(Field.GPU, offer.gpu),
         gpus=of(Field.GPU, offer.gpus),
         region=of(Field.REGION, offer.region),
@@ -104,6 +107,7 @@ def machine(
         links_per_s_milli=None
         if profile is None
         else told(profile.links_per_s_milli, Source("measured", Address(profile.validator), profile.at_s)),
+        longest_s=told(offer.longest_s, offer.price_source),
         expires_in_s=max(0, offer.expires_s - int(now_s)),
     )
 

@@ -72,6 +72,8 @@ class Offering:
             price_wei=config.hour_wei,
             issued_s=0,
             expires_s=0,
+            disk_bytes=config.disk_bytes,
+            longest_s=config.longest_s,
         )
         self._journal = SqliteJournal(path, synchronous)
         self.book = OfferBook(machine, config.life_s, lambda it: signed_digest(it, domain), key.sign)

@@ -92,6 +92,7 @@ class RentalPages:
             spec.cpu_milli > max(1000, need.cpu_milli)
             or spec.memory_bytes > max(2 << 30, need.memory_bytes)
             or spec.gpus > need.gpus
+            or spec.disk_bytes > max(2 << 30, need.disk_bytes)
         ):
             raise _invalid("setup asks for more of each machine than the plan's `need` did", "setup")
         running = [it for it in self._desk.rentals.values() if it.account == account and it.ended is None]

@@ -91,8 +91,8 @@ def why_not(index: Index, request: Request, trips: RoundTrips | None, now_s: flo
     ]
     failing = tuple(it.constraints[0] for it in found if it.constraints[0] != "nodes")
     if not failing:
-        found += _pairs(index, request, attempt)
-    found.sort(key=lambda it: (it.constraints == ("nodes",), it.cost_wei, it.constraints))
+        found += _pairs(index, request, attempt, fewer=not found)
+    found.sort(key=lambda it: ("nodes" in it.constraints, len(it.constraints), it.cost_wei, it.constraints))
     return WhyNot(int(index.able(part.need, request, now_s).sum()), narrowings, failing, tuple(found))
 
 
@@ -152,6 +152,7 @@ _NEEDS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("hardware", {"hardware": ""}),
     ("cpu", {"cpu_milli": 0}),
     ("memory", {"memory_bytes": 0}),
+    ("disk", {"disk_bytes": 0}),
     ("gpu", {"gpu": ""}),
     ("bandwidth", {"bandwidth_kbps": 0}),
     ("reliability", {"reliability_ppm": 0}),
@@ -168,6 +169,8 @@ def drops(request: Request) -> Iterator[tuple[str, Change]]:
         yield "region", lambda it: _replace(it, regions=())
     if request.attested:
         yield "attested", lambda it: _replace(it, attested=())
+    if request.duration_s:
+        yield "duration", lambda it: _replace(it, duration_s=0)
     if request.near_us is not None:
         yield "near", lambda it: _replace(it, near=None, near_us=None)
     if request.most_link_us is not None:
@@ -183,11 +186,16 @@ def drops(request: Request) -> Iterator[tuple[str, Change]]:
 # --- the least that has to be given up ---
 
 
-def _single(index: Index, request: Request, attempt: Place, now_s: float) -> Iterator[tuple[str, str, Plan]]:
+def _given_up(request: Request) -> list[tuple[str, Change]]:
+    """`drops`, and GPUs at all: another kind is one thing to give up, none is another."""
     wishes = list(drops(request))
     if any(it.need.gpus for it in request.parts):
-        # Another kind is one thing to give up, GPUs at all are another.
         wishes.append(("gpus", lambda it: _needs(it, gpu="", gpus=0)))
+    return wishes
+
+
+def _single(index: Index, request: Request, attempt: Place, now_s: float) -> Iterator[tuple[str, str, Plan]]:
+    wishes = _given_up(request)
     if any(it.need.gpus > 1 for it in request.parts):
         wishes.append(("gpu count", _fewer_gpus))
     for name, change in wishes:
@@ -202,12 +210,17 @@ def _single(index: Index, request: Request, attempt: Place, now_s: float) -> Ite
     if request.nodes > 1 and len(request.parts) == 1:
         fewer = _most(lambda nodes: attempt(_resize(request, nodes)), 1, request.nodes - 1)
         if fewer is not None:
-            yield "nodes", f"{len(fewer.nodes)} machines instead of {request.nodes}", fewer
+            yield "nodes", f"{_counted(len(fewer.nodes), 'machine')} instead of {request.nodes}", fewer
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _least(name: str, request: Request, plan: Plan, attempt: Place) -> tuple[str, Plan]:
     """How far `name` has to give way, in words, and the plan that comes of it; `plan` is one without it."""
-    machines = f"{len(plan.nodes)} machines of {len({it.operator for it in plan.offers})} operators"
+    operators = len({it.operator for it in plan.offers})
+    machines = f"{_counted(len(plan.nodes), 'machine')} of {_counted(operators, 'operator')}"
     match name:
         case "round trip":
             more = (plan.diameter_us - (request.most_rtt_us or 0)) / 1_000
@@ -233,6 +246,10 @@ def _least(name: str, request: Request, plan: Plan, attempt: Place) -> tuple[str
             return f"machines in {where}", plan
         case "attested":
             return f"take operators of whom nobody attests that: {machines}", plan
+        case "duration":
+            plan = _longest(request, plan, attempt)
+            hours = min(it.longest_s for it in plan.offers) / 3_600
+            return f"{hours:.4g} hours instead of {request.duration_s / 3_600:.4g}: {machines}", plan
         case "hardware":
             kinds = ", ".join(sorted({it.hardware for it in plan.offers}))
             return f"hardware {kinds}", plan
@@ -249,6 +266,7 @@ _THRESHOLDS: dict[str, tuple[str, str, float, str]] = {
     "gpu count": ("gpus", "gpus", 1, "GPUs of each machine"),
     "cpu": ("cpu_milli", "cpu_milli", 1_000, "processors"),
     "memory": ("memory_bytes", "memory_bytes", 2**30, "GiB of memory"),
+    "disk": ("disk_bytes", "disk_bytes", 2**30, "GiB of disk"),
     "bandwidth": ("bandwidth_kbps", "bandwidth_kbps", 1_000, "Mbit/s"),
     "reliability": ("reliability_ppm", "reliability_ppm", 10_000, "% reliability"),
 }
@@ -284,6 +302,21 @@ def _threshold(name: str, request: Request, plan: Plan, attempt: Place) -> tuple
                 break
     has = min(getattr(it, field) for it in plan.offers)
     return f"{has / unit:g} {words} instead of {asked / unit:g}", plan
+
+
+def _longest(request: Request, plan: Plan, attempt: Place) -> Plan:
+    """Of the plans that are found the one whose machines can be had for longest; `plan` is one of them."""
+    low, high = min(it.longest_s for it in plan.offers), request.duration_s
+    for _ in range(MOST_TRIES):
+        middle = (low + high + 1) // 2
+        if not low < middle < high:
+            break
+        tried = attempt(_replace(request, duration_s=middle))
+        if tried is None:
+            high = middle
+        else:
+            plan, low = tried, min(it.longest_s for it in tried.offers)
+    return plan
 
 
 def _nearest(request: Request, attempt: Place, field: str, limit: int) -> tuple[Plan, int] | None:
@@ -326,12 +359,20 @@ def _resize(request: Request, nodes: int) -> Request:
     return _replace(request, parts=(Part(nodes, part.need),))
 
 
-def _pairs(index: Index, request: Request, attempt: Place) -> list[Relaxation]:
-    """Where no single constraint is enough: two, taken away whole."""
+def _pairs(index: Index, request: Request, attempt: Place, *, fewer: bool) -> list[Relaxation]:
+    """Where no single constraint is enough: two, taken away whole; or `fewer` machines without one."""
     found: list[Relaxation] = []
-    for (one, first), (other, second) in combinations(drops(request), 2):
+    wishes = _given_up(request)
+    for (one, first), (other, second) in combinations(wishes, 2):
         plan = attempt(second(first(request)))
         if plan is not None:
             words = f"neither {one} nor {other}"
             found.append(Relaxation((one, other), words, plan, cost_of(index, request, plan)))
+    if fewer and request.nodes > 1 and len(request.parts) == 1:
+        for name, change in wishes:
+            free = change(request)
+            plan = _most(lambda nodes, free=free: attempt(_resize(free, nodes)), 1, request.nodes - 1)
+            if plan is not None:
+                words = f"{_counted(len(plan.nodes), 'machine')} instead of {request.nodes}, and no {name}"
+                found.append(Relaxation((name, "nodes"), words, plan, cost_of(index, request, plan)))
     return found

@@ -287,7 +287,17 @@ def merged(offer: MachineOffer, measured: dict[Address, MachineMeasurement], now
     )
 
 
-_CLAIMED = ("hardware", "cpu_milli", "memory_bytes", "gpu", "gpus", "region", "bandwidth_kbps")
+_CLAIMED = (
+    "hardware",
+    "cpu_milli",
+    "memory_bytes",
+    "disk_bytes",
+    "gpu",
+    "gpus",
+    "region",
+    "bandwidth_kbps",
+    "longest_s",
+)
 _MEASURED: dict[Field, tuple[str, ...]] = {
     Field.HARDWARE: ("hardware",),
     Field.CPU: ("cpu_milli",),

@@ -24,12 +24,14 @@ Constraint = Literal[
     "hardware",
     "cpu",
     "memory",
+    "disk",
     "gpu",
     "bandwidth",
     "reliability",
     "measured",
     "region",
     "attested",
+    "duration",
     "near",
     "link",
     "placed",
@@ -51,12 +53,14 @@ class Columns(NamedTuple):
     gpus: NDArray[np.int32]
     cpu: Ints
     memory: Ints
+    disk: Ints
     bandwidth: Ints
     reliability: Ints
     price: Ints
     measured: NDArray[np.int32]
     issued: Ints
     expires: Ints
+    longest: Ints
     link: Ints
     """round trip to whoever keeps the index, in microseconds; 0 is unknown"""
     place: NDArray[np.float32]
@@ -86,12 +90,14 @@ def _columns(rows: int) -> Columns:
         gpus=small(),
         cpu=large(),
         memory=large(),
+        disk=large(),
         bandwidth=large(),
         reliability=large(),
         price=large(),
         measured=small(),
         issued=large(),
         expires=large(),
+        longest=large(),
         link=large(),
         place=np.zeros((rows, 4), np.float32),
         tie=np.zeros(rows, np.uint64),
@@ -204,6 +210,7 @@ class Index:
         c.gpus[row] = offer.gpus
         c.cpu[row] = offer.cpu_milli
         c.memory[row] = offer.memory_bytes
+        c.disk[row] = offer.disk_bytes
         c.bandwidth[row] = offer.bandwidth_kbps
         # What a machine says of its own reliability and place is worth nothing.
         known = measured & Field.RELIABILITY
@@ -214,6 +221,7 @@ class Index:
         c.measured[row] = measured
         c.issued[row] = offer.issued_s
         c.expires[row] = offer.expires_s
+        c.longest[row] = offer.longest_s
         if fresh:
             c.link[row] = 0
         at = offer.coordinate if measured & Field.COORDINATE else None
@@ -340,6 +348,8 @@ class Index:
             yield "cpu", c.cpu >= need.cpu_milli
         if need.memory_bytes:
             yield "memory", c.memory >= need.memory_bytes
+        if need.disk_bytes:
+            yield "disk", c.disk >= need.disk_bytes
         if need.gpu or need.gpus:
             kind = c.gpu == self._gpus.find(need.gpu) if need.gpu else True
             yield "gpu", (c.gpus >= max(1, need.gpus)) & kind
@@ -358,6 +368,8 @@ class Index:
                 for label, attestors in request.attested
             ]
             yield "attested", np.logical_and.reduce(proven)
+        if request.duration_s:
+            yield "duration", c.longest >= request.duration_s
         if request.close:
             yield "placed", c.placed
         if request.near is not None and request.near_us is not None:

@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from clusterai.protocol.ids import Address
-from clusterai.protocol.offers import Field
+from clusterai.protocol.offers import MOST_RENTED_S, Field
 
 MEASUREMENT_LIFE_S = 7 * 86_400
 NEWCOMER_RELIABILITY_PPM = 950_000
@@ -59,6 +59,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         reliability_ppm: of the hours that it was rented, those without a fault.
         coordinate: None until somebody measured round trips to it.
         issued_s, expires_s: outside of them the offer doesn't stand.
+        disk_bytes: of a renter's volume at most, as the operator claims.
+        longest_s: it can't be rented for longer.
     """
 
     node: Address
@@ -66,6 +68,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     hardware: str
     cpu_milli: int
     memory_bytes: int
+    disk_bytes: int = 0
     gpu: str = ""
     gpus: int = 0
     region: str
@@ -75,6 +78,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     coordinate: Coordinate | None = None
     issued_s: int
     expires_s: int
+    longest_s: int = MOST_RENTED_S
     measurements: tuple[Measurement, ...] = ()
 
     def source(self, field: Field, now_s: float) -> Source:

@@ -133,6 +133,7 @@ def offer(
         hardware=HARDWARE[int(it.hardware[row])],
         cpu_milli=int(it.cpu[row]) * 1_000,
         memory_bytes=int(it.cpu[row]) * 4 * 2**30,
+        disk_bytes=int(it.cpu[row]) * 32 * 2**30,
         gpu=GPUS[gpu],
         gpus=1 if gpu else 0,
         region=f"r{int(it.city[row]) % REGIONS}",

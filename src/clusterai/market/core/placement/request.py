@@ -32,6 +32,7 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     hardware: str = ""
     cpu_milli: int = 0
     memory_bytes: int = 0
+    disk_bytes: int = 0
     gpu: str = ""
     gpus: int = 0
     bandwidth_kbps: int = 0
@@ -55,6 +56,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         most_rtt_us: between any two of the group.
         most_price_wei: of the whole group, an hour.
         most_per_operator: machines of one stake owner.
+        duration_s: each machine must let itself be rented for so long; 0 asks nothing.
         attested: labels that must have been attested of each operator, each with the attestors who are believed; none believes anybody.
     """
 
@@ -67,6 +69,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     most_price_wei: int | None = None
     most_per_operator: int | None = None
     attested: tuple[tuple[str, tuple[Address, ...]], ...] = ()
+    duration_s: int = 0
     us_wei: int = 1_000
     ppm_wei: int = 100
 
