@@ -208,6 +208,6 @@ class RentBed(Bed):
         """Every machine, and nobody's."""
         for at, standin in enumerate(self.standins):
             self.machine(at).tempers = Tempers()
-            assert standin.up.is_set()
+            self.run(standin.again())
             self.offer(at)
         self.until(lambda: self.standing() == len(self.people), "offers")
