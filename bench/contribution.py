@@ -96,13 +96,15 @@ def cast(rows: Rows) -> dict[str, Rows]:
     }  # fmt: skip
 
 
-def study(held: Rows, quality_milli: int = 0) -> Study:
-    return Study(held.digest(), CLASSES, NEIGHBOURS, radius_of(held), POT, quality_milli)
+def study(held: Rows, quality_milli: int = 0, sure_milli: int = 0) -> Study:
+    return Study(held.digest(), CLASSES, NEIGHBOURS, radius_of(held), POT, quality_milli, sure_milli)
 
 
-def appraised(parts: list[Rows], held: Rows, quality_milli: int = 0) -> tuple[Appraised, ...]:
+def appraised(
+    parts: list[Rows], held: Rows, quality_milli: int = 0, sure_milli: int = 0
+) -> tuple[Appraised, ...]:
     named = [Contribution(Address(at.to_bytes(20)), it) for at, it in enumerate(parts)]
-    return appraise(study(held, quality_milli), named, held, BEACON).contributors
+    return appraise(study(held, quality_milli, sure_milli), named, held, BEACON).contributors
 
 
 def classifier(parts: list[Rows], held: Rows) -> Any:
@@ -206,6 +208,19 @@ def split(rows: Rows, held: Rows) -> None:
             single = appraised([bad, *parts[1:]], held, weight)[0].share_wei
             many_wei = sum(it.share_wei for it in appraised([*dealt, *parts[1:]], held, weight)[:10])
             print(f"| {share:.0%} | {weight / 1000:.0%} | {single / POT:.2%} | {many_wei / POT:.2%} |")
+    print("\n| labels turned | sure | as one name | as three | as eight |\n|---|---|---|---|---|")
+    for share in (0.0, 0.3, 0.5, 0.6):
+        for sure in (0, 3_000):
+            mean: list[float] = []
+            for names in (1, 3, 8):
+                got: list[float] = []
+                for seed in range(4, 9):
+                    bad = turned(parts[0], share, seed)
+                    dealt = [bad.chosen(np.arange(at, EACH, names)) for at in range(names)]
+                    found = appraised([*dealt, *parts[1:]], held, 0, sure)
+                    got.append(sum(it.share_wei for it in found[:names]) / POT)
+                mean.append(float(np.mean(got)))
+            print(f"| {share:.0%} | {sure / 1000:.0f} | " + " | ".join(f"{it:.1%}" for it in mean) + " |")
     alone = banzhaf(BEACON, 512, 3, classifier(parts, held))
     many = banzhaf(BEACON, 512, 12, classifier([*pieces, *parts[1:]], held))
     print("\n| way | as one name | as ten | ratio |\n|---|---|---|---|")

@@ -64,6 +64,7 @@ class StudyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         contributions: in the order of their commitments, unless a pot says another.
         beacon: 32 bytes from after the last of them; a pot's come from the chain.
         radius_steps: None: as the held-out rows say.
+        sure: a table counts where its value is above so many of its doubts, 0 to 10; with 0 wherever it is above 0.
         quality: the part of each share that is earned by how clean the rows are, 0 to 1.
         worth: of a federated run, the metric of the app's own evaluation that the pot is shared by, with a minus before it where less is better; without it, by rounds.
         app, requester, lineage: of a federated run (`runpots`): the Flower app's folder, who has it run, and the card of what came of it.
@@ -82,6 +83,7 @@ class StudyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     neighbours: Annotated[int, Meta(ge=1, le=1_000)] = 5
     radius_steps: Annotated[int, Meta(ge=0, le=65_535)] | None = None
     quality: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    sure: Annotated[float, Meta(ge=0, le=10)] = 3.0
 
 
 class BadTable(ValueError):
@@ -201,6 +203,7 @@ def terms_at(path: Path, pot_wei: int | None = None) -> Terms:
                     radius_steps=min(radius, 65_535),
                     pot_wei=file.pot_wei if pot_wei is None else pot_wei,
                     quality_milli=round(1_000 * file.quality),
+                    sure_milli=round(1_000 * file.sure),
                     table=blake3(data).digest(),
                     label=file.label,
                     columns=held.names,

@@ -59,6 +59,7 @@ class RowsPot:
                 "copied": it.copied,
                 "value": it.value / UNIT,
                 "error": it.error / UNIT,
+                "doubt": it.doubt / UNIT,
                 "quality": it.quality_milli / 1_000,
                 "score": it.score / UNIT,
                 "propose_slashing": it.poison,

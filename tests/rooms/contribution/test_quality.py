@@ -15,9 +15,9 @@ from clusterai.protocol.ids import Address
 from tests.rooms.contribution.test_contribution import BEACON, HELD_OUT, POT, drawn, study
 
 
-def appraised(weight_milli: int, *parts: Rows) -> Sequence[Appraised]:
+def appraised(weight_milli: int, *parts: Rows, sure_milli: int = 0) -> Sequence[Appraised]:
     named = [Contribution(Address(bytes([at + 1]) * 20), rows) for at, rows in enumerate(parts)]
-    fixed = msgspec.structs.replace(study(), quality_milli=weight_milli)
+    fixed = msgspec.structs.replace(study(), quality_milli=weight_milli, sure_milli=sure_milli)
     return appraise(fixed, named, HELD_OUT, BEACON).contributors
 
 
@@ -84,3 +84,27 @@ def test_sorting_rows_by_name_wins_what_dropping_the_bad_ones_does() -> None:
     assert apart[1].score == 0
     assert apart[0].score <= apart[0].value
     assert mixed.score < apart[0].score
+
+
+@pytest.mark.parametrize("flipped", [0.3, 0.4, 0.5, 0.6])
+def test_wrong_labels_dealt_among_names_earn_no_more_than_under_one(flipped: float) -> None:
+    """Where a value must be sure to count, names that came out well by chance aren't paid: harm isn't set off by calling it somebody else's."""
+    clean = (drawn(1, 150), drawn(2, 150))
+    for seed in range(3, 8):
+        bad = drawn(seed, 150, flipped=flipped)
+        one = appraised(0, bad, *clean, sure_milli=3_000)[0].share_wei
+        for names in (2, 5, 10, 15, 30):
+            pieces = [bad.chosen(np.arange(at, len(bad), names)) for at in range(names)]
+            many = sum(it.share_wei for it in appraised(0, *pieces, *clean, sure_milli=3_000)[:names])
+            assert many <= one + POT // 40, (seed, names)
+
+
+def test_right_rows_are_surely_worth_something() -> None:
+    """What is asked of a value takes nothing from who has none but right rows, also where they are dealt among four names; fifteen rows are too few."""
+    rows, other = drawn(1, 200), drawn(2, 200)
+    pieces = [rows.chosen(np.arange(at, len(rows), 4)) for at in range(4)]
+    for parts in ((rows, other), (*pieces, other)):
+        plain, sure = appraised(0, *parts), appraised(0, *parts, sure_milli=3_000)
+        assert [it.share_wei for it in sure] == [it.share_wei for it in plain]
+    few = appraised(0, rows.chosen(np.arange(15)), other, sure_milli=3_000)[0]
+    assert few.value > 0 == few.share_wei

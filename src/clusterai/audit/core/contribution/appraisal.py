@@ -29,9 +29,11 @@ POISON_MILLI = 5_000
 in the mean, so that even one at 0 gets there once in 3.5 million appraisals; a panel decides, not this number."""
 POISON_ROWS = 30
 """Fewer rows of one's own than this are too few to call poison."""
+SURE_ROWS = 16
+"""Fewer rows of one's own than this are surely worth nothing, where a study asks for what is sure: their spread isn't known."""
 
 
-class Study(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="study.2"):
+class Study(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="study.3"):
     """What is fixed before anybody commits to data.
 
     Attributes:
@@ -40,6 +42,7 @@ class Study(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         radius_steps: see `copies`.
         pot_wei: what is shared out.
         quality_milli: the part of each share, in thousandths, that is earned by how clean the rows are: see `shares.score_of`.
+        sure_milli: a value counts where it is above so many of its doubts, in thousandths; 0: where it is above 0.
         table: digest of the file with the held-out rows, whose scale is everybody's; zeros where there is none.
         label: the column to be told.
         columns: all others that count, in the order of the held-out file.
@@ -51,6 +54,7 @@ class Study(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     radius_steps: Annotated[int, Meta(ge=0, le=65_535)]
     pot_wei: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     quality_milli: Annotated[int, Meta(ge=0, le=1_000)] = 0
+    sure_milli: Annotated[int, Meta(ge=0, le=10_000)] = 0
     table: DigestBytes = bytes(32)
     label: Annotated[str, Meta(max_length=256)] = ""
     columns: Annotated[tuple[Annotated[str, Meta(max_length=256)], ...], Meta(max_length=4_096)] = ()
@@ -74,6 +78,8 @@ class Appraised(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         own, copied: rows that are his own, and such as somebody had before.
         value: sum over his rows and all held-out rows, in units of `neighbours.UNIT` for one held-out row.
         error: standard error of that sum over the held-out rows.
+        doubt: standard error over the held-out rows and over his own together: how far the sum might be off with others of either. Wrong rows among
+            right ones make it large, and the same rows under several names make it larger in all.
         quality_milli: of all rows that he gave, those that are his own and help, in thousandths.
         score: what the pot is shared by.
         poison: proposed for slashing.
@@ -85,13 +91,14 @@ class Appraised(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     copied: int
     value: int
     error: int
+    doubt: int
     quality_milli: int
     score: int
     share_wei: int
     poison: bool
 
 
-class Appraisal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="appraisal.2"):
+class Appraisal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="appraisal.3"):
     """What an evaluator signs the digest of."""
 
     study: DigestBytes
@@ -145,19 +152,30 @@ def appraise(study: Study, contributions: list[Contribution], held_out: Rows, be
         1_000 * int((it.sum(axis=0) > 0).sum()) // max(1, len(rows))
         for it, rows in zip(values, parts, strict=True)
     ]
-    scores = [score_of(*it, study.quality_milli) for it in zip(totals, qualities, strict=True)]
+    errors = [_error(it.sum(axis=1)) for it in values]
+    doubts = [
+        math.isqrt(error**2 + _spread(it.sum(axis=0))) for error, it in zip(errors, values, strict=True)
+    ]
+    sure = [
+        not study.sure_milli or (len(rows) >= SURE_ROWS and 1000 * total > study.sure_milli * doubt)
+        for rows, total, doubt in zip(kept, totals, doubts, strict=True)
+    ]
+    scores = [
+        score_of(total, quality, study.quality_milli) if known else 0
+        for total, quality, known in zip(totals, qualities, sure, strict=True)
+    ]
     # In the order of a pot's participants, since equal remainders go to the first of them.
     rising = sorted(range(len(owners)), key=lambda at: owners[at])
     paid = dict(zip(rising, earned_wei(study.pot_wei, 0, tuple(scores[at] for at in rising)), strict=True))
     found: list[Appraised] = []
     for at, contribution in enumerate(contributions):
-        error = _error(values[at].sum(axis=1))
+        error = errors[at]
         count = len(kept[at])
         bad = count >= POISON_ROWS and 1000 * totals[at] < -POISON_MILLI * error
         found.append(
             Appraised(
                 contribution.contributor, contribution.rows.digest(), count, len(parts[at]) - count,
-                totals[at], error, qualities[at], scores[at], paid[at], bad,
+                totals[at], error, doubts[at], qualities[at], scores[at], paid[at], bad,
             )
         )  # fmt: skip
     return Appraisal(study.digest(), beacon, tuple(found))
@@ -174,10 +192,12 @@ def _by_contributor(kept: list[Rows], held_out: Rows, study: Study, beacon: byte
 
 def _error(at_held_out: Ints) -> int:
     """The standard error of the sum, by whole numbers."""
-    count = len(at_held_out)
-    if count < 2:
-        return UNIT
-    values = [int(it) for it in at_held_out]
+    return math.isqrt(_spread(at_held_out)) if len(at_held_out) > 1 else UNIT
+
+
+def _spread(parts: Ints) -> int:
+    """The variance of a sum, from its parts."""
+    count = len(parts)
+    values = [int(it) for it in parts]
     total = sum(values)
-    variance = (count * sum(it * it for it in values) - total * total) // (count - 1)
-    return math.isqrt(max(0, variance))
+    return max(0, count * sum(it * it for it in values) - total * total) // max(1, count - 1)
