@@ -11,10 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clusterai.sandbox import BlobStore, Cell, Limits, NativeRunner, Root, RootFs, Task, host_python
+from clusterai.sandbox import Bind, BlobStore, Cell, Limits, NativeRunner, Root, RootFs, Task, host_python
 from clusterai.sandbox.adapters import devicefilter
 from clusterai.sandbox.adapters.cgroup import ControlGroups
 from clusterai.sandbox.adapters.devicefilter import Device
+from clusterai.work.cluster.core.granting import Grant, granted
 from tests.rooms.cluster.fakecards import FAKE_MAJOR, UUIDS, Machine
 
 UNIFIED = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
@@ -113,6 +114,40 @@ def test_a_tenant_without_cards_finds_none(tmp_path: Path, monkeypatch: pytest.M
             await cell.close()
 
     assert not [it for it in asyncio.run(main()) if "nvidia" in it]
+
+
+LISTS = """
+import json, os
+def told(path):
+    try:
+        return sorted(os.listdir(path))
+    except OSError as error:
+        return error.errno
+print(json.dumps([told("/proc/sys/net"), bool(told("/proc/sys/net/core")), told("/sys/bus/pci/devices"), told("/sys/devices")]), flush=True)
+input()
+"""
+
+
+def test_folders_that_tell_of_other_devices_are_emptied_but_for_ones_own(tmp_path: Path):
+    """As the driver's list of all cards is: another folder of /proc stands for it. Of /sys the card's own part is there, where it is looked for."""
+    place, processor = "/sys/bus/pci/devices/0000:01:00.0", "/sys/devices/system/cpu/cpu0"
+    grant = Grant(1, (), (), system=(processor,), links=((processor, place),))
+    root = msgspec.structs.replace(
+        granted(host_python(), grant),
+        emptied=("/proc/sys/net",),
+        regained=(Bind("/proc/sys/net/core", "/proc/sys/net/core"),),
+    )
+
+    async def main() -> list[object]:
+        runner = NativeRunner(BlobStore(tmp_path / "store"), tmp_path / "node", {"python": root})
+        task = Task(image=RootFs("python"), argv=("/usr/bin/env", "python3", "-I", "-S", "-c", LISTS))
+        cell = await Cell.open(runner, task, root)
+        try:
+            return json.loads(await cell.hear())
+        finally:
+            await cell.close()
+
+    assert asyncio.run(main()) == [["core"], True, ["0000:01:00.0"], ["system"]]
 
 
 PROBE = """

@@ -140,7 +140,7 @@ async def starved(rental: Rental, stay: Stay) -> str:
 
 
 async def first_news(stay: Stay) -> list[tuple[str, str]]:
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(280):
         while True:
             if told := stay.news():
                 return told

@@ -218,6 +218,7 @@ class Cards:
             buses=tuple(it for it in buses if (PROC_GPUS / it).is_dir()),
             has_proc=PROC_GPUS.is_dir(),
             system=_system(buses),
+            links=tuple((str((PCI / it).resolve()), str(PCI / it)) for it in buses if (PCI / it).exists()),
         )
 
     def _of_spec(

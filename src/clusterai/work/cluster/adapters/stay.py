@@ -204,19 +204,18 @@ class Stay:
         cores = self._settings.cores[: self._spec.cores]
         if len(cores) * 1000 < self._spec.cpu_milli:
             raise StayFailed("too-small", f"{len(self._settings.cores)} cores are lent here")
-        if self._spec.gpus:
-            await self._take()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True, mode=0o700)
         (self._folder / "interface").write_text(f"{self.interface}\n{self._settings.network or ''}")
         device, disk = asyncio.create_task(self._mesh()), asyncio.create_task(self._volume(cores))
-        cell = asyncio.create_task(self._sandbox(cores, disk))
+        cards = asyncio.create_task(self._take())
+        cell = asyncio.create_task(self._sandbox(cores, disk, cards))
         try:
-            await asyncio.gather(device, disk, cell)
+            await asyncio.gather(device, disk, cards, cell)
         except BaseException:
-            for it in (device, disk, cell):
+            for it in (device, disk, cards, cell):
                 it.cancel()
-            await asyncio.gather(device, disk, cell, return_exceptions=True)
+            await asyncio.gather(device, disk, cards, cell, return_exceptions=True)
             raise
         assert self._device is not None
         assert self._cell is not None
@@ -234,6 +233,9 @@ class Stay:
             self._tasks.append(asyncio.create_task(self._watch(self._taken)))
 
     async def _take(self) -> None:
+        if not self._spec.gpus:
+            return
+        began = time.monotonic()
         if self._settings.cards is None:
             raise StayFailed("no-gpu", "no graphics cards are lent here")
         taking = asyncio.ensure_future(asyncio.to_thread(self._settings.cards.take, self._spec.gpus))
@@ -247,6 +249,7 @@ class Stay:
                 self._taken = await taking
             raise
         self._taken = taken
+        self.steps["cards"] = int((time.monotonic() - began) * 1000)
         for card in taken.cards:
             self._keep(f"clusterai: {telling(card)}, driver {card.driver}\n".encode())
 
@@ -291,9 +294,12 @@ class Stay:
         except NoWireGuard as error:
             raise StayFailed("no-wireguard", str(error)) from None
 
-    async def _sandbox(self, cores: Sequence[int], disk: "asyncio.Task[None]") -> None:
+    async def _sandbox(
+        self, cores: Sequence[int], disk: "asyncio.Task[None]", cards: "asyncio.Task[None]"
+    ) -> None:
         began = time.monotonic()
         try:
+            await cards
             plain = ray_root(self._settings.ray)
             root = plain if self._taken is None else self._taken.root(plain)
             runner = await asyncio.to_thread(

@@ -42,6 +42,7 @@ class Grant(msgspec.Struct, frozen=True):
         buses: of each card.
         has_proc: the driver's folder of all cards is there, to be hidden.
         system: folders of /sys that the driver's libraries read of these cards.
+        links: (target, place) of how they find the cards there.
     """
 
     count: int
@@ -50,6 +51,7 @@ class Grant(msgspec.Struct, frozen=True):
     buses: tuple[str, ...] = ()
     has_proc: bool = False
     system: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
 
 
 def is_wanted(name: str) -> bool:
@@ -65,7 +67,7 @@ def in_cache(listing: str) -> tuple[tuple[str, str], ...]:
 
 def granted(root: Root, grant: Grant) -> Root:
     """CUDA and Ray count the cards that are there from 0: none but these are."""
-    binds, links = list(root.binds), list(root.links)
+    binds, links = list(root.binds), [*root.links, *grant.links]
     shown = [(it.source, it.dest) for it in root.binds]
     flat = False
     for source, place in grant.files:
