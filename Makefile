@@ -29,8 +29,8 @@ install-dev:
 install-peers: install-dev ## other people's programs that tests run against ours, each in an environment of its own
 	@$(PYTHON) scripts/install.py peers
 
-test: install-dev install-peers ## everything that CI runs
-	@$(MAKE) --no-print-directory -j2 -O lint types imports contracts
+test: install-dev ## everything that CI runs
+	@$(MAKE) --no-print-directory -j3 -O install-peers types contracts lint imports
 	@$(MAKE) --no-print-directory pytest
 
 lint: install-dev ## ruff: rules and format
