@@ -55,6 +55,7 @@ def row(report: Report) -> Row:
         ("bribe-beacon", "operators = 6\nbribed = 10"),
         ("withhold", "operators = 6"),
         ("hide", "operators = 6"),
+        ("starve", "operators = 6"),
         ("self-deal", "operators = 8\nhonest_first = 4"),
         ("collude", "operators = 8\ncorrupt = 0.3"),
         ("griefer", "operators = 4\nafter = 0.9"),

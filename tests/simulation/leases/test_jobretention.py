@@ -85,7 +85,7 @@ def test_nothing_is_forgotten_before_all_money_is_settled(seed: int) -> None:
     world.desk._make = hasty  # pyright: ignore[reportPrivateUsage]
     world.desk.restart()
     for number in range(3):
-        world.submit(JobArray(SPEC), Wishes(retries=2), nonce=bytes([number]))
+        world.submit(JobArray(SPEC), Wishes(retries=2, retry_until_placed=True), nonce=bytes([number]))
     for _ in range(1500):
         world.turn()
         if world.answers and not world.desk.machine.jobs:

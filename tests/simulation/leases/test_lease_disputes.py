@@ -100,6 +100,40 @@ def test_a_cheat_that_serves_one_half_of_the_panel_is_convicted(seed: int) -> No
     assert world.slashed == [key("ann").address]
 
 
+def last_clock(world: World) -> int:
+    """When the time of whoever has to run something is over."""
+    for event in reversed(world.history):
+        match event:
+            case events.AuditorDrawn():
+                return event.commit_by_s
+            case events.WithheldReported():
+                return event.report_by_s
+            case events.RefereesDrawn():
+                return event.seal_by_s
+            case _:
+                pass
+    return 0
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("judges", [False, True])
+def test_a_cheat_that_serves_in_the_last_seconds_is_convicted(seed: int, judges: bool) -> None:
+    """Auditors and referees need ten seconds for a segment; who is served eight before its clock ends was served nothing."""
+    worlds: list[World] = []
+
+    def shows(_: str) -> bool:
+        disputed = any(isinstance(event, events.DisputeOpened) for event in worlds[0].history)
+        return (judges and not disputed) or worlds[0].now_s >= last_clock(worlds[0]) - 8
+
+    panel = tuple(f"val-{n}" for n in range(64))
+    world = World(seed, {"ann": skipper}, panel, shows=shows, takes_s=10)
+    worlds.append(world)
+    lease = world.lease("ann")
+    world.run(2_000)
+    assert world.reason(lease) in (CloseReason.FRAUD, CloseReason.WITHHELD)
+    assert world.slashed == [key("ann").address]
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_where_the_first_accuser_is_gone_the_second_accuses(seed: int) -> None:
     """Each was ready to lose its bond by keeping silent; the second's half of the clock is enough for it."""

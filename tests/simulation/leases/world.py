@@ -54,7 +54,15 @@ from clusterai.protocol.signing import Key, recover
 from clusterai.protocol.statements import network_domain
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick
 from clusterai.validator.core import jobauditor
-from clusterai.validator.core.jobauditor import AuditSettings, JobAuditor, Reran, Rerun, Retrace, Retraced
+from clusterai.validator.core.jobauditor import (
+    AuditSettings,
+    Began,
+    JobAuditor,
+    Reran,
+    Rerun,
+    Retrace,
+    Retraced,
+)
 from clusterai.validator.core.jobdelivery import Collect, Collected, Drop, Pass
 from clusterai.work.batch.core.plan import Offer
 from clusterai.work.batch.core.prices import billable_wei
@@ -180,6 +188,7 @@ class World:
         loss: float = 0.0,
         serves: Callable[[str], bool] = lambda _: True,
         shows: Callable[[str], bool] = lambda _: True,
+        takes_s: int = 0,
         hands: Callable[[str, str], bool] = lambda provider, to: True,
         lists: Callable[[list[Digest]], Digest] = lambda states: states[-1],
         computes: Callable[[str, bytes, int], Digest] = lambda _, spec, segment: state(spec, segment),
@@ -196,6 +205,7 @@ class World:
         Args:
             serves: whether this provider serves states to be run from.
             shows: whether this validator is served any.
+            takes_s: what running a segment again takes a validator.
             within: the state so many units into a segment, as somebody who came from its start to its end has it.
             breaks: whether this one's machine fails at running a segment again.
             copies: whether this auditor says what its provider claims, instead of running what it was served.
@@ -210,6 +220,8 @@ class World:
         self._hands, self._lists = hands, lists
         """whether a provider hands its outputs to somebody; what it commits to as their listing: the last state's own is right"""
         self._shows = shows
+        self._takes_s = takes_s
+        self._running: list[tuple[float, Process, Any]] = []
         self._serves, self._computes, self._performs = serves, computes, providers
         self._within, self._breaks = within, breaks
         self._copies, self._lets, self._takes_bait = copies, lets, takes_bait
@@ -397,9 +409,9 @@ class World:
                     found = None
                 self._later.append((process, jobdefence.Retraced(lease, points, found)))
             case Retrace(wanted, _, points):
-                self._later.append((process, self._retrace(process, wanted, points)))
+                self._run(process, wanted.lease, self._retrace(process, wanted, points))
             case Rerun():
-                self._later.append((process, self._rerun(process, effect)))
+                self._run(process, effect.lease, self._rerun(process, effect))
             case OpenTab() | ChargeTab() | CloseTab():
                 record, answer = self.till.tabs.asked(effect, self.till)
                 if record is not None:
@@ -424,6 +436,13 @@ class World:
                 pass
             case _:
                 raise AssertionError(f"nobody performs {effect!r}")
+
+    def _run(self, process: Process, lease: Digest, done: Reran | Retraced) -> None:
+        self._later.append((process, Began(lease)))
+        if self._takes_s:
+            self._running.append((self.now_s + self._takes_s, process, done))
+        else:
+            self._later.append((process, done))
 
     @staticmethod
     def _bait(raw: bytes, bait: Bait) -> tuple[Digest, ...]:
@@ -545,6 +564,9 @@ class World:
         """One second."""
         self.now_s += 1
         frames, self._frames = self._frames, deque()
+        over = [(process, done) for at_s, process, done in self._running if at_s <= self.now_s]
+        self._running = [one for one in self._running if one[0] > self.now_s]
+        self._later += over
         later, self._later = self._later, deque()
         for lease, terms in self.terms.items():
             book = next((it for it in self.books.values() if it.owner == terms.provider), None)

@@ -32,7 +32,15 @@ from clusterai.simulator.core import work
 from clusterai.simulator.core.people import Lease, Operator
 from clusterai.simulator.core.strategies import Case, Outputs
 from clusterai.validator.core import jobauditor
-from clusterai.validator.core.jobauditor import AuditSettings, JobAuditor, Reran, Rerun, Retrace, Retraced
+from clusterai.validator.core.jobauditor import (
+    AuditSettings,
+    Began,
+    JobAuditor,
+    Reran,
+    Rerun,
+    Retrace,
+    Retraced,
+)
 from clusterai.validator.core.jobdelivery import Collect, Collected, Drop, Pass
 from clusterai.work.batch.kind import BATCH
 
@@ -235,6 +243,7 @@ class Auditor(Player):
                 super()._perform(effect)
 
     def _later(self, done: Reran | Retraced) -> None:
+        self.net.at(self.net.now_s, self.hear, Began(done.lease))
         self.net.at(self.net.now_s + self.market.segment_s, self.hear, done)
 
     @staticmethod

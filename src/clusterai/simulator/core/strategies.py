@@ -232,6 +232,15 @@ class Hider(FullSkip):
         return not (wrong and isinstance(effect, Serve))
 
 
+class Starver(Stubborn):
+    """Neither half of the panel has two thirds: to say that nothing was served, or to say what is right."""
+
+    summary = "skips, serves one half of the panel and starves the other"
+
+    def lets(self, effect: Any, wrong: bool) -> bool:
+        return not (wrong and isinstance(effect, Serve) and keccak(effect.ask.validator)[0] % 2)
+
+
 class SelfDealer(Sleeper):
     summary = "buys a history from itself, then skips"
 
@@ -357,6 +366,7 @@ STRATEGIES: dict[str, type[Honest]] = {
     "withhold": Withholder,
     "withhold-outputs": OutputWithholder,
     "hide": Hider,
+    "starve": Starver,
     "self-deal": SelfDealer,
     "collude": Colluding,
     "bribe-beacon": BeaconBriber,

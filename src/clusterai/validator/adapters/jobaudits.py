@@ -38,6 +38,7 @@ from clusterai.sandbox import BlobStore, CannotSandbox, Damaged, NoSuchBlob, Sto
 from clusterai.validator.adapters.jobdeliveries import Deliveries
 from clusterai.validator.core.jobauditor import (
     AuditSettings,
+    Began,
     JobAuditor,
     Reran,
     Rerun,
@@ -54,6 +55,9 @@ from clusterai.work.batch.spec import JobSpec, decode_spec
 OWN_KEYS = ("job-", "enlist")
 MOST_SEGMENT_BYTES = 4 * 1024**3
 """Of all that a segment begins with."""
+LEAST_BYTES_S = 1024 * 1024
+BEGIN_S = 10.0
+"""A provider has so long for what a segment begins with, and beyond that for a MiB a second."""
 CONTENT_BYTES = 16 * 1024**3
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("jobaudits")
@@ -199,6 +203,7 @@ class JobAudits:
             shown = self._shown(wanted)
             spec = decode_spec(shown.spec)
             await self._contents(wanted, shown)
+            self.driver.handle(Began(wanted.lease))
             result = await self._again(spec, wanted, shown)
         except (Unproven, NotHad, NoSuchBlob, Damaged, Malformed) as error:
             why = str(error)
@@ -213,6 +218,7 @@ class JobAudits:
             shown = self._shown(wanted.segment)
             spec = decode_spec(shown.spec)
             await self._contents(wanted.segment, shown)
+            self.driver.handle(Began(wanted.segment.lease))
             states = await self._traced(spec, wanted, shown)
         except (Unproven, NotHad, NoSuchBlob, Damaged, Malformed) as error:
             why = str(error)
@@ -264,7 +270,14 @@ class JobAudits:
 
     async def _contents(self, wanted: Rerun, shown: Segment) -> None:
         ask = self._asks(wanted.gateway, wanted.provider, wanted.lease)
-        await self._exchange.fetch_all([(Digest(it), size) for it, size in shown.contents], ask)
+        contents = [(Digest(it), size) for it, size in shown.contents]
+        # A provider that hands it over byte by byte withholds it.
+        patience_s = BEGIN_S + sum(size for _, size in contents) / LEAST_BYTES_S
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._exchange.fetch_all(contents, ask)
+        except TimeoutError:
+            raise Unproven(f"it didn't come within {patience_s:.0f} s") from None
 
     async def _again(self, spec: JobSpec, wanted: Rerun, shown: Segment) -> Digest:
         """What the segment comes to from the state before it, its meter going on from what was committed to; something that

@@ -14,6 +14,7 @@ Everyone may draw, expire and close what time has decided; who does is decided b
 call. Nothing here accuses: it says what it computed, and a dispute decides.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -89,6 +90,12 @@ class Rerun(msgspec.Struct, frozen=True):
     segments: int
     segment: int
     sealed: bytes
+
+
+class Began(msgspec.Struct, frozen=True):
+    """All that the segment begins with is here, and runs."""
+
+    lease: Digest
 
 
 class Reran(msgspec.Struct, frozen=True):
@@ -177,6 +184,10 @@ class Case(msgspec.Struct):
     unable: bool = False
     """this machine can't do it: another auditor's turn comes when this one's time is over"""
     ask_s: float = 0.0
+    late_s: float = 0.0
+    """half of the drawn auditor's time is over: what isn't here by then may come too late to be run"""
+    begun_s: float = math.inf
+    """when all that it begins with was here"""
     served: tuple[Address, bytes] | None = None
     """the gateway it came by, and what the drawn segment begins with"""
     accuses: bool = False
@@ -234,6 +245,9 @@ class JobAuditor:
                 if (looked := self._looking.collected(event)) is not None:
                     self._save(looked)
                 self._effects.append(Told(event.verdict, event.lease, event.why))
+            case Began(lease):
+                if (case := self.cases.get(lease)) is not None:
+                    case.begun_s = min(case.begun_s, self.chain_s)
             case Reran():
                 self._reran(event)
             case Retraced():
@@ -343,6 +357,7 @@ class JobAuditor:
                 case.mine = auditor == me
                 case.committed, case.revealed, case.withheld = False, False, False
                 case.by_s = commit_by_s
+                case.late_s = (self.chain_s + commit_by_s) / 2
             case events.AuditCommitted(_, auditor, _, by_s):
                 case.committed = True
                 case.by_s = by_s
@@ -367,6 +382,8 @@ class JobAuditor:
                 case.mine = False
             case _ if case.contest is not None:
                 case.contest.follow(event, me)
+                if isinstance(event, events.RefereesDrawn):
+                    case.contest.late_s = (self.chain_s + event.seal_by_s) / 2
             case _:
                 pass
 
@@ -413,9 +430,12 @@ class JobAuditor:
         elif case.result is not None:
             sealed = sealed_result(case.result, self.settings.me, case.lease, self._salt(case))
             self._submit(case, f"audit-{case.by_s}", CommitAudit(case.lease, sealed))
-        elif self.chain_s >= case.by_s - SPARE_S and not case.running:
-            self._report(case)
         else:
+            # Who serves it in the last seconds, or piece by piece, has not served it: each auditor in turn would run out of time.
+            # Said too early it harms nobody: then the others see for themselves.
+            late = self.chain_s >= case.late_s and case.begun_s == math.inf
+            if late or (self.chain_s >= case.by_s - SPARE_S and not case.running):
+                self._report(case)
             self._ask(case)
 
     def _witness(self, case: Case) -> None:
@@ -505,12 +525,18 @@ class JobAuditor:
             sealed = sealed_result(Digest(judged.result), self.settings.me, lease, salt)
             self._submit(case, f"judge-{level}", CommitReferee(lease, sealed))
         elif judged is None and (state := contest.states.get(contest.game.high)) is not None:
-            self._save(Judged(lease, level, state))
-        elif judged is None and not contest.running and self.chain_s >= contest.by_s - SPARE_S:
-            if not contest.unable:
-                self._save(Judged(lease, level, ZERO_DIGEST))
+            self._say(case, contest, state)
+        elif judged is None and self.chain_s >= contest.by_s - SPARE_S:
+            # Served in the last seconds is served nothing; who had it in time, and isn't through, says nothing of the provider.
+            if case.begun_s > contest.late_s or not (contest.running or contest.unable):
+                self._say(case, contest, ZERO_DIGEST)
         elif judged is None:
             self._trace(case, contest, (contest.game.high,))
+
+    def _say(self, case: Case, contest: Contest, result: Digest) -> None:
+        """Durable first, and sealed at once: of the clock seconds are left."""
+        self._save(Judged(case.lease, contest.level, result))
+        self._judge(case, contest)
 
     def _trace(self, case: Case, contest: Contest, points: tuple[int, ...]) -> None:
         """Run the segment as far as these points, once what it begins with is here."""
@@ -613,4 +639,4 @@ def _rerun(case: Case, gateway: Address, sealed: bytes) -> Rerun:
     )
 
 
-__all__ = ["AuditSettings", "JobAuditor", "Reran", "Rerun", "Retrace", "Retraced", "Told"]
+__all__ = ["AuditSettings", "Began", "JobAuditor", "Reran", "Rerun", "Retrace", "Retraced", "Told"]

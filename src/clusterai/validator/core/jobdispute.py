@@ -43,6 +43,8 @@ class Contest(msgspec.Struct):
     running: bool = False
     unable: bool = False
     """it was this machine that couldn't, so nothing is said of what was served"""
+    late_s: float = 0.0
+    """half of the time of the present referees is over"""
     again_s: float = 0.0
     """not run again before, as it has just failed"""
 
