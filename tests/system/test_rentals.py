@@ -61,7 +61,9 @@ def test_a_rented_machine_is_paid_by_the_interval_replaced_when_it_dies_and_give
     """One of two: its time is charged as receipts; killed, its place is taken anew; released, both are free again."""
     until("two machines on offer", lambda: network.http("offers")["suitable"] == 2)
     asked = ("--nodes", "1", "--hours", "0.3", "--mem", "1G", "--disk", "1G", "--no-mesh", "--yes")
-    name = network.told("rent", *asked)["rental"]["id"]
+    placed = network.told("rent", *asked)
+    assert "rental" in placed, placed
+    name = placed["rental"]["id"]
     until("Ray to run on it", lambda: settled(network, name), READY_S)
     until("an interval to be paid", lambda: rental(network, name)["paid_wei"] > 0)
 
