@@ -78,7 +78,7 @@ def test_the_tutorial_is_true(machine: Machine) -> None:
                 until("the grant is on chain", lambda: granted(machine))
             if verb == "vault revoke":
                 words[3] = machine.told("vault", "inbox", "wards", "--all")["requests"][0]["grant"]
-            if verb == "data request":
+            if verb == "data search":
                 # A gateway lists a vault within a second or two of its node's link.
                 until("the vault is listed", lambda: machine.told("vault", "show", "wards")["dataset"])
             said[verb if words[0] != "query" else "query"] = machine.types(words)
@@ -86,7 +86,9 @@ def test_the_tutorial_is_true(machine: Machine) -> None:
                 [use] = machine.told("vault", "uses", "wards")["uses"]
                 assert (use["index"], use["epsilon"]) == (0, 0.5)
     assert "5000" in said["vault show"]
-    assert said["vault mock"].count("\n") == 6
+    assert said["data mock"].count("\n") == 6
+    assert "wards" in said["data search"]
+    assert re.search(r"dose +float +private +0.0 to 10.0", said["data show"])
     assert "granted" not in said["vault inbox"]
     assert re.search(r"north +2\d\d\d ±", said["query"])
     assert "revoked" in said["data grants"]

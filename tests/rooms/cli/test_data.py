@@ -90,7 +90,9 @@ def test_the_card_is_croissant(folder: Path, capsys: pytest.CaptureFixture[str])
         (("publish", ".", "--piece-kib", "100", "--offline"), Exit.USAGE),
         (("hold", ".", "--listen", "8090"), Exit.USAGE),
         (("hold", "."), Exit.NOT_FOUND),
-        (("fetch", "0x12", "--to", "x"), Exit.USAGE),
+        (("fetch", "0x12", "--to", "x", "--holder", "file:///nowhere/at/all"), Exit.USAGE),
+        (("fetch", "numbers", "--to", "x"), Exit.NOT_RUNNING),
+        (("mock", "wards"), Exit.NOT_RUNNING),
         (("fetch", "0x" + "00" * 32, "--to", "x", "--holder", "file:///nowhere/at/all"), Exit.NOT_FOUND),
         (("fetch", "gopher://x", "--to", "x"), Exit.FAILED),
         (("show", "file:///nowhere/at/all"), Exit.NOT_FOUND),
@@ -210,3 +212,48 @@ def test_holders_of_a_listing_are_judged(folder: Path, tmp_path: Path) -> None:
             lambda _whole, _here: lambda _more: None,
             Remembered(tmp_path / "x"),
         )
+
+
+def vault_card(policy: dict[str, object]) -> dict[str, object]:
+    columns = [
+        {"name": "age", "kind": "int", "low": 0, "high": 120},
+        {"name": "ward", "kind": "category", "categories": ["[red]east", "west\x1b"]},
+    ]
+    return {
+        "name": "wards",
+        "clusterai": {
+            "kind": "vault",
+            "seal_to": "0x" + "07" * 32,
+            "schema": {"columns": columns},
+            "policy": policy,
+            "snapshot": "0x",
+            "dataset": "0x",
+        },
+    }
+
+
+def test_a_vaults_card_says_what_it_holds_allows_and_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns with their bounds, operations, budgets and prices; of an owner's nonsense nothing breaks."""
+    from clusterai.cli.datasets import showing
+
+    prices = {"training": {"use_wei": 2 * 10**9, "milli_epsilon_wei": 0}}
+    policy = {"operations": ["query", "copy"], "automatic": ["query"], "use_wei": 10**8, "prices": prices}
+    showing.card(vault_card({**policy, "copy_wei": 5 * 10**9, "total_epsilon_micro": 20_000_000}))
+    said = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "0 to 120",
+        "granted at once: query",
+        "20 in all",
+        "0.1 CLAI a use",
+        "2 CLAI a use",
+        "5 CLAI for a copy",
+    ):
+        assert words in said
+    assert "\x1b" not in said
+    nonsense: tuple[dict[str, object], ...] = (
+        {"operations": 7, "prices": [1]},
+        {"operations": [{}], "prices": {"x": 1}},
+    )
+    for bad in nonsense:
+        showing.card(vault_card(bad))
+    showing.card({"name": "x", "clusterai": {"kind": "vault", "schema": {"columns": []}}})

@@ -89,6 +89,20 @@ def test_a_run_that_broke_off_goes_on_where_it_was(tmp_path: Path):
     assert [told["number"] for told in outcome.card["rounds"]] == [0, 1, 2, 3]
 
 
+def test_another_run_isnt_given_the_olds_model(tmp_path: Path):
+    """Where a run lies, other settings are refused by their names; the same command gives the same model."""
+    parties = vaults(tmp_path, most_rows=100)
+    first = trained(parties, rounds(1), tmp_path / "run")
+    for wish, named in (
+        (rounds(2), "rounds"),
+        (rounds(1, norm=7.0), "norm"),
+        (rounds(1, epsilon=4.0, blocks=2), "blocks"),
+    ):
+        with pytest.raises(CannotTrain, match=f"other settings.*{named}.*--out"):
+            trained(parties, wish, tmp_path / "run")
+    assert trained(parties, rounds(1), tmp_path / "run").model == first.model
+
+
 def test_with_epsilon_the_budget_is_spent_and_no_metric_leaves(tmp_path: Path):
     """Each vault has spent what the card says, and not more than was asked."""
     parties = vaults(tmp_path, epsilon_micro=4_000_000, most_rows=400)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from clusterai.content import Holder
     from clusterai.protocol.ids import Digest
+    from clusterai.sdk.vaults import Listed
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder with the files.", show_default=False)]
 
@@ -27,6 +28,7 @@ def join(app: typer.Typer) -> None:
     group.command()(hold)
     group.command()(search)
     group.command()(show)
+    group.command()(mock)
     group.command()(fetch)
     group.command()(buy)
     group.command()(access.request)
@@ -247,26 +249,86 @@ def show(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="ID|URL|DIR", help="Of a data set, a holder, or a folder.", show_default=False
+            metavar="NAME|ID|URL|DIR",
+            help="A data set's name, owner or id, as in `data search`; a holder's URL; or a published folder.",
+            show_default=False,
         ),
     ],
     network: options.Network = None,
+    identity: IdentityFile = None,
     data: options.Data = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Print a data set's card."""
-    from clusterai.cli.datasets import fetching, listing, showing
+    from clusterai.cli.datasets import fetching, showing
 
-    dataset = _digest(what)
-    if dataset is not None:
-        card = listing.at_gateway(data, lambda vaults: listing.one(vaults, dataset), network).card
+    if "://" in what:
+        card = fetching.card_at(what)
+    elif _is_folder(what):
+        card = fetching.card_at(Path(what).absolute().as_uri())
     else:
-        card = fetching.card_at(Path(what).absolute().as_uri() if "://" not in what else what)
+        card = _listed(what, identity, network, data).card
     if json:
         say.emit(card)
     else:
         showing.card(card)
+
+
+def mock(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|ID", help="A vault's name, owner or id, as in `data search`.", show_default=False
+        ),
+    ],
+    rows: Annotated[int, typer.Option(min=1, max=1_000_000)] = 100,
+    seed: Annotated[int, typer.Option(help="The same seed, the same rows.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write here. Default: stdout.", show_default=False)
+    ] = None,
+    network: options.Network = None,
+    identity: IdentityFile = None,
+    data: options.Data = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write rows that look like a vault's, made from its published schema alone: CSV, to write programs against. It costs nothing."""
+    from clusterai.cli.datasets import showing
+    from clusterai.vault.core.mock import mock_csv
+
+    listed = _listed(what, identity, network, data)
+    facts = showing.facts(listed.card)
+    if facts is None:
+        raise Failure(
+            f"{listed.name} is no vault: its files are there for everybody",
+            next=f"clusterai data fetch {what} --to DIR",
+        )
+    found = mock_csv(facts.schema, rows, seed)
+    if out is None:
+        say.stdout().write(found.decode())
+    else:
+        out.write_bytes(found)
+        say.say(f"{rows} rows in {out}")
+
+
+def _is_folder(what: str) -> bool:
+    """Whether a folder is meant and no name. A vault's own folder mostly lies where its name is typed, and shows nothing."""
+    if what in (".", "..") or (Path(what).name != what and not what.startswith("0x")):
+        return True
+    return (Path(what) / ".clusterai").is_dir()
+
+
+def _listed(what: str, identity: Path | None, network: Path | None, data: Path | None) -> "Listed":
+    """
+    Raises:
+        Failure: none is listed as that, or several, or the name is another's now.
+    """
+    from clusterai.cli.datasets import listing
+    from clusterai.cli.names import names_at
+    from clusterai.cli.vaultreach import listed_as
+
+    names = names_at(identity, data, network)
+    return listing.at_gateway(data, lambda vaults: listed_as(vaults, what, names), network)
 
 
 def _digest(text: str) -> "Digest | None":
@@ -282,8 +344,8 @@ def fetch(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="ID|ADDRESS|URL",
-            help="Its id, its address with --holder, or a holder's URL.",
+            metavar="NAME|ID|ADDRESS|URL",
+            help="Its name, owner or id, as in `data search`; its address with --holder; or a holder's URL.",
             show_default=False,
         ),
     ],
@@ -305,6 +367,7 @@ def fetch(
         bool, typer.Option("--private", help="Dial holders in private networks too, if a listing names them.")
     ] = False,
     network: options.Network = None,
+    identity: IdentityFile = None,
     data: options.Data = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -317,12 +380,14 @@ def fetch(
     digest = _digest(what)
     if "://" in what:
         wanted = fetching.Wanted(None, (what, *named), private=private)
-    elif digest is None:
-        raise Failure(f"{what!r} is neither an id nor a URL", next="clusterai data search", code=Exit.USAGE)
     elif named:
+        if digest is None:
+            raise Failure(
+                f"{what!r} is no address", "with --holder its address says what is right", code=Exit.USAGE
+            )
         wanted = fetching.Wanted(digest, named, private=private)
     else:
-        held = listing.holding(listing.at_gateway(data, lambda vaults: listing.one(vaults, digest), network))
+        held = listing.holding(_listed(what, identity, network, data))
         wanted = fetching.Wanted(held.address, told=held.holders, private=private)
     with showing.progress() as begun:
         here = fetching.bring(wanted, to, begun, Remembered.of_this_user())

@@ -70,6 +70,20 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     phase_s: float = 120.0
 
 
+SETTINGS = {
+    "requester": "identity",
+    "config": "rounds or configuration",
+    "norm_micro": "norm",
+    "noise_milli": "ε, or what it is spread over",
+    "delta_pico": "δ",
+    "blocks": "blocks",
+    "masked": "secure aggregation",
+    "together": "noise in shares",
+    "groups": "groups",
+}
+"""What a run keeps to the end, by its field: who says another thing asks for another run, and isn't given the old one's model."""
+
+
 class Outcome(msgspec.Struct, frozen=True):
     model: Path | None
     card: dict[str, Any]
@@ -184,21 +198,24 @@ class Campaign:
         for party in self._parties:
             self._know(party, await self._greet(party))
         members = tuple(self._sources[Digest(party.subject)].member for party in self._parties)
-        subjects = tuple(bytes(party.subject) for party in self._parties)
-        wish = self._wish
-        noise = 0
+        run = self._wished(secrets.token_bytes(32), app, members)
+        self._save_run(run)
+        return run
+
+    def _wished(self, nonce: bytes, app: Digest, members: tuple[bytes, ...]) -> Run:
+        wish, noise = self._wish, 0
         if wish.epsilon is not None:
             spare = 1 if wish.rounds > 1 else 0
             noise = int(1000 * privacy.multiplier_for(wish.epsilon, wish.rounds + spare, wish.delta)) + 2
             # Rounding on the grid widens what one person can change; 1% more noise covers 10^7 parameters.
             noise += noise // 100 + 1
-        run = Run(
-            secrets.token_bytes(32),
+        return Run(
+            nonce,
             app,
             self._key.address,
             json.dumps(wish.config).encode() if wish.config else b"",
             self._weight,
-            subjects,
+            tuple(bytes(party.subject) for party in self._parties),
             members,
             round(wish.norm * MICRO),
             noise,
@@ -208,8 +225,6 @@ class Campaign:
             wish.shared_noise and noise > 0,
             wish.groups,
         )
-        self._save_run(run)
-        return run
 
     async def _taken_up(self, kept: Kept, app: Digest) -> Run:
         """A vault that is away just now has dropped out, as in any round."""
@@ -230,8 +245,12 @@ class Campaign:
             members,
         ):
             raise CannotTrain(f"{self._folder} holds another run (other app or vaults): name another folder")
-        if run.groups != self._wish.groups:
-            raise CannotTrain(f"{self._folder} holds a run of {run.groups} group(s): name another folder")
+        wished = self._wished(run.nonce, app, members)
+        other = [said for field, said in SETTINGS.items() if getattr(run, field) != getattr(wished, field)]
+        if other:
+            raise CannotTrain(
+                f"{self._folder} holds a run with other settings ({', '.join(other)}): give it those, or name another folder (--out)"
+            )
         self._replay = sorted((self._folder / "exchanges").glob("[0-9]*"))
         return run
 
