@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from clusterai.cli import say
 from clusterai.cli.failure import Failure
 from clusterai.protocol.money import show as money
+from clusterai.protocol.units import show_duration, show_size
 from clusterai.sdk.offers import NotPlaced
 from clusterai.sdk.offershapes import Machine, RentalPlan, Said, WhyNot
-from clusterai.work.batch.core.units import show_duration, show_size
 
 MOST_RELAXATIONS = 3
 COLUMNS = (

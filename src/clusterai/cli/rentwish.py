@@ -7,9 +7,9 @@ from typing import TypeVar
 import msgspec
 
 from clusterai.cli.failure import Exit, Failure
+from clusterai.protocol import units
 from clusterai.protocol.money import BadAmount, parse
 from clusterai.sdk.offershapes import LEAST_S, MOST_S, PlanRequest, Wanted
-from clusterai.work.batch.core import units
 
 HOUR_S = 3_600
 T = TypeVar("T")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from clusterai.work.batch.core import located, units
+from clusterai.protocol import units
+from clusterai.work.batch.core import located
 from clusterai.work.batch.core.imports import parse
 from clusterai.work.batch.core.located import BadFile
 from clusterai.work.batch.core.request import Mount, Wishes

@@ -289,8 +289,8 @@ def extend(
     from clusterai.cli.renting import show as told
     from clusterai.cli.renting.named import find, short
     from clusterai.protocol.money import show as money
+    from clusterai.protocol.units import show_duration
     from clusterai.sdk.rentals import Rentals
-    from clusterai.work.batch.core.units import show_duration
 
     more_s = rentwish.seconds(hours)
     with gateway(data) as client:

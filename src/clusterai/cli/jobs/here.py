@@ -17,6 +17,7 @@ from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.jobs import carry
 from clusterai.cli.jobs.follow import Bar, print_log
 from clusterai.protocol.ids import hex0x
+from clusterai.protocol.units import show_duration
 from clusterai.sandbox import BlobStore
 from clusterai.sdk.jobshapes import Plan
 from clusterai.work.batch.adapters.base import host_base
@@ -25,7 +26,6 @@ from clusterai.work.batch.core.outcome import Ended, Performed
 from clusterai.work.batch.core.plan import Offer, plan, verification
 from clusterai.work.batch.core.prices import Tariff
 from clusterai.work.batch.core.request import Wishes
-from clusterai.work.batch.core.units import show_duration
 from clusterai.work.batch.spec import DAY_S, TIB, Check, JobArray, JobSpec
 
 FREE = Tariff(core_hour_wei=0, memory_gib_hour_wei=0, disk_gib_hour_wei=0, gpu_hour_wei=0, giga_fuel_wei=0)

@@ -6,10 +6,10 @@ from typing import Any
 
 from clusterai.cli import say
 from clusterai.protocol.money import show as money
+from clusterai.protocol.units import show_duration, show_size
 from clusterai.sdk.jobshapes import Job, JobAudit, Plan, Task, Verification
 from clusterai.work.batch.core.prices import least_wei
 from clusterai.work.batch.core.request import Unhonoured
-from clusterai.work.batch.core.units import show_duration, show_size
 from clusterai.work.batch.spec import JobArray, JobSpec
 
 MEANING = {

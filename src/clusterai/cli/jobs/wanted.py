@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 
 from clusterai.cli.failure import Exit, Failure
+from clusterai.protocol import units
 from clusterai.protocol.money import BadAmount, parse
 from clusterai.work.batch.adapters.gather import Gathered, gather
-from clusterai.work.batch.core import units
 from clusterai.work.batch.core.imports import parse as parse_file
 from clusterai.work.batch.core.located import MOST_BYTES, BadFile
 from clusterai.work.batch.core.request import Mount, Request, Wishes

@@ -8,8 +8,8 @@ from clusterai.cli import say
 from clusterai.cli.renting.folder import KeeperState
 from clusterai.cli.renting.named import short
 from clusterai.protocol.money import show as money
+from clusterai.protocol.units import show_duration, show_size
 from clusterai.sdk.rentalshapes import Rental, RentedMachine
-from clusterai.work.batch.core.units import show_duration, show_size
 
 RUNWAY_S = 600
 """A renter is warned when the account lasts no longer, and the booking does."""

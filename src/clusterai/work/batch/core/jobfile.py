@@ -7,9 +7,9 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from clusterai.protocol import units
 from clusterai.protocol.ids import BadId, digest
 from clusterai.protocol.money import BadAmount, parse
-from clusterai.work.batch.core import units
 from clusterai.work.batch.core.located import BadFile, Value, read
 from clusterai.work.batch.core.request import SHELL, Mount, Request, Wishes
 from clusterai.work.batch.core.tree import BadPath, checked_path

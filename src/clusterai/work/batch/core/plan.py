@@ -12,10 +12,10 @@ from clusterai.audit.core.segments import MILLION, RateRules, rate_ppm
 from clusterai.ledger.core.deploy import AuditRules
 from clusterai.protocol.ids import ZERO_DIGEST
 from clusterai.protocol.money import show as money
+from clusterai.protocol.units import show_duration, show_size
 from clusterai.sdk.jobshapes import Candidate, Plan, Refusal, RefusalCode, Refusing, Relaxation, Verification
 from clusterai.work.batch.core.prices import Tariff, audit_fee_wei, hourly_wei, total_wei
 from clusterai.work.batch.core.request import Wishes
-from clusterai.work.batch.core.units import show_duration, show_size
 from clusterai.work.batch.spec import GIB, MOST_SEGMENTS, Check, JobArray, JobSpec
 
 _DEPLOYED = AuditRules()
