@@ -1,5 +1,6 @@
 """How a command fails: what happened, why, and what to type next; and the exit codes, which scripts may rely on."""
 
+import platform
 from enum import IntEnum
 
 
@@ -37,3 +38,14 @@ class Failure(Exception):
         if self.next:
             parts.append(f"  next: {self.next}")
         return parts
+
+
+def needs_unix(what: str) -> None:
+    """
+    Raises:
+        Failure: daemons can't be started and told to drain here.
+    """
+    if platform.system() == "Windows":
+        raise Failure(
+            f"{what} needs Linux or macOS", "its daemons are told by Unix's signals", "WSL 2 on Windows"
+        )

@@ -10,12 +10,13 @@
 Each step is asked for first and done only where it is missing, so that a join that was killed at any moment is finished by the next.
 """
 
-import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,18 @@ from clusterai.ledger.adapters.network import (
     network_digest,
 )
 from clusterai.ledger.core import calls
-from clusterai.protocol.ids import ZERO_DIGEST, Digest, Role, checksummed, hex0x
+from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role, checksummed, hex0x
 from clusterai.protocol.money import show as money
 from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import network_domain
+from clusterai.runtime.adapters import filelock
 from clusterai.sdk import Client, shapes
 
 LISTED_S = 180.0
 ENDS_S = 60.0
 POLL_S = 0.1
+ANOTHER_S = 8.0
+"""A link whose node was killed is dead after four."""
 
 
 class Joiner(msgspec.Struct, frozen=True):
@@ -79,9 +83,7 @@ class NodeFolder:
         """The daemon's process, if it runs: it holds a lock on its pid file, so an old number says nothing."""
         try:
             with self.pid.open("r+") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
+                if not filelock.hold(file):
                     return int(file.read())
         except (OSError, ValueError):
             return None
@@ -221,12 +223,14 @@ def faucet_of(data: DataFolder, network: Network) -> Key | None:
     )
 
 
-def _whole() -> dict[str, int]:
-    """What a renter gets of this machine at first: all but a fifth, a gigabyte at least, on which the node itself lives."""
+def _whole(folder: Path) -> dict[str, int]:
+    """What a renter gets of this machine at first: all but a fifth, a gigabyte at least, on which the node itself lives; half of the
+    disk that is free."""
     page = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = max(64 * 1024**2, min(page * 4 // 5, page - 1024**3))
-    return {"cpu_milli": 1_000 * cores, "memory_bytes": memory}
+    disk = max(64 * 1024**2, shutil.disk_usage(folder).free // 2)
+    return {"cpu_milli": 1_000 * cores, "memory_bytes": memory, "disk_bytes": disk}
 
 
 def configured(
@@ -256,21 +260,42 @@ def configured(
         "jobs": (config.get("jobs") or {}) if jobs else None,
     }
     if rent_wei is not None:
-        config["rentals"] = (config.get("rentals") or _whole()) | {"hour_wei": rent_wei}
+        config["rentals"] = (config.get("rentals") or _whole(folder.root)) | {"hour_wei": rent_wei}
     write_atomically(folder.gateway, f"{url}\n".encode())
     write_atomically(folder.config, msgspec.json.format(msgspec.json.encode(config)) + b"\n")
+
+
+def alone(
+    nodes: Callable[[], Sequence[shapes.Node]], owner: Address, pause: Callable[[float], None] = time.sleep
+) -> None:
+    """A gateway has one link of an owner, so two machines of one would take it from each other for ever.
+
+    Args:
+        nodes: those that the gateway knows.
+
+    Raises:
+        Failure: another machine of this owner stays linked; one that was killed is noticed in less time.
+    """
+    me = checksummed(owner)
+    for _ in range(int(ANOTHER_S / POLL_S)):
+        if not any(it.provider == me and it.linked for it in nodes()):
+            return
+        pause(POLL_S)
+    raise Failure(
+        f"another machine runs for {me}",
+        "each machine has an owner address of its own, with a stake of its own",
+        "the same command without --owner-key, or with another key: earnings go to that address; or drain the other machine first",
+    )
 
 
 def started(folder: NodeFolder) -> "subprocess.Popen[bytes]":
     """The daemon, in a session of its own; the lock on its pid file lives as long as it does."""
     holder = folder.pid.open("a+")
-    try:
-        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not filelock.hold(holder):
         holder.close()
         raise Failure(
             f"a node runs in {folder.root} already", next=f"clusterai node drain --folder {folder.root}"
-        ) from None
+        )
     with holder, folder.log.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "clusterai.node", "--config", str(folder.config)],

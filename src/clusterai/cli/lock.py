@@ -1,8 +1,9 @@
 """A lock file: held by one process, until it lets go or dies; so it can't be stale."""
 
-import fcntl
 import os
 from pathlib import Path
+
+from clusterai.runtime.adapters import filelock
 
 
 class Lock:
@@ -12,10 +13,8 @@ class Lock:
 
     def take(self) -> bool:
         """False where another process has it."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        if not filelock.hold(descriptor):
             os.close(descriptor)
             return False
         self._held = descriptor
@@ -33,14 +32,10 @@ class Lock:
     def is_held(self) -> bool:
         """Whether any process has it."""
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(self._path, os.O_RDWR)
         except OSError:
             return False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        else:
-            return False
+            return not filelock.is_free(descriptor)
         finally:
             os.close(descriptor)

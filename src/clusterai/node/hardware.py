@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
@@ -18,7 +17,6 @@ from typing import Literal
 import httpx
 import msgspec
 
-from clusterai.mesh import KERNEL
 from clusterai.node.adapters import nvidia
 from clusterai.sandbox import obstacle
 from clusterai.work.cluster.adapters import cards
@@ -142,7 +140,7 @@ def _written(place: Path) -> tuple[float, float]:
 
 def kernel(rents: bool) -> list[Row]:
     """What of the kernel jobs and rented clusters need. Red only for who rents out: nobody else needs a mesh."""
-    if sys.platform != "linux":
+    if platform.system() != "Linux":
         return []
     rows = [_namespaces(), _engine(), _mesh(rents), *([_rented_disk()] if rents else [])]
     return [*rows, *rented_cards()]
@@ -231,6 +229,8 @@ def _engine() -> Row:
 
 
 def _mesh(rents: bool) -> Row:
+    from clusterai.mesh import KERNEL  # Linux alone has what it speaks to
+
     bad: Literal["yellow", "red"] = "red" if rents else "yellow"
     if KERNEL.has():
         return Row("mesh", "green", "the kernel's own WireGuard")

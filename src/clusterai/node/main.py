@@ -15,7 +15,7 @@ import platform
 import time
 from collections.abc import Coroutine, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -42,7 +42,6 @@ from clusterai.node.adapters.offering import Offering
 from clusterai.node.adapters.openings import opened, prepared
 from clusterai.node.adapters.power import PowerLimit
 from clusterai.node.adapters.proving import Proving
-from clusterai.node.adapters.staying import Staying, renting
 from clusterai.node.adapters.vault import Vault
 from clusterai.node.adapters.vaulting import Vaulting
 from clusterai.node.adapters.watch import (
@@ -90,6 +89,9 @@ from clusterai.work.cluster.adapters.cards import Cards
 
 STATUS_S = 1.0
 DRAIN_POLL_S = 0.05
+
+if TYPE_CHECKING:
+    from clusterai.node.adapters.staying import Staying
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("node")
 
@@ -247,7 +249,9 @@ class Node:
         offer = None if self.offering is None else self.offering.book.offer
         return hardware.claims(self.config.data, self.config.rentals, 0 if offer is None else offer.serial)
 
-    def _stays(self, config: RentalsConfig, key: Key) -> Staying:
+    def _stays(self, config: RentalsConfig, key: Key) -> "Staying":
+        from clusterai.node.adapters.staying import renting  # needs Linux
+
         domain = network_domain(self.network.chain_id, self.network.contracts.registry)
         return renting(
             config,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from clusterai.cli import options, say
-from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.failure import Exit, Failure, needs_unix
 from clusterai.cli.settings import command
 
 STOP_S = 30.0
@@ -83,6 +83,7 @@ def up(
     from clusterai.cli.local import wish as wishes
     from clusterai.cli.local.ports import Ports
 
+    needs_unix("clusterai up")
     folder = options.folder(data)
     vaults = _vaults(vault or [])
     wish = wishes.Wish(Ports.beside(port, validators), max(nodes, len(vaults)), model, rent, vaults)

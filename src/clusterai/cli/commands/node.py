@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clusterai.cli import options, say
-from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.failure import Exit, Failure, needs_unix
 from clusterai.runtime.adapters.config import PASSWORD
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def join_network(
     from clusterai.protocol.ids import hex0x
     from clusterai.protocol.money import WEI_PER_TOKEN
 
+    needs_unix("clusterai node join")
     begin = time.monotonic()
     rent_wei = _hour_price(rent)
     place = joining.NodeFolder(folder or default_node())
@@ -175,6 +176,8 @@ def join_network(
             )
         if dry_run:
             return
+        if start:
+            joining.alone(client.nodes, owner.address)
         options.confirm("Go on?" if is_known else "Is this the network that you mean?", yes)
         asyncio.run(joining.settled(joiner))
         joining.configured(place, joiner, told, models, jobs, client.base_url, rent_wei)
@@ -246,6 +249,7 @@ def drain(
     from clusterai.cli import joining, owning
     from clusterai.cli.settings import default_node
 
+    needs_unix("clusterai node drain")
     place = joining.NodeFolder(folder or default_node())
     if config is not None:
         ran, where = owning.drain(owning.configuration(None, config)), config

@@ -465,6 +465,9 @@ def disconnect(
 
 def shell(rental_id: Id, place: Place = 0, data: options.Data = None, quiet: options.Quiet = False) -> int:
     """Open a shell on one of the machines, beside Ray, as your processes there see it."""
+    from clusterai.cli.renting import keeping
+
+    keeping.on_linux()
     from clusterai.cli.renting.shell import open_shell
 
     it, keeper = _machine(rental_id, place, data)
@@ -482,6 +485,9 @@ def notebook(
 
     What it keeps lies on that machine, and ends with the rental: download it before.
     """
+    from clusterai.cli.renting import keeping
+
+    keeping.on_linux()
     from clusterai.cli.renting.shell import open_notebook
 
     it, keeper = _machine(rental_id, place, data)

@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -33,7 +32,6 @@ from clusterai.sdk.rentalshapes import Rental
 LOOK_S = 2.0
 STEP_S = 0.5
 PREFIX_BITS = 24
-NAMESPACES = Path("/var/run/netns")
 CAP_NET_ADMIN = 12
 AWAY_S = 600.0
 """So long behind the booked end, a gateway that doesn't answer isn't waited for any more."""
@@ -58,8 +56,6 @@ def interface_of(lease: Digest) -> str:
 
 def missing() -> tuple[str, str] | None:
     """Why this machine can't be an end of the mesh, and the cure; None where it can."""
-    if sys.platform != "linux":
-        return "the renter's end of the mesh runs on Linux alone", ""
     in_kernel = KERNEL.has()
     for program, package in (
         *(() if in_kernel else (("wireguard-go", "wireguard-go"),)),

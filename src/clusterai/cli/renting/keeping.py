@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -13,7 +14,6 @@ import msgspec
 
 from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.local.folder import tail
-from clusterai.cli.renting import keeper
 from clusterai.cli.renting.folder import KeeperState, RentalFolder
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import BadId, address, hex0x
@@ -21,10 +21,24 @@ from clusterai.protocol.statements import network_domain
 from clusterai.sdk import Client
 
 LOOK_S = 0.05
+NAMESPACES = Path("/var/run/netns")
 STARTS_S = 30.0
 CONNECTS_S = 15.0
 ENDS_S = 10.0
 FAILED = ("failed", "forged", "over")
+
+
+def on_linux() -> None:
+    """
+    Raises:
+        Failure: this system has no end of a mesh.
+    """
+    if platform.system() != "Linux":
+        raise Failure(
+            "this machine can't join the cluster's private network",
+            "the renter's end of it runs on Linux alone",
+            "--no-mesh rents without it; then from Linux, or WSL 2 on Windows: clusterai rent connect ID",
+        )
 
 
 def able() -> None:
@@ -32,6 +46,9 @@ def able() -> None:
     Raises:
         Failure: this machine can't be an end of a mesh, and what cures it.
     """
+    on_linux()
+    from clusterai.cli.renting import keeper  # loads what only Linux has
+
     if (found := keeper.missing()) is None:
         return
     why, cure = found
@@ -53,7 +70,7 @@ def namespace_of(name: str | None) -> str:
     """
     if name is None:
         return ""
-    path = keeper.NAMESPACES / name
+    path = NAMESPACES / name
     if not name or "/" in name or name in (".", "..") or not path.exists():
         raise Failure(f"there is no network namespace {name[:60]!r}", "", "ip netns add NAME", Exit.USAGE)
     return str(path)

@@ -11,7 +11,6 @@ goes on, so that neither a kill nor a power cut leaves a wrong byte behind.
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
@@ -25,6 +24,7 @@ from blake3 import blake3
 from clusterai.content.core import paths
 from clusterai.content.core.manifest import MOST_FILES, PIECE_BYTES, BadManifest, File, Manifest, encode
 from clusterai.protocol.ids import Digest
+from clusterai.runtime.adapters import filelock
 
 MANIFEST = f"{paths.OWN}/manifest"
 SPARE_BYTES = 64 << 20
@@ -130,10 +130,8 @@ class Landing:
             raise
 
     def _begin(self, moved: Moved | None) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InTheWay(self.target, "is being fetched into by another process") from None
+        if not filelock.hold(self._lock):
+            raise InTheWay(self.target, "is being fetched into by another process")
         raw = encode(self.manifest)
         known = self._own / "manifest"
         if known.exists() and known.read_bytes() != raw:

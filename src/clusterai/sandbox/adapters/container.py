@@ -51,7 +51,7 @@ class ContainerRunner:
             raise CannotSandbox(
                 "podman is missing", "apt-get install podman; or pack the image as a tar and use RootFs"
             )
-        if os.geteuid() != 0:
+        if not hasattr(os, "geteuid") or os.geteuid() != 0:
             raise CannotSandbox(
                 "only root may mount images",
                 "run the node as root, or pack the image as a tar and use RootFs",

@@ -16,7 +16,6 @@ that is dying. So gocryptfs lives in the outer one, which has no ext4.
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import secrets
@@ -27,6 +26,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 CLONE_NEWNS = 0x20000
 MS_NOSUID, MS_NODEV, MS_NOATIME, MS_REC, MS_PRIVATE = 2, 4, 1024, 16384, 1 << 18
@@ -37,7 +37,7 @@ AUTOCLEAR, DIRECT_IO = 4, 16
 EXT4_IOC_SHUTDOWN, WITHOUT_FLUSH = 0x8004587D, 2
 MOUNTS_S = 10.0
 MOST_TRIES = 100
-LIBC = ctypes.CDLL(None, use_errno=True)
+LIBC: Any = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
 
 
 class Failed(Exception):
@@ -104,6 +104,8 @@ def taken(file: Path, size: int) -> None:
 
 def looped(file: Path) -> int:
     """A loop device over the file, as an open descriptor: it is gone when nobody has it open or mounted."""
+    import fcntl  # Unix alone has it, and nodes elsewhere load this module
+
     backing = os.open(file, os.O_RDWR | os.O_CLOEXEC)
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -154,6 +156,8 @@ def prepare(folder: Path, size: int, place: str, gocryptfs: str) -> subprocess.P
 
 def gone(place: str, process: subprocess.Popen[bytes]) -> None:
     """Key first: what wasn't written yet never will be."""
+    import fcntl  # Unix alone has it, and nodes elsewhere load this module
+
     with contextlib.suppress(OSError):
         disk = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
         with contextlib.suppress(OSError):

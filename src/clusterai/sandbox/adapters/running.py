@@ -7,12 +7,11 @@ number can be reused under us), then let the program start.
 import asyncio
 import contextlib
 import os
-import resource
 import select
 import signal
 import subprocess
 import time
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -25,6 +24,9 @@ from clusterai.sandbox.adapters.tree import count
 from clusterai.sandbox.core import bubble
 from clusterai.sandbox.core.spec import Outcome, Reason, Task, Usage
 from clusterai.sandbox.core.verdict import Sight, exceeded, explain, judge
+
+if TYPE_CHECKING:
+    import resource
 
 LOOK_S = 0.05
 """How often a running task is looked at: what it can take beyond a limit that only we count is what it takes in this time."""
@@ -135,6 +137,8 @@ class Running:
             return False
         if self._group is None and os.geteuid() != 0:
             most = self._task.limits.processes + 16
+            import resource  # Unix alone has it, and a node elsewhere loads this module
+
             resource.prlimit(self._held.pid, resource.RLIMIT_NPROC, (most, most))
         return True
 
@@ -200,7 +204,7 @@ class Running:
         store: BlobStore,
         killed_for: Reason | None,
         code: int,
-        used: resource.struct_rusage,
+        used: "resource.struct_rusage",
     ) -> Outcome:
         self._look()
         limits = self._task.limits

@@ -20,7 +20,6 @@ replays the journal.
 """
 
 import contextlib
-import fcntl
 import os
 import secrets
 import sqlite3
@@ -35,6 +34,7 @@ from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 
 from clusterai.ledger.adapters.network import BadKeyFile, load_key
+from clusterai.runtime.adapters import filelock
 from clusterai.runtime.adapters.config import PASSWORD
 from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.vault.core.policy import BadPolicy, Policy, read_policy
@@ -154,22 +154,19 @@ class VaultFolder:
             BadVault: another process serves it.
         """
         file = self.lock.open("ab")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not filelock.hold(file):
             file.close()
-            raise BadVault(f"another process serves the vault in {self.root}: end that one first") from None
+            raise BadVault(f"another process serves the vault in {self.root}: end that one first")
         return file
 
     def is_served(self) -> bool:
         try:
             with self.lock.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return not filelock.is_free(file)
         except FileNotFoundError:
             return False
         except OSError:
             return True
-        return False
 
     # --- the desk ---
 

@@ -7,7 +7,6 @@ driver's program runs as a child with a deadline: a driver that hangs hangs noth
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from clusterai.runtime.adapters import filelock
 from clusterai.sandbox import Root
 from clusterai.work.cluster.adapters.processes import sample
 from clusterai.work.cluster.core import cdi, granting
@@ -187,9 +187,7 @@ class Cards:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise NoCards(f"{card} can't be locked: {path}: {error.strerror}") from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not filelock.hold(descriptor):
             os.close(descriptor)
             return None
         with contextlib.suppress(OSError):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clusterai.work.cluster.core.foreign import Sample
 
-TICK_MS = 1000 // os.sysconf("SC_CLK_TCK")
+TICK_MS = 1000 // (os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100)
 KTHREADD = 2
 PROC = Path("/proc")
 

@@ -12,7 +12,6 @@ that opened them dies, the interface goes with the sandbox's network, the key of
 import asyncio
 import contextlib
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -306,6 +305,8 @@ class Stay:
                 NativeRunner, BlobStore(self._folder / "store"), self._folder, {"ray": root}
             )
             await disk
+            import resource  # Unix alone has it, and a node elsewhere loads this module
+
             limits = Limits(
                 memory_bytes=self._spec.memory_bytes,
                 cpu_milli=self._spec.cpu_milli,

@@ -10,7 +10,6 @@ words would be others now, say because the app draws by the clock, isn't used ag
 """
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 from pathlib import Path
@@ -20,6 +19,7 @@ import msgspec
 
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed
+from clusterai.runtime.adapters import filelock
 from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.runtime.machine import Journal
 from clusterai.vault.core.secagg.messages import MAX_FRAME_BYTES, Spec
@@ -83,11 +83,9 @@ class Checkpoint:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._held = (self.folder / "running").open("ab")
-        try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not filelock.hold(self._held):
             self._held.close()
-            raise InUse(self.folder) from None
+            raise InUse(self.folder)
 
     def close(self) -> None:
         self._close_sums()
