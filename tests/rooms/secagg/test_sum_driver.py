@@ -12,7 +12,14 @@ from clusterai.protocol.canonical import Malformed, encode
 from clusterai.protocol.ids import Address
 from clusterai.protocol.signing import Key
 from clusterai.runtime.adapters.journal import SqliteJournal
-from clusterai.vault.adapters.aggregation import Aggregation, Declined, NoSum, SumDesk, Unreachable
+from clusterai.vault.adapters.aggregation import (
+    MAX_ROUNDS,
+    Aggregation,
+    Declined,
+    NoSum,
+    SumDesk,
+    Unreachable,
+)
 from clusterai.vault.core.secagg.checking import Checked, Published, to_checker
 from clusterai.vault.core.secagg.joint import (
     Moments,
@@ -103,6 +110,25 @@ def test_too_few_is_no_sum_and_says_who_is_missing():
     with pytest.raises(NoSum, match="6 of 10") as failure:
         asyncio.run(driver(vaults).sum(vaults.spec()))
     assert set(failure.value.failed.gone) == vaults.rubbish
+
+
+def test_a_vault_is_in_more_sums_after_another_than_it_holds_at_once():
+    """The oldest that is over makes place; nobody begins it anew, with other keys."""
+    vaults = Vaults(3, 8)
+    vaults.dead_from = dict.fromkeys(vaults.keys, 10**6)
+
+    async def main() -> None:
+        first = vaults.spec(length=8)
+        for at in range(MAX_ROUNDS + 2):
+            spec = msgspec.structs.replace(first, nonce=at.to_bytes(32))
+            summed, checks = await driver(vaults).checked_sum(spec)
+            assert (summed.values == vaults.expected(set())).all()
+            assert {check.code for check in checks.values()} == {""}
+        with pytest.raises(NoSum, match="0 of 3") as failure:
+            await driver(vaults).sum(first)
+        assert "has opened what it opens" in str(failure.value.failed.gone)
+
+    asyncio.run(main())
 
 
 def test_a_killed_requester_goes_on_from_its_journal(tmp_path: Path):

@@ -105,20 +105,49 @@ def test_a_vault_that_dies_in_any_phase_is_in_the_next_round_and_spends_no_epsil
     assert parties[1].vault.shelf("training").names() == []
 
 
-def test_a_sum_that_had_begun_before_the_vault_died_is_the_only_one_of_its_round(tmp_path: Path):
-    """Else a requester who kills, or waits for a crash, would have two sums of one round to subtract."""
-    parties = mortals(tmp_path)
-    parties[0].dies_at = parties[1].dies_at = "Neighbours"
+@pytest.mark.parametrize("phase", ["Neighbours", *(("Boxes", "Roll") if EVERY else ()), "Endorsed"])
+def test_a_sum_that_two_of_three_vaults_died_in_is_begun_again_and_costs_nothing_more(
+    tmp_path: Path, phase: str
+):
+    """Of the same vectors with the same noise, over the same members: also where these had endorsed the first."""
+    parties = mortals(tmp_path, EPSILON_MICRO)
+    parties[0].dies_at = parties[1].dies_at = phase
     told: list[dict[str, Any]] = []
-    outcome = asyncio.run(Campaign(APP, parties, ME.key, wish(1), tmp_path / "run", told.append).train())
-    failed = [it for it in told if it["event"] == "failed"]
-    assert [it["number"] for it in failed] == [0]
-    assert [it["number"] for it in outcome.card["rounds"]] == [1, 2]
-    assert outcome.card["failed_parts"] == 3
-    assert (
-        outcome.charged_wei
-        == sum(part["charged_wei"] for it in outcome.card["rounds"] for part in it["parts"]) * 3 // 2
+    outcome = asyncio.run(
+        Campaign(APP, parties, ME.key, wish(1, epsilon=4.0), tmp_path / "run", told.append).train()
     )
+    assert [it["event"] for it in told if it["event"] in ("summing again", "failed")] == ["summing again"]
+    assert [it["number"] for it in outcome.card["rounds"]] == [0]
+    assert len(outcome.card["rounds"][0]["summed"]) == 3
+    assert outcome.card["failed_parts"] == 0
+    assert {party.spent_micro() for party in parties} == {round(outcome.epsilon * 1_000_000)}
+    assert [len(party.vault.uses()) for party in parties] == [1, 1, 1]
+
+
+class Leaving(Mortal):
+    """Killed when everybody has endorsed, and never in a sum again."""
+
+    def die(self) -> None:
+        super().die()
+        self.dead_at = "Invite"
+
+
+def test_a_round_whose_members_were_endorsed_has_no_sum_over_others(tmp_path: Path):
+    """The second sum could be subtracted from the first: that round is lost with its ε, and another one is ordered."""
+    one, other = mortals(tmp_path, EPSILON_MICRO)[:2]
+    away = Leaving(tmp_path / "away", "away", slice(2, 60, 3), epsilon_micro=EPSILON_MICRO)
+    parties = [one, other, away]
+    other.dies_at = away.dies_at = "Endorsed"
+    told: list[dict[str, Any]] = []
+    outcome = asyncio.run(
+        Campaign(APP, parties, ME.key, wish(1, epsilon=4.0), tmp_path / "run", told.append).train()
+    )
+    assert [it["number"] for it in told if it["event"] == "failed"] == [0]
+    assert [it["number"] for it in outcome.card["rounds"]] == [1]
+    assert len(outcome.card["rounds"][0]["summed"]) == 2
+    assert outcome.card["failed_parts"] == 3
+    assert [len(party.vault.uses()) for party in parties] == [2, 2, 2]
+    assert {party.spent_micro() for party in parties} == {round(outcome.epsilon * 1_000_000)}
 
 
 class Waiting:

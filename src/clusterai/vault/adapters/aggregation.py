@@ -32,6 +32,7 @@ from clusterai.vault.core.secagg.messages import (
     MAX_FRAME_BYTES,
     Invite,
     Refused,
+    Roll,
     Spec,
     to_member,
     to_server,
@@ -44,6 +45,10 @@ MAX_ROUNDS = 32
 Sender = Callable[[Address, bytes], Awaitable[bytes]]
 """Bytes to a vault and its answer; raises OSError, TimeoutError or Unreachable where there is none."""
 Offer = Callable[[Spec, Address], Awaitable[Contribution]]
+
+
+Endorses = Callable[[Spec, tuple[Address, ...]], Awaitable[None]]
+"""Asked before a member endorses a roll, with those who are on it; raises Declined. What it notes must be durable when it returns."""
 
 
 class Unreachable(Exception):
@@ -79,12 +84,20 @@ class SumDesk:
         terms: Terms | None = None,
         clock: Callable[[], float] = time.time,
         found: Callable[[Spec, Checked], None] | None = None,
+        endorses: Endorses | None = None,
     ) -> None:
+        """
+        Args:
+            endorses: where one vector goes into several sums; without it each offer is for one sum.
+        """
+        self._endorses = endorses
         self._key, self._offer, self._terms, self._clock = key, offer, terms or Terms(), clock
         self._found = found
         self._libraries = Libraries()
         self._rounds: dict[bytes, Member] = {}
         self._checks: dict[bytes, Checker] = {}
+        self._over: dict[bytes, int] = {}
+        """Rounds that made place for others, until they expire."""
         self._alone = asyncio.Lock()
 
     async def answer(self, sender: Address, body: bytes) -> bytes:
@@ -104,15 +117,37 @@ class SumDesk:
             member = self._rounds.get(round_id)
             if member is None or member.spec.server != sender:
                 return encode(Refused(round_id, "unknown", "no round of this server's with this vault"))
+            if isinstance(frame, Roll) and (refused := await self._unendorsed(member, frame)) is not None:
+                return encode(refused)
             return encode(await asyncio.to_thread(member.answer, frame, self._clock()))
+
+    async def _unendorsed(self, member: Member, roll: Roll) -> Refused | None:
+        there = graph.members(member.spec)
+        # Whatever else is wrong with it, the member sees.
+        if self._endorses is None or any(claim.member >= len(there) for claim in roll.claims):
+            return None
+        try:
+            await self._endorses(member.spec, tuple(there[claim.member] for claim in roll.claims))
+        except Declined as declined:
+            return Refused(member.round, declined.code[:40], declined.detail[:400])
+        return None
 
     async def _invited(self, sender: Address, spec: Spec) -> Refused | None:
         now_s, round_id = self._clock(), spec.round()
         for old in [known for known, member in self._rounds.items() if member.spec.expires_s < now_s]:
             self._rounds.pop(old).forget()
             self._checks.pop(old, None)
+        if len(self._rounds) >= MAX_ROUNDS:
+            # The oldest that is over: it can be checked no more, and what it held is another's.
+            over = next((known for known, member in self._rounds.items() if member.over), None)
+            if over is not None:
+                self._over[over] = self._rounds.pop(over).spec.expires_s
+                self._checks.pop(over, None)
         if round_id in self._rounds:
             return None
+        self._over = {known: ends_s for known, ends_s in self._over.items() if ends_s >= now_s}
+        if round_id in self._over:
+            return Refused(round_id, "over", "this vault has opened what it opens of this round")
         if spec.server != sender:
             return Refused(round_id, "server", "who asks isn't the server of this round")
         if len(self._rounds) >= MAX_ROUNDS:

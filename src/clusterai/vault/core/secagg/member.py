@@ -163,6 +163,11 @@ class Member:
             self._answered[type(frame)] = (asked, reply)
         return reply
 
+    @property
+    def over(self) -> bool:
+        """It has opened what it opens: all that is left to do is to be checked."""
+        return Endorsed in self._answered
+
     def forget(self) -> None:
         """Nothing can be opened any more; what was said can still be repeated."""
         self._own_seed = self._mask_seed = self._mask_secret = self._seal_secret = b""

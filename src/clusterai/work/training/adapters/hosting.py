@@ -39,6 +39,7 @@ from clusterai.work.training.adapters.notes import KEPT_S, Kept, Note, Notes
 from clusterai.work.training.adapters.studio import Performed, Studio
 from clusterai.work.training.core import privacy, vector
 from clusterai.work.training.core.bundle import Bundle, decode_bundle
+from clusterai.work.training.core.once import Once
 from clusterai.work.training.inside import records
 from clusterai.work.training.spec import (
     KIND_NAME,
@@ -79,10 +80,9 @@ class Contributed(msgspec.Struct):
     contribution: vector.Contribution
     salt: bytes
     cost: int = 0
-    spec: Spec | None = None
-    """Of the one sum that it went into."""
-    lost: bool = False
-    """The keys that it went into a sum with died with the process."""
+    once: Once = msgspec.field(default_factory=Once)
+    sums: set[bytes] = msgspec.field(default_factory=set[bytes])
+    """Those of its sums that this very process has begun."""
 
 
 class Study:
@@ -119,7 +119,7 @@ class Study:
         self.states = dict(note.states)
         for it in sorted(rounds, key=lambda kept: kept.order.number):
             self.rounds[it.order.number] = Contributed(
-                it.order, it.contribution(), it.salt, it.cost, None, it.bound
+                it.order, it.contribution(), it.salt, it.cost, Once(it.cohort, it.sums, it.among)
             )
 
 
@@ -145,7 +145,7 @@ class Training:
         self._notes = Notes(vault.shelf("training"))
         self._notes.sweep()
         self._key = member_key(KIND_NAME, vault.key, vault.dataset)
-        self._sums = SumDesk(self._key, self.offered, Terms(), clock)
+        self._sums = SumDesk(self._key, self.offered, Terms(), clock, endorses=self.endorsed)
 
     @property
     def member(self) -> Address:
@@ -435,23 +435,40 @@ class Training:
         return Frame(await self._sums.answer(Address(study.run.requester), frame))
 
     async def offered(self, spec: Spec, server: Address) -> Contribution:
-        """What goes into a sum: of each round once, since a second sum with other members could be subtracted from the first.
+        """What goes into a sum, and into which: `Once`.
 
         Raises:
             Declined.
         """
+        study, given = self._given(spec)
+        if (why := _unfit(study.run, spec, server)) is not None:
+            raise Declined("spec", why)
+        name = bytes(spec.round())
+        if name not in given.sums:
+            if (why := given.once.begin(spec)) is not None:
+                raise Declined("twice", why)
+            given.sums.add(name)
+            # Before anything of it leaves: a process that is started anew must know.
+            await asyncio.to_thread(self._notes.keep_round, study.name, kept_of(given))
+        return Contribution(given.contribution.vector, 1)
+
+    async def endorsed(self, spec: Spec, members: tuple[Address, ...]) -> None:
+        """
+        Raises:
+            Declined: a sum of this round is endorsed already, and these aren't its members.
+        """
+        study, given = self._given(spec)
+        before = given.once.among
+        if (why := given.once.endorse(spec, members)) is not None:
+            raise Declined("twice", why)
+        if given.once.among != before:
+            await asyncio.to_thread(self._notes.keep_round, study.name, kept_of(given))
+
+    def _given(self, spec: Spec) -> tuple[Study, Contributed]:
         for study in self._runs.values():
             for given in study.rounds.values():
                 if spec.purpose == purpose(study.name, given.order.number):
-                    if (why := _unfit(study.run, spec, server)) is not None:
-                        raise Declined("spec", why)
-                    if given.lost or (given.spec is not None and given.spec != spec):
-                        raise Declined("twice", "this round went into another sum already")
-                    if given.spec is None:
-                        given.spec = spec
-                        # Before anything of it leaves: a process that is started anew mustn't put it into another.
-                        await asyncio.to_thread(self._notes.keep_round, study.name, kept_of(given))
-                    return Contribution(given.contribution.vector, 1)
+                    return study, given
         raise Declined("unknown", "no round of this vault's has this purpose")
 
     def _plain(self, study: Study, number: int) -> Vector:
@@ -489,8 +506,18 @@ def purpose(run: Digest, number: int) -> Digest:
 
 def kept_of(given: Contributed) -> Kept:
     made = given.contribution
-    bound = given.lost or given.spec is not None
-    return Kept(given.order, _bytes(made), made.metrics, made.clipped, given.salt, given.cost, bound)
+    once = given.once
+    return Kept(
+        given.order,
+        _bytes(made),
+        made.metrics,
+        made.clipped,
+        given.salt,
+        given.cost,
+        once.cohort,
+        once.sums,
+        once.among,
+    )
 
 
 def _bytes(made: vector.Contribution) -> bytes:

@@ -5,7 +5,7 @@
 
 Without the first, a vault that was started anew would count rounds from one again, and charge more than they cost. Without the second it
 couldn't say again what it committed to, and its ε would be spent for nothing. The keys of a secure sum aren't kept: a vault that
-dies in the middle of one has dropped out of it, and takes part in no other of that round (`Round.bound`).
+dies in the middle of one has dropped out of it. It takes part in another of that round, which may be over the same members only (`once.py`).
 """
 
 import time
@@ -52,7 +52,7 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of one round.
 
     Attributes:
-        bound: it has gone into a sum, whose keys died with the process.
+        cohort, sums, among: `Once`.
     """
 
     order: Round
@@ -61,7 +61,9 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     clipped: bool
     salt: DigestBytes
     cost: int
-    bound: bool
+    cohort: bytes = b""
+    sums: tuple[bytes, ...] = ()
+    among: bytes = b""
 
     def contribution(self) -> vector.Contribution:
         return vector.Contribution(

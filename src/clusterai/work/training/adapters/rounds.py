@@ -52,6 +52,8 @@ ROUND_S = 3600.0
 END_S = 30.0
 MOST_ASKED = 4
 """How often one order is sent to a vault that comes and goes."""
+MOST_SUMS = 3
+"""Of one round, each over the same members' same vectors."""
 UNKNOWN = "unknown_run"
 FINAL = frozenset({"too_dear", "insufficient_credit"})
 """What a gateway says that asking again doesn't change."""
@@ -77,6 +79,16 @@ class RoundFailed(RuntimeError):
     def __init__(self, why: str, parts: tuple[lineage.Part, ...] = ()) -> None:
         super().__init__(why)
         self.parts = parts
+
+
+class SumFailed(RoundFailed):
+    """No sum came: {why}. Another may, without those who are to blame."""
+
+    def __init__(
+        self, why: str, parts: tuple[lineage.Part, ...] = (), blamed: tuple[Digest, ...] = ()
+    ) -> None:
+        super().__init__(why, parts)
+        self.blamed = blamed
 
 
 class GroupSum(msgspec.Struct, frozen=True):
@@ -190,6 +202,13 @@ class Rounds:
         alive = list(among)
         put = Put(self.run.digest, message)
         dropped |= await self._each(alive, lambda party: self._asked(party, put, Good), {})
+        least = len(among) - len(among) // 3
+        if len(alive) - len(dropped) < least:
+            # Nothing is ordered, and no ε spent, where no sum can come of it.
+            there = len(alive) - len(dropped)
+            raise RoundFailed(
+                f"{there} of {len(among)} vaults are there, {least} must: {self._named(dropped)}"
+            )
         dones: dict[Digest, Done] = {}
         paid: dict[Digest, Paid] = {}
         ordered_as: dict[Digest, Digest] = {}
@@ -234,7 +253,6 @@ class Rounds:
             for who, got in paid.items()
             if who not in dones and got.charged_wei
         )
-        least = len(among) - len(among) // 3
         # Lengths and names of metrics are told by vaults: those that say otherwise than most are left out.
         shape = _most([(done.length, done.metrics) for done in dones.values()])
         for who, done in list(dones.items()):
@@ -333,13 +351,9 @@ class Rounds:
             RoundFailed: no sum came of any.
         """
         specs = () if self._sums is None else self._sums.specs(number)
-        if not specs:
-            beacon = drawn()
-            count = max(1, min(self.run.groups, len(dones) // LEAST_GROUP))
-            cohort = list(dones) if self.run.groups > 1 else among
-            specs = tuple(self._spec(number, length, cohort, beacon, count, at) for at in range(count))
-            if self._sums is not None:
-                self._sums.begin(number, specs)
+        specs = specs or self._begun_sums(number, length, among, dones)
+        if len(specs) == 1:
+            return (await self._single(number, specs[0], among, dones, dropped),)
         came = await asyncio.gather(
             *(self._masked(number, spec, dones, dropped) for spec in specs), return_exceptions=True
         )
@@ -347,19 +361,61 @@ class Rounds:
         for spec, result in zip(specs, came, strict=True):
             if isinstance(result, GroupSum):
                 sums.append(result)
-            elif isinstance(result, RoundFailed) and len(specs) > 1:
+            elif isinstance(result, RoundFailed):
                 for member in graph.members(spec):
                     dropped.setdefault(self._of[member], str(result)[:300])
             else:
                 raise result
         return tuple(sums)
 
+    def _begun_sums(
+        self, number: int, length: int, among: Sequence[Digest], dones: dict[Digest, Done]
+    ) -> tuple[Spec, ...]:
+        beacon = drawn()
+        count = max(1, min(self.run.groups, len(dones) // LEAST_GROUP))
+        cohort = list(dones) if self.run.groups > 1 else among
+        specs = tuple(self._spec(number, length, cohort, beacon, count, at) for at in range(count))
+        if self._sums is not None:
+            self._sums.begin(number, specs)
+        return specs
+
+    async def _single(
+        self,
+        number: int,
+        spec: Spec,
+        among: Sequence[Digest],
+        dones: dict[Digest, Done],
+        dropped: dict[Digest, str],
+    ) -> GroupSum:
+        """Begun again where too many died in the middle of it: what they put in is the same, so it costs nothing (`core/once.py`).
+
+        Raises:
+            RoundFailed.
+        """
+        there = dict(dones)
+        for tried in range(MOST_SUMS):
+            out = dict(dropped)
+            try:
+                summed = await self._masked(number, spec, there, out)
+            except SumFailed as failed:
+                there = {who: done for who, done in there.items() if who not in failed.blamed}
+                dropped |= {who: out[who] for who in failed.blamed}
+                if tried + 1 == MOST_SUMS:
+                    dropped |= out
+                    raise
+                self._told({"event": "summing again", "number": number, "why": str(failed)[:300]})
+                [spec] = self._begun_sums(number, spec.length, among, dones)
+            else:
+                dropped |= out
+                return summed
+        raise AssertionError("it was summed, or raised")
+
     async def _masked(
         self, number: int, spec: Spec, dones: dict[Digest, Done], dropped: dict[Digest, str]
     ) -> GroupSum:
         """
         Raises:
-            RoundFailed: no sum came of this group.
+            SumFailed: no sum came of this group.
         """
         gone = {
             Address(member): dropped.get(self._of[Address(member)], "it didn't train")
@@ -383,9 +439,9 @@ class Rounds:
             journal = None if self._sums is None else self._sums.journal(number, spec.group)
             summed, checks = await Aggregation(self._key, send, self._phase_s).checked_sum(spec, journal)
         except NoSum as error:
-            for member, why in error.blamed.items():
-                dropped[self._of[member]] = why
-            raise RoundFailed(f"{error} {self._named(dropped)}") from None
+            blamed = {self._of[Address(member)]: why for member, why in error.blamed.items()}
+            dropped |= blamed
+            raise SumFailed(f"{error} {self._named(dropped)}", blamed=tuple(blamed)) from None
         for member, why in summed.blamed.items():
             dropped.setdefault(self._of[member], why)
         members = graph.members(spec)
