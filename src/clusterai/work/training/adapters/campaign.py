@@ -11,7 +11,6 @@ and gateway answer as they did: nothing is paid twice, and no ε is spent twice.
 """
 
 import json
-import secrets
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,65 +22,22 @@ import numpy as np
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest, hex0x
 from clusterai.protocol.signing import Key
-from clusterai.vault.core.secagg.robust import Rule
-from clusterai.work.training.adapters.checkpoint import Checkpoint, Kept, Underway, run_of
+from clusterai.work.training.adapters.agreement import FLOWER, Agreement, CannotTrain, Wish
+from clusterai.work.training.adapters.checkpoint import Checkpoint, Kept, Underway
 from clusterai.work.training.adapters.checkpoint import write as _write
 from clusterai.work.training.adapters.packing import bundle_of
-from clusterai.work.training.adapters.parties import GONE, Party, ask
+from clusterai.work.training.adapters.parties import GONE, Party
 from clusterai.work.training.adapters.rounds import RoundFailed, Rounds, Sum
 from clusterai.work.training.adapters.saving import NUMPY, save_model
 from clusterai.work.training.adapters.serverapp import AppFailed, ServerProcess
-from clusterai.work.training.core import grouping, lineage, privacy, replying, strategies, vector, worth
+from clusterai.work.training.core import grouping, lineage, measure, replying, strategies, vector, worth
+from clusterai.work.training.core.account import Account
 from clusterai.work.training.core.evidence import Evidence, Group
 from clusterai.work.training.inside import pipe, records
-from clusterai.work.training.spec import MICRO, Hello, Hi, Run
+from clusterai.work.training.spec import Run
 
-FLOWER = "1.41.0"
 MOST_TRIES = 3
 """Of one round: each that ends without a sum costs its ε again."""
-
-
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wanted.
-
-    Attributes:
-        rounds: of training, as planned; noise is chosen so that they cost no more than `epsilon`, with one in reserve.
-        epsilon: None: no noise, which every vault must have granted.
-        norm: no client's update is longer.
-        blocks: into how many parts each vault deals its rows, with ε.
-        shared_noise: `Run.together`.
-        groups: 1: one sum a round. Several: one of each group, combined by `rule`, and vaults that the groups' sums speak against are done without.
-        worth: with several groups, ask the app's own evaluation what each group's sum is worth; it stands in the card.
-    """
-
-    rounds: int = 3
-    epsilon: float | None = None
-    delta: float = 1e-5
-    norm: float = 10.0
-    blocks: int = 1
-    masked: bool = True
-    shared_noise: bool = False
-    groups: int = 1
-    rule: Rule = "median"
-    worth: bool = False
-    config: dict[str, Any] = {}
-    max_price_wei: int | None = None
-    round_s: float = 3600.0
-    phase_s: float = 120.0
-
-
-SETTINGS = {
-    "requester": "identity",
-    "config": "rounds or configuration",
-    "norm_micro": "norm",
-    "noise_milli": "ε, or what it is spread over",
-    "delta_pico": "δ",
-    "blocks": "blocks",
-    "masked": "secure aggregation",
-    "together": "noise in shares",
-    "groups": "groups",
-}
-"""What a run keeps to the end, by its field: who says another thing asks for another run, and isn't given the old one's model."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -92,10 +48,6 @@ class Outcome(msgspec.Struct, frozen=True):
     charged_wei: int
     history: tuple[dict[str, Any], ...]
     named: tuple[lineage.Named, ...] = ()
-
-
-class CannotTrain(RuntimeError):
-    """This run can't be done: {why}."""
 
 
 class Campaign:
@@ -112,10 +64,10 @@ class Campaign:
     ) -> None:
         self._app, self._parties, self._key, self._wish = app, list(parties), key, wish
         self._folder, self._told_user = folder, told
-        self._sources: dict[Digest, lineage.Source] = {}
-        self._rounds: list[lineage.Told] = []
+        self._agreement = Agreement(self._parties, self._tell)
+        self._account = Account()
         self._history: list[dict[str, Any]] = []
-        self._strategy, self._weight = "", "num-examples"
+        self._strategy = ""
         self._evidence = Evidence()
         self._named: dict[Digest, lineage.Named] = {}
         self._each_group = self._evaluates = False
@@ -123,7 +75,6 @@ class Campaign:
         self._replay: list[Path] = []
         self._number = 0
         self._exchanged = 0
-        self._wasted: list[lineage.Part] = []
         self._checkpoint = Checkpoint(folder)
 
     async def train(self) -> Outcome:
@@ -152,7 +103,8 @@ class Campaign:
             sums=self._checkpoint,
         )
         gone = await self._ways.begin(
-            bundle.canonical(), [self._sources[Digest(it.subject)].membership for it in self._parties]
+            bundle.canonical(),
+            [self._agreement.sources[Digest(it.subject)].membership for it in self._parties],
         )
         if len(self._parties) - len(gone) < run.quorum:
             raise CannotTrain(
@@ -181,7 +133,7 @@ class Campaign:
         return Outcome(
             model if model.exists() else None,
             card,
-            len(self._rounds),
+            len(self._account.rounds),
             card["privacy"]["epsilon"],
             card["charged_wei"],
             tuple(self._history),
@@ -193,93 +145,21 @@ class Campaign:
     async def _agree(self, app: Digest) -> Run:
         """The run as it was, or a new one."""
         kept = self._checkpoint.kept()
-        if kept is not None:
-            return await self._taken_up(kept, app)
-        for party in self._parties:
-            self._know(party, await self._greet(party))
-        members = tuple(self._sources[Digest(party.subject)].member for party in self._parties)
-        run = self._wished(secrets.token_bytes(32), app, members)
-        self._save_run(run)
-        return run
-
-    def _wished(self, nonce: bytes, app: Digest, members: tuple[bytes, ...]) -> Run:
-        wish, noise = self._wish, 0
-        if wish.epsilon is not None:
-            spare = 1 if wish.rounds > 1 else 0
-            noise = int(1000 * privacy.multiplier_for(wish.epsilon, wish.rounds + spare, wish.delta)) + 2
-            # Rounding on the grid widens what one person can change; 1% more noise covers 10^7 parameters.
-            noise += noise // 100 + 1
-        return Run(
-            nonce,
-            app,
-            self._key.address,
-            json.dumps(wish.config).encode() if wish.config else b"",
-            self._weight,
-            tuple(bytes(party.subject) for party in self._parties),
-            members,
-            round(wish.norm * MICRO),
-            noise,
-            round(wish.delta * privacy.PICO) if noise else 0,
-            wish.blocks if noise else 1,
-            wish.masked and len(self._parties) >= 3,
-            wish.shared_noise and noise > 0,
-            wish.groups,
-        )
-
-    async def _taken_up(self, kept: Kept, app: Digest) -> Run:
-        """A vault that is away just now has dropped out, as in any round."""
-        run = run_of(kept)
-        self._number, self._wasted = kept.number, list(kept.wasted)
-        self._sources = {Digest(it.subject): it for it in kept.sources}
-        for party in self._parties:
-            try:
-                self._know(party, await self._greet(party))
-            except CannotTrain as error:
-                if Digest(party.subject) not in self._sources:
-                    raise
-                self._tell({"event": "dropped", "vault": party.name, "why": str(error)[:300]})
-        members = tuple(self._sources[Digest(party.subject)].member for party in self._parties)
-        if (run.app, run.subjects, run.members) != (
-            app,
-            tuple(bytes(party.subject) for party in self._parties),
-            members,
-        ):
-            raise CannotTrain(f"{self._folder} holds another run (other app or vaults): name another folder")
-        wished = self._wished(run.nonce, app, members)
-        other = [said for field, said in SETTINGS.items() if getattr(run, field) != getattr(wished, field)]
-        if other:
-            raise CannotTrain(
-                f"{self._folder} holds a run with other settings ({', '.join(other)}): give it those, or name another folder (--out)"
-            )
+        if kept is None:
+            run = await self._agreement.begin(self._wish, app, self._key.address)
+            self._save_run(run)
+            return run
+        run = await self._agreement.take_up(kept, self._wish, app, self._key.address, self._folder)
+        self._number, self._account.wasted = kept.number, list(kept.wasted)
         self._replay = sorted((self._folder / "exchanges").glob("[0-9]*"))
         return run
 
-    def _know(self, party: Party, hi: Hi) -> None:
-        """
-        Raises:
-            CannotTrain: its Flower isn't ours.
-        """
-        if hi.flower != FLOWER:
-            raise CannotTrain(f"{party.name} has Flower {hi.flower}; this is {FLOWER}")
-        self._sources[Digest(party.subject)] = lineage.Source(
-            party.name,
-            hi.dataset,
-            hi.snapshot,
-            party.subject,
-            hi.member,
-            party.grant,
-            membership=hi.membership,
-        )
-
-    async def _greet(self, party: Party) -> Hi:
-        try:
-            return await ask(party, Hello(), Hi, 30.0)
-        except GONE as error:
-            raise CannotTrain(f"{party.name} can't be reached: {error}") from None
-
     def _save_run(self, run: Run) -> None:
         kept = Kept(
-            canonical.encode(run).hex(), self._number, tuple(self._sources.values()), tuple(self._wasted)
+            canonical.encode(run).hex(),
+            self._number,
+            tuple(self._agreement.sources.values()),
+            tuple(self._account.wasted),
         )
         self._checkpoint.keep(kept)
 
@@ -315,10 +195,8 @@ class Campaign:
     def _judge(self, head: dict[str, Any], blobs: list[bytes]) -> str | None:
         names = [str(name) for name in head["names"]]
         self._strategy = names[0].rstrip("*") if names else ""
-        if head.get("weight"):
-            if head["weight"] != self._run.weight:
-                return f"the strategy weighs by {head['weight']!r}; say --weight {head['weight']}"
-            self._weight = head["weight"]
+        if head.get("weight") not in (None, "", self._run.weight):
+            return f"the strategy weighs by {head['weight']!r}, vaults do by {self._run.weight!r}: let it do so too"
         first = self._folder / "first"
         if not first.exists() and records.decode(blobs[0]):
             _write(first, blobs[0])
@@ -393,7 +271,7 @@ class Campaign:
                 )
                 break
             except RoundFailed as error:
-                self._wasted += error.parts
+                self._account.wasted += error.parts
                 self._save_run(run)
                 self._tell({"event": "failed", "number": number, "why": str(error)})
                 if attempt + 1 == MOST_TRIES:
@@ -401,32 +279,33 @@ class Campaign:
                     raise CannotTrain(str(error)) from None
         else:
             raise AssertionError("it broke off, or raised")
-        found = self._found(content, summed, training)
+        found = measure.found(
+            run,
+            self._wish.rule,
+            content,
+            [group.total for group in summed.groups],
+            [len(group.members) for group in summed.groups],
+            next(iter(summed.dones.values())).metrics,
+            training=training,
+        )
         mean = found.mean
         if mean is None:
             raise CannotTrain("nobody in the sum has any examples")
-        by_subject = {who: node for node, who in self._nodes.items()}
         # Strategies that compare replies get each group's; the others what came of all.
-        means = found.each if self._each_group and training else (mean,) * len(summed.groups)
-        replies: list[dict[str, Any]] = []
-        got: list[bytes] = []
-        for group, own in zip(summed.groups, means, strict=True):
-            if own is None:
-                replies += [
-                    {"node": by_subject[who], "body": -1, "why": "its group's sum isn't used"}
-                    for who in group.members
-                ]
-                continue
-            count = len(group.members) if self._each_group else len(summed.members)
-            body = records.encode(replying.reply_of(own, content, run.weight, count))
-            got += [body] if body not in got else []
-            replies += [{"node": by_subject[who], "body": got.index(body)} for who in group.members]
-        missing = [node for node, who in self._nodes.items() if node in asked and who not in summed.members]
-        replies += [{"node": node, "body": -1, "why": "it dropped out"} for node in missing]
+        each = self._each_group and training
+        means = found.each if each else (mean,) * len(summed.groups)
+        replies, got = replying.replies(
+            content,
+            run.weight,
+            list(zip([group.members for group in summed.groups], means, strict=True)),
+            {who: node for node, who in self._nodes.items()},
+            asked,
+            alone=self._each_group,
+        )
         told = self._told(number, type_, group_, message, summed, found)
         if self._evaluates and training and told.groups:
             told = await self._worths(process, told, content, found)
-        self._rounds.append(told)
+        self._account.rounds.append(told)
         metrics = {name.partition(vector.JOIN)[2]: value for name, value in mean.metrics.items()}
         self._history.append({"round": group_ or number, "where": "vaults", "type": type_, **metrics})
         self._tell(
@@ -438,8 +317,8 @@ class Campaign:
                 "dropped": summed.dropped,
                 "metrics": metrics,
                 "length": mean.length,
-                "epsilon": self._epsilon(),
-                "charged_wei": self._charged(),
+                "epsilon": self._account.epsilon,
+                "charged_wei": self._account.charged_wei,
             }
         )
         self._consider(told)
@@ -462,33 +341,12 @@ class Campaign:
             groups.append(group)
         return msgspec.structs.replace(told, groups=tuple(groups))
 
-    def _found(self, content: records.Records, summed: Sum, training: bool) -> grouping.Judged:
-        run, metrics = self._run, next(iter(summed.dones.values())).metrics
-        counts = [len(group.members) for group in summed.groups]
-        bounds = [self._longest(content, count) for count in counts]
-        if run.groups == 1:
-            clip = bounds[0] if training else 0.0
-            mean = vector.mean_of(
-                content, summed.total, step=self._step(), training=training, metrics=metrics, clip=clip
-            )
-            return grouping.Judged(mean, ("",), (), (mean,))
-        return grouping.judged(
-            content,
-            [group.total for group in summed.groups],
-            [count * run.blocks for count in counts],
-            step=self._step(),
-            training=training,
-            metrics=metrics,
-            bounds=bounds,
-            rule=self._wish.rule,
-        )
-
     def _consider(self, told: lineage.Told) -> None:
         """Go on without those whom the groups' sums speak against, as far as a third of all may be missing."""
         # Who cheats in training may evaluate honestly: groups of an evaluation would clear it, and blame who sat beside it.
         if not told.groups or not told.type.startswith("train"):
             return
-        subjects = {bytes(it.member): it.subject for it in self._sources.values()}
+        subjects = {bytes(it.member): it.subject for it in self._agreement.sources.values()}
         self._evidence.saw(
             [
                 msgspec.structs.replace(it, members=tuple(self._member(who) for who in it.members))
@@ -500,11 +358,11 @@ class Campaign:
             who = Digest(subjects[member])
             if who in self._named or len(self._parties) - len(self._named) <= self._run.quorum:
                 continue
-            self._named[who] = lineage.Named(who, self._sources[who].name, told.number, why)
-            self._tell({"event": "named", "vault": self._sources[who].name, "why": why})
+            self._named[who] = lineage.Named(who, self._agreement.sources[who].name, told.number, why)
+            self._tell({"event": "named", "vault": self._agreement.sources[who].name, "why": why})
 
     def _member(self, subject: bytes) -> bytes:
-        return self._sources[Digest(subject)].member
+        return self._agreement.sources[Digest(subject)].member
 
     def _set_out(
         self, message: bytes, type_: str, group: str, among: list[Digest], *, resumed: bool
@@ -521,7 +379,9 @@ class Campaign:
             before.among,
         ) == (*asked, tuple(bytes(who) for who in among)):
             return before
-        left = None if self._wish.max_price_wei is None else self._wish.max_price_wei - self._charged()
+        left = (
+            None if self._wish.max_price_wei is None else self._wish.max_price_wei - self._account.charged_wei
+        )
         if left is not None and left <= 0:
             raise CannotTrain(f"the price of {self._wish.max_price_wei} is spent: raise --max-price to go on")
         number = self._number
@@ -531,29 +391,8 @@ class Campaign:
         self._checkpoint.set_out(way)
         return way
 
-    def _step(self) -> float:
-        run = self._run
-        if run.noise_milli:
-            return privacy.step_of(run.norm, run.noise_milli, run.shares)
-        return run.norm / vector.LEVELS
-
     def _most_micro(self, content: records.Records) -> int:
-        """What a first round costs; later ones cost less, and a vault that was started anew counts from one again."""
-        run, layout = self._run, vector.layout_of(content)
-        if not run.noise_milli or layout is None:
-            return 0
-        multiplier = privacy.widened(run.noise_milli, layout.size, run.shares)
-        return privacy.epsilon_micro(multiplier, 1, run.delta_pico)
-
-    def _longest(self, content: records.Records, clients: int) -> float:
-        """The longest mean that honest vaults can make: the bound, and the noise with its tail."""
-        run = self._run
-        layout = vector.layout_of(content)
-        size = layout.size if layout is not None else 1
-        if not run.noise_milli:
-            return float(run.norm * (1 + 1e-6) + self._step() * np.sqrt(size) / 2)
-        deviation = privacy.SHARE_STEPS * self._step() * np.sqrt(clients) / (clients * run.blocks)
-        return float(run.norm + deviation * (np.sqrt(size) + 6))
+        return measure.most_micro(self._run, content)
 
     def _told(
         self, number: int, type_: str, group: str, message: bytes, summed: Sum, found: grouping.Judged
@@ -580,7 +419,7 @@ class Campaign:
     def _restore(self, kept: dict[str, Any]) -> None:
         if kept.get("told") is not None:
             told = msgspec.convert(kept["told"], lineage.Told)
-            self._rounds.append(told)
+            self._account.rounds.append(told)
             self._consider(told)
 
     def _round_done(self, head: dict[str, Any], blobs: list[bytes]) -> None:
@@ -600,39 +439,22 @@ class Campaign:
         }
         if why := save_model(self._folder, arrays, about):
             self._tell({"event": "notice", "why": why})
-        if self._rounds:
-            self._rounds[-1] = msgspec.structs.replace(self._rounds[-1], model=self._model)
+        if self._account.rounds:
+            self._account.rounds[-1] = msgspec.structs.replace(self._account.rounds[-1], model=self._model)
         self._write_card()
         self._tell({"event": "round", "round": head["round"], "metrics": head["metrics"]})
 
     # --- what is told ---
 
-    def _charged(self) -> int:
-        return sum(part.charged_wei for part in self._parts())
-
-    def _epsilon(self) -> float:
-        spent: dict[bytes, int] = {}
-        for part in self._parts():
-            spent[part.subject] = spent.get(part.subject, 0) + part.epsilon_micro
-        return max(spent.values(), default=0) / MICRO
-
-    def _parts(self) -> list[lineage.Part]:
-        return [*(part for told in self._rounds for part in told.parts), *self._lost()]
-
-    def _lost(self) -> list[lineage.Part]:
-        """Of rounds without a sum, each once: one that failed may have been asked for again after a kill, and not have failed."""
-        summed = {part.order for told in self._rounds for part in told.parts}
-        return list({part.order: part for part in self._wasted if part.order not in summed}.values())
-
     def _write_card(self) -> dict[str, Any]:
         card = lineage.card(
             self._run,
-            [self._sources[Digest(party.subject)] for party in self._parties],
-            self._rounds,
+            [self._agreement.sources[Digest(party.subject)] for party in self._parties],
+            self._account.rounds,
             strategy=self._strategy,
             flower=FLOWER,
             model=self._model,
-            wasted=self._lost(),
+            wasted=self._account.lost(),
             rule=self._wish.rule if self._run.groups > 1 else "mean",
             named=list(self._named.values()),
         )
@@ -652,3 +474,6 @@ def _unpacked(raw: bytes) -> tuple[dict[str, Any], list[bytes]]:
         blobs.append(raw[at : at + size])
         at += size
     return head, blobs
+
+
+__all__ = ["Campaign", "CannotTrain", "Outcome", "Wish"]

@@ -1,9 +1,11 @@
 """A mean as the replies that a strategy gets: one from each client that is in the sum, all the same."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from clusterai.protocol.ids import Digest
 from clusterai.work.training.core.vector import JOIN, OLDER_METRICS, Mean
-from clusterai.work.training.inside.records import Records
+from clusterai.work.training.inside.records import Records, encode
 
 
 def reply_of(mean: Mean, message: Records, weight_key: str, clients: int) -> Records:
@@ -34,6 +36,36 @@ def reply_of(mean: Mean, message: Records, weight_key: str, clients: int) -> Rec
     for record, items in sorted(metrics.items()):
         reply[record] = ("config" if record in OLDER_METRICS else "metrics", dict(items))
     return reply
+
+
+def replies(
+    message: Records,
+    weight_key: str,
+    groups: Sequence[tuple[Sequence[Digest], Mean | None]],
+    nodes: Mapping[Digest, int],
+    asked: Sequence[int],
+    *,
+    alone: bool,
+) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """What each node that was asked is told to have answered, and the bodies of that.
+
+    Args:
+        groups: members, and the mean that is theirs; None where their sum isn't used.
+        alone: each group's weight is its own members', not all groups' together.
+    """
+    told: list[dict[str, Any]] = []
+    bodies: list[bytes] = []
+    everyone = sum(len(members) for members, _ in groups)
+    for members, mean in groups:
+        if mean is None:
+            told += [{"node": nodes[who], "body": -1, "why": "its group's sum isn't used"} for who in members]
+            continue
+        body = encode(reply_of(mean, message, weight_key, len(members) if alone else everyone))
+        bodies += [body] if body not in bodies else []
+        told += [{"node": nodes[who], "body": bodies.index(body)} for who in members]
+    summed = {who for members, _ in groups for who in members}
+    missing = [node for who, node in nodes.items() if node in asked and who not in summed]
+    return told + [{"node": node, "body": -1, "why": "it dropped out"} for node in missing], bodies
 
 
 def _begins(message: Records, name: str) -> bool:
