@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from clusterai.protocol import canonical
-from clusterai.protocol.ids import Digest
+from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.vaults import SignedUse
 from clusterai.sdk.identity import Identity
 from clusterai.vault.adapters.aggregation import Declined
@@ -112,7 +112,7 @@ def test_an_app_of_the_older_kind_is_summed_too(tmp_path: Path):
 
 
 def test_a_requester_gets_no_single_vector_of_a_masked_run(tmp_path: Path):
-    """Neither by asking for it, nor by a second sum of the same round, nor by a sum over fewer."""
+    """Neither by asking for it, nor by a second sum of the same round over others, nor by a sum over fewer."""
     parties = vaults(tmp_path, most_rows=60)
 
     async def main() -> None:
@@ -125,8 +125,14 @@ def test_a_requester_gets_no_single_vector_of_a_masked_run(tmp_path: Path):
             await ask(parties[0], Plain(run.digest, 0), Vector)
         service = parties[0].service
         again = spec_of(run, parties, len(summed.total))
-        with pytest.raises(Declined, match="another sum"):
-            await service.offered(again, ME.address)
+        # Begun again it is over the same members, or it isn't endorsed.
+        await service.offered(again, ME.address)
+        everyone = tuple(Address(member) for member in run.members)
+        await service.endorsed(again, everyone)
+        with pytest.raises(Declined, match="other members"):
+            await service.endorsed(again, everyone[:2])
+        with pytest.raises(Declined, match="among others"):
+            await service.offered(msgspec.structs.replace(again, cohort=again.cohort[:2]), ME.address)
         few = msgspec.structs.replace(again, cohort=again.cohort[:1])
         with pytest.raises(Declined, match="too few"):
             await service.offered(few, ME.address)
