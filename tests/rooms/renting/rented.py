@@ -200,6 +200,14 @@ class RentBed(Bed):
 
         self.run(say())
 
+    def tell(self, machine: RentedStandIn, frame: Any) -> None:
+        """It says something to the gateway, on its own loop."""
+
+        async def say() -> None:
+            machine.send(frame)
+
+        self.run(say())
+
     def standing(self) -> int:
         found = self.get("/v1/clusterai/offers")
         return found["standing"] - found["taken"]

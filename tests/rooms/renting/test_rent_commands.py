@@ -329,8 +329,8 @@ def test_what_a_machine_tells_its_renter_is_shown(cli: Told, bed: RentBed):
     booked = rented(cli)
     machine = bed.machine(0)
     frame = machine.opened[-1]
-    told = StayTold(frame.lease, frame.generation, "memory", "out of memory: rent with more, --mem 4G")
-    machine.send(machine._any(told))
+    told: Any = StayTold(frame.lease, frame.generation, "memory", "out of memory: rent with more, --mem 4G")
+    bed.tell(machine, told)
     bed.until(
         lambda: "out of memory: rent with more, --mem 4G" in cli("rent", "show", booked["rental"]["id"])[1],
         "what it told",
