@@ -48,6 +48,7 @@ def join(app: typer.Typer) -> None:
     )
     group.command()(federated)
     group.command()(request)
+    group.command()(check)
     app.add_typer(group, name="train")
 
 
@@ -288,6 +289,34 @@ def federated(
 
     say.tell(f"{came.model}  {came.rounds} sums, ε {came.epsilon:.3f}, {money(came.charged_wei)}")
     say.say(f"out of what it was made: {folder / 'lineage.json'}")
+
+
+def check(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Folder of a run, with lineage.json and sums.", show_default=False
+        ),
+    ],
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Check a run's sums by the transcripts that its requester signed: whose updates are in each, each once; exit code 6 if one is false."""
+    from clusterai.cli import trainchecks
+
+    found = trainchecks.checked(run)
+    if json:
+        say.emit(found)
+    else:
+        say.table(
+            ("#round", "#group", "vaults", "found"),
+            [(it.round, it.group, ",".join(it.vaults), it.fault or "true") for it in found],
+        )
+    false = [it for it in found if it.fault]
+    if false:
+        raise Failure(
+            f"{len(false)} of {len(found)} sums aren't what the card says", false[0].fault, code=Exit.UNTRUE
+        )
 
 
 def _names(vaults: str) -> list[str]:

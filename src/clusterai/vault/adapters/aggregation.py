@@ -37,6 +37,7 @@ from clusterai.vault.core.secagg.messages import (
     to_member,
     to_server,
 )
+from clusterai.vault.core.secagg.proof import Proof, shown_chunks
 from clusterai.vault.core.secagg.transcript import Opening
 
 MAX_ROUNDS = 32
@@ -207,11 +208,21 @@ class Aggregation:
         return (await self._run(spec, journal)).outcome_of_sum()
 
     async def checked_sum(
-        self, spec: Spec, journal: Journal | None = None
+        self,
+        spec: Spec,
+        journal: Journal | None = None,
+        keep: Callable[[Proof], None] | None = None,
     ) -> tuple[Summed, dict[Address, Checked]]:
-        """As `sum`, and then let every member check it: what each of those that answered found."""
+        """As `sum`, and then let every member check it: what each of those that answered found.
+
+        Args:
+            keep: gets what proves the sum to others.
+        """
         run = await self._run(spec, journal)
         summed = run.outcome_of_sum()
+        if keep is not None:
+            openings = await asyncio.to_thread(_openings, run.collector, shown_chunks(summed.transcript))
+            keep(Proof(summed.transcript, openings))
         return summed, await self.publish(run.collector)
 
     async def _run(self, spec: Spec, journal: Journal | None) -> "_Run":

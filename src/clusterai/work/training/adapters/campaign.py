@@ -4,6 +4,7 @@
     FOLDER/exchanges/0001    what the app was answered, in order: a run that is resumed answers these again, without any vault
     FOLDER/model.npz         after each round, and the same as model.safetensors
     FOLDER/lineage.json      after each round
+    FOLDER/sums/0001-0       of each sum, by its round and group: what proves it (`train check`)
 
 A resumed run starts the app anew, with the first run's parameters, and gives it the same answers; so strategies with a memory of their own
 (FedAdam's moments) are where they were. Vaults aren't asked again. The round in which it broke off is asked for again with the same words, so that vaults
@@ -101,6 +102,7 @@ class Campaign:
             phase_s=self._wish.phase_s,
             told=self._tell,
             sums=self._checkpoint,
+            keep=self._keep_proof,
         )
         gone = await self._ways.begin(
             bundle.canonical(),
@@ -460,6 +462,11 @@ class Campaign:
         )
         _write(self._folder / "lineage.json", json.dumps(card, indent=1).encode())
         return card
+
+    def _keep_proof(self, number: int, group: int, proof: bytes) -> None:
+        place = self._folder / "sums"
+        place.mkdir(exist_ok=True)
+        _write(place / f"{number:04}-{group}", proof)
 
     def _tell(self, event: dict[str, Any]) -> None:
         self._told_user(event)

@@ -26,6 +26,7 @@ from clusterai.protocol.signing import signed_by
 from clusterai.protocol.vaults import Operation, subject
 from clusterai.vault.adapters.aggregation import Declined, SumDesk
 from clusterai.vault.adapters.hosting import Vault
+from clusterai.vault.core.secagg.checking import Checked
 from clusterai.vault.core.secagg.member import Contribution, Terms
 from clusterai.vault.core.secagg.messages import Spec
 from clusterai.vault.core.terms import Denied
@@ -145,7 +146,7 @@ class Training:
         self._notes = Notes(vault.shelf("training"))
         self._notes.sweep()
         self._key = member_key(KIND_NAME, vault.key, vault.dataset)
-        self._sums = SumDesk(self._key, self.offered, Terms(), clock, endorses=self.endorsed)
+        self._sums = SumDesk(self._key, self.offered, Terms(), clock, _checked, endorses=self.endorsed)
 
     @property
     def member(self) -> Address:
@@ -497,6 +498,12 @@ def _unfit(run: Run, spec: Spec, server: Address) -> str | None:
             "with noise in shares a round is summed over all of its vaults: the noise of fewer isn't enough"
         )
     return None
+
+
+def _checked(spec: Spec, said: Checked) -> None:
+    """Into the owner's log: the server of a sum lied, by what it signed itself."""
+    if said.code:
+        log.error("sum_false", server=Address(spec.server).hex(), code=said.code, detail=said.detail)
 
 
 def purpose(run: Digest, number: int) -> Digest:

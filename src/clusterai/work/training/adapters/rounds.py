@@ -22,6 +22,7 @@ from clusterai.runtime.machine import Journal
 from clusterai.vault.adapters.aggregation import Aggregation, NoSum, Unreachable
 from clusterai.vault.core.secagg import graph
 from clusterai.vault.core.secagg.messages import Spec
+from clusterai.vault.core.secagg.proof import Proof
 from clusterai.vault.core.secagg.transcript import transcript_digest
 from clusterai.work.training.adapters.hosting import purpose
 from clusterai.work.training.adapters.parties import CALL_S, GONE, A, Lost, Paid, Party, VaultSaid, ask
@@ -133,7 +134,13 @@ class Rounds:
         phase_s: float = PHASE_S,
         told: Callable[[dict[str, Any]], None] = lambda _: None,
         sums: Sums | None = None,
+        keep: Callable[[int, int, bytes], None] | None = None,
     ) -> None:
+        """
+        Args:
+            keep: gets of each sum its round, its group, and what proves it to others.
+        """
+        self._keep = keep
         self.run = run
         self._bundle = b""
         self._memberships: tuple[bytes, ...] = ()
@@ -437,7 +444,13 @@ class Rounds:
 
         try:
             journal = None if self._sums is None else self._sums.journal(number, spec.group)
-            summed, checks = await Aggregation(self._key, send, self._phase_s).checked_sum(spec, journal)
+
+            def keep(proof: Proof) -> None:
+                if self._keep is not None:
+                    self._keep(number, spec.group, canonical.encode(proof))
+
+            ways = Aggregation(self._key, send, self._phase_s)
+            summed, checks = await ways.checked_sum(spec, journal, keep)
         except NoSum as error:
             blamed = {self._of[Address(member)]: why for member, why in error.blamed.items()}
             dropped |= blamed
