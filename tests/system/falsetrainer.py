@@ -3,7 +3,7 @@
 What a vault puts behind the mask is its own daemon's affair, so this is the daemon with that one step changed. A run in which it is to cheat says how
 under the vault's name (`--run-config 'clinic-3="skips"'`); in all others it is honest.
 
-    skips        sends an update of nothing                 exceeds      twenty times its update, turned round
+    skips        sends an update of nothing                 exceeds      its update turned round, twenty times as long as the bound
     noise        as long as its update                      collapses    the way back to an empty model, as long as the bound
     replays      the first update that it sent in this run
 """
@@ -38,7 +38,7 @@ class FalseTrainer(hosting.Training):
                 noise = np.random.default_rng(request.number).normal(0, 1, size)
                 update = noise * np.linalg.norm(update) / np.linalg.norm(noise)
             case "exceeds":
-                update *= -20
+                update *= -20 * vector.LEVELS / np.linalg.norm(update)
             case "collapses":
                 way = -vector.flat(content[layout.record], layout) - 1e-6 * update
                 update = way * (vector.LEVELS / np.linalg.norm(way))
