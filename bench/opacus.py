@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from safetensors import numpy as safetensors
 
+from tests.system.hospitals import HOSPITALS, hospital, patients, told
 from tests.system.running import ROOT, Network, until
-from tests.system.test_three_hospitals import HOSPITALS, hospital, patients, told
 
 APP = ROOT / "examples" / "hospitals-opacus"
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.names import Names
 from clusterai.cli.querying import asking
 from clusterai.cli.querying.asking import Came, Planned, Question, ask, joined, plan_told, planned
 from clusterai.cli.querying.vaults import Found, found
@@ -99,8 +100,13 @@ def who() -> Identity:
     return Identity.make()
 
 
+def named(reach: InProcess, bed: Bed, wanted: str) -> Found:
+    """As who has met no vault yet finds it."""
+    return asyncio.run(found(reach, wanted, Names(bed.folder.root.parent / "me.known")))
+
+
 def vault_of(reach: InProcess, bed: Bed) -> Found:
-    return asyncio.run(found(reach, hex0x(bed.vault.dataset)))
+    return named(reach, bed, hex0x(bed.vault.dataset))
 
 
 def plan_at(reach: InProcess, bed: Bed, who: Identity, question: Question = QUESTION) -> Planned:
@@ -134,9 +140,9 @@ def test_a_question_is_planned_before_it_is_paid(tmp_path: Path, who: Identity):
 def test_a_name_finds_its_vault(tmp_path: Path, who: Identity):
     """Vaults are named by people; a name that nobody or more than one has is refused."""
     bed = bed_at(tmp_path, who)
-    assert asyncio.run(found(InProcess(bed), "wards")).dataset == bed.vault.dataset
+    assert named(InProcess(bed), bed, "wards").dataset == bed.vault.dataset
     with pytest.raises(Failure, match="no data sets are called wordz"):
-        asyncio.run(found(InProcess(bed), "wordz"))
+        named(InProcess(bed), bed, "wordz")
 
 
 def test_an_answer_is_checked_and_shown(tmp_path: Path, who: Identity):
