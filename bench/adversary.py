@@ -38,6 +38,8 @@ segments = {segments}
 validators = 40
 validator_stake_tokens = {auditor_stake}
 used = {used}
+uneven = {uneven}
+slack = {slack}
 work_s = {work_s}
 spread_s = {spread_s}
 steps = {steps}
@@ -57,6 +59,9 @@ EVERYONE: tuple[tuple[str, dict[str, float], str], ...] = (
     ("full-skip, 10 at once", {"parallel": 10}, ""),
     ("full-skip, 30 at once", {"parallel": 30}, ""),
     ("partial-skip", {}, "share = 0.25"),
+    ("heavy-quarter, even", {}, ""),
+    ("heavy-quarter, of twice its share", {"uneven": 2}, ""),
+    ("heavy-quarter, of all the work", {"uneven": 4}, ""),
     ("sleeper", {}, "honest_first = 15"),
     ("sabotage", {}, ""),
     ("sybil-split", {}, "identities = 5"),
@@ -94,6 +99,8 @@ def one(
         "stake": 10.0,
         "segments": 20,
         "used": 1.0,
+        "uneven": 1.0,
+        "slack": 1.0,
         "traps": 0.0,
         "work_s": 600,
         "spread_s": 0,
@@ -168,13 +175,15 @@ def show(row: Row) -> None:
 
 def overheads(seeds: int) -> None:
     print("\n| operators | T | p*/T | repeated ± 2 se |\n|---|---|---|---|")
-    for name, stake, segments, history in (
-        ("S = 10 R", 10.0, 20, 10**9),
-        ("S = 50 R", 50.0, 20, 10**9),
-        ("S = 10 R", 10.0, 100, 10**9),
-        ("newcomers, S = 0", 0.0, 20, 0),
+    for name, stake, segments, history, uneven in (
+        ("S = 10 R", 10.0, 20, 10**9, 1),
+        ("S = 50 R", 50.0, 20, 10**9, 1),
+        ("S = 10 R", 10.0, 100, 10**9, 1),
+        ("newcomers, S = 0", 0.0, 20, 0, 1),
+        ("S = 10 R, all work in a quarter of the segments", 10.0, 20, 10**9, 4),
+        ("newcomers, the same", 0.0, 20, 0, 4),
     ):
-        terms = {"leases": 5, "stake": stake, "segments": segments, "history": history}
+        terms = {"leases": 5, "stake": stake, "segments": segments, "history": history, "uneven": uneven}
         scenario = one("honest", 2, 500, "", "", **terms)
         outcomes = [Market(scenario, seed).run() for seed in range(seeds)]
         share, error = mean_and_error([it.rerun / it.worked for it in outcomes])
@@ -192,6 +201,10 @@ def limits(seeds: int) -> None:
     for gain in (0.0, 1.0, 5.0):
         row = simulate(one("full-skip", seeds, 20, f"gain = {gain}", leases=20)).rows[0]
         print(f"| all wrong, worth {gain:.0f} R outside | {row.extra:+.2f} ± {2 * row.error:.2f} |")
+    row = simulate(one("heavy-quarter", seeds, 20, uneven=4, slack=4, leases=20)).rows[0]
+    print(
+        f"| all of a job in a quarter of its segments, and nobody minds | {row.extra:+.2f} ± {2 * row.error:.2f} |"
+    )
     for corrupt in (0.2, 0.3, 0.4, 0.6):
         row = simulate(one("collude", seeds, 20, f"corrupt = {corrupt}", leases=20)).rows[0]
         print(f"| {corrupt:.0%} of the panel colludes | {row.extra:+.2f} ± {2 * row.error:.2f} |", flush=True)

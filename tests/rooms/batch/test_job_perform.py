@@ -104,7 +104,7 @@ def test_what_is_printed_is_a_file_if_asked_for(performer: Performer, store: Blo
         ("exit 75", {"segments": 2}, Ended.NOT_DONE, (1, 1), "after 2 segments"),
         ("true", {"outputs": ("gone", "out")}, Ended.OUTPUTS_MISSING, (1,), "without gone, out"),
         ("echo x > y", {"expected": bytes(32)}, Ended.OUTPUT_DIFFERS, (1,), "not the expected"),
-        ("[ $CLUSTERAI_SEGMENT = 2 ] && sleep 60; exit 75", {"segments": 8, "resources": msgspec.structs.replace(SMALL, time_s=2)}, Ended.LIMIT, (1,), "wall_s = 1"),
+        ("[ $CLUSTERAI_SEGMENT = 2 ] && sleep 60; exit 75", {"segments": 8, "resources": msgspec.structs.replace(SMALL, time_s=24)}, Ended.LIMIT, (1,), "segment 2 took longer than its share of the time, 3 s"),
         ("head -c 100000000 /dev/zero > big", {}, Ended.LIMIT, (), "disk_bytes"),
         ("cat /dev/urandom | head -c 8 > r", {}, Ended.NOT_DETERMINISTIC, (1,), "run twice"),
         ("kill -9 $$", {}, Ended.FAILED, (), "signal"),
@@ -244,9 +244,33 @@ def test_the_base_is_described():
 
 
 def test_a_segment_may_take_its_share_of_the_time(base: Image):
-    """Four times the equal share, and never more than the whole."""
-    times = [pinned.segment_s(job(base, "true", segments=segments)) for segments in (1, 2, 8, 60, 1000)]
-    assert times == [60, 60, 30, 4, 1]
+    """Its provider the equal share; who runs it again four times that, and never more than the whole."""
+    specs = [job(base, "true", segments=segments) for segments in (1, 2, 8, 60, 1000)]
+    assert [pinned.share_s(spec) for spec in specs] == [60, 30, 8, 1, 1]
+    assert [pinned.segment_s(spec) for spec in specs] == [60, 60, 30, 4, 1]
+
+
+def test_a_segment_that_took_too_long_for_its_provider_can_be_run_again(performer: Performer, base: Image):
+    """A slower machine finds the state all the same."""
+    spec = job(base, "sleep 3; exit 75", segments=4, resources=msgspec.structs.replace(SMALL, time_s=8))
+    done = run(performer, spec)
+    assert (done.ended, done.units) == (Ended.LIMIT, ())
+    again = asyncio.run(performer.rerun(spec, done.states[0]))
+    assert again.units == 1
+
+
+def test_setup_counts_towards_the_first_segment(performer: Performer, base: Image):
+    """Both together take no more than one share."""
+    spec = job(
+        base,
+        "sleep 3",
+        segments=2,
+        setup=("/bin/sh", "-c", "sleep 3"),
+        resources=msgspec.structs.replace(SMALL, time_s=8),
+    )
+    done = run(performer, spec)
+    assert (done.ended, done.units) == (Ended.LIMIT, ())
+    assert "segment 1 took longer than its share of the time, 4 s" in done.why
 
 
 def test_trees_go_out_and_come_back(store: BlobStore, tmp_path: Path):

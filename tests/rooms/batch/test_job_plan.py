@@ -119,6 +119,7 @@ def test_the_cheapest_gets_it():
     assert found.verification.reexecuted_ppm == 4821
     assert found.candidates[0].cheat_gain_wei < 0
     assert "probability 9.64 %" in found.verification.promise
+    assert "longer than 3 min, its share" in found.verification.limits[-1]
     assert found.numbers["stake_wei"] == "settled"
 
 

@@ -12,6 +12,8 @@ leases = {leases}
 work_s = {work_s}
 history = {history}
 used = {used}
+uneven = {uneven}
+slack = {slack}
 stake = {stake}
 validators = 20
 [rules]
@@ -32,10 +34,14 @@ def play(
     leases: int = 12,
     used: float = 1.0,
     work_s: int = 600,
+    uneven: float = 1.0,
+    slack: float = 1.0,
 ) -> Report:
     """A short history, so that a third is audited and few leases tell: at p* it takes the benchmark's numbers."""
     terms = {"strategy": strategy, "group": group, "rules": rules, "history": history}
-    text = MARKET.format(stake=stake, leases=leases, used=used, work_s=work_s, **terms)
+    text = MARKET.format(
+        stake=stake, leases=leases, used=used, work_s=work_s, uneven=uneven, slack=slack, **terms
+    )
     return simulate(decode_scenario(head + text))
 
 
@@ -69,6 +75,17 @@ def test_a_cheat_earns_less_than_it_would_honestly(strategy: str, group: str) ->
     assert row(report).extra < 0
     assert row(report).deterred
     assert report.false_slashes == 0
+
+
+@pytest.mark.parametrize(
+    ("uneven", "slack", "deterred"), [(1, 1, True), (2, 1, True), (4, 1, True), (4, 4, False)]
+)
+def test_who_makes_up_the_heaviest_segments_saves_no_more_than_their_share(
+    uneven: float, slack: float, deterred: bool
+) -> None:
+    """At p* a quarter of the segments is drawn with p / 4: that deters where they hold a quarter of what the price is for, not all of it."""
+    played = row(play("heavy-quarter", "operators = 20", uneven=uneven, slack=slack, history=10**9))
+    assert played.deterred == deterred
 
 
 @pytest.mark.parametrize("strategy", ["lazy-auditor", "silent-auditor", "withheld-reveal", "false-accuser"])
@@ -167,7 +184,13 @@ def test_a_newcomer_is_caught_at_once() -> None:
 def test_one_stake_covers_many_leases_at_once(window_s: int) -> None:
     """What was committed behind a lease that is still judged isn't paid, so a window shorter than a conviction gains nothing."""
     market = MARKET.replace("used =", "parallel = 40\nused =").replace("seeds = 3", "seeds = 2")
-    terms = {"strategy": "full-skip", "group": "operators = 10", "rules": f"window_s = {window_s}"}
+    terms = {
+        "strategy": "full-skip",
+        "uneven": 1,
+        "slack": 1,
+        "group": "operators = 10",
+        "rules": f"window_s = {window_s}",
+    }
     text = market.format(history=200, used=1.0, stake=10.0, leases=40, work_s=600, **terms)
     report = simulate(decode_scenario(text))
     assert row(report).caught > 0.9

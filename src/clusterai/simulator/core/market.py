@@ -95,6 +95,8 @@ class Market:
         self.steps = terms.steps
         self.used = max(1, round(terms.steps * terms.used))
         self.segment_s = max(1, terms.work_s // terms.segments)
+        self._filled = min(1.0, terms.slack / terms.uneven)
+        self._weights = _weights(terms.segments, terms.uneven)
         self._price = round(terms.price_tokens * WEI_PER_TOKEN)
         self._treasury, self.relay, self.delegators = named("treasury"), named("relay"), named("delegators")
         at = Addresses(**{field: named(field) for field in Addresses.__struct_fields__})
@@ -296,7 +298,7 @@ class Market:
         units, takes_s, cost = used, self._terms.work_s, lease.cost
         if bait is not None:
             # Its first segment is run, and with that it is there; the book waits until work would be.
-            lease.states, takes_s, cost = work.baited(raw, bait), self.segment_s, lease.cost // segments
+            lease.states, takes_s, cost = work.baited(raw, bait), self.segment_s, self.cost_of(lease, (1,))
             for late_s in (bait.run_s, bait.run_s + 2):
                 self.network.wake(node, self.network.now_s + late_s)
         else:
@@ -305,10 +307,14 @@ class Market:
             units = operator.strategy.meters(used, self.steps)
             lease.is_wrong = bool(made_up) or units != used or not operator.strategy.hands_over()
             takes_s = 1 if operator.strategy.hurries() else takes_s
-            cost = cost * (segments - len(made_up)) // segments
+            cost = self.cost_of(lease, [j for j in range(1, segments + 1) if j not in made_up])
         lease.meters = tuple(accumulate(units, initial=0))
         done = Performed(lease.id, lease.states, units, lease.states[-1], 0, "")
         self.network.at(self.network.now_s + takes_s, self._performed, node, lease, done, cost)
+
+    def cost_of(self, lease: Lease, segments: Collection[int]) -> int:
+        """What running these segments (from 1) of a lease costs."""
+        return lease.cost * sum(self._weights[j - 1] for j in segments) // sum(self._weights)
 
     def _performed(self, node: Node, lease: Lease, done: Performed, cost: int) -> None:
         if lease.is_closed:
@@ -364,7 +370,7 @@ class Market:
             event.terms,
             operator,
             nth,
-            round(event.terms.compensation_wei * self._terms.cost * self.used / self.steps),
+            round(event.terms.compensation_wei * self._terms.cost * self.used / self.steps * self._filled),
             node,
             customer if isinstance(customer, Customer) else None,
         )
@@ -475,3 +481,10 @@ class Market:
             steps=self.network.steps,
             digest=keccak(self._trace + repr(profits).encode()).hex(),
         )
+
+
+def _weights(segments: int, uneven: float) -> tuple[int, ...]:
+    """What each segment costs, beside the others."""
+    heavy = work.heavy(segments)
+    rest = max(0.0, segments - uneven * len(heavy)) / max(1, segments - len(heavy))
+    return tuple(round(10**6 * (uneven if j in heavy else rest)) for j in range(1, segments + 1))

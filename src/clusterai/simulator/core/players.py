@@ -115,7 +115,7 @@ class Player:
         meter = lease.meters[segment - 1]
 
         def rerun(points: Sequence[int]) -> tuple[Digest, ...]:
-            cost = lease.cost // lease.terms.segments
+            cost = market.cost_of(lease, (segment,))
             self.operator.spent += cost
             market.rerun += cost
             states = work.inside(start, segment, market.used, points)

@@ -31,6 +31,9 @@ class MarketTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         price_tokens: compensation of a lease (R).
         cost: what honest work costs, in prices; all of it is saved by doing nothing (s/R).
+        uneven: so many equal shares of the work are in each segment of the heaviest quarter. At 4 all of it is.
+        slack: so many equal shares of what the price is for may be in one segment; 1 is what nodes allow for. A job that is more uneven
+            is ordered for so much more than it costs.
         segments: into how many segments work is cut (T). The auditor's fee follows from it, as the desk sets it.
         steps: units that the terms allow for in a segment, through which a dispute goes.
         used: share of them that the work needs; a provider's cost goes by it, and of its pay seven tenths.
@@ -50,6 +53,8 @@ class MarketTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     price_tokens: Annotated[float, Meta(gt=0, le=10_000)] = 10.0
     cost: _Share = 0.7
+    uneven: Annotated[float, Meta(ge=1, le=4)] = 1.0
+    slack: Annotated[float, Meta(ge=1, le=4)] = 1.0
     segments: Annotated[int, Meta(ge=1, le=1024)] = 20
     steps: Annotated[int, Meta(ge=1, le=2**30)] = 65_536
     used: Annotated[float, Meta(gt=0, le=1)] = 1.0

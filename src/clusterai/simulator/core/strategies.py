@@ -168,6 +168,13 @@ class PartialSkip(FullSkip):
         return frozenset(dice.sample(range(1, segments + 1), round(self.options.share * segments)))
 
 
+class HeavyQuarter(FullSkip):
+    summary = "makes the heaviest quarter of the states up"
+
+    def skips(self, nth: int, segments: int, dice: random.Random) -> frozenset[int]:
+        return work.heavy(segments)
+
+
 class Sleeper(FullSkip):
     summary = "honest for a while, then makes every state up"
 
@@ -358,6 +365,7 @@ STRATEGIES: dict[str, type[Honest]] = {
     "honest": Honest,
     "full-skip": FullSkip,
     "partial-skip": PartialSkip,
+    "heavy-quarter": HeavyQuarter,
     "sleeper": Sleeper,
     "sabotage": Sabotage,
     "sybil-split": SybilSplit,

@@ -43,6 +43,11 @@ def done(spec: bytes, segments: int) -> tuple[Digest, ...]:
     return skipped(spec, segments, frozenset())
 
 
+def heavy(segments: int) -> frozenset[int]:
+    """The quarter of a job's segments that costs more than the others, where its segments are uneven."""
+    return frozenset(range(1, max(1, segments // 4) + 1))
+
+
 def skipped(spec: bytes, segments: int, made_up: frozenset[int]) -> tuple[Digest, ...]:
     """The states of a cheat that makes up those after some segments."""
     states = [Digest(keccak(spec))]

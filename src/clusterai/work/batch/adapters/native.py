@@ -38,6 +38,18 @@ class Tally:
         self.lost: tuple[str, ...] = ()
 
 
+class Patience:
+    """How long what is left of a segment may take: each call as long as any, or all of them together `most_s`."""
+
+    def __init__(self, call_s: int, most_s: int | None) -> None:
+        self.most_s = most_s
+        self.wall_s = call_s if most_s is None else most_s
+
+    def spend(self, wall_ms: int) -> None:
+        if self.most_s is not None:
+            self.wall_s = max(1, self.wall_s - wall_ms // 1000)
+
+
 class Native:
     """Jobs of the classes `pinned` and `unverified`.
 
@@ -69,8 +81,12 @@ class Native:
         leash: Leash | None = None,
         on_log: Log | None = None,
         tally: Tally | None = None,
+        most_s: int | None = None,
     ) -> Segment:
         """One segment from the state before it.
+
+        Args:
+            most_s: that it may take, `setup` included; what another machine is given to run it again if None.
 
         Raises:
             Stopped: a limit was met, it was cancelled or refused; there is no state after it.
@@ -88,6 +104,7 @@ class Native:
         if before.has_ended:
             raise Foreign("the end of this job, after which nothing follows")
         tally = tally or Tally()
+        patience = Patience(pinned.segment_s(spec), most_s)
         try:
             tree = trees.load(before.tree, self._store)
         except Damaged:
@@ -98,7 +115,7 @@ class Native:
             if content not in self._store:
                 raise NoSuchBlob(content)
         if before.segment == 0 and spec.setup:
-            outcome, kept = await self._call(spec, 1, tree, spec.setup, leash, on_log, None, tally)
+            outcome, kept = await self._call(spec, 1, tree, spec.setup, leash, on_log, None, tally, patience)
             if outcome.exit_code:
                 raise Stopped(outcome.reason, f"setup ended with code {outcome.exit_code}")
             tree = kept
@@ -109,7 +126,15 @@ class Native:
                 raise Foreign("a state that holds more output than any may")
             stdout += self._store.read(Digest(old.digest), pinned.MOST_OUTPUT_BYTES) if old else b""
         outcome, kept = await self._call(
-            spec, before.segment + 1, tree, spec.argv, leash, on_log, stdout if spec.stdout else None, tally
+            spec,
+            before.segment + 1,
+            tree,
+            spec.argv,
+            leash,
+            on_log,
+            stdout if spec.stdout else None,
+            tally,
+            patience,
         )
         after = pinned.after(before, outcome, kept)
         if after is None:
@@ -127,11 +152,22 @@ class Native:
         on_log: Log | None,
         stdout: bytearray | None,
         tally: Tally,
+        patience: Patience,
     ) -> tuple[Outcome, Tree]:
-        task = pinned.task(spec, segment, tree, program, self._inside)
+        task = pinned.task(spec, segment, tree, program, self._inside, patience.wall_s)
         outcome = await self._runner.run(task, leash=leash, on_log=_tee(on_log, stdout), store=self._store)
         tally.wall_ms += outcome.usage.wall_ms
         tally.cpu_ms += outcome.usage.cpu_ms
+        patience.spend(outcome.usage.wall_ms)
+        if (
+            outcome.reason in (Reason.OUT_OF_TIME, Reason.OUT_OF_CPU)
+            and patience.most_s is not None
+            and spec.segments > 1
+        ):
+            share = f"segment {segment} took longer than its share of the time, {patience.most_s} s"
+            raise Stopped(
+                outcome.reason, f"{share}: cut it more evenly, or ask for more time ({outcome.why})"
+            )
         if outcome.reason not in (Reason.FINISHED, Reason.FAILED):
             raise Stopped(outcome.reason, outcome.why)
         if stdout is not None and len(stdout) > pinned.MOST_OUTPUT_BYTES:

@@ -34,7 +34,7 @@ from clusterai.work.batch.adapters.native import (
     Tally,
 )
 from clusterai.work.batch.core.outcome import Ended, Performed, Segment
-from clusterai.work.batch.core.pinned import Checkpoint
+from clusterai.work.batch.core.pinned import Checkpoint, share_s
 from clusterai.work.batch.core.tree import EMPTY, Tree, missing
 from clusterai.work.batch.spec import MOST_FUEL, JobSpec
 
@@ -227,6 +227,7 @@ class Performer:
             log.resume(lines)
         else:
             log.restart()
+        most_s = share_s(spec) if spec.check == "pinned" else None
         done = [line.segment for line in lines]
         resumed = max(0, len(done) - 1)
         if not done:
@@ -239,7 +240,7 @@ class Performer:
                 stopped = Stopped(Reason.OUT_OF_TIME, f"its {spec.resources.time_s} s are over: ask for more")
                 break
             try:
-                segment = await self._native.advance(spec, done[-1].state, leash, on_log, tally)
+                segment = await self._native.advance(spec, done[-1].state, leash, on_log, tally, most_s)
             except Stopped as error:
                 stopped = error
                 break

@@ -19,8 +19,8 @@ from clusterai.work.request import within
 BEGUN = -1
 """The exit code of a program that hasn't run."""
 SLACK = 4
-"""A segment may take so many times its equal share of the job's time: shares are never quite equal. Without the bound a requester
-could put all work into the first of a thousand segments and pay for one."""
+"""A segment may take so many times its equal share of the job's time where it is unverified, or run again: shares are never quite
+equal, nor machines. Without the bound a requester could put all work into the first of a thousand segments and pay for one."""
 MOST_FILES = 10_000
 MOST_OUTPUT_BYTES = 64 * 1024 * 1024
 STDOUT = "stdout"
@@ -94,20 +94,31 @@ def begin(spec: JobSpec, inputs: list[Tree]) -> tuple[Checkpoint, Tree]:
 
 
 def segment_s(spec: JobSpec) -> int:
-    """The longest that one segment may take."""
+    """The longest that one segment may take where it isn't a pinned job's provider who runs it."""
     return min(spec.resources.time_s, -(-SLACK * spec.resources.time_s // spec.segments))
 
 
-def task(spec: JobSpec, segment: int, tree: Tree, program: Program, inside: dict[str, Digest]) -> Task:
+def share_s(spec: JobSpec) -> int:
+    """The longest that one segment of a pinned job may take its provider, `setup` included.
+
+    Each segment is drawn with the same chance, whatever it takes. So none may be worth more than its share of the price, which is for
+    `time_s`: who makes up k of T segments then saves at most k / T of what the price is for, and is drawn there with k p / T.
+    """
+    return -(-spec.resources.time_s // spec.segments)
+
+
+def task(
+    spec: JobSpec, segment: int, tree: Tree, program: Program, inside: dict[str, Digest], wall_s: int
+) -> Task:
     """What the sandbox runs.
 
     Args:
         segment: from 1.
         program: the spec's `argv`, or its `setup`.
         inside: helper modules by file name, shown beside the inputs.
+        wall_s: the longest that it may take.
     """
     wants = spec.resources
-    wall_s = segment_s(spec)
     inputs = {
         f"{'x' if entry.form == 'program' else 'w'}/{entry.path}": Digest(entry.digest)
         for entry in tree.entries

@@ -14,6 +14,7 @@ from clusterai.protocol.ids import ZERO_DIGEST
 from clusterai.protocol.money import show as money
 from clusterai.protocol.units import show_duration, show_size
 from clusterai.sdk.jobshapes import Candidate, Plan, Refusal, RefusalCode, Refusing, Relaxation, Verification
+from clusterai.work.batch.core.pinned import share_s
 from clusterai.work.batch.core.prices import Tariff, audit_fee_wei, hourly_wei, total_wei
 from clusterai.work.batch.core.request import Wishes
 from clusterai.work.batch.spec import GIB, MOST_SEGMENTS, Check, JobArray, JobSpec
@@ -458,6 +459,9 @@ def _limits(spec: JobSpec, worst: Candidate | None, rules: RateRules) -> list[st
         found.append(
             "the program must be deterministic: `clusterai run --local` runs a segment again and tells"
         )
+        if spec.segments > 1:
+            longest = show_duration(share_s(spec))
+            found.append(f"no segment may take longer than {longest}, its share of the time: cut it evenly")
     return found
 
 
