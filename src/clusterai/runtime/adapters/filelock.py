@@ -5,6 +5,7 @@ Unix has `flock` for it. Windows locks ranges of bytes and keeps others from rea
 
 import importlib
 import os
+import time
 from typing import Any, Protocol
 
 try:
@@ -13,16 +14,25 @@ except ImportError:  # Windows
     fcntl = None
 
 FAR = 2**30
+AGAIN_S = 0.02
 
 
 class Opened(Protocol):
     def fileno(self) -> int: ...
 
 
-def hold(file: Opened | int) -> bool:
-    """Take it; False where another process has it."""
+def hold(file: Opened | int, patience_s: float = 0.0) -> bool:
+    """Take it; False where another process has it, and goes on having it for `patience_s`.
+
+    Who only looks (`is_free`) has it for a moment, and so has a child between its fork and its exec.
+    """
     number = file if isinstance(file, int) else file.fileno()
-    return _windows(number) if fcntl is None else _unix(number, fcntl.LOCK_EX)
+    until_s = time.monotonic() + patience_s
+    while not (_windows(number) if fcntl is None else _unix(number, fcntl.LOCK_EX)):
+        if time.monotonic() >= until_s:
+            return False
+        time.sleep(AGAIN_S)
+    return True
 
 
 def is_free(file: Opened | int) -> bool:

@@ -40,6 +40,8 @@ from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.vault.core.policy import BadPolicy, Policy, read_policy
 from clusterai.vault.core.schema import BadSchema, Schema, read_schema
 
+PATIENCE_S = 3.0
+"""For whoever only looks whether the vault is served."""
 INNER = ".vault"
 """Where a vault lies that was made of the very folder its data lies in."""
 MOST_COMMAND_BYTES = 16 * 1024
@@ -154,7 +156,7 @@ class VaultFolder:
             BadVault: another process serves it.
         """
         file = self.lock.open("ab")
-        if not filelock.hold(file):
+        if not filelock.hold(file, PATIENCE_S):
             file.close()
             raise BadVault(f"another process serves the vault in {self.root}: end that one first")
         return file
