@@ -335,8 +335,11 @@ contract Audits is IAudits, IRates, IAccusations, Ownable {
         ILeases.Lease memory lease = _leaseOf(id);
         require(owner != lease.provider && owner != lease.requester, NotYourAudit(msg.sender));
         require(!reported[id][owner], AlreadyReported(owner));
-        if (owner == audit.auditor) audit.by = _clock(parameters.commitS);
-        else require(reported[id][audit.auditor], NotYourAudit(msg.sender));
+        if (owner == audit.auditor) {
+            // Who has it may hand it on, and then it has to be run.
+            uint40 by = _clock(parameters.commitS + _run(lease));
+            if (by > audit.by) audit.by = by;
+        } else require(reported[id][audit.auditor], NotYourAudit(msg.sender));
         address[] memory parties = new address[](2);
         (parties[0], parties[1]) = (lease.provider, lease.requester);
         (uint256 own, uint256 total) = panel.shares(owner, lease.committedAt, parties);
@@ -515,17 +518,20 @@ contract Audits is IAudits, IRates, IAccusations, Ownable {
             else _resolve(id, audit, 0);
             return;
         }
-        // As long again as the provider had for a segment on the average, and twice that, besides what it takes to begin.
-        uint256 run = (2 * uint256(lease.committedAt - lease.acceptedAt)) / lease.segments;
         // Who commits at once shows nothing of how long a segment takes: each auditor has twice the time to begin of the one
         // before, up to what the terms allow for a segment.
         uint256 most = uint256(parameters.commitS) + (lease.deadline - lease.acceptedAt) / lease.segments;
         uint256 wait = uint256(parameters.commitS) << audit.attempt;
         audit.state = _AWAITS_COMMIT;
         audit.auditor = auditor;
-        audit.by = _clock((wait < most ? wait : most) + run);
+        audit.by = _clock((wait < most ? wait : most) + _run(lease));
         uint256 rest = uint256(parameters.openS) + parameters.revealS;
         emit AuditorDrawn(id, audit.attempt, auditor, audit.by, uint40(audit.by + rest));
+    }
+
+    /// @dev For a segment: as long again as the provider had for one on the average, and twice that, besides what it takes to begin.
+    function _run(ILeases.Lease memory lease) internal pure returns (uint256) {
+        return (2 * uint256(lease.committedAt - lease.acceptedAt)) / lease.segments;
     }
 
     /// @dev Both ends of `segment` are what was committed to; whether its meter can be right.

@@ -309,8 +309,12 @@ def test_one_report_alone_only_passes_the_audit_on(pair: LeasePair) -> None:
     """Others were served: after the reports' time another auditor is drawn, and the reporter is not called silent."""
     one = pair.committed(job(pair))
     (first,) = drawn_auditors(pair.drawn(one))
-    pair.expect(calls.ReportWithheld(one.lease), HOTS[first])
-    pair.advance(RULES.audits.commit_s + 1)
+    report = only(pair.expect(calls.ReportWithheld(one.lease), HOTS[first]), WithheldReported)
+    run_s = 2 * 8 // 4
+    assert report.report_by_s == pair.now_s + RULES.audits.commit_s + run_s, (
+        "time to have it of others, and to run it"
+    )
+    pair.advance(RULES.audits.commit_s + run_s + 1)
     assert (
         pair.refused(calls.ReportWithheld(one.lease), HOTS["vow" if first != "vow" else "val"]) == "TooLate"
     )

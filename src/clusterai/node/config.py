@@ -43,6 +43,8 @@ class JobsConfig(Part, frozen=True, kw_only=True):
         disk_bytes: inputs, states and outputs, all jobs together.
         core_hour_wei, memory_gib_hour_wei: price of an hour of a core, of a GiB.
         giga_fuel_wei: price of 10^9 units of a WASM module's fuel.
+        handed_bytes_s: what this machine's line hands over in a second. A job whose segments begin with more than that in an auditor's time isn't
+            committed to: a panel that asks for it would convict who can't hand it over.
         bait: let gateways plant leases for which nothing is run, so that auditors who copy are found. One that isn't drawn is paid
             like work; one that is, a tenth of them at a stake of ten times the price, isn't.
     """
@@ -56,6 +58,7 @@ class JobsConfig(Part, frozen=True, kw_only=True):
     core_hour_wei: Wei = 20_000_000
     memory_gib_hour_wei: Wei = 3_000_000
     giga_fuel_wei: Wei = 10_000
+    handed_bytes_s: Annotated[int, Meta(ge=64 * 1024, le=1024**4)] = 8 * 1024**2
     bait: bool = True
 
 
@@ -119,7 +122,7 @@ class RentalsConfig(Part, frozen=True, kw_only=True):
         cards: which ones, by their UUIDs (`nvidia-smi -L`) or the driver's numbers; empty is the first `gpus` of them.
         bandwidth_kbps: the lesser of both directions, as far as known.
         memory_kbytes_per_s: how fast all cores together read memory; 0 says nothing. Validators measure it.
-        longest_s: nobody rents for longer.
+        longest_s: nobody books it for longer ahead.
         ray: Ray's Python environment, as `scripts/install.py ray` makes it; empty is `peers/ray` in our own.
         allowed: programs, as `ps -o comm` names them, that may run beside a tenant; time with others isn't paid.
             `*` lets all run: of a machine that is shared on purpose, such as one with a whole network on it.

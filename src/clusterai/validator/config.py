@@ -20,8 +20,7 @@ class Config(Dialer, frozen=True, kw_only=True):
         cache_mb: of keys and values, of each engine.
         every_block: read all of the chain's blocks for verdicts that contradict each other, which may stand in transactions
             that failed; false: only blocks with counted votes, for chains whose blocks are large and reads are paid for.
-        patience_s: how long a provider may be slow or away before it is challenged on chain. On networks with days
-            of window make it hours.
+        patience_s: how long a provider may be slow or away before it is challenged on chain; where the window ends before, as late as that allows.
         measures: examine the machines for which this validator is drawn; it costs some seconds of one core for each.
         region: where this validator stands, in the letters that offers use; machines that answer soon enough count as being there.
         drand_relays: where drand's pulses are fetched, on networks that draw by them. None is believed; the first that answers
@@ -31,7 +30,7 @@ class Config(Dialer, frozen=True, kw_only=True):
     threads: Count = 1
     cache_mb: Count = 256
     every_block: bool = True
-    patience_s: Annotated[int, Meta(ge=0, le=10**7)] = 20
+    patience_s: Annotated[int, Meta(ge=0, le=10**7)] = 3_600
     measures: bool = True
     region: Label = ""
     drand_relays: Annotated[

@@ -16,6 +16,7 @@ class OutOfRange(ValueError):
     def __init__(self, field: str, value: object, low: object, high: object) -> None:
         super().__init__(f"{field} is {value!r}; make it between {low} and {high}")
         self.field = field
+        self.value, self.low, self.high = value, low, high
 
 
 def within(field: str, value: int, low: int, high: int) -> None:

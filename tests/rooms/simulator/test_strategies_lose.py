@@ -64,6 +64,7 @@ def row(report: Report) -> Row:
         ("starve", "operators = 6"),
         ("self-deal", "operators = 8\nhonest_first = 4"),
         ("collude", "operators = 8\ncorrupt = 0.3"),
+        ("serve-friends", "operators = 8\ncorrupt = 0.2"),
         ("griefer", "operators = 4\nafter = 0.9"),
         ("withhold-outputs", "operators = 2"),
         ("false-demand", "operators = 2"),

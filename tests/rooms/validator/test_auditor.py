@@ -7,7 +7,9 @@ import pytest
 from msgspec.structs import replace
 
 from clusterai.audit.adapters.sealing import SealKey
+from clusterai.cli.local.wish import WINDOW_S
 from clusterai.ledger.core import calls, events
+from clusterai.ledger.core.deploy import local_rules
 from clusterai.protocol.messages import EpochOpened
 from clusterai.protocol.statements import EPOCH_LIST, Outcome
 from clusterai.runtime.machine import Unlinked
@@ -80,6 +82,24 @@ def test_a_slow_provider_is_waited_for() -> None:
     stage.play(35)
     assert stage.cleared == 1
     assert not stage.told(events.Challenged)
+
+
+@pytest.mark.parametrize("gone_s", [0, 10, 20, 30])
+def test_in_a_local_networks_window_nobody_is_convicted_for_a_restart(gone_s: int) -> None:
+    """The window of `clusterai up`: whoever is away for 90 s from its commitment on, or from a moment before it was opened, is back in time."""
+    window = local_rules(WINDOW_S)
+    rules = replace(RULES, window_s=window.window_s, unbond_delay_s=window.unbond_delay_s)
+    stage = Stage(rules=rules)
+    stage.serve(2)
+    stage.commit()
+    stage.play(gone_s)
+    stage.provider.away = True
+    stage.play(90)
+    stage.provider.away = False
+    stage.play(30)
+    assert stage.cleared == 1
+    assert not stage.told(events.Challenged)
+    assert not stage.convicted
 
 
 def test_a_restarted_validator_asks_before_it_challenges() -> None:

@@ -28,7 +28,7 @@ FILES = {"a.txt": b"first", "more/b.txt": b"second"}
 
 
 class Provider:
-    """A job that was done, and a network that carries what is asked for; `through` is where its answers come from."""
+    """A job that was done, and a network that carries what is asked for; `through` and `sender` are where its answers come from."""
 
     def __init__(self, folder: Path) -> None:
         self.store = BlobStore(folder / "there")
@@ -37,7 +37,7 @@ class Provider:
         state = Checkpoint(SPEC.digest(), 1, 1, 0, self.output)
         self.last = self.store.put(state.canonical())
         self.box = SealKey.fresh()
-        self.through = GATEWAY
+        self.through, self.sender = GATEWAY, PROVIDER
         self.deliveries = Deliveries(folder / "delivered", self.box, self._asks)
         self.folder = folder / "delivered" / LEASE.hex()
 
@@ -49,7 +49,7 @@ class Provider:
             if found is not None:
                 total, data = found
                 answer = SealedPart(lease, content, offset, total, seal(data, self.box.public))
-                self.deliveries.take(self.through, answer)
+                self.deliveries.take(self.through, self.sender, answer)
 
         return ask
 
@@ -102,9 +102,11 @@ def test_before_it_is_had_nothing_is_given(provider: Provider) -> None:
     assert isinstance(provider.give(provider.output), ContentMissing)
 
 
-def test_parts_from_another_gateway_are_not_taken(provider: Provider) -> None:
+def test_parts_from_elsewhere_are_not_taken(provider: Provider) -> None:
     """Whoever else carries relays to this validator can't spoil what it fetches."""
     provider.through = OTHER
+    assert provider.collect() == "missing"
+    provider.through, provider.sender = GATEWAY, OTHER
     assert provider.collect() == "missing"
 
 

@@ -71,19 +71,29 @@ def test_crashes_and_loss_change_no_verdict(seed: int) -> None:
     assert world.balance(AT.disputes) == world.balance(AT.audits) == 0
 
 
+@pytest.mark.parametrize(("is_passed_on", "levels"), [(True, [0]), (False, [0, 1, 2])])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_cheat_that_hides_from_referees_is_convicted_by_the_panel(seed: int) -> None:
-    """It served its auditors and nobody since: two committees pass it on, then two thirds of the panel's stake say so."""
+def test_a_cheat_that_hides_from_referees_is_convicted(
+    seed: int, is_passed_on: bool, levels: list[int]
+) -> None:
+    """It served its auditors and nobody since: they hand it on to the referees. Where they don't, two committees pass the dispute on,
+    then two thirds of the panel's stake say so."""
     worlds: list[World] = []
 
     def serves(_: str) -> bool:
         return not any(isinstance(event, events.DisputeOpened) for event in worlds[0].history)
 
-    world = World(seed, {"ann": skipper}, PANEL, serves=serves)
+    world = World(
+        seed,
+        {"ann": skipper},
+        PANEL,
+        serves=serves,
+        passes=lambda _, shown: shown if is_passed_on else None,
+    )
     worlds.append(world)
     lease = world.lease("ann")
     world.run()
-    assert [event.level for event in world.history if isinstance(event, events.RefereesDrawn)] == [0, 1, 2]
+    assert [event.level for event in world.history if isinstance(event, events.RefereesDrawn)] == levels
     assert world.reason(lease) is CloseReason.FRAUD
     assert world.slashed == [key("ann").address]
 

@@ -64,6 +64,7 @@ from clusterai.validator.core.jobauditor import (
     Retraced,
 )
 from clusterai.validator.core.jobdelivery import Collect, Collected, Drop, Pass
+from clusterai.validator.core.passing import Hand
 from clusterai.work.batch.core.plan import Offer
 from clusterai.work.batch.core.prices import billable_wei
 from clusterai.work.batch.core.request import Wishes
@@ -188,6 +189,8 @@ class World:
         loss: float = 0.0,
         serves: Callable[[str], bool] = lambda _: True,
         shows: Callable[[str], bool] = lambda _: True,
+        feeds: Callable[[str, str], bool] = lambda source, to: True,
+        passes: Callable[[str, bytes], bytes | None] = lambda member, shown: shown,
         takes_s: int = 0,
         hands: Callable[[str, str], bool] = lambda provider, to: True,
         lists: Callable[[list[Digest]], Digest] = lambda states: states[-1],
@@ -205,6 +208,8 @@ class World:
         Args:
             serves: whether this provider serves states to be run from.
             shows: whether this validator is served any.
+            feeds: whether a provider or a member that shows this validator how a segment begins hands over what that names as well.
+            passes: what this member of the panel shows another one of what it was served.
             takes_s: what running a segment again takes a validator.
             within: the state so many units into a segment, as somebody who came from its start to its end has it.
             breaks: whether this one's machine fails at running a segment again.
@@ -219,7 +224,7 @@ class World:
         self.crash, self.loss = crash, loss
         self._hands, self._lists = hands, lists
         """whether a provider hands its outputs to somebody; what it commits to as their listing: the last state's own is right"""
-        self._shows = shows
+        self._shows, self._feeds, self._passes = shows, feeds, passes
         self._takes_s = takes_s
         self._running: list[tuple[float, Process, Any]] = []
         self._serves, self._computes, self._performs = serves, computes, providers
@@ -243,6 +248,7 @@ class World:
         self.answers: list[tuple[Digest | None, str]] = []
         self.ended: set[Digest] = set()
         self.desk: Process | None = None
+        self._names = {key(name).address: name for name in ("gate", *providers, *validators)}
         self._populate([*providers], validators)
         self.books = {name: self._book(name) for name in providers}
         self.auditors = {name: self._auditor(name) for name in validators}
@@ -303,6 +309,7 @@ class World:
             seal_to=bytes(32),
             sign=hot.sign,
             secret_salt=lambda lease: Digest(keccak(hot.secret() + lease)),
+            recover=recover,
             disputes=AT.disputes,
         )
         return Process(self, name, lambda: JobAuditor(settings, Directory()))
@@ -409,9 +416,17 @@ class World:
                     found = None
                 self._later.append((process, jobdefence.Retraced(lease, points, found)))
             case Retrace(wanted, _, points):
-                self._run(process, wanted.lease, self._retrace(process, wanted, points))
+                starved = Retraced(wanted.lease, points, None, "it didn't come")
+                done = self._retrace(process, wanted, points) if self._fed(process, wanted) else starved
+                self._run(process, wanted, done)
             case Rerun():
-                self._run(process, effect.lease, self._rerun(process, effect))
+                starved = Reran(effect.lease, effect.segment, None, "it didn't come")
+                done = self._rerun(process, effect) if self._fed(process, effect) else starved
+                self._run(process, effect, done)
+            case Hand(gateway, ask, sealed):
+                if (shown := self._passes(process.name, sealed)) is not None:
+                    body = canonical.encode(SegmentServed(ask.lease, ask.segment, shown))
+                    self.perform(process, Send(gateway, Relay(ZERO_ADDRESS, ask.validator, body)))
             case OpenTab() | ChargeTab() | CloseTab():
                 record, answer = self.till.tabs.asked(effect, self.till)
                 if record is not None:
@@ -437,8 +452,14 @@ class World:
             case _:
                 raise AssertionError(f"nobody performs {effect!r}")
 
-    def _run(self, process: Process, lease: Digest, done: Reran | Retraced) -> None:
-        self._later.append((process, Began(lease)))
+    def _fed(self, process: Process, wanted: Rerun) -> bool:
+        return self._feeds(self._name(wanted.source), process.name)
+
+    def _run(self, process: Process, wanted: Rerun, done: Reran | Retraced) -> None:
+        if not self._fed(process, wanted):
+            self._running.append((self.now_s + 10, process, done))
+            return
+        self._later.append((process, Began(wanted.lease)))
         if self._takes_s:
             self._running.append((self.now_s + self._takes_s, process, done))
         else:
@@ -459,7 +480,7 @@ class World:
         )
 
     def _name(self, owner: bytes) -> str:
-        return next(it.name for it in self.processes if it.owner == owner)
+        return self._names[Address(owner)]
 
     def _fetch(self, process: Process, wanted: jobstate.Fetch) -> None:
         """From the provider, or from a member that has it."""

@@ -14,6 +14,7 @@ import structlog
 
 from clusterai.audit.adapters.sealing import seal
 from clusterai.node.config import JobsConfig
+from clusterai.node.core.handing import too_much
 from clusterai.node.core.jobbook import (
     Discard,
     Failed,
@@ -66,6 +67,8 @@ from clusterai.work.batch.adapters.exchange import Exchange, NotHad, part
 from clusterai.work.batch.adapters.logbook import Logbook, Stream
 from clusterai.work.batch.adapters.native import Foreign, Stopped
 from clusterai.work.batch.adapters.perform import Performer
+from clusterai.work.batch.core.outcome import Ended
+from clusterai.work.batch.core.outcome import Segment as Worked
 from clusterai.work.batch.core.plan import Offer
 from clusterai.work.batch.core.prices import Tariff, total_wei
 from clusterai.work.batch.core.tree import MOST_TREE_BYTES
@@ -264,14 +267,23 @@ class Jobs:
             if effect.bait is not None:
                 self._hear(await _baited(lease, spec, effect.bait, bench, leash))
                 return
+            before: Digest | None = None
+
+            def on_segment(at: int, segment: Worked) -> None:
+                nonlocal before
+                self._hear(Progressed(lease, at, segment.units))
+                if before is not None and self._too_much(effect, bench, at, before):
+                    leash.end()
+                before = segment.state
+
             done = await bench.performer.perform(
-                spec,
-                leash=leash,
-                on_log=on_log,
-                on_segment=lambda at, segment: self._hear(Progressed(lease, at, segment.units)),
-                logbook=bench.log,
+                spec, leash=leash, on_log=on_log, on_segment=on_segment, logbook=bench.log
             )
             bench.log.flush()
+            for at, state in enumerate(done.states[:-1]):
+                if why := self._too_much(effect, bench, at + 1, Digest(state)):
+                    self._hear(Failed(lease, Ended.REFUSED, why))
+                    return
         except (NotHad, StoreFull, NoSuchBlob, Damaged, Malformed) as error:
             self._hear(Failed(lease, "inputs", str(error)))
             return
@@ -282,6 +294,13 @@ class Jobs:
             self._hear(Performed(lease, done.states, done.units, output, code, done.why))
         else:
             self._hear(Failed(lease, done.ended.value, done.why))
+
+    def _too_much(self, effect: Perform, bench: Bench, segment: int, state: Digest) -> str:
+        """Why what a segment begins with couldn't be handed over to who audits it."""
+        if effect.spec.check == "unverified":
+            return ""
+        size = sum(size for _, size in self._needed(bench, effect.spec, state))
+        return too_much(segment, size, self._config.handed_bytes_s, effect.audit_s)
 
     async def _inputs(self, gateway: Address, lease: Digest, spec: JobSpec, bench: Bench) -> None:
         """All content that the spec names.

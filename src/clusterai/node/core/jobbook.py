@@ -61,6 +61,8 @@ SPARE_S = 5
 """Accepting this late before a lease's last second is a gamble with the chain's clock."""
 KEEP_S = 60
 """So long after a lease's end its gateway may still fetch what it hasn't yet."""
+AUDIT_S = 30
+"""An auditor's time to begin, until the chain tells another."""
 DISPUTED_S = 86_400
 """So long at most a dispute keeps the states of a lease that is closed: nobody's money hangs on it any more."""
 
@@ -104,6 +106,8 @@ class Perform(msgspec.Struct, frozen=True):
     spec: Any
     terms: Terms
     bait: Bait | None = None
+    audit_s: int = AUDIT_S
+    """an auditor's time to begin: what a segment begins with has to be handed over in it"""
 
 
 class Halt(msgspec.Struct, frozen=True):
@@ -219,6 +223,7 @@ class JobBook:
         self.directory = directory
         self._kinds = kinds
         self.leases: dict[Digest, Lease] = {}
+        self._audit_s = AUDIT_S
         self._opened: set[Digest] = set()
         """leases that the chain has opened for us, known or not yet sent by their gateway"""
         self._accepted: set[Digest] = set()
@@ -408,6 +413,8 @@ class JobBook:
                 | events.DisputeEnded(lease_id)
             ) if lease_id in self._opened:
                 self._defence.follow(event)
+            case events.AuditParametersSet(parameters):
+                self._audit_s = parameters.commit_s
             case events.LeaseClosed(lease_id):
                 self._closed(lease_id)
             case events.RolledBack(number):
@@ -488,7 +495,15 @@ class JobBook:
             elif not lease.running:
                 lease.running = True
                 self._effects.append(
-                    Perform(lease.id, lease.gateway, lease.kind, lease.spec, lease.terms, lease.bait)
+                    Perform(
+                        lease.id,
+                        lease.gateway,
+                        lease.kind,
+                        lease.spec,
+                        lease.terms,
+                        lease.bait,
+                        self._audit_s,
+                    )
                 )
             return
         if lease.committed_s is None:

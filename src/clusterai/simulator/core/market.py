@@ -106,6 +106,8 @@ class Market:
         self._trace = keccak(self._seed)
         self._owner: dict[Address, Operator] = {}
         self.operators: list[Operator] = []
+        self._seated: list[events.Event] = []
+        """what the chain said as validators took their seats"""
         self._specs = [self._spec(n) for n in range(CATALOGUE)]
         self._arrays = [JobArray(spec).canonical() for spec in self._specs]
         self._offers = {price: self._offer(price) for price in (self._price, self._price // CHEAP)}
@@ -230,9 +232,14 @@ class Market:
             self._must(calls.Transfer(self.delegators, lent), self._treasury)
             self._must(calls.DelegateStake(who, lent), self.delegators)
         player = self.network.players[who] = Auditor(self, who, operator)
-        self.network.auditors.append(player)
-        for event in self._must(calls.Enlist(), who):
+        for event in self._seated:
             player.hear(event)
+        self.network.auditors.append(player)
+        seated = self._must(calls.Enlist(), who)
+        self._seated += seated
+        for event in seated:
+            for auditor in self.network.auditors:
+                auditor.hear(event)
 
     def _wealth(self, operator: Operator) -> int:
         total = 0
@@ -245,6 +252,9 @@ class Market:
             if not participant.barred:
                 total += self.chain.leases.vested(who).amount
         return total
+
+    def operator_of(self, who: Address) -> Operator:
+        return self._owner[who]
 
     def are_friends(self, one: Operator, other: Operator) -> bool:
         return one is other or (one.group >= 0 and one.group == other.group)

@@ -251,12 +251,9 @@ class Network:
     def _tell(self, event: events.Event) -> None:
         self._watch(event)
         match event:
-            case events.BeaconRecorded():
+            case events.BeaconRecorded() | events.Enlisted():
                 for auditor in self.auditors:
                     auditor.hear(event)
-                return
-            case events.Enlisted(_, who):
-                self.players[who].hear(event)
                 return
             case events.PayVested():
                 return

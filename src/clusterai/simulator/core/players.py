@@ -42,6 +42,7 @@ from clusterai.validator.core.jobauditor import (
     Retraced,
 )
 from clusterai.validator.core.jobdelivery import Collect, Collected, Drop, Pass
+from clusterai.validator.core.passing import Hand
 from clusterai.work.batch.kind import BATCH
 
 if TYPE_CHECKING:
@@ -172,8 +173,12 @@ class Node(Player):
                 lease = self.net.leases.get(Digest(ask.lease))
                 if lease is None:
                     return
+                strategy, market = self.operator.strategy, self.market
                 is_last = ask.segment > lease.terms.segments
-                if self.operator.strategy.lets(Outputs(effect) if is_last else effect, lease.is_wrong):
+                if not strategy.lets(Outputs(effect) if is_last else effect, lease.is_wrong):
+                    return
+                friend = market.are_friends(self.operator, market.operator_of(Address(ask.validator)))
+                if is_last or not lease.is_wrong or strategy.serves(ask.validator, friend):
                     self._serve(ask, units, proof)
             case jobdefence.Retrace(lease, _, _, segment, start, steps, points):
                 record = self.net.leases[lease]
@@ -208,6 +213,7 @@ class Auditor(Player):
             seal_to=bytes(32),
             sign=signed_by(self.address),
             secret_salt=lambda lease: Digest(keccak(b"salt" + self.address + lease)),
+            recover=signer,
             disputes=world.addresses.disputes,
         )
         auditor = JobAuditor(settings, self.net.directory)
@@ -220,6 +226,11 @@ class Auditor(Player):
         if isinstance(event, Received | Reran | Retraced):
             # These may take a tick to have their effect.
             self.net.wake(self, self.net.now_s + 1)
+
+    def _send(self, effect: Send) -> None:
+        super()._send(effect)
+        # Whoever isn't answered asks again, and others.
+        self.net.wake(self, self.net.now_s + int(jobauditor.ASK_EVERY_S))
 
     def _perform(self, effect: Any) -> None:
         match effect:
@@ -235,6 +246,12 @@ class Auditor(Player):
                 case = self._case(self.net.leases[wanted.lease], wanted.segment, start, steps)
                 found = self.operator.strategy.traces(case, points)
                 self._later(Retraced(wanted.lease, points, found, ""))
+            case Hand(_, ask, sealed):
+                friend = self.market.are_friends(self.operator, self.net.leases[Digest(ask.lease)].operator)
+                if self.operator.strategy.hands_on(friend):
+                    body = canonical.encode(SegmentServed(ask.lease, ask.segment, sealed))
+                    relay = Relay(self.address, ask.validator, body)
+                    self.net.send(Address(ask.validator), self.market.relay, relay)
             case Collect(lease):
                 self.net.at(self.net.now_s + 1, self.hear, Collected(lease, "had", ""))
             case jobauditor.Told() | Pass() | Drop():

@@ -98,6 +98,14 @@ class Honest:
         """Whether an effect goes out; `wrong`: it is a provider's, about a lease that it cheated on."""
         return True
 
+    def serves(self, validator: bytes, friend: bool) -> bool:
+        """Whether a provider shows a validator how the drawn segment of wrong work begins."""
+        return True
+
+    def hands_on(self, friend: bool) -> bool:
+        """Whether a validator shows another one what it was served; `friend`: by a provider of its own ring."""
+        return True
+
     # --- a provider's performer ---
 
     @property
@@ -244,8 +252,8 @@ class Starver(Stubborn):
 
     summary = "skips, serves one half of the panel and starves the other"
 
-    def lets(self, effect: Any, wrong: bool) -> bool:
-        return not (wrong and isinstance(effect, Serve) and keccak(effect.ask.validator)[0] % 2)
+    def serves(self, validator: bytes, friend: bool) -> bool:
+        return not keccak(validator)[0] % 2
 
 
 class SelfDealer(Sleeper):
@@ -265,6 +273,19 @@ class Colluding(Stubborn):
 
     def traces(self, case: Case, points: Sequence[int]) -> tuple[Digest, ...]:
         return case.claimed(points) if case.accomplice else case.rerun(points)
+
+
+class FriendServer(Colluding):
+    """Those that it starves are too few to convict it of serving nothing, and its friends hand nothing on: what is drawn falls on a friend,
+    or on one of the few others, or on nobody who could look."""
+
+    summary = "skips, serves its friends and a quarter of the others, and its friends agree with it"
+
+    def serves(self, validator: bytes, friend: bool) -> bool:
+        return friend or not keccak(validator)[0] % 4
+
+    def hands_on(self, friend: bool) -> bool:
+        return not friend
 
 
 class OverClaimer(Honest):
@@ -377,6 +398,7 @@ STRATEGIES: dict[str, type[Honest]] = {
     "starve": Starver,
     "self-deal": SelfDealer,
     "collude": Colluding,
+    "serve-friends": FriendServer,
     "bribe-beacon": BeaconBriber,
     "overclaim": OverClaimer,
     "overclaim-lump": LumpClaimer,

@@ -1,6 +1,6 @@
 """The half of a validator that audits leases: opens what a provider serves, fetches what it names, runs the segment in the sandbox.
 
-A provider that serves what doesn't belong to its commitment serves nothing. One whose work began elsewhere than with the job's own
+A provider that serves what doesn't belong to its commitment serves nothing, and so does who hands over what it names byte by byte. One whose work began elsewhere than with the job's own
 inputs, or whose state is none of this job's, did another job: what the auditor then says is a digest that no run of anything gives,
 so that its accusation is heard.
 """
@@ -13,24 +13,26 @@ from typing import Any, Literal, cast
 import msgspec
 import structlog
 
-from clusterai.audit.adapters.sealing import SealKey
+from clusterai.audit.adapters.sealing import SealKey, seal
 from clusterai.audit.core.segments import Opening, is_opened
 from clusterai.ledger.core.calls import Mined, Reverted, Submit
 from clusterai.market.core.directory import Directory
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
-from clusterai.protocol.ids import Address, Digest, hex0x
+from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, hex0x
 from clusterai.protocol.jobs import (
     AskContent,
     AskSealed,
     NotServed,
     SealedPart,
     Segment,
+    SegmentServed,
 )
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import segment_result
 from clusterai.protocol.messages import Relay
+from clusterai.protocol.signing import recover
 from clusterai.runtime.adapters.driver import Driver
 from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.runtime.machine import Linked, Received, Send, Unlinked
@@ -47,7 +49,8 @@ from clusterai.validator.core.jobauditor import (
     Told,
 )
 from clusterai.validator.core.jobdelivery import Collect, Collected, Drop, Pass
-from clusterai.work.batch.adapters.exchange import Exchange, NotHad
+from clusterai.validator.core.passing import Hand, HandPart
+from clusterai.work.batch.adapters.exchange import Exchange, NotHad, part
 from clusterai.work.batch.adapters.native import Foreign, Stopped
 from clusterai.work.batch.adapters.perform import END, Performer
 from clusterai.work.batch.spec import JobSpec, decode_spec
@@ -57,12 +60,28 @@ MOST_SEGMENT_BYTES = 4 * 1024**3
 """Of all that a segment begins with."""
 LEAST_BYTES_S = 1024 * 1024
 BEGIN_S = 10.0
-"""A provider has so long for what a segment begins with, and beyond that for a MiB a second."""
+"""A provider has so long for what a segment begins with, and at any time beyond that must have handed over a MiB a second."""
+MEMBER_S = 5.0
+"""As `BEGIN_S`, for a member that hands it on: there may be others."""
 CONTENT_BYTES = 16 * 1024**3
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("jobaudits")
 
 _PARTS = cast("type[SealedPart | NotServed]", SealedPart | NotServed)
+
+
+class _Coming:
+    """What is fetched for a lease: from whom, and by when more of it has to be here."""
+
+    def __init__(self, source: Address, clock: asyncio.Timeout, begun_s: float) -> None:
+        self.source = source
+        self._clock = clock
+        self._by_s = begun_s
+
+    def more(self, size: int) -> None:
+        self._by_s += size / LEAST_BYTES_S
+        if not self._clock.expired():
+            self._clock.reschedule(self._by_s)
 
 
 class JobAudits:
@@ -105,6 +124,7 @@ class JobAudits:
             box.public,
             sign,
             lambda lease: Digest(keccak(secret + b"salt" + lease)),
+            recover,
             disputes,
             ticks,
         )
@@ -112,6 +132,7 @@ class JobAudits:
         self.auditor = JobAuditor(settings, Directory())
         self.driver = Driver(self.auditor, self._journal, self._perform)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._coming: dict[Digest, _Coming] = {}
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -129,8 +150,8 @@ class JobAudits:
                     return False
                 self.driver.handle(event)
                 return True
-            case Received(gateway, Relay(_, _, body)):
-                self._part(gateway, body)
+            case Received(gateway, Relay(sender, _, body)):
+                self._part(gateway, Address(sender), body)
                 self.driver.handle(event)
                 return False
             case Received(_, AskContent()):
@@ -145,16 +166,27 @@ class JobAudits:
                 self.driver.handle(event)
                 return False
 
-    def _part(self, gateway: Address, body: bytes) -> None:
-        """A piece of content, sealed to this validator; who sent it doesn't matter, for it is checked by its digest."""
+    def _part(self, gateway: Address, sender: Address, body: bytes) -> None:
+        """A piece of content, sealed to this validator. From whom it wasn't asked for nothing is taken: a piece of something else
+        would spoil the rest.
+        """
         try:
             frame = canonical.decode(body, _PARTS)
         except Malformed:
             return
-        if isinstance(frame, SealedPart):
-            self._deliveries.take(gateway, frame)
-        if isinstance(frame, SealedPart) and (data := self._box.unseal(frame.sealed)) is not None:
-            self._exchange.take(Digest(frame.content), frame.offset, frame.total, data)
+        if not isinstance(frame, SealedPart):
+            return
+        self._deliveries.take(gateway, sender, frame)
+        coming = self._coming.get(Digest(frame.lease))
+        if (
+            coming is not None
+            and coming.source == sender
+            and (data := self._box.unseal(frame.sealed)) is not None
+            and self._exchange.take(Digest(frame.content), frame.offset, frame.total, data)
+        ):
+            for one in self._coming.values():
+                # Another lease may wait for the same content.
+                one.more(len(data))
 
     # --- out ---
 
@@ -174,6 +206,12 @@ class JobAudits:
                 task = asyncio.get_running_loop().create_task(self._collect(effect))
                 self._tasks.add(task)
                 task.add_done_callback(lambda done: self._uncollected(effect, done))
+            case Hand(gateway, ask, sealed):
+                if (plain := self._box.unseal(sealed)) is not None:
+                    served = SegmentServed(ask.lease, ask.segment, seal(plain, ask.seal_to))
+                    self._relay(gateway, Address(ask.validator), served)
+            case HandPart(gateway, ask, sealed):
+                self._hand_part(gateway, ask, sealed)
             case Pass(gateway):
                 self._send(gateway, self._deliveries.give(effect))
             case Drop(lease):
@@ -258,26 +296,49 @@ class JobAudits:
             raise Unproven("it names more than any segment may begin with")
         return shown
 
-    def _asks(self, gateway: Address, provider: Address, lease: Digest) -> Callable[[Digest, int], object]:
-        """Asks a provider, through a gateway, for a part of a content of a lease."""
+    def _asks(self, gateway: Address, of: Address, lease: Digest) -> Callable[[Digest, int], object]:
+        """Asks a provider or a member, through a gateway, for a part of a content of a lease."""
 
         def ask(content: Digest, offset: int) -> object:
-            asked = AskSealed(self._me, provider, lease, content, offset, self._box.public, bytes(65))
+            asked = AskSealed(self._me, of, lease, content, offset, self._box.public, bytes(65))
             signed = msgspec.structs.replace(asked, signature=self._sign(asked.signing_digest(self._network)))
-            return self._send(gateway, Relay(self._me, provider, canonical.encode(signed)))
+            return self._relay(gateway, of, signed)
 
         return ask
 
+    def _hand_part(self, gateway: Address, ask: AskSealed, sealed: bytes) -> None:
+        """To another member, of what was served to this one."""
+        plain = self._box.unseal(sealed)
+        if plain is None or Digest(ask.content) not in dict(canonical.decode(plain, Segment).contents):
+            return
+        if (found := part(self.store, Digest(ask.content), ask.offset)) is not None:
+            total, data = found
+            answer = SealedPart(ask.lease, ask.content, ask.offset, total, seal(data, ask.seal_to))
+            self._relay(gateway, Address(ask.validator), answer)
+
+    def _relay(self, gateway: Address, to: Address, frame: Any) -> object:
+        return self._send(gateway, Relay(ZERO_ADDRESS, to, canonical.encode(frame)))
+
     async def _contents(self, wanted: Rerun, shown: Segment) -> None:
-        ask = self._asks(wanted.gateway, wanted.provider, wanted.lease)
         contents = [(Digest(it), size) for it, size in shown.contents]
-        # A provider that hands it over byte by byte withholds it.
-        patience_s = BEGIN_S + sum(size for _, size in contents) / LEAST_BYTES_S
+        missing = [it for it, _ in contents if it not in self.store]
+        patience_s = BEGIN_S if wanted.source == wanted.provider else MEMBER_S
+        begun_s = asyncio.get_running_loop().time() + patience_s
         try:
-            async with asyncio.timeout(patience_s):
-                await self._exchange.fetch_all(contents, ask)
-        except TimeoutError:
-            raise Unproven(f"it didn't come within {patience_s:.0f} s") from None
+            async with asyncio.timeout_at(begun_s) as clock:
+                self._coming[wanted.lease] = _Coming(wanted.source, clock, begun_s)
+                await self._exchange.fetch_all(
+                    contents, self._asks(wanted.gateway, wanted.source, wanted.lease)
+                )
+        except (TimeoutError, NotHad) as error:
+            for content in missing:
+                # Another one may have it whole, which the beginning of something else would spoil.
+                self._exchange.forget(content)
+            raise Unproven(
+                str(error) or f"less than a MiB a second came of it for {patience_s:.0f} s"
+            ) from None
+        finally:
+            self._coming.pop(wanted.lease, None)
 
     async def _again(self, spec: JobSpec, wanted: Rerun, shown: Segment) -> Digest:
         """What the segment comes to from the state before it, its meter going on from what was committed to; something that

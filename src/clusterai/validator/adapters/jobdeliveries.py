@@ -40,8 +40,8 @@ class Deliveries:
         self._asks = asks
         self._quota = Quota(CONTENT_BYTES)
         self._stores: dict[Digest, BlobStore] = {}
-        self._coming: dict[Digest, tuple[Address, Exchange]] = {}
-        """through which gateway a lease's outputs come; from elsewhere nothing is taken"""
+        self._coming: dict[Digest, tuple[Address, Address, Exchange]] = {}
+        """through which gateway, and from whom, a lease's outputs come; from elsewhere nothing is taken"""
         for left in folder.glob("*"):
             # Counted from the start, whether or not anybody asks for them again.
             self._store(Digest(bytes.fromhex(left.name)))
@@ -53,7 +53,7 @@ class Deliveries:
             raw = self._spec(wanted)
             store = self._store(wanted.lease)
             exchange = Exchange(store)
-            self._coming[wanted.lease] = wanted.gateway, exchange
+            self._coming[wanted.lease] = wanted.gateway, wanted.provider, exchange
             ask = self._asks(wanted.gateway, wanted.provider, wanted.lease)
             _, state = await delivery.fetch(
                 Ends(store), exchange, decode_spec(raw), wanted.last, wanted.output, ask, MOST_DELIVERED_BYTES
@@ -82,12 +82,12 @@ class Deliveries:
             raise Malformed("it is of another job")
         return shown.spec
 
-    def take(self, gateway: Address, frame: SealedPart) -> None:
-        """A part that came through a gateway."""
-        through, exchange = self._coming.get(Digest(frame.lease), (None, None))
+    def take(self, gateway: Address, sender: Address, frame: SealedPart) -> None:
+        """A part that came from somebody, through a gateway."""
+        through, source, exchange = self._coming.get(Digest(frame.lease), (None, None, None))
         if (
             exchange is not None
-            and through == gateway
+            and (through, source) == (gateway, sender)
             and (data := self._box.unseal(frame.sealed)) is not None
         ):
             exchange.take(Digest(frame.content), frame.offset, frame.total, data)

@@ -6,6 +6,8 @@
                                                                           SegmentShown ─> RevealAudit ─┘
     AuditContested by me ─> StartDispute (jobdispute)          a clock ran out ─> ExpireAudit
 
+Whoever gets nothing from the provider asks the other members of the panel, and hands on what it has (`passing`).
+
 Blind: the provider shows the state before the segment and nothing of the state after it. The result is durable before the
 commitment to it is sent, so a crash between commit and reveal can't make it say two things; the salt comes from the key, so
 it needs no record.
@@ -40,7 +42,14 @@ from clusterai.market.core.directory import Directory
 from clusterai.protocol import canonical
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest, Role
-from clusterai.protocol.jobs import AskContent, AskSegment, ContentMissing, NotServed, SegmentServed
+from clusterai.protocol.jobs import (
+    AskContent,
+    AskSealed,
+    AskSegment,
+    ContentMissing,
+    NotServed,
+    SegmentServed,
+)
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import sealed_result
 from clusterai.protocol.messages import Relay
@@ -48,6 +57,7 @@ from clusterai.runtime.core.asking import Asking
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
 from clusterai.validator.core.jobdelivery import Collected, Demand, Looked, Looking
 from clusterai.validator.core.jobdispute import Contest, Judged, opened, salt_name
+from clusterai.validator.core.passing import MOST_PARTS, Hand, HandPart, Offer, Passing, Sources
 
 ASK_EVERY_S = 3.0
 TURN_S = 3.0
@@ -72,6 +82,7 @@ class AuditSettings(msgspec.Struct, frozen=True):
     seal_to: bytes
     sign: Callable[[Digest], bytes]
     secret_salt: Callable[[Digest], Digest]
+    recover: Callable[[Digest, bytes], Address]
     disputes: Address = ZERO_ADDRESS
     ticks: bool = True
 
@@ -90,6 +101,8 @@ class Rerun(msgspec.Struct, frozen=True):
     segments: int
     segment: int
     sealed: bytes
+    source: Address
+    """the provider, or the member that hands it on"""
 
 
 class Began(msgspec.Struct, frozen=True):
@@ -146,6 +159,7 @@ class Found(msgspec.Struct, frozen=True, tag=True):
     result: bytes
     gateway: bytes = b""
     sealed: bytes = b""
+    source: bytes = b""
 
 
 class Finished(msgspec.Struct, frozen=True, tag=True):
@@ -188,8 +202,10 @@ class Case(msgspec.Struct):
     """half of the drawn auditor's time is over: what isn't here by then may come too late to be run"""
     begun_s: float = math.inf
     """when all that it begins with was here"""
-    served: tuple[Address, bytes] | None = None
-    """the gateway it came by, and what the drawn segment begins with"""
+    draws: int = 0
+    served: Offer | None = None
+    """what the drawn segment begins with"""
+    sources: Sources = msgspec.field(default_factory=Sources)
     accuses: bool = False
     """I came to another result than the provider, and said so"""
     contested: bool = False
@@ -210,6 +226,7 @@ class JobAuditor:
         self._found: dict[Digest, Found] = {}
         self._judged: dict[tuple[Digest, int], Judged] = {}
         self._looking = Looking(settings.me)
+        self._passing = Passing(settings.me, settings.network, settings.recover, directory)
         self._gateways: dict[Address, None] = {}
         self._recorded: set[int] = set()
         """rounds of the beacon that the chain has told of"""
@@ -320,8 +337,10 @@ class JobAuditor:
                 del self._moot[lease]
             case events.BeaconRecorded(round_number):
                 self._recorded.add(round_number)
-            case events.Enlisted(_, auditor, weight) if auditor == self.settings.me:
-                self._weight = weight
+            case events.Enlisted(_, auditor, weight):
+                self._passing.follow(event)
+                if auditor == self.settings.me:
+                    self._weight = weight
             case _:
                 case = self.cases.get(getattr(event, "lease", ZERO_DIGEST))
                 if case is not None:
@@ -355,6 +374,7 @@ class JobAuditor:
                 case.drawn, case.segment = True, segment
             case events.AuditorDrawn(_, _, auditor, commit_by_s):
                 case.mine = auditor == me
+                case.draws += 1
                 case.committed, case.revealed, case.withheld = False, False, False
                 case.by_s = commit_by_s
                 case.late_s = (self.chain_s + commit_by_s) / 2
@@ -394,7 +414,9 @@ class JobAuditor:
         found = self._found.get(case.lease)
         if found is not None and found.segment == case.segment:
             case.result = Digest(found.result)
-            case.served = (Address(found.gateway), found.sealed) if found.sealed else case.served
+            if found.sealed and case.served is None:
+                source = Address(found.source or case.provider)
+                case.served = Offer(source, Address(found.gateway), found.sealed)
         if not case.drawn:
             if case.round < 0:
                 return
@@ -432,18 +454,26 @@ class JobAuditor:
             self._submit(case, f"audit-{case.by_s}", CommitAudit(case.lease, sealed))
         else:
             # Who serves it in the last seconds, or piece by piece, has not served it: each auditor in turn would run out of time.
-            # Said too early it harms nobody: then the others see for themselves.
-            late = self.chain_s >= case.late_s and case.begun_s == math.inf
-            if late or (self.chain_s >= case.by_s - SPARE_S and not case.running):
+            # Said too early it harms nobody where others then see for themselves; one whose word convicts waits to the end.
+            is_here = case.begun_s < math.inf
+            late = (
+                self.chain_s >= case.late_s and not is_here and not self._passing.decides(self._parties(case))
+            )
+            if late or (self.chain_s >= case.by_s - SPARE_S and not (case.running and is_here)):
                 self._report(case)
             self._ask(case)
 
     def _witness(self, case: Case) -> None:
-        """Somebody says that nothing is served. See for oneself, and say so only then."""
-        if case.result is None and not case.running and self.chain_s >= case.by_s - SPARE_S:
+        """Somebody says that nothing is served. See for oneself, and say so only then.
+
+        What hasn't come by now hasn't been served, whatever was promised: else a cheat shows everyone how the segment begins and
+        nobody what it names.
+        """
+        if case.result is not None:
+            return
+        if case.begun_s == math.inf and self.chain_s >= case.by_s - SPARE_S:
             self._report(case)
-        elif case.result is None:
-            self._ask(case)
+        self._ask(case)
 
     def _report(self, case: Case) -> None:
         # Who has no link to ask through knows nothing of the provider.
@@ -462,7 +492,7 @@ class JobAuditor:
         for wanted in due:
             match wanted:
                 case Demand():
-                    self._ask_for(case, case.segments + 1)
+                    self._ask_for(case, case.provider, case.segments + 1)
                 case ExpireDemand():
                     if self._my_turn(case, "expire-demand"):
                         self._submit(case, "expire-demand", wanted)
@@ -470,22 +500,25 @@ class JobAuditor:
                     self._submit(case, "undelivered", wanted)
 
     def _ask(self, case: Case) -> None:
-        if case.running or case.unable or self._now_s < case.ask_s:
+        """The provider; and where others may have it, or it was asked in vain, a few of them."""
+        if case.unable or case.begun_s < math.inf or self._now_s < case.ask_s:
             return
         case.ask_s = self._now_s + ASK_EVERY_S
-        self._ask_for(case, case.segment)
+        if not case.running:
+            self._ask_for(case, case.provider, case.segment)
+        sources = case.sources
+        if sources.rounds or case.draws > 1 or case.contest is not None:
+            for member in self._passing.few(case.lease, sources.rounds, self._parties(case)):
+                self._ask_for(case, member, case.segment)
+        sources.rounds += 1
 
-    def _ask_for(self, case: Case, segment: int) -> None:
-        ask = AskSegment(
-            self.settings.me, case.provider, case.lease, segment, self.settings.seal_to, bytes(65)
-        )
+    def _ask_for(self, case: Case, of: Address, segment: int) -> None:
+        ask = AskSegment(self.settings.me, of, case.lease, segment, self.settings.seal_to, bytes(65))
         ask = msgspec.structs.replace(
             ask, signature=self.settings.sign(ask.signing_digest(self.settings.network))
         )
         body = canonical.encode(ask)
-        self._effects += [
-            Send(gateway, Relay(self.settings.me, case.provider, body)) for gateway in self._gateways
-        ]
+        self._effects += [Send(gateway, Relay(self.settings.me, of, body)) for gateway in self._gateways]
 
     # --- disputes ---
 
@@ -540,11 +573,12 @@ class JobAuditor:
 
     def _trace(self, case: Case, contest: Contest, points: tuple[int, ...]) -> None:
         """Run the segment as far as these points, once what it begins with is here."""
+        case.served = case.served or case.sources.taken()
         if case.served is None:
             self._ask(case)
         elif not contest.running and self._now_s >= contest.again_s:
             contest.running = True
-            self._effects.append(Retrace(_rerun(case, *case.served), contest.steps, points))
+            self._effects.append(Retrace(_rerun(case, case.served), contest.steps, points))
 
     def _retraced(self, done: Retraced) -> None:
         case = self.cases.get(done.lease)
@@ -556,8 +590,9 @@ class JobAuditor:
             return
         # An accuser that doesn't move loses its bonds, so what this machine can't do now it tries again.
         case.contest.unable = done.unable
-        case.contest.again_s = self._now_s + ASK_EVERY_S
-        case.served = None
+        self._failed(case, done.unable)
+        if done.unable or not case.sources.waiting:
+            case.contest.again_s = self._now_s + ASK_EVERY_S
         self._effects.append(Told("unable" if done.unable else "not_served", done.lease, done.why))
 
     def _judges(self, case: Case) -> bool:
@@ -566,28 +601,63 @@ class JobAuditor:
     # --- what comes back ---
 
     def _heard(self, gateway: Address, sender: Address, body: bytes) -> None:
+        if (ask := self._passing.asked(sender, body)) is not None:
+            self._wanted(gateway, ask)
+            return
         try:
             frame = canonical.decode(body, _SERVED)
         except canonical.Malformed:
             return
         case = self.cases.get(Digest(frame.lease))
-        if case is None or sender != case.provider:
+        if case is None:
             return
-        if isinstance(frame, SegmentServed) and frame.segment == case.segments + 1:
+        if isinstance(frame, SegmentServed) and frame.segment == case.segment:
+            if sender == case.provider or self._passing.is_member(sender, self._parties(case)):
+                self._offered(case, Offer(sender, gateway, frame.sealed))
+        elif sender != case.provider:
+            return
+        elif isinstance(frame, NotServed):
+            case.refused = frame.code
+        elif frame.segment == case.segments + 1:
             collect = self._looking.served(case.lease, gateway, frame.sealed, self._gateways)
             if collect is not None:
                 self._effects.append(collect)
+
+    def _offered(self, case: Case, offer: Offer) -> None:
+        """Somebody shows how the drawn segment begins."""
+        judges = self._judges(case)
+        if case.result is not None or case.begun_s < math.inf or not (judges or case.mine or case.withheld):
             return
-        if case.running or case.result is not None:
+        case.sources.offered(offer)
+        if not judges and not case.running:
+            self._try(case)
+
+    def _try(self, case: Case) -> None:
+        """Run it from what is offered."""
+        if (offer := case.sources.taken()) is not None:
+            case.running, case.served = True, offer
+            self._effects.append(_rerun(case, offer))
+
+    def _failed(self, case: Case, unable: bool) -> None:
+        """What was served couldn't be run."""
+        if case.served is not None and not unable:
+            case.sources.failed(case.served.source, case.provider)
+            case.served, case.begun_s = None, math.inf
+
+    def _wanted(self, gateway: Address, ask: AskSegment | AskSealed) -> None:
+        """A member wants what I have: whatever it is up to, it could have had it from the provider."""
+        case = self.cases.get(Digest(ask.lease))
+        if case is None or case.served is None or Address(ask.validator) in self._parties(case):
             return
-        if isinstance(frame, NotServed):
-            case.refused = frame.code
-        elif frame.segment == case.segment and self._judges(case):
-            case.served = (gateway, frame.sealed)
-        elif frame.segment == case.segment and (case.mine or case.withheld):
-            case.running = True
-            case.served = (gateway, frame.sealed)
-            self._effects.append(_rerun(case, *case.served))
+        if case.begun_s == math.inf and case.result is None:
+            return
+        if isinstance(ask, AskSealed):
+            parts, member = case.sources.parts, Address(ask.validator)
+            parts[member] = parts.get(member, 0) + 1
+            if parts[member] <= MOST_PARTS:
+                self._effects.append(HandPart(gateway, ask, case.served.sealed))
+        elif ask.segment == case.segment:
+            self._effects.append(Hand(gateway, ask, case.served.sealed))
 
     def _reran(self, done: Reran) -> None:
         case = self.cases.get(done.lease)
@@ -597,10 +667,15 @@ class JobAuditor:
         if done.result is None:
             case.refused = done.why
             case.unable = case.unable or done.unable
+            self._failed(case, done.unable)
             self._effects.append(Told("unable" if done.unable else "not_served", done.lease, done.why))
+            if not done.unable:
+                self._try(case)
         elif done.lease not in self._found:
-            gateway, sealed = case.served or (ZERO_ADDRESS, b"")
-            self._save(Found(done.lease, done.segment, done.result, gateway, sealed))
+            served = case.served or Offer(ZERO_ADDRESS, ZERO_ADDRESS, b"")
+            self._save(
+                Found(done.lease, done.segment, done.result, served.gateway, served.sealed, served.source)
+            )
             self._effects.append(Told("reran", done.lease, f"segment {done.segment}: {done.result.hex()}"))
 
     # --- helpers ---
@@ -608,8 +683,12 @@ class JobAuditor:
     def _salt(self, case: Case) -> Digest:
         return self.settings.secret_salt(case.lease)
 
+    @staticmethod
+    def _parties(case: Case) -> tuple[Address, Address]:
+        return case.provider, case.requester
+
     def _is_judge(self, case: Case) -> bool:
-        return bool(self._weight) and self.settings.me not in (case.provider, case.requester)
+        return bool(self._weight) and self.settings.me not in self._parties(case)
 
     def _my_turn(self, case: Case, what: str) -> bool:
         """Whether it is my turn to do what anyone may do; the first time that it could be done starts the clock."""
@@ -633,9 +712,17 @@ class JobAuditor:
             self._effects.append(Submit(key, call))
 
 
-def _rerun(case: Case, gateway: Address, sealed: bytes) -> Rerun:
+def _rerun(case: Case, served: Offer) -> Rerun:
     return Rerun(
-        case.lease, gateway, case.provider, case.spec, case.root, case.segments, case.segment, sealed
+        case.lease,
+        served.gateway,
+        case.provider,
+        case.spec,
+        case.root,
+        case.segments,
+        case.segment,
+        served.sealed,
+        served.source,
     )
 
 

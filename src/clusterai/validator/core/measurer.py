@@ -316,7 +316,14 @@ class Measurer:
             return []
         self._rolled = turn
         effects: list[Any] = []
-        for owner, timed in list(self.timed.items())[:MOST_CALLED]:
+        for owner, round_ in self._called(turn, now_s):
+            effects += self._call(owner, self.timed[owner], round_, event.timestamp_s + READY_S, now_s)
+        return effects
+
+    def _called(self, turn: int, now_s: float) -> list[tuple[Address, int]]:
+        """Whom this validator calls, with the round that drew it; of more than `MOST_CALLED` each turn the next ones."""
+        mine: list[tuple[Address, int]] = []
+        for owner in self.timed:
             drawn = self.draws.drawn(owner, now_s)
             # One of the three: what one machine does for two of them, it does for neither in time.
             if (
@@ -324,8 +331,9 @@ class Measurer:
                 and drawn.validators[:1] == (self.settings.me,)
                 and owner not in self.sessions
             ):
-                effects += self._call(owner, timed, drawn.round, event.timestamp_s + READY_S, now_s)
-        return effects
+                mine.append((owner, drawn.round))
+        begin = turn * MOST_CALLED % len(mine) if len(mine) > MOST_CALLED else 0
+        return [*mine[begin:], *mine[:begin]][:MOST_CALLED]
 
     def _call(self, owner: Address, timed: Timed, round_: int, at_s: float, now_s: float) -> list[Any]:
         limit_s = deadline_s(timed.times_s, timed.rtt_us / MILLION)

@@ -28,7 +28,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     court: Domain
     rules: deploy.Rules
     confirmations: int = 1
-    patience_s: int = 20
+    patience_s: int = 3_600
     retry_s: float = 2.0
     margin_s: int = 4
     lag_s: int = 30

@@ -143,13 +143,14 @@ class Exchange:
         if not await asyncio.to_thread(incoming.finish):
             raise NotHad(digest, "what came is something else")
 
-    def take(self, digest: Digest, offset: int, total: int, data: bytes) -> None:
-        """A part has come."""
+    def take(self, digest: Digest, offset: int, total: int, data: bytes) -> bool:
+        """A part has come; whether it brought anything on."""
         if (asked := self._hidden.get(digest)) is not None:
-            if len(data) == len(digest) and hidden_state(Digest(data)) == digest:
+            is_it = len(data) == len(digest) and hidden_state(Digest(data)) == digest
+            if is_it:
                 asked.state = Digest(data)
                 asked.moved.set()
-            return
+            return is_it
         coming = self._coming.get(digest)
         if (
             coming is None
@@ -157,9 +158,9 @@ class Exchange:
             or offset + len(data) > total
             or (not data and offset < total)
         ):
-            return
+            return False
         if coming.total is not None and coming.total != total:
-            return
+            return False
         try:
             coming.incoming.add(data, more=offset + len(data) < total)
         except StoreFull as error:
@@ -168,6 +169,12 @@ class Exchange:
             coming.missing = True  # The lease that it came for ended.
         coming.total = total
         coming.moved.set()
+        return True
+
+    def forget(self, digest: Digest) -> None:
+        """What came of it so far, if nobody fetches it now."""
+        if digest not in self._coming and digest not in self._store:
+            Incoming(self._store, digest).discard()
 
     def miss(self, digest: Digest) -> None:
         """The other side says that it doesn't have it."""
