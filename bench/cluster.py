@@ -47,6 +47,7 @@ class Plain:
         (self.folder / "token").write_text(TOKEN.hex())
         (self.folder / "train.py").write_text(DRIVER)
         self.cpus = cpus
+        self.logs: list[Path] = []
 
     def start(self, host: Host, *words: str) -> subprocess.Popen[bytes]:
         env = {
@@ -55,14 +56,23 @@ class Plain:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
             "RAY_USAGE_STATS_ENABLED": "0",
+            # On a busy machine a worker gives up before its head is there; it asks at the same intervals with it.
+            "RAY_NUM_REDIS_GET_RETRIES": "45",
             "RAY_ADDRESS": self.address,
         }
         if words[:2] == ("ray", "start"):
             del env["RAY_ADDRESS"]
         elif words[:2] == ("ray", "job"):
             env["RAY_ADDRESS"] = f"http://{self.hosts[0][1]}:8265"
-        quiet = subprocess.DEVNULL
-        return subprocess.Popen([*host.enter, *words], env=env, cwd=self.folder, stdout=quiet, stderr=quiet)
+        with (self.folder / f"log{len(self.logs)}").open("wb") as log:
+            self.logs.append(Path(log.name))
+            return subprocess.Popen([*host.enter, *words], env=env, cwd=self.folder, stdout=log, stderr=log)
+
+    def done(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait for it; what it said is shown where it failed."""
+        code = process.wait(180)
+        said = b"\n".join(it.read_bytes()[-2_000:] for it in self.logs[-MACHINES:])
+        assert code == 0, f"{process.args}: {code}\n{said.decode(errors='replace')}"
 
     @property
     def address(self) -> str:
@@ -83,19 +93,19 @@ class Plain:
         begin = time.monotonic()
         try:
             head = ("--head", "--port=6379", f"--dashboard-host={self.hosts[0][1]}")
-            done(self.node(0, *head))
+            self.done(self.node(0, *head))
             steps["head"] = time.monotonic() - begin
             for worker in [self.node(at, f"--address={self.address}") for at in range(1, MACHINES)]:
-                done(worker)
+                self.done(worker)
             steps["cluster"] = time.monotonic() - begin
-            done(self.start(self.hosts[0][0], "python", "train.py"))
+            self.done(self.start(self.hosts[0][0], "python", "train.py"))
             steps["first task"] = time.monotonic() - begin
             for name in ("first job", "warm job"):
                 at = time.monotonic()
                 words = ("ray", "job", "submit", "--working-dir", ".", "--", f"{environment()}/bin/python")
                 (self.folder / "work").mkdir(exist_ok=True)
                 (self.folder / "work" / "train.py").write_text(DRIVER)
-                done(self.start(self.hosts[0][0], *words[:4], "work", *words[5:], "train.py"))
+                self.done(self.start(self.hosts[0][0], *words[:4], "work", *words[5:], "train.py"))
                 steps[name] = time.monotonic() - at
         finally:
             self.end()
@@ -112,10 +122,6 @@ class Plain:
                 continue
         self.internet.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def done(process: subprocess.Popen[bytes]) -> None:
-    assert process.wait(180) == 0, process.args
 
 
 def rented(cores: Sequence[int]) -> Steps:

@@ -1,6 +1,7 @@
 """Stolen time, seen on real processes: a sentinel on every core, a tenant that works now and then, a thief with a duty cycle.
 
-    python -m bench.timelock --record FILE [--minutes 4] [--core-milli 300] [--thefts 0.1,0.05,0.02,0.01] [--overhead 8]
+    python -m bench.timelock --overhead 8
+    python -m bench.timelock --record FILE [--minutes 4] [--core-milli 300] [--thefts 0.1,0.05,0.02,0.01]
     python -m bench.timelock --record FILE --report
 
 Spans of 20 s of every setting in turn (what is usual, honest, each theft) are played, each at another load, and every
@@ -315,7 +316,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--record", type=Path, required=True)
+    parser.add_argument("--record", type=Path, help="where what is measured of thefts is kept")
     parser.add_argument("--minutes", type=float, default=4.0, help="of each setting")
     parser.add_argument("--core-milli", type=int, default=300, help="thousandths of a core that are shared")
     parser.add_argument("--beat", type=float, default=1.0)
@@ -323,11 +324,15 @@ def main() -> None:
     parser.add_argument("--overhead", type=int, default=0, help="rounds; on a quiet machine")
     parser.add_argument("--report", action="store_true", help="of what is recorded, and no more")
     asked = parser.parse_args()
+    if asked.record is None and not asked.overhead:
+        parser.error("--overhead, --record FILE, or both")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     print(f"load of the last minute {os.getloadavg()[0]:.2f}", flush=True)
     if asked.overhead:
         overhead(asked.overhead)
+    if asked.record is None:
+        return
     if not asked.report:
         settings = (USUAL, "0.0", *asked.thefts.split(","))
         play(asked.record, settings, asked.minutes * 60, asked.beat, asked.core_milli)

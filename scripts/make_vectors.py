@@ -35,6 +35,7 @@ from clusterai.protocol import calls as call_protocol
 from clusterai.protocol import canonical, jobs, measuring, merkle, pots, rentals, vaults
 from clusterai.protocol import offers as offer_protocol
 from clusterai.protocol.access import AskStanding
+from clusterai.protocol.belonging import belong
 from clusterai.protocol.cards import Card
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest, Role, address, hex0x
@@ -272,6 +273,9 @@ MACHINE_OFFER = MachineOffer(
 )
 
 
+BELONGING = belong(GATEWAY, PROVIDER, DOMAINS["network"], 1_790_000_000, 1_821_536_000)
+
+
 def job_frames() -> list[msgspec.Struct]:
     return [
         jobs.Lends("batch", b"offer", 1, 0),
@@ -343,7 +347,9 @@ def offering_frames() -> list[msgspec.Struct]:
         Offered(canonical.encode(MACHINE_OFFER), signature),
         OfferTurned(7, "stale", "over, from the future, or for too long", 1_790_000_900),
         Carded(
-            canonical.encode(Card(MACHINE_OFFER.operator, MACHINE_OFFER.node, CLAIMS, (), (), 1_790_000_000))
+            canonical.encode(
+                Card(MACHINE_OFFER.operator, MACHINE_OFFER.node, CLAIMS, (), (), 1_790_000_000, BELONGING)
+            )
         ),
     ]
 
@@ -537,6 +543,14 @@ def offers() -> dict[str, Any]:
             }
             for it, key in signed
         ],
+        "belonging": {
+            "value": jsonable(BELONGING),
+            "bytes": hex0x(canonical.encode(BELONGING)),
+            "struct_hash": hex0x(BELONGING.struct()),
+            "signing_digest": hex0x(BELONGING.signing_digest(DOMAINS["network"])),
+            "owner_secret": hex0x(GATEWAY.secret()),
+            "account_secret": hex0x(PROVIDER.secret()),
+        },
     }
 
 

@@ -97,8 +97,13 @@ def test_a_machine_joins_leaves_and_comes_back(network: Network, tmp_path: Path)
         twice = join(network, folder)
         assert twice.returncode != 0
         assert "runs in" in twice.stderr
+        assert json.loads(first.stdout)["paused"] == []
+        owner("pause", folder)
         assert drain(folder)
         assert not drain(folder)
+        assert json.loads(join(network, folder).stdout)["paused"] == ["paused by its owner"]
+        owner("resume", folder)
+        assert drain(folder)
         assert json.loads(join(network, folder, "--dry-run").stdout)["steps"] == []
         config = json.loads((folder / "node.json").read_bytes())
         config["models"][0] |= {"input_wei": 0, "output_wei": 1}

@@ -7,12 +7,21 @@ from typing import Any
 
 import pytest
 from eth_account import Account
-from eth_account.messages import encode_typed_data
+from eth_account.messages import SignableMessage, encode_typed_data
 
 from clusterai.market.core.placement.feed import SKEW_S
 from clusterai.market.core.placement.offers import MEASUREMENT_LIFE_S
 from clusterai.protocol import canonical
+from clusterai.protocol.belonging import (
+    MOST_BELONGING_BYTES,
+    MOST_BELONGING_S,
+    Belonging,
+    decode_belonging,
+    owner_of,
+)
+from clusterai.protocol.belonging import SKEW_S as BELONGING_SKEW_S
 from clusterai.protocol.eip712 import type_hash
+from clusterai.protocol.ids import Address, address, hex0x
 from clusterai.protocol.offers import (
     MOST_BYTES,
     MOST_LIFE_S,
@@ -25,11 +34,12 @@ from clusterai.protocol.offers import (
     decode_offer,
 )
 from clusterai.protocol.signing import recover
+from clusterai.protocol.statements import network_domain
 
 FOLDER = Path(__file__).parent
 VECTORS = json.loads((FOLDER / "offers.json").read_text())
 TEXT = (FOLDER.parents[1] / "docs" / "spec" / "08-offers.md").read_text()
-TYPES = dict(re.findall(r"^(Machine\w+)\(([\w ,]+)\)$", TEXT, re.MULTILINE))
+TYPES = dict(re.findall(r"^(Machine\w+|Belonging)\(([\w ,]+)\)$", TEXT, re.MULTILINE))
 
 
 def raw(text: str) -> bytes:
@@ -41,20 +51,25 @@ def vector(request: pytest.FixtureRequest) -> dict[str, Any]:
     return request.param
 
 
-def test_another_implementation_signs_the_same(vector: dict[str, Any]) -> None:
-    """eth-account, given the types as the specification writes them, comes to our signature."""
-    fields = [field.split() for field in TYPES[vector["type"]].split(",")]
+def typed(kind: str, values: list[Any]) -> SignableMessage:
+    """As eth-account has it, given the types as the specification writes them."""
+    fields = [field.split() for field in TYPES[kind].split(",")]
     domain = VECTORS["domain"]
-    message = encode_typed_data(
+    return encode_typed_data(
         {
             "name": domain["name"],
             "version": domain["version"],
             "chainId": domain["chain_id"],
             "verifyingContract": domain["contract"],
         },
-        {vector["type"]: [{"type": kind, "name": name} for kind, name in fields]},
-        dict(zip([name for _, name in fields], vector["value"].values(), strict=True)),
+        {kind: [{"type": of, "name": name} for of, name in fields]},
+        dict(zip([name for _, name in fields], values, strict=True)),
     )
+
+
+def test_another_implementation_signs_the_same(vector: dict[str, Any]) -> None:
+    """eth-account, given the types as the specification writes them, comes to our signature."""
+    message = typed(vector["type"], list(vector["value"].values()))
     assert Account.sign_message(message, vector["secret"]).signature == raw(vector["signature"])
     assert recover(canonical.Digest(raw(vector["signing_digest"])), raw(vector["signature"])) == raw(
         vector["signer"]
@@ -71,9 +86,32 @@ def test_our_decoders_take_them_and_nothing_longer(vector: dict[str, Any]) -> No
             decode(wrong)
 
 
+def test_both_sides_sign_whose_a_machine_is() -> None:
+    """eth-account comes to both signatures of the vector, and it holds of its account alone, in its time."""
+    vector = VECTORS["belonging"]
+    *said, owner_signature, account_signature = vector["value"].values()
+    message = typed("Belonging", said)
+    for secret, signature in (
+        (vector["owner_secret"], owner_signature),
+        (vector["account_secret"], account_signature),
+    ):
+        assert Account.sign_message(message, secret).signature == raw(signature)
+    found = decode_belonging(raw(vector["bytes"]))
+    assert canonical.encode(found) == raw(vector["bytes"])
+    domain = network_domain(VECTORS["domain"]["chain_id"], address(VECTORS["domain"]["contract"]))
+    assert hex0x(found.signing_digest(domain)) == vector["signing_digest"]
+    owner, account = Address(found.owner), Address(found.account)
+    assert owner_of(found, account, domain, found.issued_s) == owner
+    assert owner_of(found, owner, domain, found.issued_s) is None
+    assert owner_of(found, account, domain, found.expires_s) is None
+    for at in range(len(raw(vector["bytes"]))):
+        with pytest.raises(canonical.Malformed):
+            decode_belonging(raw(vector["bytes"])[:at])
+
+
 def test_types_and_numbers_are_specified() -> None:
     """The text's types are those that are hashed, its numbers the constants."""
-    for kind in (MachineOffer, MachineMeasurement):
+    for kind in (MachineOffer, MachineMeasurement, Belonging):
         assert type_hash(f"{kind.__name__}({TYPES[kind.__name__]})") == kind.TYPE
     for phrase in (
         f"at most {MOST_BYTES} with",
@@ -81,6 +119,9 @@ def test_types_and_numbers_are_specified() -> None:
         f"{MOST_LIFE_S:,} s at most",
         f"none beyond {MOST_PLACE_US:,}",
         f"further off than {SKEW_S} s",
+        f"at most {MOST_BELONGING_BYTES} bytes. It holds",
+        f"no further than {BELONGING_SKEW_S} s in",
+        f"at most {MOST_BELONGING_S:,} s after",
         f"older than {MEASUREMENT_LIFE_S:,} s",
         *(f"| {it.value} | {it.name} |" for it in Field),
     ):

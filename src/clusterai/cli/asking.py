@@ -19,7 +19,6 @@ from clusterai.sdk.identity import Identity, NotFromVault
 from clusterai.sdk.vaults import Listed, Untrue
 from clusterai.vault.core.card import BadCard, VaultFacts, read_facts
 from clusterai.vault.core.schema import BadSchema
-from clusterai.work.query import spec as query
 
 DAY_S = 86_400
 
@@ -180,6 +179,8 @@ async def ran(
             f"its digest is {hex0x(code)}",
             f"clusterai data request {listed.name} --operation review --program FILE --uses 2 --purpose …",
         )
+    from clusterai.work.query import spec as query
+
     unsigned = query.asked(
         dataset=listed.dataset,
         snapshot=Digest(listed.listing.snapshot),

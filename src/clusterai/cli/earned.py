@@ -4,6 +4,8 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from clusterai.cli import say
 from clusterai.cli.failure import Exit, Failure
 from clusterai.node.adapters.earnings import Report
@@ -51,6 +53,48 @@ def as_json(report: Report, since: int | None) -> dict[str, Any]:
         "gas_wei": {date(day): wei for day, wei in report.gas.items() if since is None or day >= since},
         "barred": report.books.barred,
     }
+
+
+class OfMachine(msgspec.Struct, frozen=True):
+    """What one of an owner's machines earned. `here`: by its own books, else as far as the chain knows."""
+
+    number: int
+    account: str
+    here: bool
+    report: Report
+
+
+def together_json(owner: str, found: list[OfMachine], since: int | None) -> dict[str, Any]:
+    return {
+        "owner": owner,
+        "since": None if since is None else date(since),
+        "machines": [
+            {"machine": it.number, "account": it.account, "here": it.here, **as_json(it.report, since)}
+            for it in found
+        ],
+        "together": by_state([one for it in found for one in chosen(it.report, since)]),
+    }
+
+
+def tell_together(owner: str, found: list[OfMachine], since: int | None) -> None:
+    """One line for each machine, and their sum."""
+    whole = [one for it in found for one in chosen(it.report, since)]
+    states: list[State] = [state for state in STATES if any(it.state == state for it in whole)]
+    rows: list[tuple[object, ...]] = []
+    for it in found:
+        sums = by_state(chosen(it.report, since))
+        rows.append((it.number, it.account, *(_shown(sums[state]) for state in states)))
+    sums = by_state(whole)
+    rows.append(("together", "", *(_shown(sums[state]) for state in states)))
+    say.tell(f"machines of {owner}" + ("" if since is None else f", since {date(since)}"))
+    say.table(("#machine", "account", *(f"#{state}" for state in states)), rows)
+    if any(not it.here for it in found):
+        say.tell(
+            "of machines elsewhere, what isn't on the chain yet is told by clusterai node earnings there"
+        )
+    for it in found:
+        if it.report.books.barred:
+            say.tell(f"[red]machine {it.number} was convicted[/]: what wasn't settled before is forfeited")
 
 
 def tell(report: Report, since: int | None) -> None:

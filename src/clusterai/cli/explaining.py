@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from clusterai.cli.say import nth
 from clusterai.node.adapters.carding import read_card
 from clusterai.node.adapters.watch import Status
 from clusterai.node.adapters.willing import hours
@@ -202,7 +203,7 @@ def _rank(it: Rank) -> list[Finding]:
     found: list[Finding] = []
     if it.obstacle and "no new work" not in it.obstacle:
         found.append(Finding(name, "stops", it.obstacle, "answers that succeed end it"))
-    where = f"{_place(it.place)} of {it.of}: {it.share:.0%} of the requests while all are as busy as now"
+    where = f"{nth(it.place)} of {it.of}: {it.share:.0%} of the requests while all are as busy as now"
     if it.place == 1:
         found.append(Finding(name, "good", where))
     else:
@@ -244,17 +245,12 @@ def _cheaper(it: Rank) -> str:
     places = ((it.next_price_wei, it.place - 1), (it.first_price_wei, 1))
     wanted = {price: place for price, place in places if price is not None}
     steps = [
-        f"at {price / it.price_wei:.3g} x your price ({price} wei) you would be {_place(place)}"
+        f"at {price / it.price_wei:.3g} x your price ({price} wei) you would be {nth(place)}"
         for price, place in wanted.items()
     ]
     if steps:
         return "; ".join(steps)
     return f"no price makes up for the wait and the standing; the cheapest offer asks {it.cheapest_wei} wei"
-
-
-def _place(number: int) -> str:
-    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"
 
 
 def _standing(node: RankedNode) -> list[Finding]:
@@ -293,7 +289,7 @@ def _jobs(config: Config, lent: LendingRank | None) -> Finding:
             "the gateway hears of nothing that is lent",
             "clusterai node doctor: rows `jobs: …`",
         )
-    said = f"{_place(lent.place)} of {lent.of} by the price of a core's hour; runs {', '.join(lent.checks) or 'nothing'}"
+    said = f"{nth(lent.place)} of {lent.of} by the price of a core's hour; runs {', '.join(lent.checks) or 'nothing'}"
     missing = {"wasm", "pinned"} - set(lent.checks)
     if missing:
         cure = f"it can't run {', '.join(sorted(missing))} jobs: clusterai node doctor, rows `jobs: …`"

@@ -37,6 +37,8 @@ from clusterai.ledger.adapters.network import (
     network_digest,
 )
 from clusterai.ledger.core import calls
+from clusterai.node.config import load_config
+from clusterai.node.core.willing import Pause
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role, checksummed, hex0x
 from clusterai.protocol.money import show as money
 from clusterai.protocol.signing import Key
@@ -127,12 +129,18 @@ def invited(
 
 
 async def examined(
-    folder: NodeFolder, network: Network, owner: Key, stake_wei: int, purse: Key | None
+    folder: NodeFolder,
+    network: Network,
+    owner: Key,
+    stake_wei: int,
+    purse: Key | None,
+    main: Key | None = None,
 ) -> Joiner:
     """What stands between this machine and a place among the providers.
 
     Args:
         purse: pays what the owner lacks: the faucet of a network on this machine.
+        main: the owner of several machines whose this one is: it pays first.
 
     Raises:
         Failure: the owner is barred, or can't pay.
@@ -141,11 +149,12 @@ async def examined(
     try:
         async with ChainClient(network) as client:
             await client.check()
-            (stake, roles, barred, *_), bound, balance = await client.read_many(
+            (stake, roles, barred, *_), bound, balance, spare = await client.read_many(
                 [
                     ("Registry", "participants", (owner.address,)),
                     ("Registry", "ownerOf", (hot.address,)),
                     ("Token", "balanceOf", (owner.address,)),
+                    ("Token", "balanceOf", ((main or owner).address,)),
                 ]
             )
             gas_wei = int(await client.rpc.ask("eth_getBalance", hex0x(owner.address), "latest"), 16)
@@ -160,11 +169,15 @@ async def examined(
     lacking = max(0, stake_wei - stake)
     words: list[str] = []
     wanted: list[tuple[Key, calls.Call]] = []
-    if lacking > balance:
+    if lacking > balance and main is not None and spare >= lacking - balance:
+        words.append(f"take {money(lacking - balance)} from {checksummed(main.address)}, whose machine it is")
+        wanted.append((main, calls.Transfer(owner.address, lacking - balance)))
+    elif lacking > balance:
         if purse is None:
+            payer = checksummed((main or owner).address)
             raise Failure(
                 f"{me} holds {money(balance)}, and {money(lacking)} are needed for the stake",
-                next=f"send {money(lacking - balance)} to {me}, then the same command again",
+                next=f"send {money(lacking - balance)} to {payer}, then the same command again",
             )
         words.append(f"take {money(lacking - balance)} from the local network's faucet")
         wanted.append((purse, calls.Transfer(owner.address, lacking - balance)))
@@ -200,8 +213,15 @@ def owner_key(folder: NodeFolder, file: Path | None) -> Key:
     """The owner's key: the file that was named, or one of the folder's own, made if need be.
 
     Raises:
-        Failure: it can't be read.
+        Failure: it can't be read, or this machine is another account's.
     """
+    if file is None and folder.config.exists() and not folder.owner.exists():
+        raise Failure(
+            f"the key of the account that joined in {folder.root} isn't there",
+            "a new one would be a stranger",
+            "the same --owner-key as then, and the same --machine",
+            Exit.USAGE,
+        )
     try:
         if file is not None:
             return load_key(file, os.environ.get("CLUSTERAI_KEY_PASSWORD"))
@@ -265,13 +285,38 @@ def configured(
     write_atomically(folder.config, msgspec.json.format(msgspec.json.encode(config)) + b"\n")
 
 
+def kept_apart(folder: NodeFolder, account: Address) -> None:
+    """A folder is one account's.
+
+    Raises:
+        Failure: another account's machine lives there.
+    """
+    try:
+        held = msgspec.json.decode(folder.config.read_bytes()).get("owner")
+    except FileNotFoundError:
+        return
+    if held != hex0x(account):
+        raise Failure(
+            f"{folder.root} is the machine of {held}",
+            f"this one's account is {checksummed(account)}",
+            "name another --folder, or the --machine that it is",
+            Exit.USAGE,
+        )
+
+
 def alone(
-    nodes: Callable[[], Sequence[shapes.Node]], owner: Address, pause: Callable[[float], None] = time.sleep
+    nodes: Callable[[], Sequence[shapes.Node]],
+    owner: Address,
+    pause: Callable[[float], None] = time.sleep,
+    key: str = "FILE",
+    machine: int = 1,
 ) -> None:
-    """A gateway has one link of an owner, so two machines of one would take it from each other for ever.
+    """A gateway has one link of an account, so two machines of one would take it from each other for ever.
 
     Args:
         nodes: those that the gateway knows.
+        key: where the owner's key lies.
+        machine: which of the owner's machines this one was to be.
 
     Raises:
         Failure: another machine of this owner stays linked; one that was killed is noticed in less time.
@@ -283,8 +328,9 @@ def alone(
         pause(POLL_S)
     raise Failure(
         f"another machine runs for {me}",
-        "each machine has an owner address of its own, with a stake of its own",
-        "the same command without --owner-key, or with another key: earnings go to that address; or drain the other machine first",
+        f"that is machine {machine} of its owner: each has an account and a stake of its own, derived from the owner's key",
+        f"clusterai node join --machine {machine + 1} --owner-key {key} --folder ANOTHER (each further machine the next number, "
+        "on its own host in any folder); or drain the other machine first",
     )
 
 
@@ -315,7 +361,7 @@ def started(folder: NodeFolder) -> "subprocess.Popen[bytes]":
 def listed(
     client: Client, folder: NodeFolder, joiner: Joiner, process: "subprocess.Popen[bytes]"
 ) -> shapes.Node:
-    """Wait until the gateway gives this node work.
+    """Wait until the gateway gives this node work, or would but for what pauses it: its owner's word, its hours, the machine's use.
 
     Raises:
         Failure: the daemon ended, or it takes too long; with what is known of why.
@@ -328,11 +374,19 @@ def listed(
             raise Failure("the node ended", "it said:\n" + tail(folder.log), f"read {folder.log}")
         for node in client.nodes():
             if node.provider == me:
-                if node.state == "ready":
+                if node.state == "ready" or (node.linked and pauses(folder)):
                     return node
                 state = f"the gateway says: {node.state}"
         time.sleep(POLL_S)
     raise Failure(f"not listed after {LISTED_S:.0f} s", state, f"read {folder.log}")
+
+
+def pauses(folder: NodeFolder) -> tuple[Pause, ...]:
+    """Why it takes nothing new, by its own word: how its gateway remembers it may be from before it was started."""
+    from clusterai.node.doctor import running  # loads what a node needs
+
+    status = running(load_config(folder.config, os.environ))
+    return () if status is None else status.pauses
 
 
 def stopped(folder: NodeFolder) -> bool:

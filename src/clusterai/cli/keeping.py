@@ -51,7 +51,7 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What would be made."""
+    """What would be made. `notes`: what its owner should know of how columns were taken."""
 
     root: Path
     name: str
@@ -59,6 +59,7 @@ class Plan(msgspec.Struct, frozen=True):
     schema: Schema
     policy: Policy
     data: Found
+    notes: tuple[str, ...] = ()
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -123,8 +124,9 @@ def plan(wish: Wish) -> Plan:
     name = wish.name or _plain(given.name)
     try:
         data = importing.find(source)
+        notes: list[str] = []
         schema = (
-            importing.guess(data)
+            importing.guess(data, notes.append)
             if wish.schema is None
             else read_schema(wish.schema.expanduser().read_bytes())
         )
@@ -148,7 +150,7 @@ def plan(wish: Wish) -> Plan:
     except OSError as error:
         raise Failure(f"{error.filename} can't be read", error.strerror or "", code=Exit.NOT_FOUND) from None
     key = (wish.key or default_keys() / founding.new_key_name()).expanduser().resolve()
-    return Plan(root, name, key, schema, policy, data)
+    return Plan(root, name, key, schema, policy, data, tuple(notes))
 
 
 def _priced(wish: Wish) -> Policy:

@@ -15,6 +15,9 @@ from clusterai.node.adapters.willing import PauseFile
 from clusterai.node.config import BadConfig, Config, load_config
 from clusterai.node.doctor import running
 from clusterai.protocol.ids import checksummed
+from clusterai.sdk import ApiError, Unreachable
+from clusterai.sdk.offers import Offers
+from clusterai.sdk.offershapes import MOST_LISTED, OfferList
 from clusterai.sdk.shapes import RankedNode
 
 HEARD_S = 15.0
@@ -112,14 +115,27 @@ def seen_by_gateway(
     config: Config, folder: Path | None, file: Path | None, url: str | None, data: Path | None
 ) -> tuple[RankedNode | None, str]:
     """What the gateway says of this node, or why there is nothing: the one that was named, joined, or runs here."""
-    known = NodeFolder(folder or default_node()).gateway
-    if url is None and file is None and known.exists():
-        url = known.read_text().strip()
     try:
-        with gateway(data, url=url) as client:
+        with gateway(data, url=_asked(folder, file, url)) as client:
             return client.node(checksummed(config.owner_address())), ""
     except Failure as error:
         return None, "; ".join(it for it in (error.what, error.why) if it)
+
+
+def _asked(folder: Path | None, file: Path | None, url: str | None) -> str | None:
+    known = NodeFolder(folder or default_node()).gateway
+    return known.read_text().strip() if url is None and file is None and known.exists() else url
+
+
+def listed_at_gateway(
+    folder: Path | None, file: Path | None, url: str | None, data: Path | None
+) -> OfferList | None:
+    """The machines that the same gateway offers to renters, the cheapest first; None where it can't be asked."""
+    try:
+        with gateway(data, url=_asked(folder, file, url)) as client:
+            return Offers(client).list(limit=MOST_LISTED)
+    except (Failure, ApiError, Unreachable):
+        return None
 
 
 def _by_owner(status: Status) -> bool:

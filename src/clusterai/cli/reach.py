@@ -23,12 +23,15 @@ CURES = {
 
 
 @contextmanager
-def gateway(data: Path | None, *, admin: bool = False, url: str | None = None) -> "Generator[Client]":
+def gateway(
+    data: Path | None, *, admin: bool = False, url: str | None = None, lists: str = ""
+) -> "Generator[Client]":
     """A client whose errors are told as failures of a command.
 
     Args:
         admin: with the gateway's admin key, which lies in the data folder.
         url: this gateway, without a key.
+        lists: the command that lists what there is, where what is asked for isn't.
 
     Raises:
         Failure: there is no gateway, or it refuses.
@@ -40,7 +43,7 @@ def gateway(data: Path | None, *, admin: bool = False, url: str | None = None) -
         with Client(url, key) as client:
             yield client
     except (ApiError, Unreachable) as error:
-        raise _told(error) from None
+        raise _told(error, lists) from None
 
 
 @asynccontextmanager
@@ -64,15 +67,16 @@ async def vaults_at(data: Path | None, network: Path | None = None) -> "AsyncGen
         raise _told(error) from None
 
 
-def _told(error: "ApiError | Unreachable") -> Failure:
+def _told(error: "ApiError | Unreachable", lists: str = "") -> Failure:
     """A gateway's refusal, or its absence, as a command's failure."""
     from clusterai.sdk import Unreachable
 
     if isinstance(error, Unreachable):
         return Failure(str(error), "", "clusterai status", Exit.NOT_RUNNING)
     code = Exit.NOT_FOUND if error.status == 404 else Exit.FAILED
-    next_step = CURES.get(error.code, "")
-    return Failure(error.detail, f"the gateway answered {error.status} {error.code}", next_step, code)
+    next_step = CURES.get(error.code, "") or (lists if error.status == 404 else "")
+    what = error.detail.partition(": GET ")[0] if lists and next_step == lists else error.detail
+    return Failure(what, f"the gateway answered {error.status} {error.code}", next_step, code)
 
 
 def found(data: Path | None) -> tuple[str, str]:

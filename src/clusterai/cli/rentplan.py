@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from clusterai.cli import say
 from clusterai.cli.failure import Failure
 from clusterai.protocol.money import show as money
-from clusterai.protocol.units import show_duration, show_size
+from clusterai.protocol.units import counted, show_duration, show_size
 from clusterai.sdk.offers import NotPlaced
 from clusterai.sdk.offershapes import Machine, RentalPlan, Said, WhyNot
 
@@ -50,7 +50,7 @@ def _row(it: Machine) -> tuple[str, ...]:
         else f"{it.round_trip_us.value / 1000:.1f} ms {_mark(it.round_trip_us)}",
         f"{it.reliability_ppm.value / 10_000:g} % {_mark(it.reliability_ppm)}",
         "no" if it.links_per_s_milli is None else f"yes {_mark(it.links_per_s_milli)}",
-        it.operator[:12],
+        (it.belongs_to or it.operator)[:12],
         ", ".join(sorted(measurers)) or "nobody yet",
     )
 
@@ -77,7 +77,7 @@ def plan(found: RentalPlan) -> None:
     count = len(found.machines)
     unproven = sum(it.links_per_s_milli is None for it in found.machines)
     say.tell(
-        f"\n{count} machine{'s' * (count != 1)} for {show_duration(found.duration_s)}: [bold]{money(found.price_hour_wei)}[/] an hour, "
+        f"\n{counted(count, 'machine')} for {show_duration(found.duration_s)}: [bold]{money(found.price_hour_wei)}[/] an hour, "
         f"{money(found.price_wei)} if every interval is paid; none is billed before all are ready"
     )
     if unproven:
@@ -108,7 +108,8 @@ def plan(found: RentalPlan) -> None:
 def ways_out(why: WhyNot) -> list[str]:
     """The cheapest relaxations, one a line."""
     return [
-        f"{it.text} ({', '.join(it.constraints)}): {it.nodes} machine{'s' * (it.nodes != 1)} for {money(it.price_hour_wei)} an hour"
+        f"{it.text} ({', '.join(it.constraints)}): {counted(it.nodes, 'machine')} of {counted(it.operators, 'operator')}"
+        f" for {money(it.price_hour_wei)} an hour"
         for it in why.relaxations[:MOST_RELAXATIONS]
     ]
 
@@ -124,7 +125,7 @@ def not_placed(error: NotPlaced) -> Failure:
     if why.failing:
         cause = f"{', '.join(why.failing)}: giving up one of these is enough"
     elif why.relaxations[-1].constraints == ["nodes"]:
-        cause = f"so many machines aren't free: {why.suitable} suit"
+        cause = f"so many machines aren't free: {why.suitable} would suit"
     else:
         cause = "no single wish is enough to give up"
     return Failure("no such group stands free now", cause, "\n        ".join(ways_out(why)))

@@ -1,17 +1,21 @@
 """What is wanted of rented machines, from the flags of a command line: `offers` and `rent` read them alike."""
 
+import re
 from collections.abc import Callable
 from decimal import Decimal
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import msgspec
 
 from clusterai.cli.failure import Exit, Failure
 from clusterai.protocol import units
 from clusterai.protocol.money import BadAmount, parse
-from clusterai.sdk.offershapes import LEAST_S, MOST_S, PlanRequest, Wanted
+from clusterai.sdk.offershapes import ATTESTED as ATTESTED_PATTERN
+from clusterai.sdk.offershapes import LEAST_S, MOST_S, FieldName, PlanRequest, Wanted
 
 HOUR_S = 3_600
+FIELDS: tuple[str, ...] = get_args(FieldName)
+ATTESTED = re.compile(ATTESTED_PATTERN)
 T = TypeVar("T")
 
 
@@ -60,8 +64,16 @@ def wanted(flags: Flags) -> Wanted:
         disk_bytes=_read("--disk", flags.disk, lambda it: units.size(it, "G"), 0),
         gpu=kind,
         gpus=int(number) if number else 1 if kind else 0,
-        measured=_names(flags.measured),
+        measured=_fields(flags.measured),
     )
+
+
+def _fields(text: str | None) -> tuple[str, ...]:
+    found = _names(text)
+    for name in found:
+        if name not in FIELDS:
+            raise _wrong("--measured", name, f"what can be measured: {', '.join(FIELDS)}")
+    return found
 
 
 def regions(flags: Flags) -> tuple[str, ...]:
@@ -69,7 +81,11 @@ def regions(flags: Flags) -> tuple[str, ...]:
 
 
 def attested(flags: Flags) -> tuple[str, ...]:
-    return _names(flags.attested)
+    found = _names(flags.attested)
+    for name in found:
+        if not ATTESTED.fullmatch(name):
+            raise _wrong("--attested", name, "write it as soc2-type2, or soc2-type2@0x… of who attests it")
+    return found
 
 
 def near_us(flags: Flags) -> int | None:

@@ -178,8 +178,8 @@ def added_of(card: Card, worth: str) -> dict[str, Added]:
     if found is None:
         raise Failure(
             f"the run doesn't say what each vault added by {metric}",
-            f"{sum(len(it.groups) for it in rounds)} groups' sums are known by it, for {len(card.sources)} vaults",
-            "train federated with --groups and --worth, an evaluate_fn that tells this metric, and more rounds",
+            f"{sum(len(it.groups) for it in rounds)} groups' sums are known by it, for {len(card.sources)} vaults: it takes three for every two",
+            "train federated with --groups and --worth, an evaluate_fn that tells this metric, and more rounds; an app that is done in fewer is to take smaller steps in each",
             Exit.UNTRUE,
         )
     return {it.name: mine for it, mine in zip(card.sources, found, strict=True)}

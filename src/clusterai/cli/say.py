@@ -123,3 +123,9 @@ def console(stderr: bool = False) -> "Console":
 
 def stdout() -> Any:
     return sys.stdout
+
+
+def nth(number: int) -> str:
+    """`1st`, `2nd`, `11th`."""
+    last = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th") if number % 100 not in (11, 12, 13) else "th"
+    return f"{number}{last}"

@@ -1,5 +1,7 @@
 """How commands reach vaults and data sets: by name, owner or id, through a gateway that needn't be trusted."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
 from typing import Protocol
 
@@ -12,10 +14,14 @@ from clusterai.protocol.ids import Address, BadId, Digest, checksummed
 from clusterai.protocol.vaults import dataset_id
 from clusterai.sdk.identity import Identity
 from clusterai.sdk.vaults import ApiError, Done, Listed
+from clusterai.sdk.vaultshapes import DataAway
 
 MOST_OF_A_NAME = 100
 """Listings of one name, or of one owner, that are looked at."""
 MOST_SHOWN = 5
+AWAY_S, POLL_S = 10.0, 0.5
+"""For so long a vault that has just lost its link is waited for: a machine that stood still for seconds has it again as soon."""
+VAULT_AWAY = "vault_away"
 
 
 class Reach(Protocol):
@@ -24,6 +30,7 @@ class Reach(Protocol):
     async def network(self) -> Domain: ...
     def find(self, text: str = "", owner: Address | None = None) -> AsyncIterator[Listed]: ...
     async def dataset(self, dataset: Digest) -> Listed: ...
+    async def away(self, name: str) -> tuple[DataAway, ...]: ...
     async def ask(self, identity: Identity, data: Listed, kind: str, body: bytes) -> bytes: ...
     async def order(
         self,
@@ -50,12 +57,12 @@ async def listed_as(reach: Reach, wanted: str, names: Names) -> Listed:
     who, slash, name = wanted.partition("/")
     try:
         if not slash and len(who) > 42:
-            return await reach.dataset(ids.digest(who))
+            return await _linked(reach, ids.digest(who), wanted)
         owner = ids.address(who)
     except BadId as error:
         raise Failure(f"{wanted[:80]} names no vault", str(error), code=Exit.USAGE) from None
     if slash:
-        return await reach.dataset(dataset_id(owner, name.lower()))
+        return await _linked(reach, dataset_id(owner, name.lower()), wanted)
     found = await _few(it async for it in reach.find("", owner) if it.listing.owner == owner)
     return await reach.dataset(_only(wanted, "of", found))
 
@@ -65,7 +72,10 @@ async def _named(reach: Reach, name: str, names: Names) -> Listed:
     found = await _few(it async for it in reach.find(name) if it.name == name)
     known = names.owner(network, name)
     if known is None:
-        listed = await reach.dataset(_only(name, "called", found))
+        if not found and len(away := await reach.away(name)) == 1:
+            listed = await _linked(reach, ids.digest(away[0].dataset), name)
+        else:
+            listed = await reach.dataset(_only(name, "called", found))
         owner = Address(listed.listing.owner)
         names.learn(network, name, owner)
         say.say(f"{name} is {checksummed(owner)}'s: from now on that name means this one alone")
@@ -73,7 +83,7 @@ async def _named(reach: Reach, name: str, names: Names) -> Listed:
     mine = dataset_id(known, name)
     others = [it for it in found if it.dataset != mine]
     try:
-        listed = await reach.dataset(mine)
+        listed = await _linked(reach, mine, name)
     except ApiError as error:
         if error.status != 404:
             raise
@@ -95,6 +105,33 @@ async def _named(reach: Reach, name: str, names: Names) -> Listed:
             f"somebody else lists a {name} too: {_names(others)}. You mean the one that you know, {checksummed(known)}'s"
         )
     return listed
+
+
+async def _linked(reach: Reach, dataset: Digest, wanted: str) -> Listed:
+    """The data set, also one whose vault lost its link a moment ago and has it again.
+
+    Raises:
+        Failure: its vault stays away. ApiError: nobody has it, or had.
+    """
+    ends_s = time.monotonic() + AWAY_S
+    waited = False
+    while True:
+        try:
+            return await reach.dataset(dataset)
+        except ApiError as error:
+            if error.code != VAULT_AWAY:
+                raise
+            if time.monotonic() >= ends_s:
+                raise Failure(
+                    f"{wanted}'s vault isn't linked at the moment",
+                    error.detail,
+                    "try again in a minute: who serves it may be starting it anew",
+                    Exit.NOT_FOUND,
+                ) from None
+            if not waited:
+                waited = True
+                say.complain(f"waiting for {wanted}'s vault: {error.detail}")
+        await asyncio.sleep(POLL_S)
 
 
 async def _few(found: AsyncIterator[Listed]) -> list[Listed]:

@@ -33,6 +33,7 @@ from clusterai.protocol.ids import Address, Role, address, checksummed
 from clusterai.protocol.money import show
 from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import network_domain
+from clusterai.protocol.units import counted
 from clusterai.runtime.adapters.link import LinkClient
 from clusterai.runtime.core.greeting import Identity, Reason
 from clusterai.work.loading import find
@@ -127,9 +128,9 @@ def _cpu() -> Row:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         flags = set(next(line for line in lines if line.startswith("flags")).split())
     except (OSError, StopIteration):
-        return Row("cpu", "green", f"{count} cores, {platform.machine()}")
+        return Row("cpu", "green", f"{counted(count, 'core')}, {platform.machine()}")
     known = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
-    found = f"{count} cores, {', '.join(known) or 'no AVX2'}"
+    found = f"{counted(count, 'core')}, {', '.join(known) or 'no AVX2'}"
     if "avx2" in flags:
         return Row("cpu", "green", found)
     return Row("cpu", "yellow", found, "answers will be slow; a processor with AVX2 is 4 to 8 times as fast")

@@ -1,4 +1,4 @@
-"""A machine's card: what its owner claims, what validators found, who attests what else; named by the digest of its bytes.
+"""A machine's card: what its owner claims, what validators found, who attests what else, whose it is; named by the digest of its bytes.
 
     card = canonical bytes of Card            digest = BLAKE3 of them, in the Registry under the owner (`updateCard`)
 
@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from clusterai.protocol import canonical
+from clusterai.protocol.belonging import Belonging
 from clusterai.protocol.canonical import Malformed, digest
 from clusterai.protocol.eip712 import Domain, typed_digest
 from clusterai.protocol.ids import Address, Digest
@@ -50,6 +51,7 @@ class Card(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     Attributes:
         measured: of each validator its newest, in the order of their addresses.
         written_s: when it was put together.
+        belonging: by whom the account `operator` is owned, if it says so: `belonging.owner_of` tells whether that holds.
     """
 
     operator: AddressBytes
@@ -58,6 +60,7 @@ class Card(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     measured: Annotated[tuple[Measured, ...], Meta(max_length=MOST_MEASURED)]
     attestations: Annotated[tuple[Attestation, ...], Meta(max_length=MOST_ATTESTATIONS)]
     written_s: U40
+    belonging: Belonging | None = None
 
 
 def attested(card: Card, network: Domain, now_s: float) -> dict[tuple[str, Address], int]:
@@ -139,6 +142,9 @@ def lines(card: Card) -> list[Line]:
     for it in card.attestations:
         by = f"0x{Address(it.attestor).hex()}"
         found.append(Line(it.label, f"until {it.expires_s}", "attested", by, it.issued_s, ""))
+    if (it := card.belonging) is not None:
+        by = f"0x{Address(it.owner).hex()}"
+        found.append(Line("belongs_to", by, "declared", by, it.issued_s, f"until {it.expires_s}"))
     return found
 
 

@@ -66,7 +66,7 @@ class MachineOffer(_Signed, frozen=True, array_like=True):
         bandwidth_kbps: the lesser of both directions.
         price_wei: of one hour of the whole machine.
         disk_bytes: how large a volume a renter gets at most.
-        longest_s: nobody rents it for longer.
+        longest_s: nobody books it for longer ahead.
     """
 
     node: AddressBytes

@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them."""
+"""Sizes, durations and numbers of things as people write them."""
 
 import re
 from decimal import Decimal, InvalidOperation
@@ -78,3 +78,8 @@ def show_duration(seconds: float) -> str:
             rest = whole % unit // below
             return f"{whole // unit} {name}" + (f" {rest} {lesser}" if rest else "")
     raise AssertionError("a minute or more")
+
+
+def counted(count: float, what: str) -> str:
+    """`1 core`, `2 cores`, `0.5 cores`; what is counted forms its plural with an s."""
+    return f"{count:g} {what}{'s' * (count != 1)}"

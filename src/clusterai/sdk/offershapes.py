@@ -42,7 +42,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     measured: Annotated[tuple[FieldName, ...], Meta(max_length=9)] = ()
 
 
-Attested = Annotated[str, Meta(pattern=r"\A[a-z0-9.-]{1,32}(@0x[0-9a-fA-F]{40})?\Z")]
+ATTESTED = r"\A[a-z0-9.-]{1,32}(@0x[0-9a-fA-F]{40})?\Z"
+Attested = Annotated[str, Meta(pattern=ATTESTED)]
 """A label, whoever attests it, or `label@0x…` of this attestor; several of one label are alternatives."""
 
 
@@ -56,7 +57,7 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         attested: what somebody must have attested of each machine's operator.
         near_us: each machine at most so far from the gateway, by the pings of its link.
         max_rtt_us: between any two of the group.
-        max_per_operator: machines of one operator; 1 is of as many operators as machines.
+        max_per_operator: machines of one owner (`Machine.belongs_to`, else `operator`); 1 is of as many operators as machines.
         us_wei, ppm_wei: what a microsecond of the longest round trip, and a millionth of unreliability, is worth in an hour.
         pricing: `posted` pays each machine what its offer says; `uniform` buys a group at one price, the lowest that lost, of as many
             operators as machines: then `max_price_wei` is needed, and a share of it is the reserve.
@@ -101,6 +102,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
         coordinate: x, y, z, height in microseconds of round trip; null until somebody measured it.
         links_per_s_milli: how fast its cores do the sentinel's links, thousandths of one a second, against which rented time is proven;
             null until somebody measured it: such a machine is rented unproven.
+        belongs_to: whose machine the operator's is, as both of them signed; operators are counted by this, and where it is null by `operator`.
     """
 
     node: str
@@ -120,6 +122,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     links_per_s_milli: Said | None
     longest_s: Said
     expires_in_s: int
+    belongs_to: str | None = None
 
 
 class Relaxed(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +131,7 @@ class Relaxed(msgspec.Struct, frozen=True, kw_only=True):
     constraints: list[str]
     text: str
     nodes: int
+    operators: int
     price_hour_wei: int
     diameter_us: int
 
@@ -225,6 +229,7 @@ class CardView(msgspec.Struct, frozen=True, kw_only=True):
         card: its bytes, in base64: BLAKE3 of them is `digest`, which the Registry has for the owner's present one.
         lines: what the gateway read in it; whoever doesn't believe that reads the bytes.
         proven: those of its attestations that are signed and not over, as `label@0x…`.
+        belongs_to: whose machine it is, if the operator and that owner both signed so and it isn't over.
     """
 
     digest: str
@@ -233,3 +238,4 @@ class CardView(msgspec.Struct, frozen=True, kw_only=True):
     card: str
     lines: tuple[CardLine, ...]
     proven: tuple[str, ...]
+    belongs_to: str | None = None

@@ -96,6 +96,7 @@ class RentalNote(msgspec.Struct, frozen=True, kw_only=True):
 class Rental(msgspec.Struct, frozen=True, kw_only=True):
     """Attributes:
     began_s: when all machines were ready; nothing is charged for what was before.
+    extendable_s: by how much `until_s` can be put off now; what its machines' owners allow counts from now, so it grows with time.
     runway_s: how long the account lasts at this price; null once it ended.
     token: opens Ray and the shell to whoever has it.
     members: the mesh; `place` and `address` are the renter's own.
@@ -107,6 +108,7 @@ class Rental(msgspec.Struct, frozen=True, kw_only=True):
     made_s: int
     began_s: int | None
     until_s: int
+    extendable_s: int
     ended_s: int | None
     why: str
     detail: str

@@ -35,6 +35,22 @@ def test_help_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize(
+    ("module", "spared"),
+    [
+        ("clusterai.node.adapters.earnings", {"numpy", "sqlglot", "jinja2", "aiohttp", "httpx", "eth_abi"}),
+        ("clusterai.cli.asking", {"numpy", "sqlglot", "jinja2", "aiohttp", "eth_abi"}),
+        ("clusterai.cli.staking", {"numpy", "sqlglot", "jinja2", "httpx"}),
+        ("clusterai.cli.doctor", {"sqlglot", "openvino"}),
+    ],
+)
+def test_a_command_loads_no_library_of_work_that_it_does_not_do(module: str, spared: set[str]):
+    """What reads earnings, asks for grants, stakes or examines a machine waits for no other kind of work."""
+    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not spared & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
     "command", [["status"], ["down"], ["receipt", "list"], ["account"], ["stake"], ["demo", "cheat"]]
 )
 def test_without_a_network_the_cure_is_named(

@@ -19,7 +19,10 @@ def test_another_machine_of_the_same_owner_is_told_of():
     with pytest.raises(Failure) as caught:
         alone(lambda: [node(ME, linked=True)], ME, lambda _: None)
     assert "another machine runs for" in caught.value.what
-    assert "without --owner-key" in caught.value.next
+    assert "clusterai node join --machine 2 --owner-key FILE" in caught.value.next
+    with pytest.raises(Failure) as third:
+        alone(lambda: [node(ME, linked=True)], ME, lambda _: None, key="my.key", machine=2)
+    assert "clusterai node join --machine 3 --owner-key my.key" in third.value.next
     alone(lambda: [node(OTHER, linked=True), node(ME, linked=False)], ME, lambda _: None)
 
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from clusterai.cli import main as cli
-from clusterai.cli import training
+from clusterai.cli import training, vaultreach
 from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.names import Names
 from clusterai.cli.vaultreach import listed_as
@@ -22,7 +22,7 @@ from clusterai.protocol.statements import network_domain
 from clusterai.protocol.vaults import dataset_id, subject
 from clusterai.sdk.identity import Identity
 from clusterai.sdk.vaults import ApiError, Done, Listed, read
-from clusterai.sdk.vaultshapes import Dataset
+from clusterai.sdk.vaultshapes import DataAway, Dataset
 from clusterai.work.training.adapters.parties import Lost
 from clusterai.work.training.core.lineage import Source
 from tests.rooms.vaults.listings import listed
@@ -39,6 +39,9 @@ class Gateway:
     def __init__(self, domain: Domain = NETWORK) -> None:
         self._domain = domain
         self.shown: dict[Digest, Listed] = {}
+        self.unlinked: dict[Digest, int] = {}
+        """Of these one question finds nobody; of `lost`, all do."""
+        self.lost: set[Digest] = set()
 
     def lists(self, key: Key, name: str, **card: Any) -> Digest:
         about: dict[str, Any] = card or VAULT
@@ -66,13 +69,27 @@ class Gateway:
 
     async def find(self, text: str = "", owner: Address | None = None) -> AsyncIterator[Listed]:
         for it in self.shown.values():
+            if it.dataset in self.lost or it.dataset in self.unlinked:
+                continue
             if text in it.name and owner in (None, it.listing.owner):
                 yield it
 
     async def dataset(self, dataset: Digest) -> Listed:
+        if self.unlinked.pop(dataset, 0):
+            raise ApiError(404, "vault_away", "last seen 5 s ago")
+        if dataset in self.lost:
+            raise ApiError(404, "vault_away", "last seen 50 s ago")
         if dataset not in self.shown:
             raise ApiError(404, "not_found", "no linked provider has this data set")
         return self.shown[dataset]
+
+    async def away(self, name: str) -> tuple[DataAway, ...]:
+        gone = [self.shown[it] for it in (*self.unlinked, *self.lost)]
+        return tuple(
+            DataAway(dataset=hex0x(it.dataset), owner=hex0x(it.listing.owner), name=name, ago_s=5)
+            for it in gone
+            if it.name == name
+        )
 
     async def ask(self, identity: Identity, data: Listed, kind: str, body: bytes) -> bytes:
         raise AssertionError("nothing is sent")
@@ -109,6 +126,25 @@ def test_a_strangers_vault_of_a_known_name_is_told_of_and_never_taken(
     gateway.lists(STRANGER, "north")
     assert run(listed_as(gateway, "North", names)).dataset == mine
     assert checksummed(STRANGER.address) in capsys.readouterr().err
+
+
+def test_a_vault_that_lost_its_link_for_a_moment_is_waited_for(
+    names: Names, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """Met for the first time or known: the command waits, and says when it was last seen if it doesn't come back."""
+    monkeypatch.setattr(vaultreach, "POLL_S", 0.0)
+    gateway = Gateway()
+    mine = gateway.lists(NORTH, "north")
+    for _ in range(2):
+        gateway.unlinked[mine] = 1
+        assert run(listed_as(gateway, "north", names)).dataset == mine
+        assert "waiting for north's vault: last seen 5 s ago" in capsys.readouterr().err
+    gateway.lost.add(mine)
+    monkeypatch.setattr(vaultreach, "AWAY_S", 0.0)
+    gateway.lists(STRANGER, "north")
+    with pytest.raises(Failure, match="north's vault isn't linked at the moment") as gone:
+        run(listed_as(gateway, "north", names))
+    assert (gone.value.why, gone.value.code) == ("last seen 50 s ago", Exit.NOT_FOUND)
 
 
 def test_a_name_that_changed_hands_is_refused_until_it_is_forgotten(

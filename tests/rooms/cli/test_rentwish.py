@@ -60,7 +60,7 @@ def test_hours_are_numbers_or_durations(hours: str, found: int):
         {"hours": "1e999999"}, {"cpu": "-1"}, {"cpu": "many"}, {"cpu": "4294968"}, {"memory": "4 apples"}, {"gpu": "h100:x"},
         {"gpu": "h100:256"}, {"gpu": "h 100"}, {"gpu": "x" * 33}, {"max_price": "-1"}, {"max_price": "cheap"}, {"region": "e_u"},
         {"region": ",".join(f"r{it}" for it in range(17))}, {"near": "0ms"}, {"near": "2001ms"}, {"near": "inf"},
-        {"max_rtt": "x"}, {"measured": "price"}, {"same_operator": "0"}, {"same_operator": "101"}, {"same_operator": "maybe"},
+        {"max_rtt": "x"}, {"measured": "price"}, {"attested": "soc2@you"}, {"same_operator": "0"}, {"same_operator": "101"}, {"same_operator": "maybe"},
         {"one_price": True},
     ],
 )  # fmt: skip
@@ -69,6 +69,18 @@ def test_what_makes_no_sense_is_refused_before_it_is_asked(changes: dict[str, An
     with pytest.raises(Failure) as failed:
         plan_request(Flags(**changes))
     assert failed.value.code == Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    ("changes", "cure"),
+    [({"measured": "cpu,foo"}, "hardware, cpu, memory, gpu, "), ({"attested": "soc2@me"}, "soc2-type2@0x… of who attests it")],
+)  # fmt: skip
+def test_a_name_that_is_none_is_answered_with_those_that_are(changes: dict[str, Any], cure: str):
+    """The name, and what may stand there."""
+    with pytest.raises(Failure) as failed:
+        plan_request(Flags(**changes))
+    assert cure in failed.value.next
+    assert next(iter(changes.values())).split(",")[-1] in str(failed.value)
 
 
 def test_one_price_is_asked_for_with_its_reserve():
@@ -90,6 +102,7 @@ def test_a_group_that_can_not_be_placed_is_told_with_ways_out():
             constraints=["price"],
             text=f"{it} CLAI more an hour",
             nodes=2,
+            operators=1,
             price_hour_wei=it * TOKEN,
             diameter_us=0,
         )
@@ -100,7 +113,7 @@ def test_a_group_that_can_not_be_placed_is_told_with_ways_out():
     )
     failure = rentplan.not_placed(NotPlaced("", why))
     assert failure.why == "price: giving up one of these is enough"
-    assert failure.next.startswith("1 CLAI more an hour (price): 2 machines for 1 CLAI an hour")
+    assert failure.next.startswith("1 CLAI more an hour (price): 2 machines of 1 operator for 1 CLAI an hour")
     assert failure.next.count("CLAI more") == 3
     nothing = WhyNot(suitable=0, failing=[], narrowings=why.narrowings, relaxations=[])
     assert "cpu 9" in rentplan.not_placed(NotPlaced("", nothing)).why

@@ -160,7 +160,7 @@ def test_where_nothing_fits_the_cheapest_way_out_is_told(machines: Machines, off
     why = offers.list(Wanted(cpu_milli=4_001)).why_not
     assert why is not None
     assert (why.failing, why.relaxations[0].constraints) == (["cpu"], ["cpu"])
-    assert why.relaxations[0].text == "4 processors instead of 4.001"
+    assert why.relaxations[0].text == "4 cores instead of 4.001"
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_what_can_not_be_placed_is_told_with_the_cheapest_way_out(machines: Mach
     why = failed.value.why
     assert why.failing == ["price"]
     assert (why.relaxations[0].text, why.relaxations[0].price_hour_wei) == (
-        "1 CLAI more an hour: 2 machines of 2 operators",
+        "1 CLAI more an hour",
         3 * TOKEN,
     )
     assert "1 CLAI more an hour" in failed.value.detail
@@ -375,7 +375,9 @@ def test_the_command_lists_what_stands(machines: Machines, capsys: pytest.Captur
     assert run(["offers", "--limit", "1"]) == 0
     assert "1 more: clusterai offers --page" in capsys.readouterr().out
     assert run(["offers", "--cpu", "5"]) == 0
-    assert "→ 4 processors instead of 5 (cpu): 1 machine for 1 CLAI an hour" in capsys.readouterr().out
+    assert (
+        "→ 4 cores instead of 5 (cpu): 1 machine of 1 operator for 1 CLAI an hour" in capsys.readouterr().out
+    )
     assert run(["offers", "--near", "far"]) == 2
 
 

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import pytest
+
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.measuring import Multiply, decode_findings
 from clusterai.protocol.offers import decode_measurement
+from clusterai.validator.core import measurer
 from clusterai.validator.core.measurer import READY_S, ROLL_EVERY_S, Told
 from tests.rooms.measuring.machine_played import Played, claims
 from tests.rooms.measuring.measured_world import World
@@ -93,3 +96,15 @@ def test_a_machine_that_is_not_free_is_not_missing() -> None:
     assert came(world) == []
     assert all(isinstance(it, Told) for it in world.validators[0].told)
     assert world.validators[0].measurer.timed[world.nodes[0].owner.address].missed == 0
+
+
+def test_of_too_many_machines_the_next_ones_are_called_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No machine is left out for good because others were timed before it."""
+    monkeypatch.setattr(measurer, "MOST_CALLED", 2)
+    world = World(1, [slow(Played(claims())) for _ in range(3)])
+    world.beacon()
+    world.run(90)
+    for turn in range(3):
+        roll(world, turn)
+    called = [it.owner for it in world.validators[0].told if it.what == "called"]
+    assert sorted(called) == sorted(2 * [it.owner.address for it in world.nodes])

@@ -139,11 +139,15 @@ class Bed:
         self.chain(events.LeaseOpened(lease, GATEWAY, ME, terms))
         self.chain(events.LeaseAccepted(lease))
 
-    async def done(self) -> Done:
-        """When the gateway hears that it is."""
+    async def over(self) -> Done | Broken:
+        """When the gateway hears how it ended."""
         async with asyncio.timeout(120):
             await self._over.wait()
         (found,) = [it for it in self.seen if isinstance(it, Done | Broken)]
+        return found
+
+    async def done(self) -> Done:
+        found = await self.over()
         assert isinstance(found, Done), found
         return found
 

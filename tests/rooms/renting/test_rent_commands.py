@@ -189,6 +189,26 @@ def test_more_time_at_the_same_price(cli: Told, rentals: Rentals):
     assert cli("rent", "extend", it["id"], "--hours", "31d", "--yes")[0] == Exit.USAGE
 
 
+def test_more_time_than_the_owner_allows_is_refused_with_what_can_be_had(
+    cli: Told, bed: RentBed, rentals: Rentals
+):
+    """Before the question and before anything is asked of the gateway: how much, and the command for it."""
+    bed.offer(0, longest_s=7_200)
+    bed.until(lambda: 7_200 in (it["longest_s"]["value"] for it in bed.get("/v1/clusterai/offers")["offers"]), "a new offer")  # fmt: skip
+    it = rented(cli)["rental"]
+    assert "more can be booked now" in cli("rent", "show", it["id"])[1]
+    code, _, err = cli("rent", "extend", it["id"], "--hours", "2")
+    assert code == Exit.USAGE
+    assert "more can be booked now, not 2 h" in err
+    cure = re.search(r"clusterai (rent extend \w+ --hours (\d+)m)", err)
+    assert cure
+    assert int(cure[2]) >= 60
+    assert cli(*cure[1].split(), "--yes")[0] == Exit.OK
+    assert rentals.show(it["id"]).until_s == it["until_s"] + int(cure[2]) * 60
+    code, _, err = cli("rent", "extend", it["id"], "--hours", "1")
+    assert (code, "booked for as long ahead as can be" in err) == (Exit.USAGE, True)
+
+
 def test_a_log_is_printed_whole(cli: Told, bed: RentBed):
     """Piece by piece, though it is longer than one; of a machine that isn't there or doesn't answer it is said so."""
     it = rented(cli, "--nodes", "2")["rental"]

@@ -160,12 +160,28 @@ def test_time_is_extended_up_to_what_the_account_can_pay_and_a_month(client: Cli
     mine = Rentals(client)
     first = rented(client, plan)
     assert mine.extend(first.id, 60).until_s == first.until_s + 60
-    with pytest.raises(ApiError, match="30 days"):
+    with pytest.raises(ApiError, match="29 d 23 h more now, not 30 d"):
         mine.extend(first.id, 30 * 86_400)
     with pytest.raises(ApiError, match="this costs"):
         mine.extend(first.id, 29 * 86_400)
     assert status(client, "POST", f"{PATH}/{first.id}/extend", {"duration_s": 59}) == 400
     assert status(client, "POST", f"{PATH}/{first.id}/extend", {"duration_s": 30 * 86_400 + 1}) == 400
+
+
+def test_time_is_extended_up_to_what_every_owner_allows(bed: RentBed, client: Client):
+    """Told before and when it is asked, refused whole and not cut to it; nothing is booked by the refusal."""
+    bed.offer(0, longest_s=3_600)
+    bed.offer(1, longest_s=7_200)
+    bed.until(lambda: {it["longest_s"]["value"] for it in bed.get("/v1/clusterai/offers")["offers"]} == {3_600, 7_200}, "new offers")  # fmt: skip
+    mine = Rentals(client)
+    first = rented(client, Offers(client).plan(WISH))
+    assert 2_990 <= first.extendable_s <= 3_000
+    with pytest.raises(ApiError, match="more now, not 50 min 10 s"):
+        mine.extend(first.id, 3_010)
+    assert mine.show(first.id).until_s == first.until_s
+    again = mine.extend(first.id, 2_980)
+    assert again.until_s == first.until_s + 2_980
+    assert again.extendable_s <= 60
 
 
 @pytest.mark.parametrize("query", ["place=65", "place=-1", "place=x", "start=-1", f"start={2**53 + 1}"])

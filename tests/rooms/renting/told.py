@@ -84,6 +84,7 @@ def rental(
         "made_s": NOW_S - 100,
         "began_s": NOW_S - 90,
         "until_s": NOW_S + 3_600,
+        "extendable_s": 0,
         "ended_s": None,
         "why": "",
         "detail": "",

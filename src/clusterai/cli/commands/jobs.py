@@ -63,7 +63,7 @@ def show(
     from clusterai.cli.jobs import show as told
     from clusterai.sdk.jobs import Jobs
 
-    with gateway(data) as client:
+    with gateway(data, lists="clusterai jobs") as client:
         job = Jobs(client).show(job_id)
     if json:
         say.emit(job)
@@ -81,7 +81,7 @@ def logs(
     from clusterai.cli.jobs.follow import follow
     from clusterai.sdk.jobs import Jobs
 
-    with gateway(data) as client:
+    with gateway(data, lists="clusterai jobs") as client:
         jobs = Jobs(client)
         job = jobs.show(job_id)
         try:
@@ -109,7 +109,7 @@ def fetch(
     from clusterai.sandbox import BlobStore
     from clusterai.sdk.jobs import Jobs
 
-    with gateway(data) as client:
+    with gateway(data, lists="clusterai jobs") as client:
         jobs = Jobs(client)
         found = fetch_all(jobs, jobs.show(job_id), BlobStore(cache() / "content"), output)
     if json:
@@ -133,7 +133,7 @@ def cancel(
     from clusterai.sdk.jobs import Jobs
 
     options.confirm(f"End job {job_id[:18]}…?", yes)
-    with gateway(data) as client:
+    with gateway(data, lists="clusterai jobs") as client:
         job = Jobs(client).cancel(job_id)
     if json:
         say.emit(job)
@@ -148,7 +148,7 @@ def verify(
     from clusterai.cli.jobs import show as told
     from clusterai.sdk.jobs import Jobs
 
-    with gateway(data) as client:
+    with gateway(data, lists="clusterai jobs") as client:
         found = Jobs(client).audit(job_id)
     if json:
         say.emit(found)

@@ -71,6 +71,16 @@ def up(
             show_default=False,
         ),
     ] = None,
+    window: Annotated[
+        int,
+        typer.Option(
+            "--window",
+            envvar="CLUSTERAI_WINDOW",
+            min=60,
+            max=86_400,
+            help="Seconds of the audit window of a new network: work is settled after it, and who was away shows its work within it.",
+        ),
+    ] = 150,
     json: options.Json = False,
     quiet: options.Quiet = False,
     dry_run: options.DryRun = False,
@@ -86,7 +96,7 @@ def up(
     needs_unix("clusterai up")
     folder = options.folder(data)
     vaults = _vaults(vault or [])
-    wish = wishes.Wish(Ports.beside(port, validators), max(nodes, len(vaults)), model, rent, vaults)
+    wish = wishes.Wish(Ports.beside(port, validators), max(nodes, len(vaults)), model, rent, vaults, window)
     if dry_run:
         wishes.describe(folder, wish, json)
     elif detach:

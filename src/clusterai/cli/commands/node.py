@@ -25,6 +25,8 @@ def join(app: typer.Typer) -> None:
     group.command()(resume)
     group.command()(drain)
     group.command()(earnings)
+    group.command()(machines)
+    group.command()(collect)
     group.command(name="list")(list_nodes)
     group.command()(explain)
     group.command()(card)
@@ -82,6 +84,15 @@ Configured = Annotated[
 ]
 
 
+OwnerKey = Annotated[
+    Path | None,
+    typer.Option(
+        help="The owner's key file; a keystore's password comes from CLUSTERAI_KEY_PASSWORD. Default: owner.key in the folder.",
+        show_default=False,
+    ),
+]
+
+
 def join_network(
     url: Annotated[
         str | None,
@@ -99,6 +110,15 @@ def join_network(
             show_default=False,
         ),
     ] = None,
+    machine: Annotated[
+        int,
+        typer.Option(
+            help="Which of the owner's machines this is: from 2 on each has an account of its own, derived from --owner-key, "
+            "and its card says whose it is.",
+            min=1,
+            max=1_000,
+        ),
+    ] = 1,
     stake: Annotated[float, typer.Option(help="Tokens at stake, at least.", min=0.0)] = 1000.0,
     model: Annotated[
         list[str] | None, typer.Option(help="A model to serve; again for another.", show_default=False)
@@ -108,7 +128,7 @@ def join_network(
         str | None,
         typer.Option(
             metavar="PRICE",
-            help="Offer the machine whole, at so many tokens an hour; `rentals` in node.json says more.",
+            help="Offer the machine whole, at so many CLAI an hour; `rentals` in node.json says more.",
             show_default=False,
         ),
     ] = None,
@@ -135,24 +155,38 @@ def join_network(
     import time
 
     from clusterai.cli import joining
+    from clusterai.cli import machines as owned
     from clusterai.cli.reach import gateway
     from clusterai.cli.settings import default_node
-    from clusterai.protocol.ids import hex0x
+    from clusterai.ledger.adapters.derived import machine_key
+    from clusterai.protocol.ids import checksummed, hex0x
     from clusterai.protocol.money import WEI_PER_TOKEN
 
     needs_unix("clusterai node join")
     begin = time.monotonic()
     rent_wei = _hour_price(rent)
     place = joining.NodeFolder(folder or default_node())
+    if machine > 1 and owner_key is None:
+        raise Failure(
+            f"--machine {machine} is one of an owner's",
+            "its account is derived from the owner's key",
+            "name that by --owner-key FILE: of the first machine it is owner.key in its folder",
+            Exit.USAGE,
+        )
     if (pid := place.running()) is not None:
         raise Failure(f"a node runs in {place.root} already, process {pid}", next="clusterai node drain")
     with gateway(data, url=url) as client:
         told, network, is_known = joining.invited(client, place, _pinned(network_digest))
         digest = hex0x(joining.network_digest(network))
-        owner = joining.owner_key(place, owner_key)
+        main = joining.owner_key(place, owner_key)
+        owner = machine_key(main, machine)
+        if machine > 1:
+            joining.kept_apart(place, owner.address)
         purse = joining.faucet_of(options.folder(data), network)
         stake_wei = round(stake * WEI_PER_TOKEN)
-        joiner = asyncio.run(joining.examined(place, network, owner, stake_wei, purse))
+        joiner = asyncio.run(
+            joining.examined(place, network, owner, stake_wei, purse, main if machine > 1 else None)
+        )
         models = model or list(client.status().models)[:1]
         if not json:
             known = "as you asked" if network_digest else "as before" if is_known else "as this gateway says"
@@ -161,8 +195,13 @@ def join_network(
                 say.tell("  → compare it with what the network publishes: your stake goes where it says")
             for step in (
                 *joiner.steps,
+                *(
+                    [f"say that it is machine {machine} of {checksummed(main.address)}: both keys sign"]
+                    if machine > 1
+                    else []
+                ),
                 f"serve {', '.join(models)}{' and jobs' if jobs else ''} from {place.root}",
-                *([] if rent is None else [f"offer the machine to renters at {rent} tokens an hour"]),
+                *([] if rent is None else [f"offer the machine to renters at {rent} CLAI an hour"]),
             ):
                 say.tell(f"  • {step}")
         elif dry_run:
@@ -177,15 +216,18 @@ def join_network(
         if dry_run:
             return
         if start:
-            joining.alone(client.nodes, owner.address)
+            joining.alone(client.nodes, owner.address, key=str(owner_key or place.owner), machine=machine)
         options.confirm("Go on?" if is_known else "Is this the network that you mean?", yes)
         asyncio.run(joining.settled(joiner))
         joining.configured(place, joiner, told, models, jobs, client.base_url, rent_wei)
+        if machine > 1:
+            owned.declare(place, main, owner, network)
         if not start:
             _tell_start(joiner.owner.address, digest, place.root, place.config, json)
             return
         process = joining.started(place)
         node = joining.listed(client, place, joiner, process)
+        pauses = () if node.state == "ready" else joining.pauses(place)
     took = time.monotonic() - begin
     if json:
         say.emit(
@@ -195,10 +237,18 @@ def join_network(
                 "pid": process.pid,
                 "folder": str(place.root),
                 "listed_after_s": round(took, 1),
+                "paused": [it.said for it in pauses],
             }
         )
         return
     say.tell(f"[green]listed[/] as {node.provider} after {took:.1f} s; it runs as process {process.pid}")
+    if machine > 1:
+        say.tell(
+            f"  machine {machine} of {checksummed(main.address)}; its money comes there by clusterai node collect"
+        )
+    for it in pauses:
+        say.tell(f"  [yellow]it takes nothing new now[/]: {it.said}")
+        say.tell(f"  → {it.cure}")
     say.tell(f"  its earnings go to that address; what it says: {place.log}")
     say.tell("  → clusterai node explain     → clusterai node earnings     → clusterai node drain")
 
@@ -309,6 +359,11 @@ def earnings(
         str | None,
         typer.Option(metavar="SPAN", help="Only of the last 7d, 24h, 4w.", show_default=False),
     ] = None,
+    all_machines: Annotated[
+        bool,
+        typer.Option("--all", help="Of all machines of the owner, a line for each; the chain is asked."),
+    ] = False,
+    owner_key: OwnerKey = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -324,6 +379,9 @@ def earnings(
     from clusterai.node.adapters.earnings import report
 
     first = earned.first_day(since, time.time())
+    if all_machines or owner_key is not None:
+        _earned_together(folder, owner_key, first, json)
+        return
     made = owning.configuration(folder, config)
     try:
         found = report(made.data, made.owner_address(), load_network(made.network))
@@ -333,6 +391,114 @@ def earnings(
         say.emit(earned.as_json(found, first))
     else:
         earned.tell(found, first)
+
+
+def _earned_together(folder: Path | None, owner_key: Path | None, first: int | None, json: bool) -> None:
+    """Of the machine in the folder by its books, of the others by the chain."""
+    import time
+
+    from clusterai.cli import earned, owning
+    from clusterai.cli import machines as owned
+    from clusterai.cli.joining import NodeFolder
+    from clusterai.cli.settings import default_node
+    from clusterai.node.adapters.earnings import on_chain, report
+    from clusterai.protocol.ids import address
+
+    place = NodeFolder(folder or default_node())
+    owner = owned.owner_at(place, owner_key)
+    made = owning.configuration(folder, None) if place.config.exists() else None
+    mine = owned.machines(owner)
+    told = owned.history(owner.network)
+    found: list[earned.OfMachine] = []
+    for it in mine.machines:
+        account = address(it.account)
+        here = made is not None and made.owner_address() == account
+        books = (
+            report(made.data, account, owner.network)
+            if made is not None and here
+            else on_chain(account, owner.network, told, time.time())
+        )
+        found.append(earned.OfMachine(it.number, it.account, here, books))
+    if json:
+        say.emit(earned.together_json(mine.owner, found, first))
+    else:
+        earned.tell_together(mine.owner, found, first)
+
+
+def machines(
+    folder: Folder = None,
+    owner_key: OwnerKey = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """List all machines of an owner, wherever they stand: stake, state, and what their accounts hold."""
+    from clusterai.cli import machines as owned
+    from clusterai.cli.joining import NodeFolder
+    from clusterai.cli.reach import gateway
+    from clusterai.cli.settings import default_node
+    from clusterai.protocol.money import show as money
+
+    place = NodeFolder(folder or default_node())
+    found = owned.machines(owned.owner_at(place, owner_key))
+    with gateway(None, url=place.gateway.read_text().strip()) as client:
+        states = owned.states(found, client.nodes())
+    if json:
+        say.emit({"owner": found.owner, "machines": found.machines, "states": states})
+        return
+    say.tell(f"machines of {found.owner}")
+    say.table(
+        ("#machine", "account", "state", "#stake", "#leaving", "#held"),
+        [
+            (
+                it.number,
+                it.account,
+                "convicted" if it.barred else states[it.number],
+                money(it.stake_wei),
+                money(it.unbonding_wei) if it.unbonding_wei else "-",
+                money(it.free_wei),
+            )
+            for it in found.machines
+        ],
+    )
+
+
+def collect(
+    folder: Folder = None,
+    owner_key: OwnerKey = None,
+    leave: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MACHINE",
+            help="Take all stake of this machine out, too; once it has unbonded, collect again. Drain the machine first.",
+            min=1,
+            max=1_000,
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Bring what an owner's machines earned to the owner: all that their accounts hold, and stake that has unbonded."""
+    from clusterai.cli import machines as owned
+    from clusterai.cli.joining import NodeFolder
+    from clusterai.cli.settings import default_node
+    from clusterai.protocol.money import show as money
+
+    owner = owned.owner_at(NodeFolder(folder or default_node()), owner_key)
+    plan = owned.collecting(owner.key, owned.machines(owner), leave)
+    if not json:
+        for sentence in plan.says or ("there is nothing to bring",):
+            say.tell(f"  • {sentence}")
+    sent: list[str] = []
+    if plan.calls and not dry_run:
+        options.confirm("Go on?", yes)
+        sent = owned.sent(owner, plan)
+    if json:
+        say.emit({"steps": plan.says, "amount_wei": plan.amount_wei, "transactions": sent})
+    elif sent:
+        say.tell(f"done: {money(plan.amount_wei)}, {len(sent)} transactions")
 
 
 def list_nodes(data: options.Data = None, json: options.Json = False, quiet: options.Quiet = False) -> None:
@@ -397,11 +563,15 @@ def _explain_own(
 ) -> None:
     from rich.markup import escape
 
-    from clusterai.cli import explaining, owning
+    from clusterai.cli import explaining, explainrent, owning
+    from clusterai.node.doctor import running
 
     made = owning.configuration(folder, config)
     node, why = owning.seen_by_gateway(made, folder, config, url, data)
     found = explaining.explained(made, node, why)
+    if made.rentals is not None and node is not None and (status := running(made)) is not None:
+        offers = owning.listed_at_gateway(folder, config, url, data)
+        found += explainrent.reasons(made, status.hot, offers, bool(status.pauses))
     if json:
         say.emit({"owner": made.owner, "findings": found, "gateway_says": node})
         return
@@ -455,9 +625,11 @@ def card(
     from clusterai.protocol.ids import hex0x
 
     proven: frozenset[tuple[str, str]] | None = None
+    belongs_to: str | None = None
     if node is not None:
         view = _card_of(node, data)
         digest, operator, key, rows = view.digest, view.operator, view.node, view.lines
+        belongs_to = view.belongs_to
         pairs = (it.partition("@") for it in view.proven)
         proven = frozenset((label, by) for label, _, by in pairs)
     else:
@@ -478,7 +650,9 @@ def card(
     if json:
         said = {"digest": digest, "operator": operator, "node": key, "lines": rows}
         say.emit(
-            said if proven is None else said | {"proven": sorted(f"{label}@{by}" for label, by in proven)}
+            said
+            if proven is None
+            else said | {"proven": sorted(f"{label}@{by}" for label, by in proven), "belongs_to": belongs_to}
         )
         return
     say.tell(f"card {digest} of {key}")
@@ -486,6 +660,8 @@ def card(
         when = datetime.fromtimestamp(it.at_s, UTC).strftime("%Y-%m-%d %H:%M")
         kind = it.kind
         if kind == "attested" and proven is not None and (it.name, it.by) not in proven:
+            kind = "unproven"
+        if kind == "declared" and proven is not None and it.value != belongs_to:
             kind = "unproven"
         say.tell(f"  {it.name:<26} {it.value:<28} {kind:<12} {it.by[:10]}… {when}  [dim]{it.note}[/]")
 

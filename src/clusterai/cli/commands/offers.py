@@ -59,6 +59,7 @@ def offers(
     """List machines that can be rented now: price, what they are, and whose word each number is."""
     from clusterai.cli import rentplan, rentwish
     from clusterai.cli.reach import gateway
+    from clusterai.protocol.units import counted
     from clusterai.sdk.offers import Offers
 
     flags = rentwish.Flags(
@@ -88,6 +89,7 @@ def offers(
     if not found.standing:
         say.tell("no machine is offered now; offer this one: clusterai node join --rent PRICE")
         return
-    say.tell(f"none of {found.standing} machines fits ({found.taken} are held or rented)")
+    taken = f"{found.taken} {'is' if found.taken == 1 else 'are'} held or rented"
+    say.tell(f"none of {counted(found.standing, 'machine')} fits ({taken})")
     for way in rentplan.ways_out(found.why_not) if found.why_not is not None else []:
         say.tell(f"  → {way}")

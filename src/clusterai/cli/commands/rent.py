@@ -214,10 +214,11 @@ def _come_up(
 ) -> int:
     from clusterai.cli.renting import entry, keeping, wait
     from clusterai.cli.renting.named import short
+    from clusterai.protocol.units import counted
     from clusterai.sdk.rentals import Rentals
 
     name, folder, count = short(it), _folder(data, it), len(it.machines)
-    say.say(f"rental {name} is booked: {count} machine{'s' * (count != 1)} come{'s' * (count == 1)} up")
+    say.say(f"rental {name} is booked: {counted(count, 'machine')} come{'s' * (count == 1)} up")
     try:
         try:
             running = wait.until_running(Rentals(client), it)
@@ -296,6 +297,8 @@ def extend(
     with gateway(data) as client:
         rentals = Rentals(client)
         it = find(rentals, rental_id)
+        if it.state != "ended" and more_s > it.extendable_s:
+            raise told.too_long(it, more_s)
         cost = money(it.price_hour_wei * more_s // 3600)
         options.confirm(f"Book {short(it)} for {show_duration(more_s)} more, for at most {cost}?", yes)
         it = rentals.extend(it.id, more_s)

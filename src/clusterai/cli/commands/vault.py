@@ -123,6 +123,10 @@ def init(
         if any(column.guessed for column in it.schema.columns):
             say.say("* guessed from the data: it tells everybody that much. Else: --schema FILE, such as the")
             say.say("  schema.json that --dry-run --json writes, after you changed it")
+        from rich.markup import escape
+
+        for note in it.notes:
+            say.say(f"[yellow]note[/] {escape(note)}")
     if dry_run:
         if json:
             say.emit({"name": it.name, "folder": str(it.root), "key": str(it.key), "schema": it.schema})

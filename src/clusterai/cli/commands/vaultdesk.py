@@ -117,11 +117,12 @@ def deny(
     folder: Folder,
     request: Request,
     note: Note = "",
+    yes: options.Yes = False,
     *,
     answer: options.Answer,
 ) -> None:
     """Deny a request."""
-    _decide(folder, request, "deny", note, True, answer)
+    _decide(folder, request, "deny", note, yes, answer)
 
 
 def _decide(folder: Path, request: str, act: str, note: str, yes: bool, answer: options.Answer) -> None:
@@ -134,7 +135,7 @@ def _decide(folder: Path, request: str, act: str, note: str, yes: bool, answer: 
     row = keeping.one(keeping.rows(keeping.book(it), time.time()), request, "request")
     if not yes:
         _tell(row)
-        options.confirm("Approve it?", yes)
+        options.confirm("Approve it?" if act == "approve" else "Deny it?", yes)
     outcome = keeping.command(it, Command("approve" if act == "approve" else "deny", row.request, note=note))
     _told(it, folder, row.request, outcome, answer)
 
@@ -212,7 +213,7 @@ def uses(folder: Folder, *, answer: options.Answer) -> None:
         ],
     )
     say.tell(f"ε {book.total_spent_micro / 1e6:g} of {book.budget_micro / 1e6:g} spent, for ever")
-    say.say("what was paid: clusterai node earnings")
+    say.say("what was paid: clusterai node earnings (under `clusterai up`: --config DATA/node-1/config.json)")
 
 
 def replay(

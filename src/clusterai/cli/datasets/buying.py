@@ -147,7 +147,11 @@ async def _asked(
             return standing
     wish = asking.Wish(int(Operation.COPY), purpose, 0, 1, most_wei, 30, b"")
     if "copy" not in str(policy.get("operations", [])):
-        raise Failure(f"{listed.name} isn't for sale", f"its policy allows {policy.get('operations')}")
+        raise Failure(
+            f"{listed.name} isn't for sale",
+            "its policy allows no copies",
+            f"clusterai data show {listed.name} tells what can be asked of it",
+        )
     return await asking.request(vaults, listed, who, wish)
 
 

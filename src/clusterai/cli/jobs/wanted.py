@@ -1,6 +1,7 @@
 """From a command line to what is wanted: a job file, a module, or a command, and the flags over it."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ from clusterai.protocol import units
 from clusterai.protocol.money import BadAmount, parse
 from clusterai.work.batch.adapters.gather import Gathered, gather
 from clusterai.work.batch.core.imports import parse as parse_file
+from clusterai.work.batch.core.jobfile import spoken
 from clusterai.work.batch.core.located import MOST_BYTES, BadFile
 from clusterai.work.batch.core.request import Mount, Request, Wishes
 from clusterai.work.batch.spec import Check, OutOfRange, Resources, SecretInSpec, Unfit
@@ -163,36 +165,67 @@ def _environment(env: tuple[tuple[str, str], ...], given: tuple[str, ...]) -> tu
     return tuple(sorted(found.items()))
 
 
+_SUCH_AS = {
+    "--cpus": "2",
+    "--memory": "2GB",
+    "--disk": "10GB",
+    "--time": "1h30m",
+    "--max-price": "2.5",
+    "--max-hourly": "0.5",
+    "--deadline": "2h",
+}
+
+
+def _read(flag: str, text: str, read: Callable[[str], int]) -> int:
+    """
+    Raises:
+        Failure: exit code 2; it says how to write it.
+    """
+    try:
+        return read(text)
+    except (BadAmount, units.BadUnit) as error:
+        raise Failure(
+            f"{flag} {text[:40]} can't be read", str(error), f"{flag} {_SUCH_AS[flag]}", Exit.USAGE
+        ) from None
+
+
+def _gigabytes(text: str) -> int:
+    return units.size(text, "G")
+
+
 def _resources(before: Resources, flags: Flags) -> Resources:
     changed: dict[str, int | str] = {}
     try:
         if flags.cpus is not None:
-            changed["cpu_milli"] = units.milli(flags.cpus)
+            changed["cpu_milli"] = _read("--cpus", flags.cpus, units.milli)
         if flags.memory is not None:
-            changed["memory_bytes"] = units.size(flags.memory, "G")
+            changed["memory_bytes"] = _read("--memory", flags.memory, _gigabytes)
         if flags.disk is not None:
-            changed["disk_bytes"] = units.size(flags.disk, "G")
+            changed["disk_bytes"] = _read("--disk", flags.disk, _gigabytes)
         if flags.time is not None:
-            changed["time_s"] = units.duration(flags.time)
+            changed["time_s"] = _read("--time", flags.time, units.duration)
         if flags.gpu is not None:
             name, _, count = flags.gpu.partition(":")
+            if count and not count.isdecimal():
+                raise Failure(
+                    f"--gpu {flags.gpu[:40]} can't be read", "", "--gpu H100:2, or a number", Exit.USAGE
+                )
             changed |= {"gpus": int(name)} if name.isdecimal() else {"gpu": name, "gpus": int(count or "1")}
         return msgspec.structs.replace(before, **changed)
-    except (units.BadUnit, OutOfRange, Unfit, SecretInSpec, ValueError) as error:
-        raise Failure(str(error), code=Exit.USAGE) from None
+    except OutOfRange as error:
+        raise Failure(spoken(error), "", "clusterai run --help", Exit.USAGE) from None
+    except (Unfit, SecretInSpec, ValueError) as error:
+        raise Failure(str(error), "", "clusterai run --help", Exit.USAGE) from None
 
 
 def _wishes(before: Wishes, flags: Flags) -> Wishes:
     changed: dict[str, object] = {}
-    try:
-        if flags.max_price is not None:
-            changed["max_price_wei"] = parse(flags.max_price)
-        if flags.max_hourly is not None:
-            changed["max_hourly_wei"] = parse(flags.max_hourly)
-        if flags.deadline is not None:
-            changed["deadline_s"] = units.duration(flags.deadline)
-    except (BadAmount, units.BadUnit) as error:
-        raise Failure(str(error), code=Exit.USAGE) from None
+    if flags.max_price is not None:
+        changed["max_price_wei"] = _read("--max-price", flags.max_price, parse)
+    if flags.max_hourly is not None:
+        changed["max_hourly_wei"] = _read("--max-hourly", flags.max_hourly, parse)
+    if flags.deadline is not None:
+        changed["deadline_s"] = _read("--deadline", flags.deadline, units.duration)
     if flags.replicas is not None:
         changed["replicas"] = flags.replicas
     if flags.retries is not None:

@@ -20,7 +20,7 @@ from clusterai.ledger.adapters.client import ChainClient, OtherChain
 from clusterai.ledger.adapters.jsonrpc import JsonRpc
 from clusterai.ledger.adapters.network import Network, load_network, save_network
 from clusterai.ledger.core import calls, events
-from clusterai.ledger.core.deploy import LOCAL, local_plan
+from clusterai.ledger.core.deploy import local_plan, local_rules
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role, digest, hex0x
 from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import network_domain
@@ -28,13 +28,16 @@ from clusterai.protocol.statements import network_domain
 Step = tuple[Key, calls.Call]
 
 
-async def settle_in(folder: DataFolder, rpc_url: str, people: People, key_ring: Path) -> Network:
+async def settle_in(
+    folder: DataFolder, rpc_url: str, people: People, key_ring: Path, window_s: int
+) -> Network:
     """Bring the chain, the manifest and the account to where daemons can start.
 
     Args:
         key_ring: the gateway's table of API keys.
+        window_s: of a network that is new.
     """
-    network = await _manifest(folder, rpc_url, people)
+    network = await _manifest(folder, rpc_url, people, window_s)
     async with ChainClient(network) as client:
         try:
             await client.check()
@@ -49,6 +52,11 @@ async def settle_in(folder: DataFolder, rpc_url: str, people: People, key_ring: 
         steps += await _gift(client, people, digest(account.account))
         await send(client, steps)
     return network
+
+
+def window_of(folder: DataFolder, wished_s: int) -> int:
+    """The network's audit window; rules are for ever, so a network that is there keeps its own."""
+    return load_network(folder.manifest).rules.window_s if folder.manifest.exists() else wished_s
 
 
 def knows(folder: DataFolder, rpc_url: str) -> bool:
@@ -77,7 +85,7 @@ def fund(network: Network, payer: Key, gateway: Address, account: Digest, amount
     ]
 
 
-async def _manifest(folder: DataFolder, rpc_url: str, people: People) -> Network:
+async def _manifest(folder: DataFolder, rpc_url: str, people: People, window_s: int) -> Network:
     """The manifest as it is, but for the chain's address: the port may be another than last time."""
     if folder.manifest.exists():
         network = load_network(folder.manifest)
@@ -88,12 +96,13 @@ async def _manifest(folder: DataFolder, rpc_url: str, people: People) -> Network
         async with JsonRpc((rpc_url,)) as rpc:
             chain_id = int(await rpc.ask("eth_chainId"), 16)
             block = await rpc.ask("eth_getBlockByNumber", "0x0", False)
+        rules = local_rules(window_s)
         network = Network(
             chain_id=chain_id,
             rpc_urls=(rpc_url,),
-            contracts=local_plan(artifacts.load, people.treasury.address).addresses,
+            contracts=local_plan(artifacts.load, people.treasury.address, rules).addresses,
             genesis=digest(block["hash"]),
-            rules=LOCAL,
+            rules=rules,
         )
     save_network(folder.manifest, network)
     return network

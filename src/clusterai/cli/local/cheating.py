@@ -26,6 +26,7 @@ from clusterai.cli.local.folder import CHEAT, Cheat, DataFolder, ServiceState, U
 from clusterai.cli.local.people import People, make_people
 from clusterai.cli.local.ports import Ports
 from clusterai.cli.local.progress import Progress
+from clusterai.cli.local.wish import WINDOW_S
 from clusterai.cli.settings import command
 from clusterai.protocol.ids import checksummed
 from clusterai.protocol.money import show as money
@@ -158,7 +159,7 @@ def restore(folder: DataFolder) -> list[str]:
             return []
         people = _people(folder, nodes)
         ports = _ports(state)
-        asyncio.run(bootstrap.settle_in(folder, ports.chain_url, people, services.key_ring(folder)))
+        asyncio.run(bootstrap.settle_in(folder, ports.chain_url, people, services.key_ring(folder), WINDOW_S))
         for service, one in zip(nodes, people.nodes, strict=True):
             if service in restored:
                 services.write_node(folder, ports, people, one, state.model, None)

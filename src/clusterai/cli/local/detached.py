@@ -18,7 +18,16 @@ def run_detached(folder: DataFolder, wish: Wish, json: bool) -> None:
     ports.check(wish.ports, str(folder.root))
     folder.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     command = [sys.executable, "-m", "clusterai.cli", "up", "--quiet", "--data", str(folder.root)]
-    command += ["--port", str(wish.ports.api), "--nodes", str(wish.nodes), "--model", wish.model]
+    command += [
+        "--port",
+        str(wish.ports.api),
+        "--nodes",
+        str(wish.nodes),
+        "--model",
+        wish.model,
+        "--window",
+        str(wish.window_s),
+    ]
     command += ["--validators", str(len(wish.ports.validators)), *(["--rent"] if wish.rent else [])]
     command += [word for vault in wish.vaults for word in ("--vault", vault)]
     with folder.log.open("wb") as log:

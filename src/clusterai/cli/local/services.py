@@ -26,7 +26,7 @@ ONE_THREAD = (("OMP_NUM_THREADS", "1"),)
 """Several engines share the cores: one thread each is fastest."""
 
 
-def chain(folder: DataFolder, ports: Ports, people: People) -> Service:
+def chain(folder: DataFolder, ports: Ports, people: People, window_s: int) -> Service:
     """The deployer holds the whole supply: it is the treasury."""
     return Service(
         name="chain",
@@ -39,6 +39,8 @@ def chain(folder: DataFolder, ports: Ports, people: People) -> Service:
             str(ports.chain),
             "--deployer",
             hex0x(people.treasury.address),
+            "--window",
+            str(window_s),
         ),
         log=folder.log_of("chain"),
         ready=probes.listens(ports.chain),

@@ -94,7 +94,8 @@ class _Network:
         folder, wish = self._folder, self._wish
         people = make_people(folder, wish.nodes, wish.validators)
         url, ring = wish.ports.chain_url, services.key_ring(folder)
-        chain = services.chain(folder, wish.ports, people)
+        window_s = bootstrap.window_of(folder, wish.window_s)
+        chain = services.chain(folder, wish.ports, people, window_s)
         gateway = services.gateway(folder, wish.ports, people, wish.model)
         validators = [services.validator(folder, wish.ports, people, at) for at in range(wish.validators)]
         self._say("starting the chain")
@@ -108,7 +109,7 @@ class _Network:
                     supervisor.start(one)
             await supervisor.until_ready(chain.name)
             self._say("registering participants")
-            await bootstrap.settle_in(folder, url, people, ring)
+            await bootstrap.settle_in(folder, url, people, ring, window_s)
             if not early:
                 for one in (gateway, *validators):
                     supervisor.start(one)

@@ -15,6 +15,10 @@ READY_S = 300.0
 """The first start converts a model; a slow disk may take minutes for a big one."""
 
 
+WINDOW_S = 150
+"""Audit window of a new network: who stands still for 90 s, at whatever moment, still shows its work in time; disputes end in minutes."""
+
+
 class Wish(msgspec.Struct, frozen=True):
     """What `up` was asked for."""
 
@@ -25,6 +29,9 @@ class Wish(msgspec.Struct, frozen=True):
     """whether the nodes are offered whole"""
     vaults: tuple[str, ...] = ()
     """folders; each is held by a node of its own: the first by the first, and so on"""
+
+    window_s: int = WINDOW_S
+    """of a network that is new"""
 
     @property
     def validators(self) -> int:

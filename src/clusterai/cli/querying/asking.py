@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from clusterai.cli.failure import Exit, Failure
-from clusterai.cli.querying.vaults import Found, standing
+from clusterai.cli.querying.vaults import Found, lacking, standing, waiting
 from clusterai.cli.vaultreach import Reach
 from clusterai.protocol import access, canonical
 from clusterai.protocol.canonical import Malformed
@@ -85,6 +85,7 @@ class Planned(msgspec.Struct, frozen=True):
         error: half of the interval's width for each output, where a formula tells.
         mechanism: of the noise.
         most_left_micro: in the best of this requester's grants for such a question.
+        waits: whether a request of its for such an operation isn't decided yet.
     """
 
     vault: Found
@@ -96,6 +97,7 @@ class Planned(msgspec.Struct, frozen=True):
     mechanism: str
     plan: Plan | None
     most_left_micro: int
+    waits: bool
 
 
 class Came(msgspec.Struct, frozen=True):
@@ -153,6 +155,7 @@ async def planned(reach: Reach, vault: Found, question: Question, who: Identity)
         mechanism,
         plan,
         left_micro,
+        waiting(requests, question.operation),
     )
 
 
@@ -198,8 +201,10 @@ async def ask(
             raise Failure(
                 f"{plan.vault.name} gave no grant that holds this",
                 f"it takes ε {question.epsilon_micro / MICRO:g} of operation {question.operation.name.lower()};"
-                f" the best grant has ε {plan.most_left_micro / MICRO:g} left",
-                f"clusterai data request {plan.vault.name} --operation {question.operation.name.lower()}",
+                f" {lacking(plan.most_left_micro, plan.waits)}",
+                "clusterai data grants"
+                if plan.waits
+                else f"clusterai data request {plan.vault.name} --operation {question.operation.name.lower()}",
             )
         if plan.price_wei is None:
             raise Failure(

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from clusterai.cli.failure import Exit, Failure
-from clusterai.cli.querying.vaults import Found, standing
+from clusterai.cli.querying.vaults import Found, lacking, standing, waiting
 from clusterai.cli.vaultreach import Reach
 from clusterai.protocol import access
 from clusterai.protocol.ids import ZERO_DIGEST, Digest, address, hex0x
@@ -33,6 +33,7 @@ class Planned(msgspec.Struct, frozen=True):
     price_wei: int | None
     grant: access.Status | None
     most_left_micro: int
+    waits: bool
 
     @property
     def name(self) -> str:
@@ -74,9 +75,10 @@ async def planned(reach: Reach, vault: Found, epsilon_micro: int, who: Identity)
     about = hex0x(subject(vault.dataset, KIND_NAME))
     serves = next((it for it in vault.listed.serves if it.subject == about), None)
     price_wei = None if serves is None else serves.price_wei + milli(epsilon_micro) * serves.epsilon_price_wei
+    requests = await standing(reach, vault, who)
     mine = [
         it
-        for it in await standing(reach, vault, who)
+        for it in requests
         if it.state == "granted"
         and it.operation == Operation.JOINT
         and it.code == ZERO_DIGEST
@@ -86,7 +88,7 @@ async def planned(reach: Reach, vault: Found, epsilon_micro: int, who: Identity)
     fit = [it for it in mine if it.spent_micro + epsilon_micro <= it.epsilon_micro]
     grant = min(fit, key=lambda it: (it.expires_s, it.grant), default=None)
     left_micro = max((it.epsilon_micro - it.spent_micro for it in mine), default=0)
-    return Planned(vault, serves, price_wei, grant, left_micro)
+    return Planned(vault, serves, price_wei, grant, left_micro, waiting(requests, Operation.JOINT))
 
 
 def wanted_of(sql: str, plans: Sequence[Planned]) -> Wanted:
@@ -164,8 +166,10 @@ async def ask(
             raise Failure(
                 f"{plan.name} gave no grant that holds this",
                 f"it takes {f'ε {epsilon_micro / MICRO:g}' if epsilon_micro else 'no ε'} of operation joint;"
-                f" the best grant has ε {plan.most_left_micro / MICRO:g} left",
-                f"clusterai data request {plan.name} --operation joint --epsilon {epsilon_micro / MICRO:g}",
+                f" {lacking(plan.most_left_micro, plan.waits)}",
+                "clusterai data grants"
+                if plan.waits
+                else f"clusterai data request {plan.name} --operation joint --epsilon {epsilon_micro / MICRO:g}",
             )
         if plan.price_wei is None:
             raise Failure(

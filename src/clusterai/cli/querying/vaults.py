@@ -1,5 +1,7 @@
 """Vaults as a requester reaches them through a gateway that it needn't trust: their cards, its grants there."""
 
+from collections.abc import Iterable
+
 import msgspec
 
 from clusterai.cli.failure import Exit, Failure
@@ -12,6 +14,7 @@ from clusterai.protocol.vaults import subject
 from clusterai.sdk.identity import Identity, NotFromVault
 from clusterai.sdk.vaults import Listed, Untrue
 from clusterai.sdk.vaultshapes import Served
+from clusterai.vault.core.policy import MICRO
 from clusterai.vault.core.schema import BadSchema, Schema
 from clusterai.work.query.spec import KIND_NAME
 
@@ -56,6 +59,21 @@ async def found(reach: Reach, wanted: str, names: Names) -> Found:
         raise Failure(f"{wanted} is no vault that answers queries", str(error), code=Exit.NOT_FOUND) from None
     about = hex0x(subject(listed.dataset, KIND_NAME))
     return Found(listed, schema, next((it for it in listed.serves if it.subject == about), None))
+
+
+def waiting(requests: Iterable[access.Status], operation: int) -> bool:
+    """Whether one for this operation isn't decided yet, or isn't on chain yet."""
+    return any(it.operation == operation and it.state in ("asked", "approved") for it in requests)
+
+
+def lacking(most_left_micro: int, waits: bool) -> str:
+    """Why no grant holds a question, where it is known what is left of the best one."""
+    why = (
+        f"the best grant has ε {most_left_micro / MICRO:g} left"
+        if most_left_micro
+        else "there is none with anything left"
+    )
+    return f"{why}; a request waits for its owner" if waits else why
 
 
 async def standing(reach: Reach, vault: Found, who: Identity) -> tuple[access.Status, ...]:

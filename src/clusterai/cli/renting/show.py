@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from clusterai.cli import say
+from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.renting.folder import KeeperState
 from clusterai.cli.renting.named import short
 from clusterai.protocol.money import show as money
-from clusterai.protocol.units import show_duration, show_size
+from clusterai.protocol.units import counted, show_duration, show_size
+from clusterai.sdk.offershapes import LEAST_S
 from clusterai.sdk.rentalshapes import Rental, RentedMachine
 
 RUNWAY_S = 600
@@ -53,12 +55,15 @@ def rental(it: Rental, keeper: KeeperState | None = None, now_s: float | None = 
             rows.append(("", it.detail))
     else:
         left_s = max(0, it.until_s - now_s)
-        rows.append(("until", f"{_clock(it.until_s)}, in {show_duration(left_s)}"))
+        more = (
+            f"; {show_duration(it.extendable_s)} more can be booked now" if it.extendable_s >= LEAST_S else ""
+        )
+        rows.append(("until", f"{_clock(it.until_s)}, in {show_duration(left_s)}{more}"))
         if it.runway_s is not None:
             rows.append(("money lasts", show_duration(it.runway_s)))
     setup = it.setup
-    gpus = f", {setup.gpus} GPUs" if setup.gpus else ""
-    each = f"{setup.cpu_milli / 1000:g} cores, {show_size(setup.memory_bytes)} of memory, {show_size(setup.disk_bytes)} of disk{gpus}"
+    gpus = f", {counted(setup.gpus, 'GPU')}" if setup.gpus else ""
+    each = f"{counted(setup.cpu_milli / 1000, 'core')}, {show_size(setup.memory_bytes)} of memory, {show_size(setup.disk_bytes)} of disk{gpus}"
     rows += [
         ("each machine", f"{each}, {setup.image}"),
         ("price", f"{money(it.price_hour_wei)} an hour"),
@@ -109,6 +114,20 @@ def short_runway(it: Rental, now_s: float) -> str | None:
     return f"the account lasts {show_duration(it.runway_s)} more: clusterai account fund, or clusterai rent release {short(it)}"
 
 
+def too_long(it: Rental, more_s: int) -> Failure:
+    """As `extend` fails before anything is asked of the gateway."""
+    whole_s = it.extendable_s // 60 * 60
+    if whole_s >= LEAST_S:
+        told = f"{show_duration(whole_s)} more can be booked now, not {show_duration(more_s)}"
+        cure = f"clusterai rent extend {short(it)} --hours {whole_s // 60}m, and again when some of it has passed"
+    else:
+        told = "it is booked for as long ahead as can be"
+        cure = "ask again when some of it has passed, or rent others: clusterai rent"
+    return Failure(
+        told, "its machines' owners let them for so long from now, and not longer", cure, Exit.USAGE
+    )
+
+
 def _state(it: Rental) -> str:
     match it.state:
         case "opening":
@@ -127,12 +146,7 @@ def _proven(it: Rental) -> str:
 
 def _phase(it: Rental, machine: RentedMachine) -> str:
     phase = "-" if it.state == "ended" else machine.phase
-    return f"{phase} (the {_nth(machine.generation + 1)} here)" if machine.generation else phase
-
-
-def _nth(number: int) -> str:
-    last = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th") if number % 100 not in (11, 12, 13) else "th"
-    return f"{number}{last}"
+    return f"{phase} (the {say.nth(machine.generation + 1)} here)" if machine.generation else phase
 
 
 def _mesh(it: Rental, keeper: KeeperState | None) -> str:

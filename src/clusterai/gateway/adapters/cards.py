@@ -2,11 +2,13 @@
 
 import base64
 from collections import OrderedDict
+from collections.abc import Callable
 
 import msgspec
 import structlog
 
 from clusterai.market.core.placement import Index
+from clusterai.protocol.belonging import owner_of
 from clusterai.protocol.canonical import Malformed, content_digest
 from clusterai.protocol.cards import Card, attested, decode_card, lines
 from clusterai.protocol.eip712 import Domain
@@ -24,8 +26,19 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("cards")
 class Cards:
     """Of machines whose operators were linked here since this gateway started."""
 
-    def __init__(self, index: Index, network: Domain, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(
+        self,
+        index: Index,
+        network: Domain,
+        most_bytes: int = MOST_BYTES,
+        belong: Callable[[Address, Address | None, int, float], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            belong: told of each account whose it is, until when; None is nobody else's.
+        """
         self._index, self._network, self._most_bytes = index, network, most_bytes
+        self._belong = belong
         self._cards: OrderedDict[Address, tuple[Card, bytes]] = OrderedDict()
         self._bytes = 0
 
@@ -49,6 +62,9 @@ class Cards:
         self._bytes += len(data)
         # Attestations are of the owner: those of its newest card hold.
         self._index.attest(peer, attested(card, self._network, now_s))
+        owner = owner_of(card.belonging, peer, self._network, now_s)
+        if self._belong is not None:
+            self._belong(peer, owner, card.belonging.expires_s if card.belonging is not None else 0, now_s)
         while self._bytes > self._most_bytes:
             self._drop(next(iter(self._cards)))
         return ""
@@ -63,6 +79,7 @@ class Cards:
             return None
         card, data = held
         proven = attested(card, self._network, now_s)
+        owner = owner_of(card.belonging, Address(card.operator), self._network, now_s)
         return CardView(
             digest=hex0x(content_digest(data)),
             node=hex0x(card.node),
@@ -70,4 +87,5 @@ class Cards:
             card=base64.b64encode(data).decode(),
             lines=tuple(CardLine(**msgspec.structs.asdict(it)) for it in lines(card)),
             proven=tuple(f"{label}@{hex0x(attestor)}" for label, attestor in proven),
+            belongs_to=None if owner is None else hex0x(owner),
         )

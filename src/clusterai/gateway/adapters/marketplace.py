@@ -10,6 +10,7 @@ refused by the book, and planned anew. Only machines whose operator is linked ar
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -52,7 +53,7 @@ from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.measuring import Measured
 from clusterai.protocol.offering import Carded, Offered, OfferTurned
-from clusterai.protocol.offers import MachineMeasurement, decode_measurement, decode_offer
+from clusterai.protocol.offers import MOST_RENTED_S, MachineMeasurement, decode_measurement, decode_offer
 from clusterai.protocol.signing import recover
 from clusterai.runtime.adapters.driver import Driver
 from clusterai.runtime.adapters.journal import SqliteJournal
@@ -111,7 +112,6 @@ class Marketplace:
     ) -> None:
         self.index = Index()
         self.trips = RoundTrips()
-        self.cards = Cards(self.index, network)
         self.draws = Draws(directory)
         self.feed = OfferFeed(
             self.index,
@@ -122,6 +122,7 @@ class Marketplace:
             config.most_machines,
             self.draws.may_measure,
         )
+        self.cards = Cards(self.index, network, belong=self.feed.belong)
         self._early: dict[tuple[Address, Address], tuple[bytes, bytes]] = {}
         """by machine and validator, measurements of machines that aren't offered yet, as after a restart of this gateway"""
         self.book = Book(self.index)
@@ -270,6 +271,7 @@ class Marketplace:
         told: bool = True,
         but: Iterable[Address] = (),
         near_us: int | None = None,
+        none_of: Iterable[Address] = (),
         one_price: bool = False,
     ) -> Answered | WhyNot:
         """The best group that stands free now, or why there is none. Nothing is held.
@@ -278,6 +280,7 @@ class Marketplace:
             told: whether tolls and relaxations are worked out too.
             but: machines that mustn't be in it.
             near_us: no further than that from each of `but` whose place somebody measured.
+            none_of: owners, as operators are counted, whose machines mustn't be in it.
             one_price: every machine is paid alike, as an auction finds.
 
         Raises:
@@ -292,6 +295,7 @@ class Marketplace:
                 index = self.index.copy()
                 but = tuple(but)
                 index.take(but)
+                index.take_of(none_of)
                 if near_us is not None:
                     index.take_far(self._places(but), near_us)
                 return await asyncio.to_thread(
@@ -324,11 +328,20 @@ class Marketplace:
         return await self._reserve(request, renter, name, agreed, (), told=True, one_price=one_price)
 
     async def another(
-        self, request: Request, renter: Address, name: Digest, most_wei: int, but: Iterable[Address]
+        self,
+        request: Request,
+        renter: Address,
+        name: Digest,
+        most_wei: int,
+        but: Iterable[Address],
+        beside: Iterable[Address] = (),
     ) -> Reserved | WhyNot | Refused:
         """In place of one that was lost: one machine as in `request`, at most as dear, and none of `but`; held under `name`.
 
         Where the group had a limit on round trips, it is that near to all of `but`: those are the group and who was of it.
+
+        Args:
+            beside: the operators of the machines that go on: no more of one owner than was asked.
 
         Raises:
             Busy.
@@ -337,8 +350,25 @@ class Marketplace:
             request, parts=single(1, request.parts[0].need), most_price_wei=max(1, most_wei), us_wei=0
         )
         return await self._reserve(
-            one, renter, name, lambda _: None, tuple(but), told=False, near_us=request.most_rtt_us
+            one,
+            renter,
+            name,
+            lambda _: None,
+            tuple(but),
+            told=False,
+            near_us=request.most_rtt_us,
+            none_of=self.full(request, beside),
         )
+
+    def full(self, request: Request, operators: Iterable[Address]) -> tuple[Address, ...]:
+        """The owners of whom a group on these operators' machines has as many as were asked for at most."""
+        most = request.most_per_operator
+        held = Counter(map(self.owner, operators))
+        return () if most is None else tuple(owner for owner, machines in held.items() if machines >= most)
+
+    def owner(self, operator: Address) -> Address:
+        """Whose an operator's machines are: its own, if it doesn't say otherwise."""
+        return self.feed.belongs_to(operator, self._clock()) or operator
 
     def _places(self, nodes: Iterable[Address]) -> list[Coordinate]:
         now_s = self._clock()
@@ -355,11 +385,14 @@ class Marketplace:
         *,
         told: bool,
         near_us: int | None = None,
+        none_of: tuple[Address, ...] = (),
         one_price: bool = False,
     ) -> Reserved | WhyNot | Refused:
         refused: Refused | None = None
         for _ in range(TRIES):
-            found = await self.plan(request, told=told, but=but, near_us=near_us, one_price=one_price)
+            found = await self.plan(
+                request, told=told, but=but, near_us=near_us, none_of=none_of, one_price=one_price
+            )
             if isinstance(found, WhyNot):
                 return found
             agreed(found)
@@ -416,6 +449,11 @@ class Marketplace:
         """The round trip to the machine's link, 0 if it isn't known."""
         row = self.index.row(node)
         return 0 if row is None else int(self.index.columns.link[row])
+
+    def longest_s(self, node: Address) -> int:
+        """For how long it may be booked ahead; as long as anything where its offer isn't there any more."""
+        row = self.index.row(node)
+        return MOST_RENTED_S if row is None else self.index.offer(row).longest_s
 
     def measured(self, node: Address, field: Field) -> MachineMeasurement | None:
         """The newest measurement of `field`, by whichever validator; None if nobody measured it lately."""

@@ -10,6 +10,7 @@ from clusterai.market.core.placement.offers import Source
 from clusterai.market.core.placement.request import Need, single
 from clusterai.protocol.ids import Address, address, checksummed
 from clusterai.protocol.offers import MachineMeasurement
+from clusterai.protocol.units import counted
 from clusterai.sdk import offershapes as shapes
 
 HOUR_S = 3_600
@@ -109,6 +110,7 @@ def machine(
         else told(profile.links_per_s_milli, Source("measured", Address(profile.validator), profile.at_s)),
         longest_s=told(offer.longest_s, offer.price_source),
         expires_in_s=max(0, offer.expires_s - int(now_s)),
+        belongs_to=None if offer.belongs_to is None else _shown(offer.belongs_to),
     )
 
 
@@ -146,6 +148,7 @@ def why_not(why: WhyNot) -> shapes.WhyNot:
                 constraints=list(it.constraints),
                 text=it.text,
                 nodes=len(it.plan.nodes),
+                operators=len({offer.counts_as for offer in it.plan.offers}),
                 price_hour_wei=it.plan.price_wei,
                 diameter_us=it.plan.diameter_us,
             )
@@ -195,6 +198,10 @@ def plan(
 def unplaced(why: WhyNot) -> str:
     """The sentence for a person: what fails, and the cheapest way out."""
     if not why.relaxations:
-        return f"{why.suitable} machines suit, and nothing that could be given up alone makes a group of them"
+        return f"{_suit(why.suitable)}, and nothing that could be given up, alone or in pairs, makes a group of them"
     cheapest = why.relaxations[0]
-    return f"{why.suitable} machines suit each wish; the cheapest way out ({', '.join(cheapest.constraints)}): {cheapest.text}"
+    return f"{_suit(why.suitable)} each wish; the cheapest way out ({', '.join(cheapest.constraints)}): {cheapest.text}"
+
+
+def _suit(suitable: int) -> str:
+    return f"{counted(suitable, 'machine')} suit{'s' * (suitable == 1)}"

@@ -90,6 +90,12 @@ def records(rental: Rental) -> Iterable[RentRecord]:
         yield rental.ended
 
 
+def extendable_s(rental: Rental, now_s: float) -> int:
+    """By how much its end may be put off now: no machine is booked for longer ahead than its owner lets it."""
+    longest_s = min(stay.seat.longest_s for stay in rental.stays.values())
+    return max(0, int(now_s) + longest_s - rental.until_s)
+
+
 def price_wei(rental: Rental) -> int:
     """Of an hour of all its machines."""
     return sum(stay.seat.price_wei for stay in rental.stays.values())

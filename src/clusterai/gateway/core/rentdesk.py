@@ -73,6 +73,7 @@ from clusterai.protocol.rentals import (
     StayTold,
     TellPath,
 )
+from clusterai.protocol.units import counted
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
 from clusterai.work.cluster.price import recount
 from clusterai.work.cluster.spec import Interval
@@ -359,7 +360,7 @@ class RentDesk:
         stay.unlinked_s = None
         if rental.began_s is None and rental.is_complete:
             self._save(Began(rental.lease, int(self._now_s)))
-            self._note(rental, "ready", f"{len(rental.stays)} machines")
+            self._note(rental, "ready", counted(len(rental.stays), "machine"))
         elif rental.began_s is not None and stay.generation:
             self._note(rental, "replaced", f"place {stay.place}")
         if not rental.ports:

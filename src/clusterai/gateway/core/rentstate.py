@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from clusterai.audit.core.timelock import Evidence
 from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.offers import MOST_RENTED_S
 from clusterai.protocol.rentals import MOST_MEMBERS, MOST_SPEC_BYTES, stay_model
 from clusterai.protocol.statements import U32, U40, U63, AddressBytes, DigestBytes, SignatureBytes, Wei
 
@@ -36,6 +37,7 @@ class Seat(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         node: its hot key, as the renter was shown.
         operator: its owner, by whom links are known.
         links_per_s_milli: of the sentinel, as a validator measured it; 0 where none did.
+        longest_s: its owner lets nobody book it for longer ahead.
     """
 
     node: AddressBytes
@@ -43,6 +45,7 @@ class Seat(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     price_wei: Wei
     links_per_s_milli: U63
     hold: DigestBytes
+    longest_s: U40 = MOST_RENTED_S
 
 
 class _Record(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):

@@ -26,6 +26,19 @@ MOST_SERIALS = 100_000
 """Data sets whose last serial is remembered after nobody has them any more."""
 
 
+MOST_AWAY = 1_000
+"""Data sets whose last link is remembered for who asks."""
+
+
+class Left(msgspec.Struct, frozen=True):
+    """A data set whose last holder lost its link, and when."""
+
+    dataset: Digest
+    owner: Address
+    name: str
+    at_s: float
+
+
 class ShelfLimits(msgspec.Struct, frozen=True):
     """
     Attributes:
@@ -81,6 +94,7 @@ class Shelf:
         self.datasets: dict[Digest, Shelved] = {}
         self._serials: OrderedDict[Digest, tuple[int, Digest]] = OrderedDict()
         self._subjects: dict[Address, frozenset[Digest]] = {}
+        self.away: OrderedDict[Digest, Left] = OrderedDict()
         self._bytes = 0
         self._brought: dict[Address, int] = {}
 
@@ -91,6 +105,7 @@ class Shelf:
         self._subjects[provider] = frozenset(map(Digest, offer.subjects))
         for dataset in offer.withdrawn:
             self._drop(Digest(dataset), provider)
+            self.away.pop(Digest(dataset), None)
         return [why for it in offer.listings if (why := self._take(provider, it)) is not None]
 
     def brought(self, holder: Address, said: DataListing) -> str | None:
@@ -100,10 +115,25 @@ class Shelf:
     def given_up(self, holder: Address, dataset: Digest) -> None:
         self._drop(dataset, holder)
 
-    def unlinked(self, provider: Address) -> None:
+    def unlinked(self, provider: Address, now_s: float = 0.0) -> None:
+        """
+        Args:
+            now_s: of whatever clock; who asks for what is away is told by the same.
+        """
         self._subjects.pop(provider, None)
-        for dataset in [name for name, it in self.datasets.items() if provider in it.holders]:
+        for dataset, it in [one for one in self.datasets.items() if provider in one[1].holders]:
             self._drop(dataset, provider)
+            if dataset not in self.datasets:
+                self.away[dataset] = Left(dataset, Address(it.listing.owner), str(it.card["name"]), now_s)
+                if len(self.away) > MOST_AWAY:
+                    self.away.popitem(last=False)
+
+    def left(self, text: str, owner: Address | None = None) -> Iterator[Left]:
+        """What nobody linked has at the moment, of these words in its name."""
+        words = text.casefold().split()
+        for it in self.away.values():
+            if (owner is None or it.owner == owner) and all(word in it.name.casefold() for word in words):
+                yield it
 
     def _take(self, provider: Address, said: DataListing) -> str | None:
         found = self._read(said)
@@ -140,6 +170,7 @@ class Shelf:
             self._forget(known)
         shelved = Shelved(listing, said, card, _text(card), holders, provider)
         self.datasets[dataset] = shelved
+        self.away.pop(dataset, None)
         self._bytes += size
         self._brought[provider] = self._brought.get(provider, 0) + size
         self._serials[dataset] = (listing.serial, digest)

@@ -186,6 +186,11 @@ LOCAL = Rules(
 times `answer_s` of the window: the shorter that is, the longer a provider is asked over gateways first."""
 
 
+def local_rules(window_s: int) -> Rules:
+    """`LOCAL` with another window. Lies are convicted as fast; what a provider that is away owes is demanded on chain some 28 s before the window ends, so a longer one forgives a longer restart."""
+    return msgspec.structs.replace(LOCAL, window_s=window_s, unbond_delay_s=2 * window_s)
+
+
 class Placement(msgspec.Struct, frozen=True):
     """Code and storage words that stand at a fixed address from the start."""
 

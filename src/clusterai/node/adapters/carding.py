@@ -2,7 +2,7 @@
 
     Measured ── signed, of this machine, by one who was drawn? ──> card.bin ──> UpdateCard(digest), once a day at most
 
-Attestations are files beside it, `attestations/*.bin`, each the canonical bytes of one. Gateways that list the machine are told its card.
+Attestations are files beside it, `attestations/*.bin`, each the canonical bytes of one, and `belonging.bin` says whose machine this is. Gateways that list the machine are told its card.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,6 +14,7 @@ import structlog
 
 from clusterai.ledger.core.calls import Submit, UpdateCard
 from clusterai.protocol import canonical
+from clusterai.protocol.belonging import Belonging, decode_belonging, owner_of
 from clusterai.protocol.canonical import Malformed, content_digest
 from clusterai.protocol.cards import MOST_ATTESTATIONS, Attestation, Card, decode_card, with_measured
 from clusterai.protocol.eip712 import Domain
@@ -28,6 +29,7 @@ DAY_S = 86_400.0
 CARD = "card.bin"
 SENT = "card-sent.json"
 ATTESTATIONS = "attestations"
+BELONGING = "belonging.bin"
 OWN_KEYS = "card-"
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("carding")
@@ -78,8 +80,7 @@ class Carding:
         old = read_card(self._folder)
         measured = () if old is None or old.node != self._node else old.measured
         at_s = int(self._clock()) if old is None else old.written_s
-        card = Card(self._operator, self._node, self._claims(), measured, self._attestations(), at_s)
-        data = canonical.encode(card)
+        data = canonical.encode(self._written(measured, at_s))
         for peer in peers:
             self._submit(Send(peer, Carded(data)))
 
@@ -92,8 +93,7 @@ class Carding:
         now_s = int(self._clock())
         old = read_card(self._folder)
         before = () if old is None or old.node != self._node else old.measured
-        blank = Card(self._operator, self._node, self._claims(), before, self._attestations(), now_s)
-        data = canonical.encode(with_measured(blank, measured, now_s))
+        data = canonical.encode(with_measured(self._written(before, now_s), measured, now_s))
         self._write(CARD, data)
         log.info("card", digest=hex0x(content_digest(data)))
         self._publish(content_digest(data))
@@ -121,6 +121,31 @@ class Carding:
             except (Malformed, OSError) as error:
                 log.warning("attestation_refused", file=path.name, why=str(error))
         return tuple(found)
+
+    def _written(self, measured: tuple[Measured, ...], at_s: int) -> Card:
+        return Card(
+            self._operator,
+            self._node,
+            self._claims(),
+            measured,
+            self._attestations(),
+            at_s,
+            self._belonging(),
+        )
+
+    def _belonging(self) -> Belonging | None:
+        """What lies there, if it holds."""
+        try:
+            found = decode_belonging((self._folder / BELONGING).read_bytes())
+        except FileNotFoundError:
+            return None
+        except (Malformed, OSError) as error:
+            log.warning("belonging_refused", why=str(error))
+            return None
+        if owner_of(found, self._operator, self._network, self._clock()) is None:
+            log.warning("belonging_refused", why="it is of another account, not signed by both, or over")
+            return None
+        return found
 
     def _publish(self, digest: Digest) -> None:
         now_s = self._clock()

@@ -1,7 +1,10 @@
-"""Reads what a node earned from its own files, while it runs and while it doesn't; nothing is written."""
+"""Reads what a node earned from its own files, while it runs and while it doesn't; nothing is written.
+
+What another machine earned, its owner reads from the chain: all but what only that machine's books know yet.
+"""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,6 @@ from clusterai.node.core.leasebook import LeaseBook, Terms
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.signing import recover
 from clusterai.protocol.statements import channels_domain, network_domain
-from clusterai.work import KINDS
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -29,7 +31,7 @@ class Report(msgspec.Struct, frozen=True):
 
 def report(data: Path, owner: Address, network: Network) -> Report:
     """What lies in a node's data folder; a folder where nothing happened yet earned nothing."""
-    book = LeaseBook(_terms(owner, network), Directory(), KINDS)
+    book = _book(owner, network)
     decoder = msgspec.msgpack.Decoder(LeaseBook.RECORDS)
     book.restore(
         decoder.decode(record)
@@ -44,6 +46,28 @@ def report(data: Path, owner: Address, network: Network) -> Report:
     books = _books(book)
     spent = _rows(data / "outbox.sqlite", "select day, wei from spent order by day")
     return Report(earnings.earned(books), books, {day: int(wei) for day, wei in spent})
+
+
+def on_chain(account: Address, network: Network, told: Iterable[Event], now_s: float) -> Report:
+    """What an account earned as far as the chain knows: nothing of it is owed or vouched, and gas isn't known.
+
+    Args:
+        told: all events from the chain's first block on.
+    """
+    book = _book(account, network)
+    earnings = Earnings(account, network.rules.epoch_s)
+    for event in told:
+        book.step(event, now_s)
+        earnings.apply(event, now_s)
+    books = _books(book)
+    # Vouchers for what was committed are in that machine's books: without them it would look lost.
+    books = msgspec.structs.replace(books, vouched_wei=max(books.claimed_wei, books.committed_wei))
+    return Report(earnings.earned(books), books, {})
+
+
+def _book(owner: Address, network: Network) -> LeaseBook:
+    """Who reads admits and meters nothing: no kind of work is asked."""
+    return LeaseBook(_terms(owner, network), Directory(), {})
 
 
 def _books(book: LeaseBook) -> Books:

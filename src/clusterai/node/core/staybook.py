@@ -31,6 +31,7 @@ from clusterai.protocol.rentals import (
     TellPath,
     stay_model,
 )
+from clusterai.protocol.units import show_duration
 from clusterai.runtime.machine import Linked, Received, Send, Tick, Unlinked
 from clusterai.work.cluster.price import unit_price_wei
 from clusterai.work.cluster.spec import ClusterSpec, decode_spec
@@ -46,6 +47,8 @@ SHUNNED_S = 600.0
 MOST_SHUNNED = 256
 FORSAKEN_S = 60.0
 """Its gateway's link is down: a restart takes seconds."""
+CLOCKS_S = 60
+"""A gateway's clock may be ahead of ours by so much, and what it books is still what was offered."""
 SPARE_S = 30
 """After the booking's end, for the last interval."""
 
@@ -57,7 +60,7 @@ class StayTerms(msgspec.Struct, frozen=True):
         node: its hot key, which is what renters were shown.
         price_wei: of an hour; less is refused.
         fits: why this spec can't be had here, or None.
-        booked_until_s: the standing offer binds for this long at most, from now on.
+        longest_s: nobody books it for longer ahead.
         sign: by the hot key.
     """
 
@@ -260,7 +263,7 @@ class StayBook:
             gateway,
         ):
             # Told again, or extended. A booking never shrinks by it: that is what `EndStay` is for.
-            stay.until_s = max(stay.until_s, min(frame.until_s, int(now_s) + self.terms.longest_s))
+            stay.until_s = max(stay.until_s, min(frame.until_s, self._latest_s(now_s)))
             said = stay.ready or stay.opened
             return [] if said is None else [Send(gateway, said)]
         refusal = self._refusal(gateway, frame, now_s)
@@ -290,14 +293,18 @@ class StayBook:
             return code, why
         if frame.price_wei < self.terms.price_wei:
             return "price", f"{frame.price_wei} an hour are offered, the price is {self.terms.price_wei}"
-        if not now_s < frame.until_s <= now_s + self.terms.longest_s:
-            return "spec", f"it can be rented for {self.terms.longest_s // 3600} hours at most"
+        if not now_s < frame.until_s <= self._latest_s(now_s):
+            return "spec", f"it can be rented for {show_duration(self.terms.longest_s)} at most"
         try:
             spec = decode_spec(frame.spec)
         except Malformed as error:
             return "spec", str(error)[:500]
         why = self.terms.fits(spec)
         return spec if why is None else ("spec", why)
+
+    def _latest_s(self, now_s: float) -> int:
+        """Gateways hold renters to what is offered; so that it can be booked whole, clocks may differ a little."""
+        return int(now_s) + self.terms.longest_s + CLOCKS_S
 
     def _join(self, stay: _Stay, frame: JoinStay) -> list[Any]:
         if stay.phase == "raised":

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -114,7 +115,7 @@ class Calling:
             case Received(_, CallPart()):
                 pass  # these go the other way
             case Unlinked(peer):
-                self.shelf.unlinked(peer)
+                self.shelf.unlinked(peer, time.time())
                 for opened in self._open.values():
                     if opened.provider == peer:
                         _fail(opened, Lost())

@@ -290,7 +290,8 @@ class CallPages:
         self._calling.posted.expire(int(time.time()))
         found = self._calling.shelf.find(text, owner)
         page = list(islice((it for it in found if after is None or it.listing.dataset > after), limit + 1))
-        return json_of(views.datasets(page, limit, self._meter.routing))
+        left = islice(self._calling.shelf.left(text, owner), MOST_LISTED) if after is None else ()
+        return json_of(views.datasets(page, limit, self._meter.routing, views.away(left, time.time())))
 
     async def list_data(self, request: Request) -> Response:
         """An account lists a data set that anyone may hold; its listing says whose it is."""
@@ -305,8 +306,17 @@ class CallPages:
 
     async def dataset(self, request: Request) -> Response:
         self._calling.posted.expire(int(time.time()))
-        found = self._calling.shelf.datasets.get(_digest(request, "dataset"))
+        name = _digest(request, "dataset")
+        found = self._calling.shelf.datasets.get(name)
         if found is None:
+            if (left := self._calling.shelf.away.get(name)) is not None:
+                ago_s = max(0, int(time.time() - left.at_s))
+                raise Fault(
+                    404,
+                    "invalid_request_error",
+                    "vault_away",
+                    f"whoever has this data set isn't linked at the moment (last seen {ago_s} s ago)",
+                )
             raise missing(
                 "no linked provider has this data set: GET /v1/clusterai/data lists what there is; a vault that was"
                 " restarted is back within seconds"

@@ -1,6 +1,7 @@
 """Orders and data sets as clients see them."""
 
 import base64
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -9,12 +10,12 @@ from clusterai.gateway.core import views
 from clusterai.gateway.core.book import Charged
 from clusterai.gateway.core.meter import Meter
 from clusterai.gateway.core.posted import providers
-from clusterai.gateway.core.shelf import Shelved
+from clusterai.gateway.core.shelf import Left, Shelved
 from clusterai.market.core.routing import Routing
 from clusterai.protocol.ids import Address, Digest, checksummed, hex0x
 from clusterai.protocol.messages import Transcript
 from clusterai.protocol.vaults import subject
-from clusterai.sdk.vaultshapes import DataList, Dataset, Served
+from clusterai.sdk.vaultshapes import DataAway, DataList, Dataset, Served
 from clusterai.work import KINDS
 
 
@@ -32,14 +33,26 @@ def ordered(
     }
 
 
-def datasets(page: list[Shelved], limit: int, routing: Routing) -> DataList:
+def datasets(page: list[Shelved], limit: int, routing: Routing, gone: tuple[DataAway, ...] = ()) -> DataList:
     """
     Args:
         page: one more than `limit`, where there are more.
     """
     shown = page[:limit]
     after = hex0x(shown[-1].listing.dataset) if len(page) > limit else ""
-    return DataList(data=tuple(dataset(it, routing) for it in shown), next=after)
+    return DataList(data=tuple(dataset(it, routing) for it in shown), next=after, away=gone)
+
+
+def away(left: Iterable[Left], now_s: float) -> tuple[DataAway, ...]:
+    return tuple(
+        DataAway(
+            dataset=hex0x(it.dataset),
+            owner=checksummed(it.owner),
+            name=it.name,
+            ago_s=max(0, int(now_s - it.at_s)),
+        )
+        for it in left
+    )
 
 
 def dataset(it: Shelved, routing: Routing) -> Dataset:

@@ -17,7 +17,7 @@ from clusterai.gateway.adapters.rentals import views
 from clusterai.gateway.adapters.rentals.renting import NoLog, Renting
 from clusterai.gateway.core.faults import Fault
 from clusterai.gateway.core.offerviews import price_of
-from clusterai.gateway.core.rentbooks import price_wei
+from clusterai.gateway.core.rentbooks import extendable_s, price_wei
 from clusterai.gateway.core.rentstate import Extend, Meet, Release, Rent, Rental, Rented
 from clusterai.market.core.placement import Refused
 from clusterai.protocol import canonical, ids
@@ -25,7 +25,7 @@ from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.money import show as money
 from clusterai.protocol.rentals import MOST_MEMBERS
-from clusterai.sdk.offershapes import MOST_S
+from clusterai.protocol.units import show_duration
 from clusterai.sdk.rentalshapes import Extension, Meeting, RentalList, RentRequest
 from clusterai.work.cluster.spec import IMAGES, ClusterSpec, decode_spec
 
@@ -150,9 +150,13 @@ class RentalPages:
         found = await self._mine(request, "inference")
         asked = await _read(request, Extension)
         self._still_runs(found)
-        until_s = found.until_s + asked.duration_s
-        if until_s > time.time() + MOST_S:
-            raise _invalid(f"nothing is booked for more than {MOST_S // 86_400} days ahead", "duration_s")
+        until_s, most_s = found.until_s + asked.duration_s, extendable_s(found, time.time())
+        if asked.duration_s > most_s:
+            raise _invalid(
+                f"its machines can be booked for {show_duration(most_s)} more now, not {show_duration(asked.duration_s)}: "
+                "their owners let them for so long from now, and not longer",
+                "duration_s",
+            )
         left_s = until_s - int(time.time())
         self._affordable(found.account, price_wei(found), max(0, left_s))
         self._renting.driver.handle(Extend(found.lease, until_s))

@@ -8,6 +8,7 @@ RentalPages ── Rent, Meet, … ──> Renting ── Driver(RentDesk) ─�
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -50,7 +51,7 @@ from clusterai.protocol.rentals import AskStayLog, RentFrame, StayLogged, stay_m
 from clusterai.runtime.adapters.driver import Driver
 from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.runtime.machine import Linked, Received, Send, Unlinked
-from clusterai.sdk.offershapes import PlanRequest
+from clusterai.sdk.offershapes import LEAST_S, MOST_S, PlanRequest
 from clusterai.work import cluster
 
 PATIENCE_S = 5.0
@@ -253,25 +254,48 @@ class Renting:
         self.driver.handle(RelayOpened(asked.lease, {place: dict(to) for place, to in ports.items()}))
 
     async def _find(self, asked: FindAnother) -> None:
-        wish = msgspec.json.decode(asked.wish, type=PlanRequest)
+        # For as long as the rental still goes: it may have been extended, or be almost over.
+        left_s = min(MOST_S, max(LEAST_S, asked.until_s - int(time.time())))
+        wish = msgspec.structs.replace(msgspec.json.decode(asked.wish, type=PlanRequest), duration_s=left_s)
         name = Digest(secrets.token_bytes(32))
         # Its renter is the rental: nobody's holds are counted for it.
         renter = Address(asked.lease[:20])
+        request = request_of(wish)
         try:
-            found = await self.market.another(request_of(wish), renter, name, asked.most_wei, asked.but)
+            found = await self.market.another(
+                request, renter, name, asked.most_wei, asked.but, self._beside(asked)
+            )
         except Busy:
             self.driver.handle(NotFound(asked.lease, asked.place, "many plans are being worked out"))
             return
         if not isinstance(found, Reserved):
             why = "none stands free at that price" if isinstance(found, WhyNot) else "others were quicker"
             self.driver.handle(NotFound(asked.lease, asked.place, why))
+        elif self.market.owner(Address(self.seats(name)[0].operator)) in self.market.full(
+            request, self._beside(asked)
+        ):
+            # Another place of this rental was filled meanwhile.
+            self.market.release(name)
+            self.driver.handle(
+                NotFound(asked.lease, asked.place, "its owner has enough machines in this group")
+            )
         elif isinstance(self.market.confirm(name, asked.until_s), Booked):
             self.driver.handle(Found(asked.lease, asked.place, self.seats(name)[0]))
         else:
             self.driver.handle(NotFound(asked.lease, asked.place, "another was quicker"))
 
+    def _beside(self, asked: FindAnother) -> list[Address]:
+        """The operators of the machines that go on."""
+        rental = self.desk.rentals.get(asked.lease)
+        stays = {} if rental is None else rental.stays
+        return [
+            Address(it.seat.operator)
+            for place, it in stays.items()
+            if place != asked.place and it.phase != "lost"
+        ]
+
     def seats(self, hold: Digest) -> tuple[Seat, ...]:
-        """The machines of a hold, with what is known of their sentinels."""
+        """The machines of a hold, with what is known of their sentinels, and how long they may be booked."""
         return tuple(
             Seat(
                 it.node,
@@ -279,6 +303,7 @@ class Renting:
                 it.price_wei,
                 core_worth(self.market.measured(Address(it.node), Field.PROFILE)),
                 hold,
+                self.market.longest_s(Address(it.node)),
             )
             for it in self.market.seats(hold)
         )

@@ -1,6 +1,8 @@
 """A rental as its renter sees it."""
 
-from clusterai.gateway.core.rentbooks import price_wei
+import time
+
+from clusterai.gateway.core.rentbooks import extendable_s, price_wei
 from clusterai.gateway.core.rentdesk import RentDesk
 from clusterai.gateway.core.rentstate import Rental, Stay
 from clusterai.mesh import net_of
@@ -27,6 +29,7 @@ def rental(desk: RentDesk, it: Rental, left_wei: int) -> shapes.Rental:
         made_s=it.rented.at_s,
         began_s=it.began_s,
         until_s=it.until_s,
+        extendable_s=0 if it.ended is not None else extendable_s(it, time.time()),
         ended_s=None if it.ended is None else it.ended.at_s,
         why="" if it.ended is None else it.ended.why.value,
         detail="" if it.ended is None else it.ended.detail,

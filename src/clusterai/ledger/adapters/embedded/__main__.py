@@ -9,7 +9,7 @@ from clusterai.ledger.adapters.embedded.chain import WrongChain
 from clusterai.ledger.adapters.embedded.genesis import Allocation, BrokenGenesis, Genesis, genesis_of
 from clusterai.ledger.adapters.embedded.journal import BusyJournal, DamagedJournal
 from clusterai.ledger.adapters.embedded.server import ChainConfig, run_chain
-from clusterai.ledger.core.deploy import local_plan
+from clusterai.ledger.core.deploy import LOCAL, local_plan, local_rules
 from clusterai.protocol.ids import Address, address
 
 FUND_WEI = 10_000 * 10**18
@@ -30,8 +30,15 @@ def main() -> int:
     parser.add_argument(
         "--deployer", type=address, help="deploy the network's contracts at genesis, owned by it"
     )
+    parser.add_argument(
+        "--window",
+        type=int,
+        default=LOCAL.window_s,
+        metavar="SECONDS",
+        help="audit window of those contracts",
+    )
     args = parser.parse_args()
-    genesis = _genesis(args.deployer, tuple(Allocation(one, FUND_WEI) for one in args.fund))
+    genesis = _genesis(args.deployer, args.window, tuple(Allocation(one, FUND_WEI) for one in args.fund))
     config = ChainConfig(args.data, args.port, args.host, args.chain_id, args.block_interval, genesis)
     try:
         run_chain(config, lambda port: print(f"listening on {args.host}:{port}", flush=True))
@@ -41,10 +48,10 @@ def main() -> int:
     return 0
 
 
-def _genesis(deployer: Address | None, funded: tuple[Allocation, ...]) -> Genesis:
+def _genesis(deployer: Address | None, window_s: int, funded: tuple[Allocation, ...]) -> Genesis:
     if deployer is None:
         return Genesis(funded)
-    return genesis_of(local_plan(artifacts.load, deployer), funded)
+    return genesis_of(local_plan(artifacts.load, deployer, local_rules(window_s)), funded)
 
 
 if __name__ == "__main__":

@@ -91,6 +91,8 @@ class OfferFeed:
         self._known: dict[Address, _Known] = {}
         self._machines: dict[Address, dict[Address, None]] = {}
         """by operator, those taken out but not yet forgotten included"""
+        self._belongs: dict[Address, tuple[Address, int]] = {}
+        """by operator: whose its machines are, until when"""
         self._unswept: list[Address] = []
         self._left: dict[Address, _Known] = {}
         """What was found of machines that aren't offered for longer, as of one that is rented for a day; the oldest gives way."""
@@ -138,7 +140,7 @@ class OfferFeed:
         if withdrawn:
             self.index.remove(node)
         else:
-            self.index.put(merged(offer, known.measured, now_s), now_s)
+            self._put(known, now_s)
         return None
 
     def hear_measurement(self, data: bytes, signature: bytes, now_s: float) -> Turned | None:
@@ -155,7 +157,7 @@ class OfferFeed:
         known = self._known.get(Address(measurement.node))
         if known is None:
             return Turned("unknown", "nobody offers this machine")
-        if known.offer.operator == validator:
+        if validator in (known.offer.operator, self.belongs_to(Address(known.offer.operator), now_s)):
             return Turned("own")
         if self._may_measure is not None and not self._may_measure(
             Address(known.offer.operator), validator, now_s
@@ -171,8 +173,24 @@ class OfferFeed:
         if len(known.measured) > MOST_VALIDATORS:
             del known.measured[min(known.measured, key=lambda it: (known.measured[it].at_s, it))]
         if Address(known.offer.node) in self.index:
-            self.index.put(merged(known.offer, known.measured, now_s), now_s)
+            self._put(known, now_s)
         return None
+
+    def belong(self, operator: Address, owner: Address | None, until_s: int, now_s: float) -> None:
+        """Whose the operator's machines are from now on, as both of them signed; None takes back what was said before."""
+        before = self._belongs.pop(operator, None)
+        if owner is not None:
+            self._belongs[operator] = owner, until_s
+        if before is None and owner is None:
+            return
+        for node in self._machines.get(operator, ()):
+            if node in self.index:
+                self._put(self._known[node], now_s)
+
+    def belongs_to(self, operator: Address, now_s: float) -> Address | None:
+        """Whose an operator's machines are; None where nobody else's."""
+        owner, until_s = self._belongs.get(operator, (None, 0))
+        return owner if until_s > now_s else None
 
     def away(self, operator: Address) -> list[Address]:
         """The operator can't be reached, so nothing of it can be placed until it offers again; says what was taken out."""
@@ -202,6 +220,8 @@ class OfferFeed:
                 taken out in any case.
         """
         gone = self.index.sweep(now_s)
+        for operator in [it for it, (_, until_s) in self._belongs.items() if until_s <= now_s]:
+            self.belong(operator, None, 0, now_s)
         if not self._unswept:
             self._unswept = list(self._known)
         looked = len(self._unswept) if most is None else most
@@ -243,6 +263,10 @@ class OfferFeed:
         except BadSignature:
             return None
 
+    def _put(self, known: _Known, now_s: float) -> None:
+        owner = self.belongs_to(Address(known.offer.operator), now_s)
+        self.index.put(merged(known.offer, known.measured, now_s, owner), now_s)
+
     def _most(self, operator: Address) -> int:
         if self._stake_per_node_wei <= 0:
             return MOST_PER_OPERATOR
@@ -256,7 +280,12 @@ class OfferFeed:
             del self._machines[operator]
 
 
-def merged(offer: MachineOffer, measured: dict[Address, MachineMeasurement], now_s: float) -> Offer:
+def merged(
+    offer: MachineOffer,
+    measured: dict[Address, MachineMeasurement],
+    now_s: float,
+    belongs_to: Address | None = None,
+) -> Offer:
     """The offer as placement sees it: of each field the lower middle of what was measured, else the claim."""
     values: dict[str, Any] = {"reliability_ppm": NEWCOMER_RELIABILITY_PPM}
     values |= {name: getattr(offer, name) for name in _CLAIMED}
@@ -283,6 +312,7 @@ def merged(offer: MachineOffer, measured: dict[Address, MachineMeasurement], now
         issued_s=min(offer.issued_s, int(now_s)),
         expires_s=offer.expires_s,
         measurements=tuple(sources),
+        belongs_to=belongs_to,
         **values,
     )
 

@@ -50,6 +50,8 @@ class Columns(NamedTuple):
     region: NDArray[np.int32]
     gpu: NDArray[np.int32]
     operator: NDArray[np.int32]
+    counts_as: NDArray[np.int32]
+    """whose machine it is, in the numbers of `operator`"""
     gpus: NDArray[np.int32]
     cpu: Ints
     memory: Ints
@@ -87,6 +89,7 @@ def _columns(rows: int) -> Columns:
         region=small(),
         gpu=small(),
         operator=small(),
+        counts_as=small(),
         gpus=small(),
         cpu=large(),
         memory=large(),
@@ -207,6 +210,7 @@ class Index:
         c.region[row] = self._regions.hold(offer.region)
         c.gpu[row] = self._gpus.hold(offer.gpu)
         c.operator[row] = self._operators.hold(offer.operator)
+        c.counts_as[row] = self._operators.hold(offer.counts_as)
         c.gpus[row] = offer.gpus
         c.cpu[row] = offer.cpu_milli
         c.memory[row] = offer.memory_bytes
@@ -246,6 +250,7 @@ class Index:
         self._regions.release(int(c.region[row]))
         self._gpus.release(int(c.gpu[row]))
         self._operators.release(int(c.operator[row]))
+        self._operators.release(int(c.counts_as[row]))
 
     def sweep(self, now_s: float) -> list[Address]:
         """Take out what expired, and say what it was."""
@@ -266,6 +271,12 @@ class Index:
             apart = c.place[:, :3] - np.array((at.x_us, at.y_us, at.z_us), np.float32)
             rtt = np.sqrt((apart**2).sum(axis=1)) + c.place[:, 3] + at.height_us
             c.taken[~c.placed | (rtt > most_us)] = True
+
+    def take_of(self, owners: Iterable[Address]) -> None:
+        """All machines of these, as operators are counted, are taken in this index: for one that was copied."""
+        numbers = [self._operators.find(it) for it in owners]
+        c = self.columns
+        c.taken[c.alive & np.isin(c.counts_as, numbers)] = True
 
     def give_back(self, nodes: tuple[Address, ...]) -> None:
         self._mark(nodes, taken=False)

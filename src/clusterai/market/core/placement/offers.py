@@ -51,7 +51,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         node: the machine's hot key.
-        operator: the owner whose stake stands behind it; operators are counted by this.
+        operator: the account whose stake stands behind it, and by which its link is known.
+        belongs_to: whose machine the operator's is, as both of them signed; None says no more than `operator`.
         hardware: class in which equal work gives equal times, such as `x86-64-v3`.
         gpu, gpus: kind and number; an empty kind and zero without.
         bandwidth_kbps: the lesser of both directions.
@@ -80,11 +81,17 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     expires_s: int
     longest_s: int = MOST_RENTED_S
     measurements: tuple[Measurement, ...] = ()
+    belongs_to: Address | None = None
+
+    @property
+    def counts_as(self) -> Address:
+        """Whose machine it is: operators are counted by this."""
+        return self.belongs_to or self.operator
 
     def source(self, field: Field, now_s: float) -> Source:
         """Who says so: the newest measurement that hasn't faded, else the operator. For the price see `price_source`."""
         newest = max(
-            (it for it in self.measurements if it.fields & field and _counts(it, self.operator, now_s)),
+            (it for it in self.measurements if it.fields & field and _counts(it, self, now_s)),
             key=lambda it: (it.at_s, it.by),
             default=None,
         )
@@ -100,11 +107,14 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         """The fields that somebody else found, as bits of `Field`."""
         fields = 0
         for it in self.measurements:
-            if _counts(it, self.operator, now_s):
+            if _counts(it, self, now_s):
                 fields |= it.fields
         return fields
 
 
-def _counts(measurement: Measurement, operator: Address, now_s: float) -> bool:
-    """Nobody measures itself, and nothing is measured in the future."""
-    return measurement.by != operator and now_s - MEASUREMENT_LIFE_S < measurement.at_s <= now_s
+def _counts(measurement: Measurement, offer: Offer, now_s: float) -> bool:
+    """Nobody measures its own, and nothing is measured in the future."""
+    return (
+        measurement.by not in (offer.operator, offer.belongs_to)
+        and now_s - MEASUREMENT_LIFE_S < measurement.at_s <= now_s
+    )

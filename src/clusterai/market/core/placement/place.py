@@ -144,7 +144,7 @@ def first_rows(index: Index, request: Request, everyone: Candidates, most: int =
             few = shortlist(
                 everyone.burden[mine],
                 c.place[rows],
-                c.operator[rows],
+                c.counts_as[rows],
                 part.nodes,
                 us_wei,
                 request.most_per_operator,
@@ -164,7 +164,7 @@ def problem_of(
     measured = np.zeros(rtt.shape, bool)
     if trips is not None and request.nodes > 1:
         measured = trips.fill([index.offer(int(row)).node for row in rows], rtt, now_s)
-    _, operator = np.unique(c.operator[rows], return_inverse=True)
+    _, operator = np.unique(c.counts_as[rows], return_inverse=True)
     problem = Problem(
         c.price[rows],
         everyone.burden[few],

@@ -27,7 +27,7 @@ class Problem(NamedTuple):
         price: (n,) of an hour.
         burden: (n,) price plus what the renter says unreliability costs.
         rtt: (n, n) microseconds, symmetric, zeros on the diagonal.
-        operator: (n,) small numbers, one for each stake owner.
+        operator: (n,) small numbers, one for each owner, as operators are counted.
         counts: machines of each part.
         able: (parts, n) who may serve in which part.
         most_per_operator: `None` asks nothing, and so the other limits.

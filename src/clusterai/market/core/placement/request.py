@@ -55,7 +55,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         most_link_us: each machine at most so far from whoever places, by its own measurement.
         most_rtt_us: between any two of the group.
         most_price_wei: of the whole group, an hour.
-        most_per_operator: machines of one stake owner.
+        most_per_operator: machines of one owner, as operators are counted.
         duration_s: each machine must let itself be rented for so long; 0 asks nothing.
         attested: labels that must have been attested of each operator, each with the attestors who are believed; none believes anybody.
     """

@@ -32,7 +32,7 @@ def buy(index: Index, request: Request, trips: RoundTrips | None, now_s: float) 
     nodes = request.nodes
     rows = bidders(index, request, trips, now_s)
     offers = {index.offer(int(row)).node: int(row) for row in rows}
-    bids = [Bid(node, index.offer(row).operator, index.offer(row).price_wei) for node, row in offers.items()]
+    bids = [Bid(node, index.offer(row).counts_as, index.offer(row).price_wei) for node, row in offers.items()]
     sale = sell(bids, nodes, request.most_price_wei // nodes)
     if isinstance(sale, TooFew):
         return NoPlan(len(rows))
@@ -77,5 +77,5 @@ def bidders(index: Index, request: Request, trips: RoundTrips | None, now_s: flo
             everyone, away = everyone[within], away[within]
     # Rows come in the order of ids; the nearest of each operator stands for it.
     order = np.argsort(away, kind="stable")
-    _, first = np.unique(c.operator[everyone[order]], return_index=True)
+    _, first = np.unique(c.counts_as[everyone[order]], return_index=True)
     return everyone[order[np.sort(first)[:most]]]

@@ -40,6 +40,8 @@ def root(environment: Path, base: Path, system: Root, inside: Path) -> Root:
             "RAY_USAGE_STATS_ENABLED": "0",
             # Two seconds each: a worker waits for a head on a slow machine as long as a stay may take to join.
             "RAY_NUM_REDIS_GET_RETRIES": "45",
+            # What is forked of a process that speaks gRPC is another program at once; handlers that wake its threads before that can end it.
+            "GRPC_ENABLE_FORK_SUPPORT": "0",
         },
     )
 

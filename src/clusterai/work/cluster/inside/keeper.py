@@ -69,7 +69,7 @@ def answers(url: str) -> bool:
 
 def listens(address: str, port: int) -> bool:
     try:
-        socket.create_connection((address, port), 2).close()
+        socket.create_connection((address, port), 0.5).close()
     except OSError:
         return False
     return True
@@ -137,6 +137,11 @@ class Keeper:
         # Who types `python` there is in this cluster.
         terminal = subprocess.Popen(words, stdin=subprocess.DEVNULL, env={**os.environ, "RAY_ADDRESS": gcs})
         began = time.monotonic()
+        if not jobs:
+            # Ray would ask once, and then in seconds again.
+            address, _, port = gcs.rpartition(":")
+            while time.monotonic() < began + lighter.PATIENCE_S and not listens(address, int(port)):
+                time.sleep(lighter.LOOK_S)
         try:
             with lighter.unwaited(jobs.removeprefix("http://")) if jobs else contextlib.nullcontext():
                 start.main(args=arguments, standalone_mode=False)

@@ -10,12 +10,13 @@ import importlib.abc
 import os
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 PATIENCE_S = 75.0
 PAUSE_S = 0.1
+LOOK_S = 0.05
 MODULES = "JobHead,NodeHead"
 """Of Ray's dashboard: what `ray job` asks, and what tells it where the head is. Each module is a process of 90 MB."""
 UNNEEDED = frozenset({"ray.serve", "ray.util.state.state_cli", "ray.dashboard.modules.job.cli"})
@@ -110,21 +111,45 @@ def lighten(head: bool, modules: str, before: Sequence[str]) -> None:
 
 
 def patient() -> None:
-    """Ray asks without a pause whether its raylet is there, and gives a slow machine 30 s: ask calmly, and wait for longer."""
-    services: Any = importlib.import_module("ray._private.services")
-    plain = services.get_node
+    """Ray asks without a pause whether its raylet is there, and gives a slow machine 30 s: ask calmly, and wait for longer.
 
-    def get_node(*words: Any) -> Any:
+    What a worker asks of its head, it asks every two seconds, where a head needs less to be there: ask more often, and for as long.
+    """
+    utils: Any = importlib.import_module("ray._private.utils")
+    utils.time = _Time()
+    for place, name in (
+        ("ray._private.services", "get_node"),
+        ("ray._private.utils", "internal_kv_get_with_retry"),
+        ("ray._private.node", "get_all_node_info_until_retrieved"),
+    ):
+        module: Any = importlib.import_module(place)
+        if hasattr(module, name):
+            setattr(module, name, _patiently(getattr(module, name)))
+
+
+def _patiently(plain: Callable[..., Any]) -> Callable[..., Any]:
+    def ask(*words: Any, **named: Any) -> Any:
         until = time.monotonic() + PATIENCE_S
         while True:
             try:
-                return plain(*words)
-            except RuntimeError:
+                return plain(*words, **named)
+            except Exception:  # Ray's own errors here have no other class.
                 if time.monotonic() > until:
                     raise
-            time.sleep(0.05)
+            time.sleep(LOOK_S)
 
-    services.get_node = get_node
+    return ask
+
+
+class _Time:
+    """time, but for its longer pauses."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    @staticmethod
+    def sleep(seconds: float) -> None:
+        time.sleep(min(seconds, LOOK_S))
 
 
 class _Asyncio:
