@@ -1,4 +1,4 @@
-"""Federated training over random groups, with vaults that cheat: `python bench/groups.py [--seeds 6] [--rounds 20] [--deals iid,1.0,0.3]`.
+"""Federated training over random groups, with vaults that cheat: `python -m bench.groups [--seeds 6] [--rounds 20] [--deals iid,1.0,0.3]`.
 
 Multinomial logistic regression on scikit-learn's digits over twelve vaults in four groups, with the vaults' and the requester's own arithmetic
 (`work/training/core`): clipping, whole numbers, sums of groups, what is combined and who is named; without processes and masks, which change no bit
@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_digits
 
+from clusterai.audit.core.contribution import Seen
 from clusterai.protocol.ids import Address
 from clusterai.vault.core.secagg import graph
-from clusterai.work.training.core import grouping, vector
+from clusterai.work.training.core import grouping, vector, worth
 from clusterai.work.training.core.evidence import Evidence, Group
 from clusterai.work.training.inside.records import Records
 
@@ -25,17 +26,36 @@ Real = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
 HELD, NORM, STEPS = 400, 2.0, 5
-CHEATS = ("skips", "repeats", "stale", "noise", "opposite", "collapse", "boost", "weight", "labels")
-"""What each sends: nothing; its first update; its first model; noise as long as the bound; its update turned round at the bound; the way back to
+CHEATS = (
+    "skips",
+    "repeats",
+    "stale",
+    "echo",
+    "onward",
+    "noise",
+    "opposite",
+    "collapse",
+    "boost",
+    "weight",
+    "labels",
+)
+"""What each sends: nothing; its first update; its first model; the model's own last movement, half as long again; the model's whole way so far, as long
+as the bound; noise as long as the bound; its update turned round at the bound; the way back to
 an empty model at the bound; twenty times its update turned round; a weight of a thousand; what it learns from wrong labels."""
 
 
 class Played(msgspec.Struct, frozen=True):
-    """`named`: vault → the round after which it was done without, and the reason."""
+    """`named`: vault → the round after which it was done without, and the reason.
+
+    Attributes:
+        seen: of each round, what its groups were worth by the loss on rows that no vault has; `lengths` of their means.
+    """
 
     cheats: tuple[int, ...]
     named: dict[int, tuple[int, str]]
     accuracy: float
+    seen: tuple[Seen, ...] = ()
+    lengths: tuple[tuple[float, ...], ...] = ()
 
 
 def rows() -> tuple[Real, Labels]:
@@ -78,9 +98,14 @@ def honest(model: Real, x: Real, y: Labels) -> vector.Whole:
 
 
 def sent(
-    cheat: str, model: Real, x: Real, y: Labels, kept: list[Any], draw: np.random.Generator
+    cheat: str, models: list[Real], x: Real, y: Labels, kept: list[Any], draw: np.random.Generator
 ) -> vector.Whole:
-    """A cheat's vector: its own daemon says it, so nothing of it is clipped by us."""
+    """A cheat's vector: its own daemon says it, so nothing of it is clipped by us.
+
+    Args:
+        models: as the vaults got them, the last of them to be trained.
+    """
+    model = models[-1]
     given = honest(model, x, 9 - y if cheat == "labels" else y)
     size, step = model.size, NORM / vector.LEVELS
     update: Real = given[:size].astype(np.float64) * step
@@ -93,6 +118,10 @@ def sent(
             update = kept[0][0]
         case "stale":
             update, _ = vector.clipped(kept[0][1] - model.ravel(), NORM)
+        case "echo" if len(models) > 1:
+            update, _ = vector.clipped((model - models[-2]).ravel() * 1.5, NORM)
+        case "onward" if len(models) > 1:
+            update, _ = vector.clipped((model - models[0]).ravel() * 1e3, NORM)
         case "noise":
             update, _ = vector.clipped(draw.normal(0, 1, size) * 1e3, NORM)
         case "opposite":
@@ -118,6 +147,7 @@ def played(
     rounds: int = 20,
     cheats: int = 2,
     deal: str = "iid",
+    worths: bool = False,
 ) -> Played:
     """One run. With `groups` 1: one sum, nobody named, as without `--groups`."""
     draw = np.random.default_rng(seed)
@@ -130,10 +160,13 @@ def played(
     kept: dict[int, list[Any]] = {at: [] for at in bad}
     evidence = Evidence()
     named: dict[int, tuple[int, str]] = {}
+    models: list[Real] = [model]
+    seen: list[Seen] = []
+    lengths: list[tuple[float, ...]] = []
     for number in range(1, rounds + 1):
         alive = [at for at in range(vaults) if at not in named]
         given = {
-            at: sent(cheat, model, x[mine[at]], y[mine[at]], kept[at], draw)
+            at: sent(cheat, models, x[mine[at]], y[mine[at]], kept[at], draw)
             if at in bad
             else honest(model, x[mine[at]], y[mine[at]])
             for at in alive
@@ -158,6 +191,11 @@ def played(
                 rule="median",
             )
             mean = found.mean
+            if worths:
+                used = [(tuple(who), own) for who, own in zip(members, found.each, strict=True) if own]
+                slopes = [slope(message(model), mean, own, x[held], y[held]) for _, own in used]
+                seen.append(Seen(tuple(who for who, _ in used), tuple(slopes)))
+                lengths.append(tuple(own.length for _, own in used))
             evidence.saw(
                 [Group(group, b"", said) for group, said in zip(drawn, found.verdicts, strict=True)],
                 found.products,
@@ -169,8 +207,20 @@ def played(
         assert mean is not None
         assert mean.arrays is not None
         model = np.asarray(mean.arrays[1]["model"])
+        models.append(model)
     right = float(((x[held] @ model).argmax(axis=1) == y[held]).mean())
-    return Played(bad, named, right)
+    return Played(bad, named, right, tuple(seen), tuple(lengths))
+
+
+def slope(given: Records, mean: vector.Mean | None, own: vector.Mean, x: Real, y: Labels) -> float:
+    """How much less loss a group's sum was worth, as `train federated --worth` has the app say it."""
+    told: list[dict[str, float]] = []
+    for probe in worth.probes(given, mean, own):
+        scores = x @ np.asarray(probe["arrays"][1]["model"])
+        scores -= scores.max(axis=1, keepdims=True)
+        sure = scores[np.arange(len(y)), y] - np.log(np.exp(scores).sum(axis=1))
+        told.append({"loss": -float(sure.mean())})
+    return -worth.worth(told)["loss"] if told else 0.0
 
 
 def main() -> None:

@@ -9,14 +9,11 @@
 4. poison: a softmax on scikit-learn's digits, 30 clients, 10 and 30 % of them poisoning in three ways, by a plain mean, by groups
    and median, and by groups, suspects and fifty rows of the requester's own. Integers are summed unmasked there:
    part 3 says that masks change nothing.
-5. ckks: the same sums under threshold CKKS, a process for each party; needs a Python with OpenFHE on PATH, or `--openfhe`.
+5. ckks: the same sums under threshold CKKS (`ckks_parties.py`), up to 10^6 values of 100 parties; needs a Python with OpenFHE on PATH, or `--openfhe`.
 """
 
 # ruff: noqa: E402 - the installer of other people's programs lies in the repository's root
 import argparse
-import asyncio
-import contextlib
-import itertools
 import json
 import statistics
 import subprocess
@@ -38,14 +35,7 @@ from clusterai.protocol.ids import Address
 from clusterai.protocol.signing import Key
 from clusterai.runtime.machine import Received, Send, Started, Tick
 from clusterai.vault.adapters.masking import Libraries
-from clusterai.vault.adapters.thresholdckks import (
-    CannotOpen,
-    CkksParty,
-    NoOpenFhe,
-    joint_key,
-    opened_sum,
-    openfhe_python,
-)
+from clusterai.vault.adapters.thresholdckks import NoOpenFhe, openfhe_python
 from clusterai.vault.core.secagg import graph
 from clusterai.vault.core.secagg.checking import Published, Shown
 from clusterai.vault.core.secagg.collector import Collector, Summed
@@ -342,43 +332,18 @@ def poison(quick: bool) -> None:
             print(f"{attack:25} {share:4.0%} of 30: {'   '.join(cells)}")
 
 
-async def _ckks(python: str, count: int, length: int) -> None:
-    values = np.random.default_rng(0).normal(size=(count, length))
-    async with contextlib.AsyncExitStack() as stack:
-        parties = [await stack.enter_async_context(CkksParty(python)) for _ in range(count)]
-        marks = [time.perf_counter()]
-        key = await joint_key(parties)
-        marks.append(time.perf_counter())
-        encrypted = [await party.encrypt(key, row) for party, row in zip(parties, values, strict=True)]
-        marks.append(time.perf_counter())
-        total = await parties[0].add(encrypted)
-        marks.append(time.perf_counter())
-        got = await opened_sum(parties, total, length, digits=12)
-        marks.append(time.perf_counter())
-        took = [after - before for before, after in itertools.pairwise(marks)]
-        opened = [await party.open(total, lead=at == 0) for at, party in enumerate(parties)]
-        try:
-            await parties[0].fuse(opened[:-1], length)
-            missing = "decrypts!"
-        except CannotOpen:
-            missing = "nothing"
-        print(
-            f"{count:4} x {length:8}: key {took[0]:.2f} s, encrypt {took[1] / count:.2f} s a party, "
-            f"add {took[2]:.2f} s, open {took[3] / count:.2f} s a party; a party sends {sum(map(len, encrypted[0]))} B "
-            f"and its share {sum(map(len, opened[-1]))} B; largest error {np.abs(got - values.sum(axis=0)).max():.1e}; "
-            f"with {count - 1} of {count} shares: {missing}"
-        )
-
-
 def ckks(quick: bool) -> None:
-    print("\nckks: wall seconds, one party after the other")
+    print("\nckks: wall seconds, one party after the other", flush=True)
     try:
         python = openfhe_python(SETTINGS["openfhe"])
     except NoOpenFhe as missing:
         print(missing)
         return
-    for count, length in [(10, 10_000)] if quick else [(3, 10_000), (10, 10_000), (10, 100_000)]:
-        asyncio.run(_ckks(python, count, length))
+    small = ["3x10000", "3x10000x1e9", "10x10000"]
+    large = ["10x100000", "100x100000", "10x1000000", "100x1000000"]
+    subprocess.run(
+        [python, str(ROOT / "bench" / "ckks_parties.py"), *small, *([] if quick else large)], check=True
+    )
 
 
 def drawn(folder: Path) -> None:

@@ -15,6 +15,8 @@ import httpx
 import msgspec
 from openai import OpenAI
 
+from clusterai.ledger.core.deploy import LOCAL
+
 T = TypeVar("T")
 
 DEADLINE_S = 120.0
@@ -35,10 +37,11 @@ def until(what: str, look: Callable[[], T | None], deadline_s: float = DEADLINE_
 
 
 def free_port() -> int:
-    """The first of eight ports in a row that nobody uses."""
-    start = 21_600 + os.getpid() % 12 * 8
-    for port in range(start, start + 4_000, 8):
-        if all(_is_free(port + more) for more in range(8)):
+    """The first of eight ports in a row that nobody uses; processes begun one after another look far apart."""
+    first = os.getpid() * 37
+    for more in range(500):
+        port = 21_600 + (first + more) % 500 * 8
+        if all(_is_free(port + beside) for beside in range(8)):
             return port
     raise AssertionError("no eight free ports in a row")
 
@@ -89,7 +92,9 @@ class Network:
                 *(word for vault in self._vaults for word in ("--vault", str(vault))),
                 program=self._program,
             ),
-            env=os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))},
+            env={"CLUSTERAI_WINDOW": str(LOCAL.window_s)}
+            | os.environ
+            | {"PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))},
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

@@ -40,7 +40,7 @@ from clusterai.protocol.vaults import Listing, dataset_id, subject
 from clusterai.sdk import shapes
 from clusterai.sdk.client import ApiError, Unreachable, access, decoded, failed, problem
 from clusterai.sdk.identity import Identity, NotFromVault
-from clusterai.sdk.vaultshapes import DataList, DataPosted, Dataset, Ordered, OrderRequest, Served
+from clusterai.sdk.vaultshapes import DataAway, DataList, DataPosted, Dataset, Ordered, OrderRequest, Served
 
 PATH = "/v1/clusterai"
 CALL_S = 330.0
@@ -192,11 +192,20 @@ class Vaults:
                 return
             asked["page"] = page.next
 
+    async def away(self, name: str) -> tuple[DataAway, ...]:
+        """What of that name this gateway saw linked, and doesn't any more: its word alone.
+
+        Raises:
+            ApiError, Unreachable.
+        """
+        told = await self._told("GET", f"{PATH}/data", DataList, params={"text": name, "limit": "1"})
+        return tuple(it for it in told.away if it.name == name)
+
     async def dataset(self, dataset: Digest) -> Listed:
         """
         Raises:
             Untrue: it isn't what its owner signed.
-            ApiError: 404, no linked provider has it.
+            ApiError: 404, no linked provider has it; `vault_away` where one had it a while ago.
         """
         told = await self._told("GET", f"{PATH}/data/{hex0x(dataset)}", Dataset)
         found = read(told, await self.network())

@@ -80,11 +80,21 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     serves: tuple[Served, ...] = ()
 
 
+class DataAway(msgspec.Struct, frozen=True, kw_only=True):
+    """A data set whose every holder lost its link; `ago_s`: the last one's, when this was told. The gateway's word."""
+
+    dataset: str
+    owner: str
+    name: str
+    ago_s: int
+
+
 class DataList(msgspec.Struct, frozen=True, kw_only=True):
-    """`next`: what `page` has to be for the next ones; empty where there are no more."""
+    """`next`: what `page` has to be for the next ones; empty where there are no more. `away`, on the first page: what was listed and isn't linked at the moment."""
 
     data: tuple[Dataset, ...]
     next: str = ""
+    away: tuple[DataAway, ...] = ()
 
 
 class DataPosted(msgspec.Struct, frozen=True, kw_only=True):

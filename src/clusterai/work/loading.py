@@ -5,8 +5,6 @@ from typing import Any
 
 from clusterai.models.store import ModelStore, NoSuchModel, Progress, StoredModel
 from clusterai.protocol.ids import Digest
-from clusterai.work import KINDS
-from clusterai.work.inference.adapters.tiny import TinyEngine
 from clusterai.work.inference.toy import Toy, toy_of
 
 
@@ -44,6 +42,9 @@ def load_engine(
         ImportError: the engine's library isn't installed.
         ValueError: no engine takes files like these.
     """
+    from clusterai.work import KINDS
+    from clusterai.work.inference.adapters.tiny import TinyEngine
+
     if isinstance(model, Toy):
         altered = weights.altered if isinstance(weights, Toy) else 0.0
         return TinyEngine(model.address, slots=slots, queue=queue, pause_s=pause_s, altered=altered)

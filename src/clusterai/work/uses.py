@@ -8,6 +8,8 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from clusterai.protocol.ids import ZERO_DIGEST
 from clusterai.protocol.vaults import Use
 from clusterai.work.kind import Findings
@@ -18,6 +20,15 @@ HONEST_MILLI, FALSE_MILLI = -1_000, 30_000
 Wrong = Callable[[Any, tuple[int, ...], str], str | None]
 CheckPart = Callable[[Any, tuple[int, ...], str, bytes], Awaitable[Findings]]
 Judge = Callable[[object, Any, tuple[int, ...], str], Awaitable[tuple[Findings, list[float]]]]
+
+
+class Paid(msgspec.Struct, frozen=True):
+    """What an order brought."""
+
+    answer: bytes
+    charged_wei: int = 0
+    receipt: Any = None
+    provider: str = ""
 
 
 def milli(epsilon_micro: int) -> int:

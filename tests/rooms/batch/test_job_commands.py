@@ -228,6 +228,7 @@ def test_detached_and_looked_at_later(home: Path, gateway: FakeGateway, capsys: 
     assert run(["jobs", "cancel", job_id, "--yes"]) == Exit.OK
     assert "CANCELLED_BEFORE_START" in capsys.readouterr().out
     assert run(["jobs", "show", "0x99"]) == Exit.NOT_FOUND
+    assert "next: clusterai jobs\n" in capsys.readouterr().err
 
 
 def test_an_array_is_one_job(home: Path, gateway: FakeGateway):
@@ -357,7 +358,14 @@ def test_the_audits_story_is_told(home: Path, gateway: FakeGateway, capsys: pyte
         (["run", "--class", "sure", "--", "true"], "wasm, pinned, unverified"),
         (["run", "--memory", "lots", "--", "true"], "no size"),
         (["run", "--env", "A", "--", "true"], "--env A=…"),
-        (["run", "--max-price", "lots", "--", "true"], "decimal"),
+        (["run", "--max-price", "lots", "--", "true"], "next: --max-price 2.5"),
+        (["run", "--max-hourly", "-1", "--", "true"], "next: --max-hourly 0.5"),
+        (["run", "--deadline", "soon", "--", "true"], "next: --deadline 2h"),
+        (["run", "--gpu", "H100:x", "--", "true"], "--gpu H100:2"),
+        (["run", "--memory", "1MB", "--", "true"], "memory is 1MB; make it between 16MB and 4TB"),
+        (["run", "--time", "31d", "--", "true"], "time is 31d; make it between 1s and 30d"),
+        (["run", "--cpus", "5000", "--", "true"], "cpus is 5000; make it between 0.1 and 1024"),
+        (["run", "big.yaml"], "memory is 8TB; make it between 16MB and 4TB"),
         (["run", "--replicas", "17", "--", "true"], "replicas"),
     ],
 )  # fmt: skip
@@ -366,6 +374,7 @@ def test_a_wrong_command_line_or_file(
 ):
     """Exit code 2, with line and cure, before anything is asked of anyone."""
     write(home, "run: x\nresources: {memory: much}\n", "bad.yaml")
+    write(home, "run: x\nresources: {memory: 8TB}\n", "big.yaml")
     write(home, "run: x\ninputs:\n  a: gone.txt\n", "files.yaml")
     write(home, "run: x\nenvs: {HF_TOKEN: abc}\n", "secret.yaml")
     write(home, "run: x\neach: {a: '*.gone'}\n", "empty.yaml")

@@ -95,7 +95,7 @@ WRONG = [
     ("run: x\nresources:\n  memory: lots\n", 3, "512MB"),
     ("run: x\nresources:\n  cpu: many\n", 3, "0.5"),
     ("run: x\nresources:\n  cpu: 0.0001\n", 3, "cores"),
-    ("run: x\nresources:\n  cpu: 0.05\n", 3, "between 100"),
+    ("run: x\nresources:\n  cpu: 0.05\n", 3, "between 0.1"),
     ("run: x\nresources:\n  time: soon\n", 3, "10m"),
     ("run: x\nresources:\n  gpu: '!'\n", 3, "H100"),
     ("run: x\nresources:\n  cores: 3\n", 3, "resources has"),

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 import sys
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ from clusterai.work.engine import Finish, TokenEvent
 from clusterai.work.joint import KIND
 from clusterai.work.joint.adapters.asking import Asking, Paid, Statistic, ask
 from clusterai.work.joint.adapters.hosting import Shares
+from clusterai.work.joint.adapters.threshold import SETTING
 from clusterai.work.joint.core.question import question_of
 from clusterai.work.joint.spec import Meet, Met, Question, Said, ShareOrder, Study, Way, decode_said
 from clusterai.work.packed import bytes_of
@@ -46,7 +48,9 @@ POLICY = Policy(
 
 
 def standin(folder: Path) -> str:
-    """A Python in which OpenFHE's shape can be imported, without its cryptography."""
+    """A Python in which OpenFHE's shape can be imported, without its cryptography; the library itself where `CLUSTERAI_OPENFHE_PYTHON` names one."""
+    if (real := os.environ.get(SETTING)) is not None:
+        return real
     script = folder / "openfhe-python"
     if not script.exists():
         place = Path(__file__).resolve().parents[1] / "secagg" / "standin"

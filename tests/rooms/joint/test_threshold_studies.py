@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from clusterai.protocol import canonical
-from clusterai.vault.adapters.thresholdckks import NoOpenFhe
+from clusterai.vault.adapters.thresholdckks import CannotOpen, NoOpenFhe
 from clusterai.vault.core.policy import MICRO
 from clusterai.work.joint.adapters.asking import NoStatistic
+from clusterai.work.joint.adapters.threshold import halved, whole
 from clusterai.work.joint.spec import Encrypt, No, Open, decode_call, decode_reply
 from tests.rooms.joint.clinics import ME, Clinic, asked, asking, clinics, pooled
 
@@ -85,6 +86,22 @@ def test_without_openfhe_the_cure_is_named_before_anything_is_spent(tmp_path: Pa
         asyncio.run(asked(of, "select avg(age)", MICRO, "ckks"))
     assert "no_openfhe" in told.value.dropped["clinic-2"]
     assert [it.spent_micro() for it in of] == [0, 0, 0]
+
+
+def test_sums_are_whole_whatever_their_size():
+    """Integers to 2^61, of seven vaults: their halves' sums, off by what doubles are, come back exact."""
+    drawn = np.random.default_rng(3)
+    for bits in (1, 24, 31, 57, 61):
+        values = drawn.integers(-(2**bits) // 7, 2**bits // 7, size=(7, 99))
+        total = sum(halved(one) for one in values) + drawn.uniform(-1e-3, 1e-3, 198)
+        assert (whole(total) == values.sum(axis=0)).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.4, 2.0**46, 2.0**31])
+def test_what_is_no_sum_of_integers_is_refused(bad: float):
+    """No numbers, none that are whole, or larger than any study's: an error and no statistic."""
+    with pytest.raises(CannotOpen, match="what came out"):
+        whole(np.array([bad, 0.0]))
 
 
 # --- requesters that lie about keys and sums ---

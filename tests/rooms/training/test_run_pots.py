@@ -147,3 +147,17 @@ def test_a_pot_for_what_was_added_is_not_scored_by_a_run_that_does_not_say(tmp_p
     with pytest.raises(Failure, match="what each vault added by accuracy") as failure:
         pots.found(play.told, play.terms, nothing_is_drawn)
     assert failure.value.code == Exit.UNTRUE
+
+
+def test_a_run_of_too_few_rounds_says_so_before_they_are_paid(tmp_path: Path) -> None:
+    """What nine vaults in three groups added isn't told by four rounds: whoever is done in fewer has to take smaller steps."""
+    app = APPS / "held"
+    parties = grouped(tmp_path, 9, app)
+    play = RunPlay(tmp_path, parties, app, worth="-loss")
+    play.joins(owner_key("v0"), parties[0].vault.snapshot)
+    told: list[dict[str, Any]] = []
+    trained(parties, tmp_path / "run", 1, told, app, worth=True)
+    first = next(it for it in told if it["event"] in ("notice", "trained"))
+    assert first["why"].startswith("5 rounds are the least")
+    with pytest.raises(Failure, match="what each vault added by loss"):
+        pots.found(play.told, play.terms, nothing_is_drawn)

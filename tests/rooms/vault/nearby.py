@@ -11,7 +11,7 @@ from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, hex0x
 from clusterai.protocol.vaults import Listing, subject
 from clusterai.sdk.identity import Identity
 from clusterai.sdk.vaults import ApiError, Listed, read
-from clusterai.sdk.vaultshapes import Dataset, Served
+from clusterai.sdk.vaultshapes import DataAway, Dataset, Served
 from tests.rooms.vault.vaultbed import NETWORK, Bed
 
 
@@ -63,6 +63,9 @@ class Nearby:
         if dataset not in self.beds:
             raise ApiError(404, "not_found", "no linked provider has this data set")
         return self.listed(self.beds[dataset])
+
+    async def away(self, name: str) -> tuple[DataAway, ...]:
+        return ()
 
     async def ask(self, identity: Identity, data: Listed, kind: str, body: bytes) -> bytes:
         assert kind == "vault"

@@ -104,6 +104,49 @@ def test_what_is_guessed_is_rounded_and_marked(tmp_path: Path) -> None:
     assert len(list(read_rows(find(tmp_path / "x.csv"), schema))) == 40
 
 
+def test_marks_for_what_is_missing_leave_a_column_its_kind(tmp_path: Path) -> None:
+    """NA, nan and their like are missing where numbers, dates or yes and no are; in texts they stay; the owner is told of each."""
+    marks = ["NA", "nan", "n/a", "?", "", "NaN", "null", "-", "NA", "None"]
+    lines = ["n,f,d,b,c,t,odd"]
+    lines += [f"{at},{at / 3},2021-05-01,true,NA,text {at},{at}" for at in range(1, 31)]
+    lines += [f"{it},{it},{it},{it},NA,NA,7" for it in marks]
+    lines[4] = lines[4].rpartition(",")[0] + ",12 kg"
+    (tmp_path / "x.csv").write_text("\n".join(lines))
+    found = find(tmp_path / "x.csv")
+    told: list[str] = []
+    schema = guess(found, told.append)
+    kinds = [(it.kind, it.nullable) for it in schema.columns]
+    assert kinds == [
+        ("int", True),
+        ("float", True),
+        ("date", True),
+        ("bool", True),
+        ("category", False),
+        ("text", False),
+        ("text", False),
+    ]
+    rows = list(read_rows(found, schema))
+    assert [rows[-1][name] for name in "nfdbct"] == [None, None, None, None, "NA", "NA"]
+    assert (
+        told[0] == "n: - (1), ? (1), NA (2), NaN (1), None (1), n/a (1), nan (1), null (1) count as missing"
+    )
+    assert told[4] == (
+        "odd is taken as text: 1 of its 40 values are no numbers, the first in row 4; if it should be numbers, leave those empty"
+    )
+    strict = schema.__class__(
+        columns=tuple(msgspec.structs.replace(it, nullable=False) for it in schema.columns)
+    )
+    with pytest.raises(BadData, match="row 31: column n has a missing value"):
+        list(read_rows(found, strict))
+
+
+def test_a_number_that_is_none_is_missing_in_arrays_too(tmp_path: Path) -> None:
+    """numpy writes a missing value as nan: it's null, and no sum becomes nan of it."""
+    np.savez(tmp_path / "x.npz", dose=np.array([1.5, np.nan, 2.0]))
+    found = find(tmp_path / "x.npz")
+    assert [it["dose"] for it in read_rows(found, guess(found))] == [1.5, None, 2.0]
+
+
 def test_arrays_and_texts_are_taken_too(tmp_path: Path) -> None:
     """A folder of .npz: rows along the first axis; a folder of .txt: one row a file."""
     for name, value in (("a", 1), ("b", 2)):

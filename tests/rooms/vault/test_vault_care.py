@@ -18,6 +18,7 @@ from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import network_domain
 from clusterai.protocol.vaults import Operation
 from clusterai.sandbox.adapters.doctor import Row
+from clusterai.vault.adapters import mounting
 from clusterai.vault.adapters.doctor import examine
 from clusterai.vault.adapters.folder import BadVault, VaultFolder
 from clusterai.vault.adapters.hosting import Vault, open_vault
@@ -73,6 +74,16 @@ def test_the_doctor_names_what_a_killed_process_left(tmp_path: Path) -> None:
     vault.key_file.unlink()
     assert states(examine(vault.root, memory))["master key"] == "red"
     assert states(examine(tmp_path / "nothing", memory)) == {"vault": "red"}
+
+
+def test_a_vault_sweeps_nothing_of_another_living_process(tmp_path: Path) -> None:
+    """Two networks on one machine serve a vault of the same owner and name: one that opens or closes takes away only its own and what belongs to nobody."""
+    own, others = tmp_path / f"{mounting.prefix('x')}1", tmp_path / "clusterai-1-vault-x-1"
+    orphan = tmp_path / f"clusterai-{2**22 + 1}-vault-x-1"
+    for folder in (own, others, orphan):
+        folder.mkdir()
+    mounting.sweep("x", tmp_path)
+    assert list(tmp_path.iterdir()) == [others]
 
 
 def test_a_key_is_put_under_a_password(

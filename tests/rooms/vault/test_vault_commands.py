@@ -152,7 +152,9 @@ def test_an_owner_decides(typed: Typed, bed: Bed, served: Callable[[], None]) ->
         "approved",
         "granted",
     )
-    assert typed("vault", "deny", folder, second.request.hex()[:8], "--note", "say more") == "denied\n"
+    assert (
+        typed("vault", "deny", folder, second.request.hex()[:8], "--note", "say more", "--yes") == "denied\n"
+    )
     typed("vault", "approve", folder, second.request.hex()[:8], "-y", code=Exit.FAILED)
     assert "this request is denied" in typed.err
     grant = bed.vault.entries()[0].grant

@@ -91,8 +91,13 @@ def test_data_is_listed_while_somebody_has_it():
         assert offer(shelf, said, provider=provider) == []
     shelf.heard(HERE, OfferData((), (dataset_id(OWNER.address, "hearts"),), ()))
     assert [list(it.holders) for it in shelf.datasets.values()] == [[THERE]]
-    shelf.unlinked(THERE)
+    shelf.unlinked(THERE, 70.0)
     assert not shelf.datasets
+    assert [(it.name, it.at_s) for it in shelf.left("Hea")] == [("hearts", 70.0)]
+    assert offer(shelf, said) == []
+    assert not list(shelf.left(""))
+    shelf.heard(HERE, OfferData((), (dataset_id(OWNER.address, "hearts"),), ()))
+    assert not list(shelf.left("")), "who withdraws it isn't away"
     assert offer(fresh(most_bytes=0), said) == ["there is no room for more cards"]
 
 

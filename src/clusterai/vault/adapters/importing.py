@@ -11,6 +11,8 @@ Names become what SQL and programs can say: `Blood Pressure (mm)` is `Blood_Pres
 
 No Parquet: its reader takes 150 MB of disk, five times the rest of this room together. Whoever has it writes CSV: `duckdb -c "copy 'x.parquet' to 'x.csv'"`.
 
+`NA`, `nan`, `null` and their like (`MISSING`) are missing values where a column holds numbers, dates or yes and no; in texts and categories they are what they are.
+
 Kinds can be guessed from the data; so can bounds and categories, and those are published. What was guessed says so.
 """
 
@@ -31,6 +33,9 @@ from clusterai.vault.core.schema import MOST_BOUND, MOST_COLUMNS, BadCell, BadSc
 MOST_TEXT_BYTES = 4 << 20
 MOST_LINE_BYTES = 64 << 20
 MOST_NAME = 63
+MISSING = frozenset(("na", "n/a", "#n/a", "nan", "null", "none", "nil", "-", "--", "?", "."))
+"""What programs and people write for a missing value, in whatever case."""
+_BARE = frozenset(("int", "float", "bool", "date"))
 _KEPT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 GUESSED_CATEGORIES = 32
 LEAST_OF_A_CATEGORY = 10
@@ -280,8 +285,17 @@ def _dtype(path: Path, dtype: Any) -> str:
 # --- guessing ---
 
 
-def guess(found: Found) -> Schema:
+def is_missing(value: Any) -> bool:
+    if isinstance(value, float):
+        return value != value
+    return value is None or (isinstance(value, str) and (not value or value.strip().lower() in MISSING))
+
+
+def guess(found: Found, tell: Callable[[str], None] = lambda _: None) -> Schema:
     """Kinds, and proposals for bounds and categories, which are `guessed`: their owner reads them before they are published.
+
+    Args:
+        tell: what the owner should know of it, a sentence each, without any value of the data but marks.
 
     Raises:
         BadData, BadSchema.
@@ -291,7 +305,7 @@ def guess(found: Found) -> Schema:
     for row in found.rows():
         rows += 1
         for name, what in seen.items():
-            what.add(row[name])
+            what.add(row[name], rows)
     if not rows:
         raise BadData("there are no rows")
     columns: list[Column] = []
@@ -300,7 +314,9 @@ def guess(found: Found) -> Schema:
             shape, dtype = found.arrays[name]
             columns.append(Column(name=name, kind="array", shape=shape, dtype=dtype))  # pyright: ignore[reportArgumentType]
         else:
-            columns.append(seen[name].column(name, name in found.texts))
+            columns.append(column := seen[name].column(name, name in found.texts))
+            if (word := seen[name].word(column)) is not None:
+                tell(word)
     try:
         schema = msgspec.convert(msgspec.to_builtins(Schema(columns=tuple(columns))), Schema)
     except msgspec.ValidationError as error:
@@ -328,45 +344,68 @@ class _Seen:
     def __init__(self) -> None:
         self.could = {"int", "float", "bool", "date"}
         self.empty = False
+        self.marks: dict[str, int] = {}
+        self.values = self.odd = self.first_odd = 0
         self.counts: dict[str, int] | None = {}
         self.low, self.high = float("inf"), float("-inf")
         self.first, self.last = "", ""
         self.longest = 0
 
-    def add(self, value: Any) -> None:
+    def add(self, value: Any, row: int) -> None:
         if value is None or value == "":
             self.empty = True
             return
         text = str(value)
-        self.longest = max(self.longest, len(text))
         if self.counts is not None:
             self.counts[text] = self.counts.get(text, 0) + 1
             if len(self.counts) > 1_000:
                 self.counts = None
+        if is_missing(value):
+            mark = text.strip()
+            self.marks[mark] = self.marks.get(mark, 0) + 1
+            return
+        self.values += 1
+        self.longest = max(self.longest, len(text))
         self.could = {kind for kind in self.could if _fits(kind, value)}
+        if not _fits("float", value):
+            self.odd += 1
+            self.first_odd = self.first_odd or row
         if "float" in self.could:
             number = float(value)
             self.low, self.high = min(number, self.low), max(number, self.high)
         elif "date" in self.could:
             self.first, self.last = min(text, self.first or text), max(text, self.last)
 
+    def word(self, column: Column) -> str | None:
+        """What its owner should know of how it is taken."""
+        if column.kind in _BARE and self.marks:
+            marks = ", ".join(f"{mark} ({count})" for mark, count in sorted(self.marks.items()))
+            return f"{column.name}: {marks} count as missing"
+        if column.kind in ("text", "category") and 0 < self.odd <= self.values // 2:
+            return (
+                f"{column.name} is taken as {column.kind}: {self.odd} of its {self.values} values are no numbers, the first in row"
+                f" {self.first_odd}; if it should be numbers, leave those empty"
+            )
+        return None
+
     def column(self, name: str, is_text: bool) -> Column:
+        empty = self.empty or bool(self.marks)
         if self.longest and not is_text:
             if "bool" in self.could:
-                return Column(name=name, kind="bool", nullable=self.empty)
+                return Column(name=name, kind="bool", nullable=empty)
             if "date" in self.could:
                 low, high = f"{self.first[:4]}-01-01", f"{self.last[:4]}-12-31"
-                return Column(name=name, kind="date", nullable=self.empty, low=low, high=high, guessed=True)
+                return Column(name=name, kind="date", nullable=empty, low=low, high=high, guessed=True)
             if "float" in self.could:
                 low, high = _round(self.low, self.high)
                 if not -MOST_BOUND < low <= high < MOST_BOUND:
                     # Nobody's sum needs such bounds; whose does, declares narrower ones.
-                    return Column(name=name, kind="float", nullable=self.empty)
+                    return Column(name=name, kind="float", nullable=empty)
                 if "int" in self.could:
                     return Column(
-                        name=name, kind="int", nullable=self.empty, low=int(low), high=int(high), guessed=True
+                        name=name, kind="int", nullable=empty, low=int(low), high=int(high), guessed=True
                     )
-                return Column(name=name, kind="float", nullable=self.empty, low=low, high=high, guessed=True)
+                return Column(name=name, kind="float", nullable=empty, low=low, high=high, guessed=True)
         counts = self.counts
         if (
             not is_text
@@ -415,11 +454,17 @@ def read_rows(found: Found, schema: Schema) -> Iterable[dict[str, Any]]:
     for number, row in enumerate(found.rows(), 1):
         try:
             yield {column.name: _cell(column, row[column.name]) for column in schema.columns}
-        except BadCell as error:
+        except (BadCell, BadData) as error:
             raise BadData(f"row {number}: {error}") from None
 
 
 def _cell(column: Column, given: Any) -> Any:
+    if column.kind in _BARE and is_missing(given):
+        if not column.nullable:
+            raise BadData(
+                f"column {column.name} has a missing value: say `nullable` in its schema, or leave the row out"
+            )
+        return None
     if column.kind != "array":
         return cell(column, given)
     array = np.asarray(given)

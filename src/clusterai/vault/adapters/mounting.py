@@ -59,7 +59,10 @@ def _fill(folder: Path, schema: Schema, pieces: list[Piece]) -> None:
 
 
 def sweep(name: str, memory: Path = MEMORY) -> None:
-    """Remove what a process that was killed left: of this vault all, since who calls this serves it, and of others what belongs to nobody."""
+    """Remove what this process laid out of this vault, and of all vaults what belongs to no process.
+
+    What another living process laid out stays, also under this vault's name: the same owner's vault in another network on this machine.
+    """
     residue.sweep(memory)
-    for left in memory.glob(f"clusterai-[0-9]*-vault-{name}-*"):
+    for left in memory.glob(f"{prefix(name)}*"):
         shutil.rmtree(left, ignore_errors=True)

@@ -5,7 +5,8 @@ The whole of it is in docs/reference/job-yaml.md.
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from clusterai.protocol import units
 from clusterai.protocol.ids import BadId, digest
@@ -175,8 +176,39 @@ def resources_of(line: Value, **fields: int | str) -> Resources:
     """Resources whose bounds are told with a line."""
     try:
         return Resources(**fields)  # type: ignore[arg-type]
-    except (OutOfRange, Unfit) as error:
+    except OutOfRange as error:
+        raise line.wrong(spoken(error)) from None
+    except Unfit as error:
         raise line.wrong(str(error)) from None
+
+
+def _in_bytes(count: int) -> str:
+    for unit, name in ((1024**4, "TB"), (1024**3, "GB"), (1024**2, "MB"), (1024, "KB")):
+        if count >= unit:
+            return f"{count / unit:.4g}{name}"
+    return f"{count}B"
+
+
+def _in_time(seconds: int) -> str:
+    for unit, name in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds and seconds % unit == 0:
+            return f"{seconds // unit}{name}"
+    return f"{seconds}s"
+
+
+_SPOKEN: Mapping[str, tuple[str, Callable[[Any], str]]] = {
+    "cpu_milli": ("cpus", lambda milli: f"{milli / 1000:g}"),
+    "memory_bytes": ("memory", _in_bytes),
+    "disk_bytes": ("disk", _in_bytes),
+    "time_s": ("time", _in_time),
+}
+
+
+def spoken(error: OutOfRange) -> str:
+    """What is out of its bounds, in the words and units in which people write it."""
+    name, write = _SPOKEN.get(error.field, (error.field, str))
+    value, low, high = (write(it) for it in (error.value, error.low, error.high))
+    return f"{name} is {value}; make it between {low} and {high}"
 
 
 # --- our own fields ---

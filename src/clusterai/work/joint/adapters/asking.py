@@ -17,6 +17,7 @@ from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.signing import Key
+from clusterai.sdk.client import ApiError
 from clusterai.vault.adapters.aggregation import Aggregation, NoSum, Unreachable
 from clusterai.vault.adapters.thresholdckks import CannotOpen, NoOpenFhe
 from clusterai.vault.core.schema import Schema
@@ -50,6 +51,7 @@ from clusterai.work.joint.spec import (
     Way,
     decode_reply,
 )
+from clusterai.work.uses import Paid
 
 CALL_S = 60.0
 PHASE_S = 60.0
@@ -57,16 +59,9 @@ ORDER_S = 300.0
 STUDY_S = 3_600
 A = TypeVar("A", bound=msgspec.Struct)
 B = TypeVar("B")
+LOST = (ApiError, OSError, RuntimeError, ValueError)
+"""How a vault is lost: the gateway's refusal, a line, a patience that ended, what a vault said (`VaultSaid`), an answer that isn't one. Anything else is our own fault, and ends the study."""
 _STEPS: Any = (Joined, Encrypted, Opened)
-
-
-class Paid(msgspec.Struct, frozen=True):
-    """What an order brought."""
-
-    answer: bytes
-    charged_wei: int = 0
-    receipt: Any = None
-    provider: str = ""
 
 
 class Party(Protocol):
@@ -290,7 +285,10 @@ class Asking:
         of = {member: it for it, member in members.items()}
 
         async def send(to: Address, call: Join | Encrypt | Open) -> Joined | Encrypted | Opened:
-            return await self._told_again(of[to], call, _STEPS)
+            try:
+                return await self._told_again(of[to], call, _STEPS)
+            except LOST as error:
+                raise Gone(to, f"{type(error).__name__}: {error}"[:300]) from None
 
         while len(members) >= study.quorum:
             try:
@@ -332,7 +330,7 @@ class Asking:
         try:
             told: Frame = await self._told_again(who, Masking(study.digest, frame), Frame)
             return told.frame
-        except Exception as error:
+        except LOST as error:
             # Hostile or gone, it is the same.
             why = f"{type(error).__name__}: {error}"[:300]
             self._dropped.setdefault(who, why)
@@ -368,7 +366,7 @@ class Asking:
         done = await asyncio.gather(*(do(self._parties[who]) for who in whom), return_exceptions=True)
         good: dict[Digest, B] = {}
         for who, result in zip(whom, done, strict=True):
-            if isinstance(result, Exception):
+            if isinstance(result, LOST):
                 words = str(result) if isinstance(result, VaultSaid) else f"{type(result).__name__}: {result}"
                 self._drop(who, words[:300])
             elif isinstance(result, BaseException):

@@ -209,6 +209,10 @@ class Campaign:
         if self._wish.worth and not self._evaluates:
             why = "the app evaluates on no rows of its own (evaluate_fn): what groups are worth isn't known"
             self._tell({"event": "notice", "why": why})
+        least = worth.least_rounds(len(self._parties), self._run.groups)
+        if self._evaluates and self._wish.rounds < least:
+            why = f"{least} rounds are the least that tell what each of {len(self._parties)} vaults added: a pot for it can't be scored by {self._wish.rounds}"
+            self._tell({"event": "notice", "why": why})
         return strategies.objection(names, self._run.groups)
 
     async def _exchange(self, process: ServerProcess, head: dict[str, Any], blobs: list[bytes]) -> None:

@@ -5,7 +5,7 @@ traceback: taken for a drop-out it would cost ε, and nobody would ever hear of 
 """
 
 import asyncio
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -14,6 +14,7 @@ from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.work.training.spec import No, Round, decode_reply
+from clusterai.work.uses import Paid
 
 CALL_S = 120.0
 A = TypeVar("A", bound=msgspec.Struct)
@@ -36,15 +37,6 @@ class VaultSaid(RuntimeError):
 
 
 GONE = (Lost, VaultSaid, Malformed, ConnectionError, TimeoutError)
-
-
-class Paid(msgspec.Struct, frozen=True):
-    """What an order brought."""
-
-    answer: bytes
-    charged_wei: int = 0
-    receipt: Any = None
-    provider: str = ""
 
 
 class Party(Protocol):

@@ -27,7 +27,7 @@ from clusterai.vault.core.secagg.transcript import transcript_digest
 from clusterai.work.training.adapters.hosting import purpose
 from clusterai.work.training.adapters.parties import CALL_S, GONE, A, Lost, Paid, Party, VaultSaid, ask
 from clusterai.work.training.check import unbound
-from clusterai.work.training.core import lineage, vector
+from clusterai.work.training.core import lineage, patience, vector
 from clusterai.work.training.spec import (
     LEAST_GROUP,
     Begin,
@@ -152,6 +152,7 @@ class Rounds:
         }
         self._of = {member: who for who, member in self._member.items()}
         self._round_s, self._phase_s, self._told = round_s, phase_s, told
+        self._took_s: dict[Digest, float] = {}
 
     async def begin(self, bundle: bytes, memberships: Sequence[bytes]) -> dict[Digest, str]:
         """Tell every vault of the run; those that can't be reached, or refuse, with why."""
@@ -220,11 +221,11 @@ class Rounds:
         paid: dict[Digest, Paid] = {}
         ordered_as: dict[Digest, Digest] = {}
         share = None if most_wei is None else most_wei // max(1, len(alive))
+        waiting = Waiting(least, self._round_s, self._took_s)
 
         async def ordered(party: Party) -> Good:
             request = self.order(party, number, message, type_, group, most_micro)
-            async with asyncio.timeout(self._round_s):
-                got = await self._ordered(party, request, message, share)
+            got = await waiting.for_(Digest(party.subject), self._ordered(party, request, message, share))
             paid[Digest(party.subject)], ordered_as[Digest(party.subject)] = got, request.digest
             done = decode_done(got.answer)
             if done.order != request.digest:
@@ -238,6 +239,7 @@ class Rounds:
             if not canonical.decode(done.use, SignedUse).signed_by(party.signer, party.network):
                 raise VaultSaid("the use isn't signed by the key that signs for this vault")
             dones[Digest(party.subject)] = done
+            waiting.answered(Digest(party.subject))
             self._told({"event": "trained", "vault": party.name, "epsilon_micro": done.epsilon_micro})
             return Good()
 
@@ -483,6 +485,53 @@ class Rounds:
 
     def _named(self, dropped: dict[Digest, str]) -> dict[str, str]:
         return {self._parties[who].name: why for who, why in dropped.items()}
+
+
+class Waiting:
+    """One round's orders under way: each as long as `core/patience.py` says."""
+
+    def __init__(self, quorum: int, longest_s: float, took_s: dict[Digest, float]) -> None:
+        """
+        Args:
+            took_s: the longest of each vault in this run, kept by the caller.
+        """
+        self._quorum, self._longest_s, self._took_s = quorum, longest_s, took_s
+        self._limits: dict[Digest, asyncio.Timeout] = {}
+        self._answered_s: list[float] = []
+        self._began_s = asyncio.get_running_loop().time()
+
+    async def for_(self, who: Digest, answer: Awaitable[Paid]) -> Paid:
+        """
+        Raises:
+            Lost: it took too long.
+            Whatever the answer does.
+        """
+        limit = self._limits[who] = asyncio.timeout_at(self._until(who))
+        try:
+            async with limit:
+                return await answer
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise Lost(f"no answer in {self._now_s():.0f} s") from None
+        finally:
+            del self._limits[who]
+
+    def answered(self, who: Digest) -> None:
+        """It trained: the others are waited for no longer than that allows."""
+        took_s = self._now_s()
+        self._took_s[who] = max(took_s, self._took_s.get(who, 0.0))
+        self._answered_s.append(took_s)
+        for other, limit in self._limits.items():
+            if not limit.expired():
+                limit.reschedule(self._until(other))
+
+    def _until(self, who: Digest) -> float:
+        own_s = self._took_s.get(who, 0.0)
+        return self._began_s + patience.wait_s(self._answered_s, self._quorum, self._longest_s, own_s)
+
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time() - self._began_s
 
 
 def drawn() -> bytes:

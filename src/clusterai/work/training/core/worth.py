@@ -26,6 +26,11 @@ def probes(message: Records, mean: vector.Mean | None, own: vector.Mean | None) 
     return tuple({"arrays": vector.unflat(model, layout)} for model in (middle + update, middle - update))
 
 
+def least_rounds(vaults: int, groups: int) -> int:
+    """In which groups' sums are enough to tell what each vault added: three for every two (`audit.core.contribution.runs`)."""
+    return -(-3 * vaults // (2 * groups))
+
+
 def worth(told: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Each metric's slope, from what was said of both probes."""
     forward, back = told
