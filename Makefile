@@ -26,11 +26,11 @@ install:
 install-dev:
 	@$(PYTHON) scripts/install.py dev
 
-install-peers: install-dev ## other people's programs that tests run against ours, each in an environment of its own
+install-peers: ## other people's programs that tests run against ours, each in an environment of its own
 	@$(PYTHON) scripts/install.py peers
 
-test: install-dev ## everything that CI runs
-	@$(MAKE) --no-print-directory -j3 -O install-peers types contracts lint imports
+test: ## everything that CI runs
+	@$(MAKE) --no-print-directory -j3 -O install-dev install-peers contracts types lint imports
 	@$(MAKE) --no-print-directory pytest
 
 lint: install-dev ## ruff: rules and format
@@ -47,7 +47,7 @@ contracts: install-dev ## recompile the contracts and compare with the committed
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh contracts/check.sh
 
 pytest: install-dev install-peers ## all tests, or TESTS=path
-	$(if $(TESTS),$(BIN)/pytest $(TESTS),$(BIN)/python scripts/halves.py)
+	$(if $(TESTS),$(BIN)/pytest $(TESTS),$(BIN)/python scripts/streams.py)
 
 long: install-dev install-peers ## every kill at every step between real processes, and what else takes minutes more
 	CLUSTERAI_EVERY=1 $(BIN)/pytest -m system tests/system

@@ -115,15 +115,16 @@ def install_programs() -> None:
 
 
 def make_environment() -> Path:
-    """The Python of `.venv`, made if it isn't there."""
+    """The Python of `.venv`, made if it isn't there. What it holds and its peers may be installed side by side."""
     python = HOME / "bin" / "python"
-    if not python.exists():
-        interpreter = python_for_venv()
-        print(f"making .venv with {interpreter}", file=sys.stderr)
-        if interpreter == sys.executable:
-            venv.create(HOME, with_pip=True, symlinks=True)
-        else:
-            subprocess.run([interpreter, "-m", "venv", str(HOME)], check=True)
+    with alone(HOME / "environment.lock"):
+        if not python.exists():
+            interpreter = python_for_venv()
+            print(f"making .venv with {interpreter}", file=sys.stderr)
+            if interpreter == sys.executable:
+                venv.create(HOME, with_pip=True, symlinks=True)
+            else:
+                subprocess.run([interpreter, "-m", "venv", str(HOME)], check=True)
     return python
 
 
@@ -155,8 +156,7 @@ def make_peer(pins: Path, home: Path, python: Path) -> None:
 
 def make_peers(names: Sequence[str]) -> None:
     """All of them at once: most of the time goes into waiting for the registry."""
-    with alone(HOME / "install.lock"):
-        python = make_environment()
+    python = make_environment()
     with ThreadPoolExecutor() as pool:
         running = [
             pool.submit(make_peer, PEERS / f"{name}.txt", HOME / "peers" / name, python) for name in names
