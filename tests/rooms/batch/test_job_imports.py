@@ -1,8 +1,9 @@
 """SkyPilot, dstack and Akash files: the same job where they say the same, and a name for everything that can't be."""
 
+import msgspec
 import pytest
 
-from clusterai.work.batch.core.imports import parse
+from clusterai.work.batch.core.imports import parse, recounted
 from clusterai.work.batch.core.located import BadFile
 from clusterai.work.batch.core.request import Mount, Wishes
 from clusterai.work.batch.spec import GIB, Resources
@@ -95,7 +96,13 @@ def test_a_skypilot_task():
     assert job.argv == ("/bin/bash", "-c", "python train.py --epochs $EPOCHS\n")
     assert job.setup == ("/bin/bash", "-c", "pip list")
     assert job.image == "pytorch/pytorch" + PIN
-    assert job.env == (("EPOCHS", "3"),)
+    assert dict(job.env) == {
+        "EPOCHS": "3",
+        "SKYPILOT_NUM_NODES": "1",
+        **{f"SKYPILOT_{part}NODE_RANK": "0" for part in ("", "SETUP_")},
+        **{f"SKYPILOT_{part}NODE_IPS": "127.0.0.1" for part in ("", "SETUP_")},
+        **{f"SKYPILOT_{part}NUM_GPUS_PER_NODE": "2" for part in ("", "SETUP_")},
+    }
     assert job.mounts == (
         Mount("", "~/code", 2),
         Mount("data", "./data", 16),
@@ -117,7 +124,16 @@ def test_a_dstack_task():
     job = parse(DSTACK)
     assert (job.format, job.name) == ("dstack", "train")
     assert job.argv == ("/bin/bash", "-c", "echo begin && python train.py")
-    assert job.env == (("EPOCHS", "3"),)
+    assert dict(job.env) == {
+        "DSTACK_GPUS_NUM": "1",
+        "DSTACK_GPUS_PER_NODE": "1",
+        "DSTACK_MASTER_NODE_IP": "127.0.0.1",
+        "DSTACK_NODES_IPS": "127.0.0.1",
+        "DSTACK_NODES_NUM": "1",
+        "DSTACK_NODE_RANK": "0",
+        "DSTACK_RUN_NAME": "train",
+        "EPOCHS": "3",
+    }
     assert job.mounts == (Mount("", ".", 7), Mount("data", "../data", 8))
     assert job.resources == Resources(
         cpu_milli=2000, memory_bytes=4 * GIB, disk_bytes=20 * GIB, time_s=7200, gpus=1, gpu="A100"
@@ -141,6 +157,76 @@ def test_an_akash_deployment():
     assert [it.what.rpartition(".")[2] for it in job.unhonoured] == ["expose", "ram", "attributes", "pricing"]
 
 
+def named(text: str) -> list[tuple[int, str]]:
+    return [(it.line, it.what) for it in parse(text).unhonoured]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "num_nodes: 1\nsetup: pip install -r a.txt\nrun: |\n  wandb $SKYPILOT_TASK_ID $SKYPILOT_NODE_RANK\n",
+            [(2, "setup: pip install"), (3, "$SKYPILOT_TASK_ID")],
+        ),
+        ("num_nodes: 1\nrun: echo ${SKYPILOT_TASK_ID:-none} && SKYPILOT_USER=me x\n", []),
+        ("num_nodes: 1\nenvs: {SKYPILOT_TASK_ID: a}\nrun: echo $SKYPILOT_TASK_ID\n", []),
+        (
+            "type: task\nprobes: [{type: http}]\ncommands:\n  - git clone x y\n  - mpirun --hostfile ${DSTACK_MPI_HOSTFILE}\n",
+            [(2, "probes"), (4, "commands: git clone"), (4, "$DSTACK_MPI_HOSTFILE")],
+        ),
+        ("type: task\ncommands: [echo $DSTACK_RUN_NAME]\n", [(2, "$DSTACK_RUN_NAME")]),
+        (
+            "type: task\ninstances: [a]\nbackend_options: [{type: aws}]\ncommands: [x]\n",
+            [(2, "instances"), (3, "backend_options")],
+        ),
+        (
+            "num_nodes: 1\nrun: x\nresources: {local_disk: nvme:1000+, priority_class: high, job_recovery: {strategy: FAILOVER}}\n",
+            [
+                (3, "resources.local_disk"),
+                (3, "resources.priority_class"),
+                (3, "resources.job_recovery.strategy"),
+            ],
+        ),
+    ],
+)
+def test_what_their_machines_have_and_jobs_lack_is_named(text: str, expected: list[tuple[int, str]]):
+    """Variables that those tools set, what is fetched from a network, questions of health: with the line, and what to do."""
+    assert named(text) == expected
+
+
+def test_paths_are_filled_in_before_files_are_looked_for():
+    """SkyPilot puts `envs` into workdir and file_mounts; a variable without a value is an error."""
+    text = "envs: {SIZE: 13b, AT: tmp}\nworkdir: ~/${AT}\nfile_mounts:\n  /ckpt/${SIZE}: ./$AT/x\nrun: y\n"
+    assert parse(text).mounts == (Mount("", "~/tmp", 2), Mount("ckpt/13b", "./tmp/x", 4))
+    with pytest.raises(BadFile, match="under envs"):
+        parse(text.replace("AT: tmp", "OTHER: tmp"))
+
+
+def test_commands_are_chained_as_dstack_does():
+    """Blocks of several lines end in a line break, which no shell takes before `&&`."""
+    job = parse("type: task\ncommands:\n  - |\n    a\n    b\n  - server &\n  - c\n")
+    assert job.argv[-1] == "a\nb && { server & } && c"
+
+
+def test_other_gpus_on_the_command_line_are_told_to_the_program():
+    """What the format says of its GPUs follows --gpu; what the file says itself doesn't."""
+    job = parse("type: task\nenv: [N=0]\ncommands: [x]\n")
+    two = recounted(msgspec.structs.replace(job, resources=Resources(gpus=2)), 0)
+    assert dict(two.env)["DSTACK_GPUS_NUM"] == "2"
+    assert dict(two.env)["N"] == "0"
+
+
+def test_akash_memory_is_not_a_disk():
+    """`class: ram` at /dev/shm is named, and not counted as disk."""
+    text = AKASH.replace(
+        "          - name: more\n            size: 1Gi\n",
+        "          - {name: shm, size: 1Gi, attributes: {persistent: false, class: ram}}\n",
+    ).replace("    env:", "    params: {storage: {shm: {mount: /dev/shm}}}\n    env:")
+    job = parse(text)
+    assert job.resources.disk_bytes == GIB
+    assert next(it.what for it in job.unhonoured) == "params.storage.shm"
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [
@@ -159,7 +245,23 @@ def test_an_akash_deployment():
         ("num_nodes: 1\nrun: x\nresources: {image_id: docker:ubuntu}\n", "@sha256"),
         ("num_nodes: 1\nrun: x\nresources: {image_id: ami-123}\n", "@sha256"),
         ("num_nodes: 1\nrun: x\nresources: {cpu: 1}\n", "did you mean 'cpus'"),
-        ("type: service\ncommands: [x]\n", "only dstack's tasks"),
+        ("type: service\nport: 80\ncommands: [x]\n", "model add"),
+        ("type: dev-environment\nide: vscode\n", "rent"),
+        ("type: task\ncommands: [x]\nport: 80\n", "belongs to a dstack service"),
+        ("type: task\ncommands: [x]\nide: vscode\n", "belongs to a dstack dev-environment"),
+        ("type: task\ncommands: [x]\ngroups: [{nodes: 1}]\n", "groups of machines"),
+        ("type: task\ncommands: [x]\nresources: {disk: {}}\n", "has no 'size'"),
+        ("type: task\ncommands: [x]\nfiles: [{path: a}]\n", "has no 'local_path'"),
+        ("resources: {cpus: 4+}\nrun: x\nmanaged_secrets: [a]\n", "public"),
+        ("volume_mounts: [{path: a}]\nrun: x\n", "outlive"),
+        (
+            AKASH.replace("      resources:", "      resources:\n    other:\n      resources:"),
+            "has no 'resources'",
+        ),
+        (
+            AKASH.replace("    env:", "    params: {storage: {d: {mount: /data}}}\n    env:"),
+            "at /data",
+        ),
         ("type: task\n", "no 'commands'"),
         ("type: task\ncommands: [x]\nnodes: 2\n", "2 machines"),
         ("type: task\ncommands: [x]\nports: [80]\n", "connections"),

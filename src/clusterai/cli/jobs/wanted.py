@@ -11,6 +11,7 @@ from clusterai.protocol import units
 from clusterai.protocol.money import BadAmount, parse
 from clusterai.work.batch.adapters.gather import Gathered, gather
 from clusterai.work.batch.core.imports import parse as parse_file
+from clusterai.work.batch.core.imports import recounted
 from clusterai.work.batch.core.jobfile import spoken
 from clusterai.work.batch.core.located import MOST_BYTES, BadFile
 from clusterai.work.batch.core.request import Mount, Request, Wishes
@@ -142,12 +143,14 @@ def _flagged(request: Request, flags: Flags) -> Request:
     if flags.workdir is not None:
         changed["mounts"] = (Mount("", str(flags.workdir.resolve())), *request.mounts)
     if flags.env:
-        changed["env"] = _environment(request.env, flags.env)
+        changed["env"] = env = _environment(request.env, flags.env)
+        given = {f"${name}" for name, _ in env}
+        changed["unhonoured"] = tuple(it for it in request.unhonoured if it.what not in given)
     if flags.segments is not None:
         changed["segments"] = flags.segments
     if flags.seed is not None:
         changed["seed"] = flags.seed
-    return msgspec.structs.replace(request, **changed)
+    return recounted(msgspec.structs.replace(request, **changed), request.resources.gpus)
 
 
 def _environment(env: tuple[tuple[str, str], ...], given: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

@@ -9,6 +9,8 @@ the plan says so); or the job would be another one without it, and that is an er
 an error too: most likely it is a slip.
 """
 
+import msgspec
+
 from clusterai.work.batch.core.imports.akash import akash
 from clusterai.work.batch.core.imports.dstack import dstack
 from clusterai.work.batch.core.imports.skypilot import looks_like, skypilot
@@ -34,4 +36,21 @@ def parse(text: str) -> Request:
     return job(value)
 
 
-__all__ = ["BadFile", "parse"]
+_GPU_COUNTS = frozenset(
+    (
+        *("SKYPILOT_NUM_GPUS_PER_NODE", "SKYPILOT_SETUP_NUM_GPUS_PER_NODE"),
+        *("DSTACK_GPUS_NUM", "DSTACK_GPUS_PER_NODE"),
+    )
+)
+
+
+def recounted(request: Request, before: int) -> Request:
+    """With other GPUs than the file asked for: what its format tells the program of them follows, if it said `before`."""
+    env = tuple(
+        (name, str(request.resources.gpus) if name in _GPU_COUNTS and text == str(before) else text)
+        for name, text in request.env
+    )
+    return msgspec.structs.replace(request, env=env)
+
+
+__all__ = ["BadFile", "parse", "recounted"]

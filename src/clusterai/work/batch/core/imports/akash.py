@@ -1,6 +1,6 @@
 """Akash: an SDL with one service, its compute profile, its deployment. Source: Akash SDL reference 2.0."""
 
-from clusterai.work.batch.core.imports.shared import Notes, container, name_of, words
+from clusterai.work.batch.core.imports.shared import Notes, container, name_of, needed, words
 from clusterai.work.batch.core.jobfile import environment, given, known, milli, resources_of, size
 from clusterai.work.batch.core.located import Value
 from clusterai.work.batch.core.request import Request
@@ -42,9 +42,7 @@ def akash(value: Value) -> Request:
             "is a secret", "use an image that anyone may read: auditors run it too"
         )
     if given(inner, "params"):
-        raise inner["params"].wrong(
-            "mounts storage that outlives the job", "leave it out: jobs begin with their inputs"
-        )
+        _params(inner["params"], notes)
     notes.passed(
         inner, "expose", "a job takes no connections; only what it leaves in its work folder comes back"
     )
@@ -53,6 +51,9 @@ def akash(value: Value) -> Request:
     if not given(inner, "image"):
         raise service.wrong("has no image", "name one by its digest")
     argv = (*words(inner, "command"), *words(inner, "args"))
+    for part in ("command", "args"):
+        if given(inner, part):
+            notes.fetching(inner[part])
     if not argv:
         raise service.wrong("has no command", "say what to run; an image's own command isn't taken over")
     profile, count = _deployment(table["deployment"], name)
@@ -67,7 +68,9 @@ def akash(value: Value) -> Request:
     if given(profiles, "placement"):
         for placement in profiles["placement"].table().values():
             _placement(placement, notes)
-    resources = known(compute[profile], ("resources",), "an Akash compute profile")["resources"]
+    resources = needed(
+        compute[profile], known(compute[profile], ("resources",), "an Akash compute profile"), "resources"
+    )
     return Request(
         format="akash",
         name=name_of(Value(service.line, "services", name)),
@@ -77,6 +80,21 @@ def akash(value: Value) -> Request:
         resources=resources_of(resources, **_resources(resources, notes)),
         unhonoured=notes.all(),
     )
+
+
+def _params(value: Value, notes: Notes) -> None:
+    """Where the service finds its disks: a job has its work folder, /tmp and /dev/shm."""
+    table = known(value, ("storage",), "an Akash service's params")
+    for name, storage in table["storage"].table().items() if given(table, "storage") else ():
+        inner = known(storage, ("mount", "readOnly"), "a mount of Akash's")
+        place = inner["mount"].text() if given(inner, "mount") else ""
+        if place != "/dev/shm":  # noqa: S108  a name in their file, not one of ours
+            raise storage.wrong(
+                f"mounts a disk at {place or 'no place'}", "write to the work folder, where the job starts"
+            )
+        notes.add(
+            storage.line, f"params.storage.{name}", "shared memory is a quarter of the memory, at most 64 MiB"
+        )
 
 
 def _deployment(value: Value, service: str) -> tuple[str, int]:
@@ -124,14 +142,17 @@ def _storage(value: Value, notes: Notes) -> int:
     total = 0
     for item in value.items() if value.is_list else [value]:
         storage = known(item, ("name", "size", "attributes"), "Akash's storage")
+        in_memory = False
         if given(storage, "attributes"):
             attributes = storage["attributes"].table()
             if "persistent" in attributes and attributes["persistent"].flag():
                 raise attributes["persistent"].wrong(
                     "outlives the job", "leave it out: outputs come back by content"
                 )
-            notes.passed(storage, "attributes", "disks aren't told apart here")
-        if given(storage, "size"):
+            in_memory = "class" in attributes and attributes["class"].text() == "ram"
+            if not in_memory:
+                notes.passed(storage, "attributes", "disks aren't told apart here")
+        if given(storage, "size") and not in_memory:
             total += size(storage["size"])
     return total
 
@@ -150,7 +171,7 @@ def _gpu(value: Value, notes: Notes) -> dict[str, int | str]:
                 raise maker.wrong("lists alternatives", "keep one of them")
             for model in models:
                 inner = known(model, ("model", "ram", "interface"), "a GPU's model")
-                if given(inner, "model"):
+                if given(inner, "model") and inner["model"].text() != "*":
                     found["gpu"] = inner["model"].text()
                 for name in ("ram", "interface"):
                     notes.passed(inner, name, "GPUs are chosen by their model's name")

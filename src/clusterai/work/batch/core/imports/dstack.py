@@ -9,6 +9,7 @@ from clusterai.work.batch.core.imports.shared import (
     container,
     lowest,
     name_of,
+    needed,
     one_machine,
 )
 from clusterai.work.batch.core.jobfile import (
@@ -72,7 +73,14 @@ DSTACK = (
     "tags",
     "pool_name",
     "instance_name",
+    "instances",
+    "backend_options",
+    "groups",
+    "dstack",
+    "probes",
 )
+_SERVICE = ("port", "gateway", "strip_prefix", "model", "https", "auth", "scaling", "rate_limits", "replicas")
+_DEV = ("ide", "version", "init", "inactivity_duration")
 _DSTACK_PASSED: Mapping[str, str] = {
     "user": "a job is always the same user without rights",
     "home_dir": "the work folder is the home",
@@ -96,6 +104,10 @@ _DSTACK_PASSED: Mapping[str, str] = {
     "tags": "nothing here carries tags",
     "pool_name": "there are no pools",
     "instance_name": "there are no pools",
+    "instances": "machines belong to many people; they are chosen by price and standing",
+    "backend_options": "the network is one cloud; providers are chosen by price and standing",
+    "dstack": "there is no dstack server here, and jobs have no network",
+    "probes": "nobody connects to a job, so nobody asks whether it is ready; its exit code says how it went",
     "single_branch": "no repository is cloned",
     "nvcc": "name an image that has what the job needs",
 }
@@ -104,15 +116,29 @@ DSTACK_GPU = ("vendor", "name", "count", "memory", "total_memory", "compute_capa
 VENDORS = frozenset(("nvidia", "amd", "google", "tpu", "intel", "tenstorrent"))
 
 
+_OTHER = "only dstack's tasks begin and end, as jobs do"
+_OTHERS: Mapping[str, str] = {
+    "service": f"{_OTHER}; `clusterai model add` serves a model from a node, and `clusterai rent` keeps machines",
+    "dev-environment": f"{_OTHER}; `clusterai rent` lends machines, with a shell and a notebook",
+    "fleet": f"{_OTHER}; `clusterai rent --nodes 4` lends several machines as one cluster",
+}
+
+
 def dstack(value: Value) -> Request:
     kind = value.table()["type"]
     if kind.text() != "task":
-        raise kind.wrong(
-            f"is {kind.text()!r}",
-            "only dstack's tasks begin and end, as jobs do; rent a cluster for the others",
-        )
-    table = known(value, DSTACK, "a dstack task")
+        raise kind.wrong(f"is {kind.text()!r}", _OTHERS.get(kind.text(), _OTHER))
+    table = known(value, (*DSTACK, *_SERVICE, *_DEV), "a dstack task")
     notes = Notes()
+    for name in (*_SERVICE, *_DEV):
+        if given(table, name):
+            whose = "service" if name in _SERVICE else "dev-environment"
+            raise table[name].wrong(f"belongs to a dstack {whose}", "leave it out: nobody connects to a job")
+    if given(table, "groups"):
+        raise table["groups"].wrong(
+            "asks for several groups of machines",
+            "a job is one program on one machine; rent a cluster for more",
+        )
     one_machine(table, "nodes")
     for name, why, cure in (
         ("ports", "are for a server", "a job here takes no connections"),
@@ -135,11 +161,16 @@ def dstack(value: Value) -> Request:
         raise table["entrypoint"].wrong("replaces the shell that runs the commands", "put it into commands")
     image = container(table["image"], "") if given(table, "image") else "python"
     if given(table, "python"):
-        notes.add(table["python"].line, "python", "the base `python` has one version; the plan shows which")
+        notes.add(
+            table["python"].line,
+            "python",
+            "the base `python` has the version that its providers have; name an image for another",
+        )
     shell_named = table["shell"].text() if given(table, "shell") else "bash" if image == "python" else "sh"
     interpreter = shell_named if shell_named.startswith("/") else f"/bin/{shell_named}"
-    script = " && ".join(table["commands"].texts())
-    setup = " && ".join(table["setup"].texts()) if given(table, "setup") else ""
+    scripts = [table[name] for name in ("setup", "commands") if given(table, name)]
+    for script in scripts:
+        notes.fetching(script)
     mounts = [_mount(item) for item in table["files"].items()] if given(table, "files") else []
     if given(table, "repos"):
         mounts = [*(_repo(item) for item in table["repos"].items()), *mounts]
@@ -155,13 +186,15 @@ def dstack(value: Value) -> Request:
     if given(table, "max_duration") and table["max_duration"].text() not in ("off", "false"):
         resources["time_s"] = duration(table["max_duration"])
     retries, wait = _retry(table, notes)
+    name = name_of(table.get("name"))
+    env = environment(table["env"]) if given(table, "env") else ()
     return Request(
         format="dstack",
-        name=name_of(table.get("name")),
+        name=name,
         image=image,
-        argv=(interpreter, "-c", script),
-        setup=(interpreter, "-c", setup) if setup else (),
-        env=environment(table["env"]) if given(table, "env") else (),
+        argv=(interpreter, "-c", _chained(table["commands"])),
+        setup=(interpreter, "-c", _chained(table["setup"])) if given(table, "setup") else (),
+        env=notes.variables(scripts, "DSTACK_", env, _own(name, resources.get("gpus", 0))),
         mounts=tuple(mounts),
         resources=resources_of(table.get("resources", value), **resources),
         wishes=Wishes(retries=retries, retry_until_placed=wait),
@@ -169,10 +202,29 @@ def dstack(value: Value) -> Request:
     )
 
 
+def _chained(commands: Value) -> str:
+    """One after the other until one fails, as dstack does it; what ends in `&` goes on beside the next."""
+    tidy = [text.strip() for text in commands.texts()]
+    return " && ".join(f"{{ {text} }}" if text.endswith("&") else text for text in tidy if text)
+
+
+def _own(name: str, gpus: int | str) -> dict[str, str]:
+    """What dstack tells a task of one machine about itself."""
+    found = {
+        "DSTACK_NODE_RANK": "0",
+        "DSTACK_NODES_NUM": "1",
+        "DSTACK_NODES_IPS": "127.0.0.1",
+        "DSTACK_MASTER_NODE_IP": "127.0.0.1",
+        "DSTACK_GPUS_NUM": str(gpus),
+        "DSTACK_GPUS_PER_NODE": str(gpus),
+    }
+    return found | ({"DSTACK_RUN_NAME": name} if name else {})
+
+
 def _mount(item: Value) -> Mount:
     if item.is_table:
         table = known(item, ("local_path", "path"), "a file of dstack")
-        local, path = table["local_path"].text(), table["path"].text()
+        local, path = (needed(item, table, name).text() for name in ("local_path", "path"))
     else:
         local, colon, path = item.text().partition(":")
         path = path if colon else local
@@ -212,7 +264,7 @@ def _resources(value: Value, notes: Notes) -> dict[str, int | str]:
     if given(table, "disk"):
         disk = table["disk"]
         if disk.is_table:
-            disk = known(disk, ("size",), "a dstack disk")["size"]
+            disk = needed(disk, known(disk, ("size",), "a dstack disk"), "size")
         found["disk_bytes"] = size(lowest(disk, disk.text()), "G")
     if given(table, "gpu"):
         found |= _gpu(table["gpu"], notes)
@@ -258,7 +310,5 @@ def _retry(table: dict[str, Value], notes: Notes) -> tuple[int, bool]:
     notes.passed(inner, "duration", "give the whole a --deadline")
     events = inner["on_events"].texts() if given(inner, "on_events") else []
     if "error" in events:
-        notes.add(
-            retry.line, "retry.on_events", "error: a program that fails would fail again: it is deterministic"
-        )
+        notes.add(retry.line, "retry.on_events", "error: a program that fails would fail again")
     return (3 if "interruption" in events else 0), "no-capacity" in events

@@ -1,6 +1,7 @@
 """What the readers of other formats share: fields that say the same in several of them, and notes of what isn't honoured."""
 
 import re
+from collections.abc import Iterable, Mapping
 
 from clusterai.work.batch.core.jobfile import environment, given
 from clusterai.work.batch.core.located import Value
@@ -10,6 +11,15 @@ BASH = ("/bin/bash", "-c")
 DOLLARS = (
     "prices there are in dollars, and this network has no rate for them; use --max-price or --max-hourly"
 )
+
+
+_FETCHES = re.compile(
+    r"""(?:^|[\s;&|(`])  # where a command begins
+    ((?:uv[ ])?pip3?[ ]install|uv[ ]sync|apt(?:-get)?[ ](?:-\S+[ ])*(?:update|install)|(?:conda|mamba)[ ]install|npm[ ](?:ci|install)
+    |git[ ]clone|curl|wget|(?:hf|huggingface-cli)[ ]download|aws[ ]s3|gsutil|gcloud[ ]storage)\s""",
+    re.VERBOSE | re.MULTILINE,
+)
+_NAMED = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
 class Notes:
@@ -23,6 +33,37 @@ class Notes:
         if given(table, name):
             self.add(table[name].line, table[name].name, why)
 
+    def fetching(self, script: Value) -> None:
+        """What it fetches would be the first thing to fail: machines there have a network, jobs here don't."""
+        for text in script.texts():
+            for command in sorted({found[1] for found in _FETCHES.finditer(text)}):
+                self.add(
+                    script.line,
+                    f"{script.name}: {command}",
+                    "needs a network, and a job has none: lay in what it fetches, or name an image that has it",
+                )
+
+    def variables(
+        self, scripts: Iterable[Value], begin: str, env: tuple[tuple[str, str], ...], own: Mapping[str, str]
+    ) -> tuple[tuple[str, str], ...]:
+        """The environment with what that tool sets itself. What it sets and we can't is told where a script uses it.
+
+        Args:
+            begin: of the names that are that tool's, such as `DSTACK_`.
+            own: those that say the same here.
+        """
+        known = dict(own) | dict(env)
+        # `${NAME:-other}` has what it falls back on, and `NAME=` gives it a value.
+        used = re.compile(rf"\b{begin}[A-Z0-9_]+\b(?!:?[-=])")
+        for script in scripts:
+            for name in sorted({it for text in script.texts() for it in used.findall(text)} - known.keys()):
+                self.add(
+                    script.line,
+                    f"${name}",
+                    f"nothing here sets it, so it would be empty; --env {name}=… does, or leave it out",
+                )
+        return tuple(sorted(known.items()))
+
     def all(self) -> tuple[Unhonoured, ...]:
         return tuple(sorted(self._found, key=lambda it: it.line))
 
@@ -35,9 +76,9 @@ def one_machine(table: dict[str, Value], name: str) -> None:
         )
 
 
-def no_secrets(table: dict[str, Value]) -> None:
-    if given(table, "secrets") and table["secrets"].table():
-        raise table["secrets"].wrong(
+def no_secrets(table: dict[str, Value], name: str) -> None:
+    if given(table, name) and table[name].held:
+        raise table[name].wrong(
             "would be read by gateway, provider and auditors", "a job's spec is public; leave secrets out"
         )
 
@@ -50,6 +91,24 @@ def present(value: Value) -> tuple[tuple[str, str], ...]:
                 f"{name} is to be given on the command line", "write its value here: the spec must be whole"
             )
     return environment(value)
+
+
+def filled(value: Value, text: str, env: Mapping[str, str]) -> str:
+    """With the variables of `envs` put in, as SkyPilot does before it looks for files."""
+
+    def put_in(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        if name not in env:
+            raise value.wrong(f"names ${name}", "give it a value under envs, or write the path out")
+        return env[name]
+
+    return _NAMED.sub(put_in, text)
+
+
+def needed(value: Value, table: dict[str, Value], name: str) -> Value:
+    if not given(table, name):
+        raise value.wrong(f"has no {name!r}", "write it out: nothing is guessed")
+    return table[name]
 
 
 def at_least(value: Value) -> Value:

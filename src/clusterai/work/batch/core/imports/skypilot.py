@@ -8,6 +8,7 @@ from clusterai.work.batch.core.imports.shared import (
     Notes,
     at_least,
     container,
+    filled,
     how_many,
     name_of,
     no_secrets,
@@ -36,6 +37,10 @@ FIELDS = (
     "inputs",
     "outputs",
     "event_callback",
+    "managed_secrets",
+    "volume_mounts",
+    "file_mounts_mapping",
+    "api_server_access",
 )
 RESOURCES = (
     "cpus",
@@ -45,8 +50,11 @@ RESOURCES = (
     "instance_type",
     "disk_size",
     "disk_tier",
+    "local_disk",
+    "ephemeral_storage",
     "network_tier",
     "image_id",
+    "container_image",
     "ports",
     "labels",
     "autostop",
@@ -55,6 +63,7 @@ RESOURCES = (
     "job_recovery",
     "max_hourly_cost",
     "priority",
+    "priority_class",
     "cloud",
     "region",
     "zone",
@@ -82,18 +91,32 @@ _ONLY = frozenset(
         "job_recovery",
         "disk_tier",
         "accelerator_args",
+        "container_image",
+        "max_hourly_cost",
+        "network_tier",
+        "labels",
+        "priority_class",
+    )
+)
+_ONLY_AT_TOP = frozenset(
+    (
+        *("num_nodes", "secrets", "managed_secrets", "config", "experimental", "service", "pool", "volumes"),
+        *("event_callback", "volume_mounts", "api_server_access"),
     )
 )
 _PASSED: Mapping[str, str] = {
     "accelerator_args": "they are for TPUs",
     "instance_type": "machines here belong to many people and have no such names; cpus, memory and accelerators count",
     "disk_tier": "disks aren't told apart here",
+    "local_disk": "disks aren't told apart here",
+    "ephemeral_storage": "a job has one disk, as large as disk_size",
     "network_tier": "networks aren't told apart here",
     "labels": "nothing here carries labels",
     "autostop": "a job's machine is given back when the job ends",
     "use_spot": "there is one market, and nothing here is taken back while it runs",
     "spot_recovery": "use `retries`",
     "priority": "there is one queue per provider, first come first served",
+    "priority_class": "there is one queue per provider, first come first served",
     "cloud": "the network is one cloud; providers are chosen by price and standing",
     "region": "providers don't prove where they are",
     "zone": "providers don't prove where they are",
@@ -104,13 +127,18 @@ _PASSED: Mapping[str, str] = {
 
 
 def looks_like(table: dict[str, Value]) -> bool:
-    resources = table.get("resources")
-    if resources is not None and resources.is_table and _ONLY & resources.table().keys():
+    if _ONLY_AT_TOP & table.keys():
         return True
+    resources = table.get("resources")
+    if resources is not None and resources.is_table:
+        wanted = resources.table()
+        amounts = (wanted[name] for name in ("cpus", "memory") if name in wanted)
+        if _ONLY & wanted.keys() or any(it.is_text and it.text().endswith(("+", "x")) for it in amounts):
+            return True
     mounts = table.get("file_mounts")
     if mounts is not None and mounts.is_table:
         return any(path.startswith(("/", "~")) for path in mounts.table())
-    return "secrets" in table or "config" in table
+    return False
 
 
 def skypilot(value: Value) -> Request:
@@ -123,12 +151,14 @@ def skypilot(value: Value) -> Request:
         if given(table, name):
             raise table[name].wrong(why, "a job here begins and ends; rent a cluster for what stays up")
     one_machine(table, "num_nodes")
-    no_secrets(table)
-    if given(table, "volumes"):
-        raise table["volumes"].wrong(
-            "are disks that outlive the job", "name what the job reads under file_mounts"
-        )
-    for name in ("config", "experimental", "event_callback"):
+    for name in ("secrets", "managed_secrets"):
+        no_secrets(table, name)
+    for name in ("volumes", "volume_mounts"):
+        if given(table, name):
+            raise table[name].wrong(
+                "are disks that outlive the job", "name what the job reads under file_mounts"
+            )
+    for name in ("config", "experimental", "event_callback", "file_mounts_mapping", "api_server_access"):
         notes.passed(table, name, "it configures SkyPilot itself")
     for name in ("inputs", "outputs"):
         notes.passed(
@@ -138,40 +168,61 @@ def skypilot(value: Value) -> Request:
         )
     if not given(table, "run"):
         raise value.wrong("has no 'run'", "say what to run; a machine without a job is a rent")
+    env = present(table["envs"]) if given(table, "envs") else ()
     mounts: list[Mount] = []
     if given(table, "workdir"):
         if table["workdir"].is_table:
             raise table["workdir"].wrong(
                 "is a git repository", "clone it here, and give its folder: jobs have no network"
             )
-        mounts.append(Mount("", table["workdir"].text(), table["workdir"].line))
+        place = filled(table["workdir"], table["workdir"].text(), dict(env))
+        mounts.append(Mount("", place, table["workdir"].line))
     if given(table, "file_mounts"):
-        mounts += [_mount(path, source, notes) for path, source in table["file_mounts"].table().items()]
+        mounts += [
+            _mount(path, source, dict(env), notes) for path, source in table["file_mounts"].table().items()
+        ]
     resources: dict[str, int | str] = {}
     image = "python"
     if given(table, "resources"):
         resources, image = _resources(table["resources"], notes)
     where = table.get("resources", value)
+    scripts = [table[name] for name in ("setup", "run") if given(table, name)]
+    for script in scripts:
+        notes.fetching(script)
+    retries = _retries(table, notes)
     return Request(
         format="skypilot",
         name=name_of(table.get("name")),
         image=image,
         argv=shell(table["run"], BASH),
         setup=shell(table["setup"], BASH) if given(table, "setup") else (),
-        env=present(table["envs"]) if given(table, "envs") else (),
+        env=notes.variables(scripts, "SKYPILOT_", env, _own(resources.get("gpus", 0))),
         mounts=tuple(mounts),
         resources=resources_of(where, **resources),
-        wishes=Wishes(retries=_retries(table)),
+        wishes=Wishes(retries=retries),
         unhonoured=notes.all(),
     )
 
 
-def _mount(path: str, source: Value, notes: Notes) -> Mount:
+def _own(gpus: int | str) -> dict[str, str]:
+    """What SkyPilot tells a task of one machine about itself."""
+    found: dict[str, str] = {}
+    for begin in ("SKYPILOT_", "SKYPILOT_SETUP_"):
+        found |= {
+            f"{begin}NODE_RANK": "0",
+            f"{begin}NODE_IPS": "127.0.0.1",
+            f"{begin}NUM_GPUS_PER_NODE": str(gpus),
+        }
+    return found | {"SKYPILOT_NUM_NODES": "1"}
+
+
+def _mount(path: str, source: Value, env: Mapping[str, str], notes: Notes) -> Mount:
     if source.is_table or "://" in source.text():
         raise source.wrong(
             "is a bucket or a volume",
             "jobs have no network: fetch it here, and name the folder, so that its content is fixed",
         )
+    path = filled(source, path, env)
     tidy = path
     for begin in ("~/sky_workdir/", "~/", "/"):
         if path.startswith(begin):
@@ -183,7 +234,7 @@ def _mount(path: str, source: Value, notes: Notes) -> Mount:
             f"file_mounts.{path}",
             f"a job can't write to /; it finds this at ./{tidy}, in its work folder",
         )
-    return Mount(path_of(source, tidy), source.text(), source.line)
+    return Mount(path_of(source, tidy), filled(source, source.text(), env), source.line)
 
 
 def _resources(value: Value, notes: Notes) -> tuple[dict[str, int | str], str]:
@@ -215,8 +266,9 @@ def _resources(value: Value, notes: Notes) -> tuple[dict[str, int | str], str]:
     if given(table, "accelerators"):
         found |= _accelerators(table["accelerators"])
     image = "python"
-    if given(table, "image_id"):
-        image = container(table["image_id"], "docker:")
+    for name in ("image_id", "container_image"):
+        if given(table, name):
+            image = container(table[name], "docker:")
     return found, image
 
 
@@ -233,12 +285,20 @@ def _accelerators(value: Value) -> dict[str, int | str]:
     return {"gpu": name, "gpus": how_many(value, number or "1")}
 
 
-def _retries(table: dict[str, Value]) -> int:
+def _retries(table: dict[str, Value], notes: Notes) -> int:
     resources = table.get("resources")
     if resources is None or not resources.is_table:
         return 0
     recovery = resources.table().get("job_recovery")
     if recovery is None or not recovery.is_table:
         return 0
-    inner = recovery.table()
+    inner = known(
+        recovery, ("strategy", "max_restarts_on_errors", "recover_on_exit_codes"), "SkyPilot's job_recovery"
+    )
+    notes.passed(inner, "strategy", "a strategy of SkyPilot's controller; a lost provider is replaced")
+    notes.passed(
+        inner,
+        "recover_on_exit_codes",
+        "a program that fails would fail again: only a provider's failure is retried",
+    )
     return inner["max_restarts_on_errors"].integer(0, 10) if given(inner, "max_restarts_on_errors") else 0
