@@ -29,7 +29,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from clusterai.gateway.core.limits import Limits
-from tests.rooms.gateway.bed import Bed, free_port
+from tests.ports import free_port
+from tests.rooms.gateway.bed import Bed
 
 STUB = """
 import json, uvicorn

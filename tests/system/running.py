@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import msgspec
 from openai import OpenAI
 
 from clusterai.ledger.core.deploy import LOCAL
+from tests.ports import free_port
 
 T = TypeVar("T")
 
@@ -23,6 +23,8 @@ DEADLINE_S = 120.0
 """Generous: other work may share the machine. A test that is well ends in a fraction of it."""
 POLL_S = 0.05
 ROOT = Path(__file__).resolve().parents[2]
+UP_PORTS = 8
+"""That a network from `up` may take, one behind the other."""
 
 
 def until(what: str, look: Callable[[], T | None], deadline_s: float = DEADLINE_S) -> T:
@@ -34,26 +36,6 @@ def until(what: str, look: Callable[[], T | None], deadline_s: float = DEADLINE_
             return found
         assert time.monotonic() < ends_s, f"waited {deadline_s:.0f} s for: {what}"
         time.sleep(POLL_S)
-
-
-def free_port() -> int:
-    """The first of eight ports in a row that nobody uses; processes begun one after another look far apart."""
-    first = os.getpid() * 37
-    for more in range(500):
-        port = 21_600 + (first + more) % 500 * 8
-        if all(_is_free(port + beside) for beside in range(8)):
-            return port
-    raise AssertionError("no eight free ports in a row")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 class Network:
@@ -76,7 +58,7 @@ class Network:
         self._program = program
         self._rent = rent
         self.model = model
-        self.port = free_port()
+        self.port = free_port(UP_PORTS)
         self._nodes = nodes
         self._process: subprocess.Popen[str] | None = None
         self.ready: dict[str, Any] = {}

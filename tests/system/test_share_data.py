@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.system.running import free_port, until
+from tests.ports import free_port
+from tests.system.running import UP_PORTS, until
 
 pytestmark = pytest.mark.system
 
@@ -29,7 +30,7 @@ class Machine:
             **os.environ,
             "PYTHONPATH": str(SOURCE),
             "CLUSTERAI_DATA": str(home / "network"),
-            "CLUSTERAI_PORT": str(free_port()),
+            "CLUSTERAI_PORT": str(free_port(UP_PORTS)),
             "XDG_CONFIG_HOME": str(home / "config"),
             "XDG_DATA_HOME": str(home / "share"),
         }

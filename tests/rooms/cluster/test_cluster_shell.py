@@ -13,14 +13,14 @@ import pytest
 
 from clusterai.work.cluster.adapters.terminal import NoShell, Terminal
 from clusterai.work.cluster.inside import shell
+from tests.ports import free_port
 
 TOKEN = bytes(range(32))
 
 
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        number = free.getsockname()[1]
+    number = free_port()
     (tmp_path / "token").write_text(TOKEN.hex())
     command = [sys.executable, shell.__file__, "127.0.0.1", str(number), str(tmp_path / "token")]
     env = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PS1": ""}

@@ -3,10 +3,8 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,17 +13,10 @@ from clusterai.content import Landing, Web, fetch, fetch_manifest, open_source
 from clusterai.content.adapters.fetching import NoManifest
 from clusterai.content.adapters.folder import is_intact
 from scripts import install
+from tests.ports import free_port
 from tests.rooms.content.villains import PIECE, data_set, honest
 
 KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "only-for-tests"}
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        held = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for it in held:
-            it.bind(("127.0.0.1", 0))
-        return [int(it.getsockname()[1]) for it in held]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +28,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     folder = tmp_path_factory.mktemp("seaweed")
     names = ("master", "volume", "filer", "s3", "admin")
-    ports = free_ports(2 * len(names))
+    ports = [free_port() for _ in range(2 * len(names))]
     command = [
         str(python.parent / "weed"),
         "mini",

@@ -26,18 +26,13 @@ from clusterai.ledger.core.calls import Call
 from clusterai.ledger.core.deploy import LOCAL, local_plan
 from clusterai.protocol.ids import ZERO_DIGEST, Digest, Role, checksummed, digest, hex0x
 from clusterai.protocol.statements import Delegation, network_domain, signing_digest
+from tests.ports import free_port
 from tests.rooms.gateway.standin import StandIn
 
 TOKEN = 10**9
 READY_S = 120.0
 """A busy machine starts slowly; a healthy one needs 3 s."""
 T = TypeVar("T")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Person:
