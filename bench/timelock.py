@@ -309,9 +309,9 @@ def _fixed(core: int) -> None:
     import numpy as np
 
     x = np.ones((300, 300))
-    for _ in range(150):
+    for _ in range(1500):
         x = x @ x / 300
-    for _ in range(20_000):
+    for _ in range(200_000):
         sum(range(200))
 
 
