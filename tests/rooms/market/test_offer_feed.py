@@ -317,26 +317,111 @@ def test_a_sweep_in_parts_ends_where_a_whole_one_does() -> None:
     assert len(it.index) == 0
 
 
-def test_the_newest_measurement_of_a_field_is_told_whole() -> None:
+def test_what_was_found_of_a_field_is_told_whole() -> None:
     """Until it fades; of a field that nobody measured there is none."""
     it = feed()
     offered(it, offer())
     newer = found(by=EYES[0], at_s=NOW + 1)
     assert measured(it, found()) is None
     assert measured(it, newer, EYES[0]) is None
-    assert it.newest(NODES[0].address, Field.GPU, NOW + 1) == newer
-    assert it.newest(NODES[0].address, Field.CPU, NOW + 1) is None
-    assert it.newest(NODES[1].address, Field.GPU, NOW + 1) is None
-    assert it.newest(NODES[0].address, Field.GPU, NOW + MEASUREMENT_LIFE_S + 2) is None
+    assert it.found(NODES[0].address, Field.GPU, NOW + 1) == newer
+    assert it.found(NODES[0].address, Field.CPU, NOW + 1) is None
+    assert it.found(NODES[1].address, Field.GPU, NOW + 1) is None
+    assert it.found(NODES[0].address, Field.GPU, NOW + MEASUREMENT_LIFE_S + 2) is None
+
+
+def heard(*said: dict[str, Any], **claimed: Any) -> OfferFeed:
+    """A machine of which so many validators said this, one after the other."""
+    it = feed()
+    offered(it, offer(expires_s=NOW + 3_600, **claimed))
+    for at, (eye, changes) in enumerate(zip(EYES, said, strict=False)):
+        assert measured(it, found(by=eye, at_s=NOW + at, **changes), eye, NOW + at) is None
+    return it
 
 
 def test_one_liar_of_three_moves_nothing() -> None:
     """Of what validators found the lower middle counts: a lie upwards is no more than what an honest one found."""
-    it = feed()
-    offered(it, offer(expires_s=NOW + 3_600))
-    for at, (eye, ppm, gpus) in enumerate(zip(EYES, (900_000, 910_000, 1_000_000), (1, 1, 8), strict=False)):
-        assert measured(it, found(by=eye, at_s=NOW + at, reliability_ppm=ppm, gpus=gpus), eye) is None
+    said = ((900_000, 1), (910_000, 1), (1_000_000, 8))
+    it = heard(*({"reliability_ppm": ppm, "gpus": gpus} for ppm, gpus in said))
     assert (listed(it).reliability_ppm, listed(it).gpus) == (910_000, 1)
+
+
+HONEST: dict[str, Any] = {"fields": int(Field.CPU | Field.PROFILE), "cpu_milli": 8_000}
+
+
+@pytest.mark.parametrize("turn", range(3))
+@pytest.mark.parametrize(
+    ("field", "lie"),
+    [
+        (Field.GPU, {"gpu": "h100", "gpus": 8}),
+        (Field.REGION, {"region": "eu"}),
+        (Field.MEMORY, {"memory_bytes": 0}),
+        (Field.BANDWIDTH, {"bandwidth_kbps": 1}),
+        (Field.RELIABILITY, {"reliability_ppm": 1_000_000}),
+        (Field.RELIABILITY, {"reliability_ppm": 0}),
+        (Field.COORDINATE, {"x_us": 1, "y_us": 1, "z_us": 1, "height_us": 1}),
+    ],
+)
+def test_what_one_validator_of_three_alone_found_does_not_count(
+    turn: int, field: Field, lie: dict[str, Any]
+) -> None:
+    """Villain: a validator that finds the card that isn't there, the claimed region, or no memory, where the others found nothing of the kind."""
+    said = [HONEST] * 3
+    said[turn] = HONEST | {"fields": int(HONEST["fields"] | field)} | lie
+    card = listed(heard(*said))
+    claimed = listed(heard(*[HONEST] * 3))
+    assert card.source(field, NOW + 2).kind == "claimed"
+    assert not card.measured(NOW + 2) & field
+    for told in ("coordinate", *(it for it in lie if hasattr(card, it))):
+        assert getattr(card, told) == getattr(claimed, told)
+
+
+def test_what_two_of_three_found_counts() -> None:
+    """The first in a region has no other witness yet, and says nothing of it; the two after it do."""
+    there = HONEST | {"fields": int(HONEST["fields"] | Field.REGION), "region": "eu"}
+    assert listed(heard(HONEST, there, there)).source(Field.REGION, NOW + 2).kind == "measured"
+    assert listed(heard(HONEST, there)).source(Field.REGION, NOW + 1).kind == "claimed"
+    assert listed(heard(there)).source(Field.REGION, NOW).kind == "measured", "there is nobody else yet"
+    moved = heard(HONEST, there, there, region="us")
+    assert (listed(moved).region, listed(moved).source(Field.REGION, NOW + 2).kind) == ("us", "claimed")
+
+
+PLACE = st.tuples(*[st.integers(-2_000_000, 2_000_000)] * 3, st.integers(0, 2_000_000))
+
+
+def apart(one: tuple[int, ...], two: tuple[int, ...]) -> float:
+    return sum((a - b) ** 2 for a, b in zip(one[:3], two[:3], strict=True)) ** 0.5 + abs(one[3] - two[3])
+
+
+@given(PLACE, PLACE, PLACE, st.permutations(range(3)))
+def test_a_liar_about_round_trips_moves_a_place_no_further_than_the_honest_differ(
+    one: tuple[int, ...], two: tuple[int, ...], lie: tuple[int, ...], order: list[int]
+) -> None:
+    """Villain: one of three that puts a machine next to whomever it likes, the last to speak or not."""
+    places = [(one, two, lie)[at] for at in order]
+    names: list[str] = ["x_us", "y_us", "z_us", "height_us"]
+    card = listed(heard(*(dict(zip(names, it, strict=True)) for it in places)))
+    at = tuple(getattr(card.coordinate, name) for name in names)
+    assert max(apart(at, one), apart(at, two)) <= apart(one, two) + 4
+
+
+def test_a_liar_does_not_decide_what_a_core_is_worth() -> None:
+    """Villain: one of three that says a core does nothing, so that no chain is needed, or more than any can, so that every owner is a thief."""
+    for lie in (0, 2**31):
+        said = [
+            {
+                "fields": int(Field.CPU | Field.PROFILE),
+                "cpu_milli": 2_000,
+                "links_per_s_milli": alone,
+                "links_at_once_per_s_milli": all_,
+            }
+            for alone, all_ in ((300_000, 580_000), (310_000, 600_000), (lie, lie))
+        ]
+        worth = heard(*said).found(NODES[0].address, Field.PROFILE, NOW + 2)
+        assert worth is not None
+        assert 300_000 <= worth.links_per_s_milli <= 310_000
+        assert 580_000 <= worth.links_at_once_per_s_milli <= 600_000
+        assert worth.cpu_milli == 2_000
 
 
 def test_who_was_not_drawn_is_not_heard() -> None:
@@ -364,7 +449,7 @@ def test_what_was_found_of_a_machine_outlives_a_day_in_which_it_was_rented() -> 
     offered(it, offer(serial=2, expires_s=NOW))
     later = NOW + 86_400
     it.sweep(later)
-    assert it.newest(NODES[0].address, Field.GPU, later) == found()
+    assert it.found(NODES[0].address, Field.GPU, later) == found()
     assert offered(it, offer(serial=3, issued_s=later, expires_s=later + 600), now_s=later) is None
     assert listed(it).gpu == "l4"
     offered(it, offer(serial=4, issued_s=later, expires_s=later), now_s=later)

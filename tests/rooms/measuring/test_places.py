@@ -1,18 +1,22 @@
 """Places out of round trips: delay moves away only, one liar proves nothing, and who wasn't drawn isn't heard."""
 
 import msgspec
+import pytest
 
 from clusterai.market.core.placement.coordinates import Places
+from clusterai.market.core.placement.feed import OfferFeed
+from clusterai.market.core.placement.index import Index
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Address
 from clusterai.protocol.measuring import Trip
 from clusterai.protocol.messages import Relay
-from clusterai.protocol.offers import Field, decode_measurement
+from clusterai.protocol.offers import Field, MachineOffer, decode_measurement, signed_digest
+from clusterai.protocol.signing import recover
 from clusterai.runtime.machine import Received
 from clusterai.validator.core.places import WITHIN_US, Atlas
 from tests.rooms.market.machines import name
 from tests.rooms.measuring.machine_played import Played, claims
-from tests.rooms.measuring.measured_world import BEGIN_S, GATEWAY, NETWORK, World
+from tests.rooms.measuring.measured_world import BEGIN_S, GATEWAY, NETWORK, Validator, World
 
 ME, SECOND, THIRD, NODE = (name(at) for at in range(1, 5))
 
@@ -113,3 +117,71 @@ def test_trips_of_who_was_not_drawn_are_not_heard() -> None:
         relay = Relay(outside.owner.address, inside.owner.address, canonical.encode(trip))
         assert inside.measurer.step(Received(GATEWAY, relay), world.now_s) == []
     assert inside.measurer.atlas.where(Address(node.hot.address)) is None
+
+
+FAR_S = 0.15
+
+
+def lie(world: World, by: int, place: tuple[int, int, int, int]) -> OfferFeed:
+    """Validator number `by` says that the machine stands beside it, there; what a gateway makes of all that it hears."""
+    liar, node = world.validators[by], world.nodes[0]
+    x_us, y_us, z_us, height_us = place
+
+    def told(validator: Validator, to: Address, body: bytes) -> None:
+        if validator is liar and (said := trip_of(body)) is not None:
+            said = msgspec.structs.replace(
+                said, rtt_us=1, x_us=x_us, y_us=y_us, z_us=z_us, height_us=height_us, error_ppm=1
+            )
+            signature = liar.hot.sign(said.signing_digest(NETWORK))
+            body = canonical.encode(msgspec.structs.replace(said, signature=signature))
+        honestly(validator, to, body)
+
+    honestly, world.relay = world.relay, told
+    world.beacon()
+    world.run(120)
+    feed = OfferFeed(Index(), node.directory, NETWORK, recover, 1, may_measure=node.draws.may_measure)
+    now_s = int(world.now_s)
+    offer = MachineOffer(
+        node.hot.address, node.owner.address, 7, "x86-64-v3", 2_000, 2**20, "", 0, "eu-de", 10**6, 1, now_s, now_s + 60
+    )  # fmt: skip
+    assert (
+        feed.hear_offer(canonical.encode(offer), node.hot.sign(signed_digest(offer, NETWORK)), now_s) is None
+    )
+    for sender, measured in world.measured:
+        data, signature = measured.measurement, measured.signature
+        if sender == liar.owner.address:
+            said = decode_measurement(data)
+            fields = said.fields | Field.REGION | Field.COORDINATE
+            said = msgspec.structs.replace(
+                said, fields=fields, region="eu-de", x_us=x_us, y_us=y_us, z_us=z_us, height_us=height_us
+            )
+            data, signature = canonical.encode(said), liar.hot.sign(signed_digest(said, NETWORK))
+        assert feed.hear_measurement(data, signature, world.now_s) is None
+    return feed
+
+
+def trip_of(body: bytes) -> Trip | None:
+    try:
+        return canonical.decode(body, Trip)
+    except canonical.Malformed:
+        return None
+
+
+@pytest.mark.parametrize("by", range(3))
+@pytest.mark.parametrize("place", [(0, 0, 0, 1), (2_000_000, 0, 0, 1), (-50_000, 90_000, 9_000, 1)])
+def test_a_validator_that_lies_about_a_round_trip_brings_no_machine_near(
+    by: int, place: tuple[int, int, int, int]
+) -> None:
+    """Villain: one of the three says that a machine 150 ms away stands beside it, in the claimed region: it stays further away than half of that."""
+    world = World(3, [Played(claims(), rtt_s=FAR_S)])
+    feed = lie(world, by, place)
+    row = feed.index.row(world.nodes[0].hot.address)
+    assert row is not None
+    offer = feed.index.offer(row)
+    assert offer.source(Field.REGION, world.now_s).kind == "claimed"
+    at = offer.coordinate
+    assert at is not None
+    for validator in (it for it in world.validators if it is not world.validators[by]):
+        x_us, y_us, z_us, height_us = validator.measurer.atlas.place()
+        way_us = ((at.x_us - x_us) ** 2 + (at.y_us - y_us) ** 2 + (at.z_us - z_us) ** 2) ** 0.5
+        assert way_us + at.height_us + height_us > 0.5e6 * FAR_S

@@ -372,7 +372,7 @@ class Marketplace:
 
     def _places(self, nodes: Iterable[Address]) -> list[Coordinate]:
         now_s = self._clock()
-        found = (self.feed.newest(node, Field.COORDINATE, now_s) for node in nodes)
+        found = (self.feed.found(node, Field.COORDINATE, now_s) for node in nodes)
         return [Coordinate(it.x_us, it.y_us, it.z_us, it.height_us) for it in found if it is not None]
 
     async def _reserve(
@@ -456,8 +456,8 @@ class Marketplace:
         return MOST_RENTED_S if row is None else self.index.offer(row).longest_s
 
     def measured(self, node: Address, field: Field) -> MachineMeasurement | None:
-        """The newest measurement of `field`, by whichever validator; None if nobody measured it lately."""
-        return self.feed.newest(node, field, self._clock())
+        """What counts of `field` among all that validators found; None if nothing does."""
+        return self.feed.found(node, field, self._clock())
 
     def _ask(self, name: Digest, event: Hold | Confirm) -> Holding | Booked | Refused:
         self.driver.handle(event)

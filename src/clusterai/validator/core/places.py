@@ -4,10 +4,11 @@
                             └──> near enough to enough witnesses in a region  (location.py)
 
 A machine says nothing about its place: it could only say what suits it. Each validator fits it from the trips that it knows, and moves itself a
-little by each of its own. A validator that lies about its round trip is one witness of three: the second smallest counts for a region, and one
-sample moves a coordinate by a bounded step. All trips go through a gateway, so they are longer than the way between the two: an upper bound.
+little by each of its own. A validator that lies about its round trip is one witness of three: the second smallest counts for a region, one
+sample moves a coordinate by a bounded step, and where a validator puts a machine is no nearer to itself than its own trip. All trips go through a gateway, so they are longer than the way between the two: an upper bound.
 """
 
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -79,10 +80,15 @@ class Atlas:
         return round(float(self.mine.error[0]) * MILLION)
 
     def where(self, node: Address) -> Coordinate | None:
-        """None while no trip is known."""
+        """None while no trip is known. No nearer to me than I found it: others' trips may be lies, and mine can't be too short."""
         if node not in self._trips:
             return None
         it = coordinate(self._fitted(node), 0)
+        mine = self._trips[node].get(self._me)
+        if mine is not None:
+            x_us, y_us, z_us, height_us = self.place()
+            way_us = math.dist((it.x_us, it.y_us, it.z_us), (x_us, y_us, z_us)) + height_us
+            it = msgspec.structs.replace(it, height_us=max(it.height_us, math.ceil(mine.rtt_us - way_us)))
         return _limited(it)
 
     def stands_in(self, node: Address, region: str, operator_of: Callable[[Address], Address]) -> bool:

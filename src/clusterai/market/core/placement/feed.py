@@ -7,12 +7,14 @@ A machine is offered by its own key, which the Registry binds to an operator wit
 than its stake carries (`stake_per_node_wei`), under one name or under many. Serial numbers are remembered for as long as an older
 offer could still stand, so nothing that was replaced or taken out comes back by being sent again.
 
-What validators measured stands in place of what was claimed: of each field the lower middle one of what they found, so that of three
-one liar moves nothing beyond what an honest one found. Nobody measures its own machines, and only who was drawn for it measures at
-all (`assigned.py`): `may_measure` says who that is.
+What validators measured stands in place of what was claimed: of each field the lower middle one of what they found, of places the one
+nearest to the others, so that of three one liar moves nothing beyond what an honest one found. What only one of several found doesn't count: else a
+liar alone would find the card, the region or the want of memory that the others looked for in vain. Nobody measures its own machines, and only
+who was drawn for it measures at all (`assigned.py`): `may_measure` says who that is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from math import isqrt
 from typing import Any, Literal
 
 import msgspec
@@ -242,20 +244,19 @@ class OfferFeed:
                         del self._left[next(iter(self._left))]
         return gone
 
-    def newest(self, node: Address, field: Field, now_s: float) -> MachineMeasurement | None:
-        """Who measured `field` of this machine last, with all that was found, unless it has faded."""
+    def found(self, node: Address, field: Field, now_s: float) -> MachineMeasurement | None:
+        """What counts of `field` of this machine: the newest word on it, with what stands between all words on it in place of its own.
+
+        None where nobody's counts, or all have faded.
+        """
         known = self._known.get(node) or self._left.get(node)
         if known is None:
             return None
-        return max(
-            (
-                it
-                for it in known.measured.values()
-                if it.fields & field and it.at_s > now_s - MEASUREMENT_LIFE_S
-            ),
-            key=lambda it: (it.at_s, it.validator),
-            default=None,
-        )
+        fresh = _fresh(known.measured.values(), now_s)
+        between = _between(field, fresh, known.offer)
+        if between is None:
+            return None
+        return msgspec.structs.replace([it for it in fresh if it.fields & field][-1], **between)
 
     def _signer(self, statement: MachineOffer | MachineMeasurement, signature: bytes) -> Address | None:
         try:
@@ -286,35 +287,77 @@ def merged(
     now_s: float,
     belongs_to: Address | None = None,
 ) -> Offer:
-    """The offer as placement sees it: of each field the lower middle of what was measured, else the claim."""
+    """The offer as placement sees it: of each field what lies between all that was measured, else the claim."""
     values: dict[str, Any] = {"reliability_ppm": NEWCOMER_RELIABILITY_PPM}
     values |= {name: getattr(offer, name) for name in _CLAIMED}
-    coordinate: Coordinate | None = None
-    sources: list[Measurement] = []
-    fresh = sorted(
-        (it for it in measured.values() if it.at_s > now_s - MEASUREMENT_LIFE_S),
-        key=lambda it: (it.at_s, it.validator),
-    )
+    fresh = _fresh(measured.values(), now_s)
+    counts = 0
     for field, names in _MEASURED.items():
-        found = sorted(tuple(getattr(it, name) for name in names) for it in fresh if it.fields & field)
-        if found:
-            values.update(zip(names, found[(len(found) - 1) // 2], strict=True))
-    for it in fresh:
-        if it.fields & Field.COORDINATE:
-            coordinate = Coordinate(it.x_us, it.y_us, it.z_us, it.height_us)
-        # A clock that runs a little ahead mustn't make its measurement one from the future.
-        sources.append(Measurement(it.fields, Address(it.validator), min(it.at_s, int(now_s))))
+        if (between := _between(field, fresh, offer)) is None:
+            continue
+        counts |= field
+        if field is Field.COORDINATE:
+            values["coordinate"] = Coordinate(**between)
+        elif field is not Field.PROFILE:
+            values |= {name: between[name] for name in names}
     return Offer(
         node=Address(offer.node),
         operator=Address(offer.operator),
         price_wei=offer.price_wei,
-        coordinate=coordinate,
         issued_s=min(offer.issued_s, int(now_s)),
         expires_s=offer.expires_s,
-        measurements=tuple(sources),
+        # A clock that runs a little ahead mustn't make its measurement one from the future.
+        measurements=tuple(
+            Measurement(it.fields & counts, Address(it.validator), min(it.at_s, int(now_s))) for it in fresh
+        ),
         belongs_to=belongs_to,
         **values,
     )
+
+
+def _fresh(measured: Iterable[MachineMeasurement], now_s: float) -> list[MachineMeasurement]:
+    """The newest last."""
+    return sorted(
+        (it for it in measured if it.at_s > now_s - MEASUREMENT_LIFE_S),
+        key=lambda it: (it.at_s, it.validator),
+    )
+
+
+def _between(field: Field, fresh: Sequence[MachineMeasurement], offer: MachineOffer) -> dict[str, Any] | None:
+    """What counts of this field, by name; None where too few found it.
+
+    Who examined a machine and says nothing of a field found what was claimed, or nothing: a vote. Of reliability it is none, since who says nothing
+    hasn't watched for long enough. A region is only ever the claimed one, found or not.
+    """
+    said = [
+        it for it in fresh if it.fields & field and (field is not Field.REGION or it.region == offer.region)
+    ]
+    voters = len(said) if field is Field.RELIABILITY else len(fresh)
+    if not said or 2 * len(said) < voters or len(said) < min(2, len(fresh)):
+        return None
+    names = _MEASURED[field]
+    if field is Field.COORDINATE:
+        return {name: getattr(_amid(said), name) for name in names}
+    if field is Field.PROFILE:
+        return {name: _middle([getattr(it, name) for it in said]) for name in names}
+    return dict(zip(names, _middle([tuple(getattr(it, name) for name in names) for it in said]), strict=True))
+
+
+def _middle(found: Sequence[Any]) -> Any:
+    return sorted(found)[(len(found) - 1) // 2]
+
+
+def _amid(said: Sequence[MachineMeasurement]) -> MachineMeasurement:
+    """Whose place has the least way to all others': of three it is no further from either honest one than they are apart.
+
+    Of two it is the higher, which is further from everyone.
+    """
+    return min(said, key=lambda it: (sum(_apart(it, other) for other in said), -it.height_us, it.validator))
+
+
+def _apart(one: MachineMeasurement, two: MachineMeasurement) -> int:
+    way = isqrt((one.x_us - two.x_us) ** 2 + (one.y_us - two.y_us) ** 2 + (one.z_us - two.z_us) ** 2)
+    return way + abs(one.height_us - two.height_us)
 
 
 _CLAIMED = (
@@ -336,4 +379,6 @@ _MEASURED: dict[Field, tuple[str, ...]] = {
     Field.REGION: ("region",),
     Field.BANDWIDTH: ("bandwidth_kbps",),
     Field.RELIABILITY: ("reliability_ppm",),
+    Field.COORDINATE: ("x_us", "y_us", "z_us", "height_us"),
+    Field.PROFILE: ("links_per_s_milli", "links_at_once_per_s_milli", "cpu_milli"),
 }
