@@ -1,6 +1,7 @@
 """`clusterai run`, `jobs` and `job` against a gateway that really performs what it is sent."""
 
 import asyncio
+import io
 import json
 import threading
 from collections.abc import Generator
@@ -12,10 +13,12 @@ import pytest
 
 from clusterai.cli import say
 from clusterai.cli.failure import Exit
+from clusterai.cli.jobs.begun import TAKEN_UP_S, Begun
 from clusterai.cli.main import run
 from clusterai.protocol.ids import Digest
 from clusterai.sandbox import BlobStore
 from clusterai.sandbox.adapters.wasm import sample
+from clusterai.sdk.jobs import Jobs
 from clusterai.sdk.jobshapes import (
     Job,
     JobAudit,
@@ -33,7 +36,7 @@ from clusterai.work.batch.adapters.perform import Performer
 from clusterai.work.batch.core.plan import Offer, plan
 from clusterai.work.batch.core.request import Wishes
 from clusterai.work.batch.core.tree import Tree
-from clusterai.work.batch.spec import GIB, decode_array
+from clusterai.work.batch.spec import GIB, Image, JobArray, JobSpec, decode_array
 from tests.rooms.batch import fakegateway
 from tests.rooms.batch.fakegateway import FakeGateway
 
@@ -215,6 +218,8 @@ def test_detached_and_looked_at_later(home: Path, gateway: FakeGateway, capsys: 
     job_id = capsys.readouterr().out.splitlines()[-1]
     assert job_id in gateway.jobs
     assert run(["jobs"]) == Exit.OK
+    assert job_id[:18] in capsys.readouterr().out
+    assert run(["jobs", "show", job_id[:18]]) == Exit.OK
     assert job_id in capsys.readouterr().out
     assert run(["jobs", "--json"]) == Exit.OK
     assert json.loads(capsys.readouterr().out)["jobs"][0]["id"] == job_id
@@ -229,6 +234,91 @@ def test_detached_and_looked_at_later(home: Path, gateway: FakeGateway, capsys: 
     assert "CANCELLED_BEFORE_START" in capsys.readouterr().out
     assert run(["jobs", "show", "0x99"]) == Exit.NOT_FOUND
     assert "next: clusterai jobs\n" in capsys.readouterr().err
+
+
+class Killed(BaseException):
+    """The process is gone: nothing of it catches this."""
+
+
+def killed(monkeypatch: pytest.MonkeyPatch, where: str, job: str, *, after: bool) -> None:
+    """A run that dies at a call to the gateway: before it is sent, or when the answer is on its way."""
+    whole = getattr(Jobs, where)
+
+    def dies(self: Jobs, *given: Any) -> Any:
+        if after:
+            whole(self, *given)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Jobs, where, dies)
+        with pytest.raises(Killed):
+            run(["run", job, "-y", "-q"])
+
+
+def test_a_run_that_died_unanswered_is_taken_up(
+    home: Path, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """`kill -9` before, while and after it is submitted: the same again is one job, and the next one is another."""
+    job = write(home, "run: echo true > f\nname: x\ninputs: {in.txt: in.txt}\n")
+    write(home, "hello", "in.txt")
+    for where, after in (("put", True), ("submit", False), ("submit", True)):
+        killed(monkeypatch, where, job, after=after)
+    assert len(gateway.jobs) == 1
+    assert run(["run", job, "-y", "-q", "-o", "got"]) == Exit.OK
+    assert len(gateway.jobs) == 1
+    assert (home / "got" / "f").read_text() == "true\n"
+    assert run(["run", job, "-y", "-q", "-o", "again"]) == Exit.OK
+    assert len(gateway.jobs) == 2
+    capsys.readouterr()
+
+
+def test_a_run_that_died_on_the_way_is_told_of(
+    home: Path, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """`kill -9` while it is followed or fetched: the same again names the job that is there, before it asks."""
+    job = write(home, "run: echo true > f\nname: x\n")
+    killed(monkeypatch, "follow", job, after=False)
+    (known,) = gateway.jobs
+    running = msgspec.structs.replace(
+        gateway.jobs[known], tasks=[msgspec.structs.replace(gateway.jobs[known].tasks[0], output="")]
+    )
+    whole, gateway.jobs[known] = gateway.jobs[known], running
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert run(["run", job]) != Exit.OK
+    assert f"clusterai jobs logs {known}" in capsys.readouterr().err
+    gateway.jobs[known] = whole
+    assert run(["run", job, "-y", "-o", "got"]) == Exit.OK
+    assert f"clusterai jobs fetch {known}" in capsys.readouterr().err
+    assert run(["run", job, "-y", "-o", "again"]) == Exit.OK
+    assert known not in capsys.readouterr().err
+
+
+def test_runs_beside_each_other_are_jobs_of_their_own(home: Path):
+    """Whoever starts the same twice at once wants it twice; and what is older than an hour is begun anew."""
+    array = JobArray(
+        JobSpec(
+            name="x",
+            check="unverified",
+            image=Image("base", bytes(32), "python"),
+            argv=("x",),
+            seed=1,
+            clock_s=1000,
+        )
+    )
+    request = JobRequest(job="")
+    again = JobArray(msgspec.structs.replace(array.job, seed=2, clock_s=2000))
+    with (
+        Begun(home, "g", array, request, drawn=True) as one,
+        Begun(home, "g", again, request, drawn=True) as other,
+    ):
+        one.note(array)
+        assert other.taken_up(again, 2000) == again
+    with Begun(home, "g", again, request, drawn=True) as later:
+        assert later.taken_up(again, 2000) == array
+        assert later.taken_up(again, 1000 + TAKEN_UP_S) == again
+    with Begun(home, "other gateway", again, request, drawn=True) as elsewhere:
+        assert elsewhere.taken_up(again, 2000) == again
 
 
 def test_an_array_is_one_job(home: Path, gateway: FakeGateway):
@@ -324,8 +414,9 @@ def test_the_audits_story_is_told(home: Path, gateway: FakeGateway, capsys: pyte
         segment=7,
         steps=[Step(what="auditor_drawn", at_s=5, block=9, by="0xdd", detail={"attempt": 0})],
     )
-    gateway.audits["0x1"] = JobAudit(job="0x1", leases=[lease])
-    assert run(["job", "verify", "0x1"]) == Exit.OK
+    name = "0x" + "01" * 32
+    gateway.audits[name] = JobAudit(job=name, leases=[lease])
+    assert run(["job", "verify", name]) == Exit.OK
     said = capsys.readouterr().out
     for word in (
         "0xbb",
@@ -336,10 +427,10 @@ def test_the_audits_story_is_told(home: Path, gateway: FakeGateway, capsys: pyte
         "attempt=0",
     ):
         assert word in said
-    gateway.audits["0x1"] = JobAudit(
-        job="0x1", leases=[msgspec.structs.replace(lease, verdict="fraud", reason="FRAUD")]
+    gateway.audits[name] = JobAudit(
+        job=name, leases=[msgspec.structs.replace(lease, verdict="fraud", reason="FRAUD")]
     )
-    assert run(["job", "verify", "0x1", "--json"]) == Exit.UNTRUE
+    assert run(["job", "verify", name, "--json"]) == Exit.UNTRUE
     assert json.loads(capsys.readouterr().out)["leases"][0]["reason"] == "FRAUD"
 
 

@@ -1,15 +1,20 @@
 """`clusterai jobs [show|logs|fetch|cancel]`, `clusterai job verify`: what became of jobs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clusterai.cli import options, say
-from clusterai.cli.failure import Exit
+from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.reach import gateway
 
-JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id.", show_default=False)]
+if TYPE_CHECKING:
+    from clusterai.sdk.jobs import Jobs
+
+WHOLE = 66
+SHORTEST = 4
+JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id, or how it begins.", show_default=False)]
 
 
 def join(app: typer.Typer) -> None:
@@ -56,6 +61,22 @@ def list_jobs(
         say.tell(f"older ones: clusterai jobs --page {rest}, or --all")
 
 
+def _whole(jobs: "Jobs", text: str) -> str:
+    """The id that somebody means by how it begins, as a list shows it.
+
+    Raises:
+        Failure: none begins so, or several do.
+    """
+    begin = text.lower().rstrip("…")
+    if len(begin) == WHOLE:
+        return begin
+    found = [job.id for job in jobs.all() if job.id.startswith(begin)] if len(begin) >= SHORTEST else []
+    if len(found) != 1:
+        why = f"{len(found) or 'no'} jobs begin with {text}" if len(begin) >= SHORTEST else f"{text} is no id"
+        raise Failure(why, next="clusterai jobs", code=Exit.NOT_FOUND)
+    return found[0]
+
+
 def show(
     job_id: JobId, data: options.Data = None, json: options.Json = False, quiet: options.Quiet = False
 ) -> None:
@@ -64,7 +85,8 @@ def show(
     from clusterai.sdk.jobs import Jobs
 
     with gateway(data, lists="clusterai jobs") as client:
-        job = Jobs(client).show(job_id)
+        jobs = Jobs(client)
+        job = jobs.show(_whole(jobs, job_id))
     if json:
         say.emit(job)
     else:
@@ -83,7 +105,7 @@ def logs(
 
     with gateway(data, lists="clusterai jobs") as client:
         jobs = Jobs(client)
-        job = jobs.show(job_id)
+        job = jobs.show(_whole(jobs, job_id))
         try:
             follow(jobs, job, quiet_logs=False, after=after)
         except KeyboardInterrupt:
@@ -111,7 +133,7 @@ def fetch(
 
     with gateway(data, lists="clusterai jobs") as client:
         jobs = Jobs(client)
-        found = fetch_all(jobs, jobs.show(job_id), BlobStore(cache() / "content"), output)
+        found = fetch_all(jobs, jobs.show(_whole(jobs, job_id)), BlobStore(cache() / "content"), output)
     if json:
         say.emit({"outputs": found})
     elif not found:
@@ -132,9 +154,11 @@ def cancel(
     from clusterai.cli.jobs import show as told
     from clusterai.sdk.jobs import Jobs
 
-    options.confirm(f"End job {job_id[:18]}…?", yes)
     with gateway(data, lists="clusterai jobs") as client:
-        job = Jobs(client).cancel(job_id)
+        jobs = Jobs(client)
+        job = jobs.show(_whole(jobs, job_id))
+        options.confirm(f"End job {job.id[:18]}… ({job.name}, {job.state})?", yes)
+        job = jobs.cancel(job.id)
     if json:
         say.emit(job)
     else:
@@ -149,7 +173,8 @@ def verify(
     from clusterai.sdk.jobs import Jobs
 
     with gateway(data, lists="clusterai jobs") as client:
-        found = Jobs(client).audit(job_id)
+        jobs = Jobs(client)
+        found = jobs.audit(_whole(jobs, job_id))
     if json:
         say.emit(found)
     else:

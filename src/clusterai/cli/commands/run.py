@@ -136,8 +136,12 @@ def run(
     `clusterai run job.yaml --dry-run` shows who could run it, for how much, how it would be verified, and what stands in the way.
     `clusterai run --local job.yaml` runs it here, and tells whether it is deterministic.
     """
+    import msgspec
+
     from clusterai.cli.jobs import show, wanted
+    from clusterai.cli.jobs.begun import Begun
     from clusterai.sandbox import BlobStore
+    from clusterai.sdk import ApiError
 
     flags = wanted.Flags(
         name=name,
@@ -170,23 +174,38 @@ def run(
 
         jobs = Jobs(client)
         request = _request(asked, gathered)
-        plan = jobs.plan(request)
-        if dry_run and json:
-            say.emit(show.plan_as_json(plan, asked.request.unhonoured, gathered.skipped))
-        elif not json:
-            wishes = asked.request.wishes
-            show.job(
-                gathered.array, wishes.replicas, asked.request.unhonoured, gathered.skipped, asked.source
-            )
-            show.plan(plan, gathered.array.job)
-        if dry_run:
-            return Exit.OK if plan.placed else Exit.FAILED
-        _ask(request, plan, yes)
-        _upload(jobs, gathered, store)
-        job = jobs.submit(request, "0x" + gathered.array.digest().hex())
-        if detach:
-            return _detached(job, json)
-        return _followed(jobs, job, store, output, json, wait)
+        with Begun(
+            cache / "begun", client.base_url, gathered.array, request, asked.request.seed is None
+        ) as begun:
+            array = begun.taken_up(gathered.array)
+            gathered = msgspec.structs.replace(gathered, array=array)
+            request = _request(asked, gathered)
+            plan = jobs.plan(request)
+            if dry_run and json:
+                say.emit(show.plan_as_json(plan, asked.request.unhonoured, gathered.skipped))
+            elif not json:
+                replicas = asked.request.wishes.replicas
+                show.job(array, replicas, asked.request.unhonoured, gathered.skipped, asked.source)
+                show.plan(plan, array.job)
+            if dry_run:
+                return Exit.OK if plan.placed else Exit.FAILED
+            if begun.before is not None and begun.before.job:
+                _tell_before(jobs, begun.before.job)
+            _ask(request, plan, yes)
+            _upload(jobs, gathered, store)
+            begun.note(array)
+            try:
+                job = jobs.submit(request, "0x" + array.digest().hex())
+            except ApiError:
+                begun.forget()
+                raise
+            begun.note(array, job.id)
+            if detach:
+                return _detached(job, json)
+            code = _followed(jobs, job, store, output, json, wait)
+            if code != Exit.INTERRUPTED:
+                begun.forget()
+            return code
 
 
 def _request(asked: "Wanted", gathered: "Gathered") -> "JobRequest":
@@ -202,6 +221,21 @@ def _request(asked: "Wanted", gathered: "Gathered") -> "JobRequest":
         retries=wishes.retries,
         retry_until_placed=wishes.retry_until_placed,
     )
+
+
+def _tell_before(jobs: "Jobs", job_id: str) -> None:
+    """A run like this one ended before it had its outputs: what became of its job."""
+    from clusterai.cli.jobs.follow import has_results
+    from clusterai.sdk import ApiError
+
+    try:
+        job = jobs.show(job_id)
+    except ApiError:
+        return
+    if not has_results(job):
+        say.say(f"the same job is on its way already ({job.state}):  clusterai jobs logs {job_id}")
+    elif any(task.output for task in job.tasks):
+        say.say(f"the same job was done before; its outputs:  clusterai jobs fetch {job_id}")
 
 
 def _ask(request: "JobRequest", plan: "Plan", yes: bool) -> None:

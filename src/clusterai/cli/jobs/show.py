@@ -125,7 +125,7 @@ def listed(found: Sequence[Job]) -> None:
         ("job", "name", "class", "state", "#tasks", "#paid", "when"),
         [
             (
-                it.id,
+                it.id[:18],
                 it.name,
                 it.check,
                 state(it.tasks[0]) if len(it.tasks) == 1 else it.state,
