@@ -13,7 +13,8 @@ import msgspec
 from clusterai.node.__main__ import main
 from clusterai.node.adapters import lending
 from clusterai.node.adapters.jobs import Jobs
-from clusterai.node.core.jobbook import JobBook, Perform, Performed
+from clusterai.node.core.jobbook import JobBook
+from clusterai.node.core.joblease import Perform, Performed
 from clusterai.node.core.jobshowing import Serve
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.jobs import AskContent, ContentMissing

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from clusterai.gateway.adapters.archive import Archive
-from clusterai.gateway.core.book import Charged, Refund
+from clusterai.gateway.core.moneystate import Charged, Refund
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.statements import Receipt
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from clusterai.gateway.core.book import Ended
 from clusterai.gateway.core.errands import Abandon, Done, Failed, Refunded, Settled, Terms
 from clusterai.gateway.core.meter import Meter
+from clusterai.gateway.core.moneystate import Ended
 from clusterai.ledger.core import events
 from clusterai.market.core.routing import Preference, Routing
 from clusterai.protocol import canonical

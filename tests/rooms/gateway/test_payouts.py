@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clusterai.gateway.core.book import KEEP_PAYOUT_S, Payout, wallet_account
 from clusterai.gateway.core.errands import Terms
 from clusterai.gateway.core.meter import Meter
+from clusterai.gateway.core.moneystate import KEEP_PAYOUT_S, Payout, wallet_account
 from clusterai.gateway.core.payouts import PREFIX, Refusal, Withdraw
 from clusterai.ledger.core import events
 from clusterai.ledger.core.calls import Mined, Reverted, Submit

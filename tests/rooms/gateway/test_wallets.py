@@ -18,7 +18,7 @@ from x402.http.clients.httpx import x402HttpxClient
 from x402.mechanisms.evm.batch_settlement.client import BatchSettlementEvmScheme
 from x402.mechanisms.evm.exact import ExactEvmScheme
 
-from clusterai.gateway.core.book import wallet_account
+from clusterai.gateway.core.moneystate import wallet_account
 from clusterai.ledger.adapters.client import ChainClient
 from clusterai.ledger.adapters.network import make_key
 from clusterai.ledger.adapters.outbox import transact

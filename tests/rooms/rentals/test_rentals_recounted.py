@@ -9,7 +9,7 @@ from clusterai.gateway.adapters.archive import Archive
 from clusterai.gateway.adapters.marketplace import Marketplace
 from clusterai.gateway.adapters.rentals import Renting
 from clusterai.gateway.config import MarketConfig
-from clusterai.gateway.core.book import Charged
+from clusterai.gateway.core.moneystate import Charged
 from clusterai.gateway.core.rentstate import Close, Ended, Passed, Rented, Seat, Seated
 from clusterai.market.core.directory import Directory
 from clusterai.protocol import canonical

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from clusterai.gateway.core.book import Charged
 from clusterai.gateway.core.errands import Ask, Deliver, Done, Failed, Restarted
+from clusterai.gateway.core.moneystate import Charged
 from clusterai.node.core.leases import Made
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.statements import Receipt

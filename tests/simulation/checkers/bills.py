@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from clusterai.gateway.core.book import Charged, Ended
 from clusterai.gateway.core.errands import Abandon, Ask, Done, Failed, Refunded
 from clusterai.gateway.core.meter import Meter
+from clusterai.gateway.core.moneystate import Charged, Ended
 from clusterai.protocol.ids import Address, Digest
 from clusterai.runtime.machine import Save, Started
 from clusterai.runtime.simulator import Process

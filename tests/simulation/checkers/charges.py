@@ -6,7 +6,7 @@ the durable charges of its channel, each order is charged once, and the chain ne
 
 from typing import Any
 
-from clusterai.gateway.core.book import Charged
+from clusterai.gateway.core.moneystate import Charged
 from clusterai.ledger.core import events
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import Pay

@@ -5,7 +5,7 @@ Owed is what gateways save; paid is what the chain's `Transferred` events say of
 
 from typing import Any
 
-from clusterai.gateway.core.book import Payout
+from clusterai.gateway.core.moneystate import Payout
 from clusterai.ledger.core import events
 from clusterai.protocol.ids import Address, Digest
 from clusterai.runtime.machine import Save

@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from clusterai.gateway.core.bills import Bills
-from clusterai.gateway.core.book import Book, Channel, Ended, Payout
+from clusterai.gateway.core.book import Book
 from clusterai.gateway.core.errands import Call, Errand
 from clusterai.gateway.core.meter import Meter
+from clusterai.gateway.core.moneystate import Channel, Ended, Payout
 from clusterai.gateway.core.payouts import PREFIX, Payouts, Withdraw
 from clusterai.ledger.core.calls import Settle, Submit, Transfer
 from clusterai.ledger.core.claims import ClaimBook

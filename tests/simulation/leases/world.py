@@ -23,8 +23,9 @@ from clusterai.ledger.core.calls import Mined, Reverted, Submit
 from clusterai.ledger.core.deploy import LOCAL, AuditRules, DeliveryRules, DisputeRules, Rules, local_plan
 from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
 from clusterai.market.core.directory import Directory
-from clusterai.node.core import jobbook, jobdefence, jobshowing
-from clusterai.node.core.jobbook import JobBook, JobTerms, Performed
+from clusterai.node.core import jobdefence, joblease, jobshowing
+from clusterai.node.core.jobbook import JobBook
+from clusterai.node.core.joblease import JobTerms, Performed
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest
 from clusterai.protocol.jobs import (
@@ -394,13 +395,13 @@ class World:
                     self.refusals.append(frame)
                 if self.desk is not None and self.random.random() >= self.loss:
                     self._frames.append((self.desk, Received(process.owner, frame)))
-            case jobbook.Perform(lease, _, _, spec, _, Bait() as bait):
+            case joblease.Perform(lease, _, _, spec, _, Bait() as bait):
                 raw = spec if isinstance(spec, bytes) else spec.canonical()
                 each = UNITS if isinstance(spec, bytes) else 1
                 states = self._bait(raw, bait)
                 done = Performed(lease, states, (each,) * bait.segments, states[-1], 0, "")
                 self._later.append((process, done))
-            case jobbook.Perform(lease, _, _, spec):
+            case joblease.Perform(lease, _, _, spec):
                 raw = spec if isinstance(spec, bytes) else spec.canonical()
                 count = SEGMENTS if isinstance(spec, bytes) else spec.segments
                 states = self._performs[process.name](raw)[: count + 1]
@@ -447,7 +448,7 @@ class World:
             case jobstate.Note(job, kind):
                 if kind == "end":
                     self.ended.add(job)
-            case jobstate.Forgotten() | jobbook.Discard() | jobbook.Halt() | jobauditor.Told() | Drop():
+            case jobstate.Forgotten() | joblease.Discard() | joblease.Halt() | jobauditor.Told() | Drop():
                 pass
             case _:
                 raise AssertionError(f"nobody performs {effect!r}")
@@ -508,7 +509,7 @@ class World:
             return
         lease = process.machine.leases[Digest(ask.lease)]
         before = lease.done.states[ask.segment - 1]
-        start = jobbook.committed(lease.done).open(0)
+        start = joblease.committed(lease.done).open(0)
         sealed = canonical.encode(Segment(lease.raw, start.state, start.proof, before, units, proof, ()))
         body = canonical.encode(SegmentServed(ask.lease, ask.segment, sealed))
         self.perform(process, Send(self.gateway.address, Relay(ZERO_ADDRESS, Address(ask.validator), body)))

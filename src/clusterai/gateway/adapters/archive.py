@@ -20,7 +20,7 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from clusterai.gateway.core.book import Charged, Refund
+from clusterai.gateway.core.moneystate import Charged, Refund
 from clusterai.ledger.core import events
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Address, Digest, hex0x

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from clusterai.gateway.adapters.door import Admission, Header
-from clusterai.gateway.core.book import Pledge, wallet_account
 from clusterai.gateway.core.faults import Fault
+from clusterai.gateway.core.moneystate import Pledge, wallet_account
 from clusterai.ledger.adapters.network import Network
 from clusterai.protocol.ids import Address, BadId, Digest, address, checksummed, digest
 from clusterai.protocol.money import show

@@ -15,10 +15,10 @@ from msgspec import Meta
 
 from clusterai.gateway.adapters.door import Doors
 from clusterai.gateway.core import views
-from clusterai.gateway.core.book import Payout, wallet_account
 from clusterai.gateway.core.faults import Fault
 from clusterai.gateway.core.limits import Bucket
 from clusterai.gateway.core.meter import Meter
+from clusterai.gateway.core.moneystate import Payout, wallet_account
 from clusterai.gateway.core.payouts import Refusal, Withdraw
 from clusterai.protocol import ids
 from clusterai.protocol.ids import Address, Digest

@@ -11,8 +11,9 @@ without a bound, a client in league with a provider could have requests fail on 
 must be affordable before the first begins, or an account that runs dry would be such a request.
 """
 
-from clusterai.gateway.core.book import Book, Ended
+from clusterai.gateway.core.book import Book
 from clusterai.gateway.core.errands import Ask, Call, Errand
+from clusterai.gateway.core.moneystate import Ended
 from clusterai.protocol.ids import Digest
 
 DAY_S = 86_400

@@ -3,8 +3,9 @@
 from collections import deque
 from typing import Any
 
-from clusterai.gateway.core.book import Applied, Book, MoneyEvent
+from clusterai.gateway.core.book import Book
 from clusterai.gateway.core.channels import Channels
+from clusterai.gateway.core.moneystate import Applied, MoneyEvent
 from clusterai.gateway.core.orders import Orders
 from clusterai.gateway.core.party import Party
 from clusterai.gateway.core.step import Step

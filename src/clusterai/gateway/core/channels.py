@@ -8,8 +8,9 @@ Each step follows from what the book says, which follows from what the chain sho
 one that was lost is made up for by asking once more, under the same name.
 """
 
-from clusterai.gateway.core.book import Approved, Book, Channel, ChannelOpened, Unclaimed
+from clusterai.gateway.core.book import Book
 from clusterai.gateway.core.errands import Terms
+from clusterai.gateway.core.moneystate import Approved, Channel, ChannelOpened, Unclaimed
 from clusterai.gateway.core.party import Party
 from clusterai.gateway.core.step import Step
 from clusterai.ledger.core import calls, events

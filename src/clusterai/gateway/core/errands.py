@@ -4,7 +4,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from clusterai.gateway.core.book import Channel, Charged, Refund
+from clusterai.gateway.core.moneystate import Channel, Charged, Refund
 from clusterai.market.core.routing import Preference
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import ModelOffer, Transcript

@@ -16,12 +16,13 @@ from typing import Any
 
 import msgspec
 
-from clusterai.gateway.core import book, payouts
+from clusterai.gateway.core import moneystate, payouts
 from clusterai.gateway.core.bills import Bills
 from clusterai.gateway.core.blocks import Blocks
-from clusterai.gateway.core.book import Book, Pledge, Refund
+from clusterai.gateway.core.book import Book
 from clusterai.gateway.core.channels import Channels
 from clusterai.gateway.core.errands import Abandon, Ask, Terms
+from clusterai.gateway.core.moneystate import Pledge, Refund
 from clusterai.gateway.core.orders import Follow, Orders
 from clusterai.gateway.core.party import Party
 from clusterai.gateway.core.payouts import Payouts, Withdraw
@@ -47,7 +48,7 @@ class Meter:
         errands, orders: what is on its way, and the orders that are open for it.
     """
 
-    RECORDS = book.Record
+    RECORDS = moneystate.Record
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class Meter:
                 self._orders.abandon(call, shown)
             case Pledge(account, channel_id, total_wei):
                 if total_wei > self.book.pledged.get(channel_id, 0):
-                    self._step.save(book.Pledged(account, channel_id, total_wei))
+                    self._step.save(moneystate.Pledged(account, channel_id, total_wei))
             case Withdraw():
                 self._withdraw(event)
             case OpenTab() | ChargeTab() | CloseTab():
@@ -168,11 +169,11 @@ class Meter:
     def _withdraw(self, asked: Withdraw) -> None:
         """What can't be paid was told by the front desk, who judged it the same way."""
         found = self.payouts.judge(asked.wish, asked.signature, self._step.chain_time_s())
-        if isinstance(found, book.Payout) and found.name not in self.book.payouts:
+        if isinstance(found, moneystate.Payout) and found.name not in self.book.payouts:
             self._step.save(found)
             self._step.add(*self.payouts.due(self._step.now_s))
 
-    def _paid_out(self, record: book.PaidOut | None) -> None:
+    def _paid_out(self, record: moneystate.PaidOut | None) -> None:
         if record is not None:
             self._step.save(record)
 

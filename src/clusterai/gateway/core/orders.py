@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from clusterai.gateway.core.bills import Bills
-from clusterai.gateway.core.book import Book, Charged, Ended
+from clusterai.gateway.core.book import Book
 from clusterai.gateway.core.channels import Channels
 from clusterai.gateway.core.errands import (
     Ask,
@@ -27,6 +27,7 @@ from clusterai.gateway.core.errands import (
     Settled,
     Terms,
 )
+from clusterai.gateway.core.moneystate import Charged, Ended
 from clusterai.gateway.core.party import Party
 from clusterai.gateway.core.receipts import wrong
 from clusterai.gateway.core.step import Step

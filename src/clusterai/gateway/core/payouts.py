@@ -19,8 +19,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from clusterai.gateway.core.book import KEEP_PAYOUT_S, Book, PaidOut, Payout
+from clusterai.gateway.core.book import Book
 from clusterai.gateway.core.errands import Terms
+from clusterai.gateway.core.moneystate import KEEP_PAYOUT_S, PaidOut, Payout
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.calls import Submit
 from clusterai.protocol.eip712 import Domain

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from clusterai.gateway.core.book import Charged
+from clusterai.gateway.core.moneystate import Charged
 from clusterai.models.core.text import Vocabulary
 from clusterai.protocol.ids import hex0x
 

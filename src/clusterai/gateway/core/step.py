@@ -4,8 +4,9 @@ from typing import Any
 
 import msgspec
 
-from clusterai.gateway.core.book import Book, Record
+from clusterai.gateway.core.book import Book
 from clusterai.gateway.core.errands import Refunded
+from clusterai.gateway.core.moneystate import Record
 from clusterai.protocol.ids import Address
 from clusterai.runtime.machine import Save, Send
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from clusterai.gateway.core.book import Channel, Charged, Payout
 from clusterai.gateway.core.meter import Meter
+from clusterai.gateway.core.moneystate import Channel, Charged, Payout
 from clusterai.market.core.ranking import Rank, ranks
 from clusterai.market.core.reputation import Reputation
 from clusterai.protocol.ids import Address, Digest, Role, checksummed, did, hex0x

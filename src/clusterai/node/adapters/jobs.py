@@ -15,18 +15,18 @@ import structlog
 from clusterai.audit.adapters.sealing import seal
 from clusterai.node.config import JobsConfig
 from clusterai.node.core.handing import too_much
-from clusterai.node.core.jobbook import (
+from clusterai.node.core.jobbook import JobBook
+from clusterai.node.core.jobdefence import Retrace, Retraced
+from clusterai.node.core.joblease import (
     Discard,
     Failed,
     Halt,
-    JobBook,
     Lease,
     Perform,
     Performed,
     Progressed,
     committed,
 )
-from clusterai.node.core.jobdefence import Retrace, Retraced
 from clusterai.node.core.jobshowing import Serve, ServePart
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed

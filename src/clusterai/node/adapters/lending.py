@@ -13,8 +13,9 @@ from clusterai.ledger.core.calls import Mined, Reverted, Submit
 from clusterai.market.core.directory import Directory
 from clusterai.node.adapters.jobs import Jobs
 from clusterai.node.config import JobsConfig
-from clusterai.node.core import jobbook, jobdefence
-from clusterai.node.core.jobbook import JobBook, JobTerms
+from clusterai.node.core import jobdefence, joblease
+from clusterai.node.core.jobbook import JobBook
+from clusterai.node.core.joblease import JobTerms
 from clusterai.node.core.jobshowing import Serve, ServePart
 from clusterai.node.core.leases import Drain, Paused
 from clusterai.protocol.eip712 import Domain
@@ -113,10 +114,10 @@ class Lending:
             case Linked(gateway):
                 self._send(gateway, self.jobs.lends())
             case Drain():
-                self._tell(jobbook.Drain())
+                self._tell(joblease.Drain())
                 return False
             case Paused(why):
-                self._tell(jobbook.Paused(why))
+                self._tell(joblease.Paused(why))
                 if self.jobs.is_paused != bool(why):
                     self.jobs.is_paused = bool(why)
                     for gateway in self._peers():
@@ -137,11 +138,11 @@ class Lending:
                 self._send(to, frame)
             case Submit():
                 self._submit(effect)
-            case jobbook.Perform():
+            case joblease.Perform():
                 self.jobs.perform(effect)
-            case jobbook.Halt():
+            case joblease.Halt():
                 self.jobs.halt(effect)
-            case jobbook.Discard():
+            case joblease.Discard():
                 self.jobs.discard(effect, self.book)
             case Serve():
                 self.jobs.serve(effect, self.book)

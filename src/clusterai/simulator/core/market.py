@@ -16,7 +16,7 @@ from clusterai.gateway.core.jobstate import Ask, Cancel
 from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.deploy import Addresses
 from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
-from clusterai.node.core.jobbook import Performed
+from clusterai.node.core.joblease import Performed
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role
 from clusterai.protocol.jobs import Bait

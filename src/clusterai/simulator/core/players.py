@@ -19,8 +19,9 @@ from clusterai.gateway.core.jobdesk import JobDesk
 from clusterai.gateway.core.jobstate import DeskTerms
 from clusterai.gateway.core.tabs import ChargeTab, CloseTab, ItemPaid, OpenTab, TabIs
 from clusterai.ledger.core.calls import Mined, Submit
-from clusterai.node.core import jobbook, jobdefence, jobshowing
-from clusterai.node.core.jobbook import JobBook, JobTerms
+from clusterai.node.core import jobdefence, joblease, jobshowing
+from clusterai.node.core.jobbook import JobBook
+from clusterai.node.core.joblease import JobTerms
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 from clusterai.protocol.jobs import Lends, Segment, SegmentServed
@@ -166,7 +167,7 @@ class Node(Player):
 
     def _perform(self, effect: Any) -> None:
         match effect:
-            case jobbook.Perform(lease):
+            case joblease.Perform(lease):
                 record, raw = self.net.leases[lease], self.machine.leases[lease].raw
                 self.market.work_on(self, record, raw, effect.bait)
             case jobshowing.Serve(_, ask, units, proof):
@@ -187,7 +188,7 @@ class Node(Player):
                 if found is not None:
                     done = jobdefence.Retraced(lease, points, found)
                     self.net.at(self.net.now_s + self.market.segment_s, self.hear, done)
-            case jobbook.Discard() | jobbook.Halt():
+            case joblease.Discard() | joblease.Halt():
                 pass
             case _:
                 super()._perform(effect)
@@ -195,7 +196,7 @@ class Node(Player):
     def _serve(self, ask: Any, units: int, proof: tuple[Digest, ...]) -> None:
         lease = self.machine.leases[Digest(ask.lease)]
         before = lease.done.states[ask.segment - 1]
-        start = jobbook.committed(lease.done).open(0)
+        start = joblease.committed(lease.done).open(0)
         sealed = canonical.encode(Segment(lease.raw, start.state, start.proof, before, units, proof, ()))
         body = canonical.encode(SegmentServed(ask.lease, ask.segment, sealed))
         self.net.send(Address(ask.validator), self.market.relay, Relay(self.address, ask.validator, body))

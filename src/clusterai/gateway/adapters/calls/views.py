@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from clusterai.gateway.core import views
-from clusterai.gateway.core.book import Charged
 from clusterai.gateway.core.meter import Meter
+from clusterai.gateway.core.moneystate import Charged
 from clusterai.gateway.core.posted import providers
 from clusterai.gateway.core.shelf import Left, Shelved
 from clusterai.market.core.routing import Routing
