@@ -73,6 +73,13 @@ class Machine:
         self.is_up = True
         self.raises = True
         self.starts = 0
+        self.raised_s = 0.0
+        self.ahead_s = 0.0
+        """its clock before the others'"""
+        self.performed = 0
+        self.dies_before: int | None = None
+        """It is killed instead of performing its effect of this number; `comes_back`: and started again before it is missed."""
+        self.comes_back = False
         self.lent: dict[Digest, Lend] = {}
         self.done: list[Any] = []
         self.begin()
@@ -83,8 +90,21 @@ class Machine:
         self.lent = {}
 
     def tell(self, event: Any) -> None:
-        for effect in self.book.step(event, self.stage.now_s):
+        for effect in self.book.step(event, self.stage.now_s + self.ahead_s):
+            if self.performed == self.dies_before:
+                self.killed()
+                return
+            self.performed += 1
             self.perform(effect)
+
+    def killed(self) -> None:
+        """Whoever is in the middle of talking with it hears of it afterwards."""
+        self.dies_before, self.is_up = None, self.comes_back
+        self.begin()
+        self.starts += 1
+        self.stage.later(lambda: self.stage.tell(Unlinked(self.operator)))
+        if self.comes_back:
+            self.stage.later(lambda: self.stage.tell(Linked(self.operator)))
 
     def perform(self, effect: Any) -> None:
         self.done.append(effect)
@@ -93,6 +113,7 @@ class Machine:
                 assert to == GATEWAY
                 self.stage.later(lambda: self.stage.hear(self, frame))
             case Raise(lease, place, generation):
+                self.raised_s = self.stage.now_s
                 if self.raises:
                     key = bytes([place, generation, self.starts]) + self.key.address[:12] + bytes(17)
                     self.stage.later(lambda: self.tell(Raised(lease, generation, key)))
@@ -130,6 +151,8 @@ class Machine:
 class Stage:
     def __init__(self, machines: int, spares: int = 0) -> None:
         self.now_s = 1_000_000.0
+        self.ahead_s = 0.0
+        """the gateway's clock before the others'"""
         self.machines = [Machine(self, number) for number in range(machines + spares)]
         self.spares = self.machines[machines:]
         self.owners = {it.key.address: it.operator for it in self.machines}
@@ -177,7 +200,7 @@ class Stage:
 
     def tell(self, event: Any) -> bool:
         """Whether all that came of it was done: else the gateway was killed on the way, and is back."""
-        for effect in self.desk.step(event, self.now_s):
+        for effect in self.desk.step(event, self.now_s + self.ahead_s):
             if self.performed == self.dies_before:
                 self.dies_before = None
                 self.restart()
@@ -288,7 +311,8 @@ class Stage:
             if elapsed_s < interval.seconds:
                 if self.fast > 1:
                     cells = (Cell(0, bytes(32)),) * interval.cores
-                    self.tell(Beaten(errand, tokens_of(Beat(int(elapsed_s * 1000), 0, 0, cells))))
+                    tokens = tokens_of(Beat(int(elapsed_s * 1000), 0, 0, cells))
+                    self.tell(Beaten(errand, tokens, self.now_s - since_s))
                 continue
             del self.running[errand]
             tokens = honest(interval)
@@ -297,6 +321,15 @@ class Stage:
             self.charged.append((order.model, amount_wei))
             self.tell(Done(errand, Digest(bytes([errand % 256]) * 32), tokens, amount_wei))
             self.settle()
+
+    def beat(self) -> None:
+        """An honest heartbeat of each interval that runs, as it stands now."""
+        for errand, (order, since_s) in list(self.running.items()):
+            cells = (Cell(1, bytes(32)),) * order.interval.cores
+            passed_s = self.now_s - since_s
+            tokens = tokens_of(Beat(max(1, int(passed_s * 1000)), 0, 0, cells))
+            self.tell(Beaten(errand, tokens, passed_s))
+        self.settle()
 
     # --- crashes ---
 

@@ -134,6 +134,8 @@ class RentDesk:
         self._named = FIRST_ERRAND
         self._effects: list[Any] = []
         self._now_s = 0.0
+        self._passed_s = 0.0
+        """All waits are counted by it: the time of day, but for how far it was set back."""
 
     # --- machine ---
 
@@ -145,7 +147,8 @@ class RentDesk:
         return [record for rental in self.rentals.values() for record in records(rental)]
 
     def step(self, event: Any, now_s: float) -> list[Any]:
-        self._effects, self._now_s = [], now_s
+        self._effects = []
+        self._pass(now_s)
         match event:
             case Rent(rented):
                 self._rent(rented)
@@ -180,16 +183,21 @@ class RentDesk:
                 self._linked.pop(peer, None)
                 for rental, stay in self._stays_of(peer):
                     if stay.unlinked_s is None and rental.ended is None:
-                        stay.unlinked_s = now_s
+                        stay.unlinked_s = self._passed_s
             case Started():
                 for rental in self._all():
                     for stay in rental.stays.values():
-                        stay.unlinked_s = now_s + RESTARTED_S - RELINK_S
+                        stay.unlinked_s = self._passed_s + RESTARTED_S - RELINK_S
             case Tick():
                 self._tick()
             case _:
                 pass
         return self._effects
+
+    def _pass(self, now_s: float) -> None:
+        """A clock that is set back ends no wait later; forwards it is time that passed."""
+        self._passed_s = self._passed_s + max(0.0, now_s - self._now_s) if self._passed_s else now_s
+        self._now_s = now_s
 
     # --- records ---
 
@@ -215,8 +223,8 @@ class RentDesk:
             self._open(rental, stay)
 
     def _open(self, rental: Rental, stay: Stay) -> None:
-        stay.opened_s = stay.opened_s or self._now_s
-        stay.asked_s = self._now_s
+        stay.opened_s = stay.opened_s or self._passed_s
+        stay.asked_s = self._passed_s
         frame = OpenStay(
             rental.lease, stay.place, stay.generation, rental.rented.spec, stay.seat.price_wei, rental.until_s
         )
@@ -356,7 +364,7 @@ class RentDesk:
     def _ready(self, rental: Rental, stay: Stay, frame: StayReady) -> None:
         if stay.phase == "ready":
             return
-        stay.phase, stay.steps, stay.ready_s = "ready", frame.steps or stay.steps, self._now_s
+        stay.phase, stay.steps, stay.ready_s = "ready", frame.steps or stay.steps, self._passed_s
         stay.unlinked_s = None
         if rental.began_s is None and rental.is_complete:
             self._save(Began(rental.lease, int(self._now_s)))
@@ -375,7 +383,7 @@ class RentDesk:
         if rental.began_s is None or rental.unpaid_s is not None or rental.stays[HEAD].phase != "ready":
             return
         for stay in rental.stays.values():
-            if stay.phase == "ready" and stay.errand is None and self._now_s >= stay.again_s:
+            if stay.phase == "ready" and stay.errand is None and self._passed_s >= stay.again_s:
                 self._order_of(rental, stay)
 
     def _order_of(self, rental: Rental, stay: Stay) -> None:
@@ -384,7 +392,7 @@ class RentDesk:
             return
         self._named += 1
         stay.tried += 1
-        stay.errand, stay.tokens, stay.began_s = self._named, [], self._now_s
+        stay.errand, stay.tokens = self._named, []
         self._errands[self._named] = rental, stay, interval
         self._effects.append(
             Order(self._named, rental.account, stay.model(rental.lease), interval, rental.lease)
@@ -399,7 +407,7 @@ class RentDesk:
         if stay.errand != event.errand:
             return
         stay.tokens.extend(event.tokens)
-        if runs_ahead(interval, stay.tokens, self._now_s - stay.began_s):
+        if runs_ahead(interval, stay.tokens, event.passed_s):
             self._note(rental, "clock", f"place {stay.place} says that more time passed than did")
             self._lose(rental, stay, "its clock runs ahead", is_paid=False)
 
@@ -447,7 +455,7 @@ class RentDesk:
         if stay.errand != event.errand:
             return
         stay.errand = None
-        stay.again_s = self._now_s + AGAIN_S
+        stay.again_s = self._passed_s + AGAIN_S
         if event.code == "insufficient_credit":
             self._pause(rental, event.detail)
             return
@@ -463,7 +471,7 @@ class RentDesk:
         """All machines stand still, with all that is on them, for as long as their owners wait."""
         if rental.unpaid_s is not None:
             return
-        rental.unpaid_s, rental.credit_s = self._now_s, self._now_s + ASK_EVERY_S
+        rental.unpaid_s, rental.credit_s = self._passed_s, self._passed_s + ASK_EVERY_S
         self._note(rental, "unpaid", why)
         self._still(rental, is_paused=True)
 
@@ -491,8 +499,8 @@ class RentDesk:
         rental.is_short = is_short
 
     def _ask_credit(self, rental: Rental) -> None:
-        if self._now_s >= rental.credit_s:
-            rental.credit_s = self._now_s + ASK_EVERY_S
+        if self._passed_s >= rental.credit_s:
+            rental.credit_s = self._passed_s + ASK_EVERY_S
             self._effects.append(AskCredit(rental.lease, rental.account))
 
     # --- machines go ---
@@ -502,12 +510,12 @@ class RentDesk:
             return
         operator = Address(stay.seat.operator)
         self._note(rental, "lost" if rental.began_s is not None else "refused", f"place {stay.place}: {why}")
-        stay.phase, stay.lost_s = "lost", self._now_s
-        rental.gone[Address(stay.seat.node)] = self._now_s
+        stay.phase, stay.lost_s = "lost", self._passed_s
+        rental.gone[Address(stay.seat.node)] = self._passed_s
         self._drop(stay, is_paid=is_paid)
         self._effects.append(Send(operator, EndStay(rental.lease, stay.generation)))
         self._free(rental, [stay])
-        rental.seeking[stay.place] = self._now_s
+        rental.seeking[stay.place] = self._passed_s
         self._seek(rental)
         if stay.place == HEAD:
             # Without its head a cluster is nothing: nobody is paid, and all wait to join the new one.
@@ -523,10 +531,10 @@ class RentDesk:
 
     def _seek(self, rental: Rental) -> None:
         for place, when_s in rental.seeking.items():
-            if when_s <= self._now_s:
-                rental.seeking[place] = self._now_s + SEEK_EVERY_S
+            if when_s <= self._passed_s:
+                rental.seeking[place] = self._passed_s + SEEK_EVERY_S
                 stay = rental.stays[place]
-                failed = [it for it, when_s in rental.gone.items() if self._now_s - when_s < FAILED_S]
+                failed = [it for it, when_s in rental.gone.items() if self._passed_s - when_s < FAILED_S]
                 there = [Address(it.seat.node) for it in rental.stays.values() if it.phase != "lost"]
                 but = (*failed, *there)
                 self._effects.append(
@@ -607,12 +615,12 @@ class RentDesk:
             return self._end(rental, Close.OVER, "")
         if rental.began_s is None and self._now_s - rental.rented.at_s > NEVER_S:
             return self._end(rental, Close.NEVER_READY, rental.notes[-1][2] if rental.notes else "")
-        if rental.unpaid_s is not None and self._now_s - rental.unpaid_s > PAUSE_S:
+        if rental.unpaid_s is not None and self._passed_s - rental.unpaid_s > PAUSE_S:
             return self._end(rental, Close.NO_CREDIT, "the account wasn't filled in time")
         for stay in rental.stays.values():
             self._watch(rental, stay)
         head = rental.stays[HEAD]
-        if head.phase == "lost" and self._now_s - head.lost_s > HEADLESS_S:
+        if head.phase == "lost" and self._passed_s - head.lost_s > HEADLESS_S:
             return self._end(rental, Close.NOT_REPLACED, "no machine could be had in the head's place")
         self._seek(rental)
         if rental.began_s is not None:
@@ -622,13 +630,13 @@ class RentDesk:
     def _watch(self, rental: Rental, stay: Stay) -> None:
         if stay.phase == "lost":
             return
-        if stay.unlinked_s is not None and self._now_s - stay.unlinked_s > RELINK_S:
+        if stay.unlinked_s is not None and self._passed_s - stay.unlinked_s > RELINK_S:
             self._lose(rental, stay, "its link is gone")
         elif stay.phase != "ready":
-            since_s = stay.opened_s = stay.opened_s or self._now_s
-            if self._now_s - since_s > READY_WITHIN_S:
+            since_s = stay.opened_s = stay.opened_s or self._passed_s
+            if self._passed_s - since_s > READY_WITHIN_S:
                 self._lose(rental, stay, f"it wasn't ready within {READY_WITHIN_S:.0f} s")
-            elif self._now_s - stay.asked_s > ASK_EVERY_S:
+            elif self._passed_s - stay.asked_s > ASK_EVERY_S:
                 self._open(rental, stay)
 
     def _end(self, rental: Rental, why: Close, detail: str) -> None:

@@ -198,10 +198,11 @@ class NotFound(msgspec.Struct, frozen=True):
 
 
 class Beaten(msgspec.Struct, frozen=True):
-    """More of an interval's answer came."""
+    """More of an interval's answer came, `passed_s` after its order by a clock that nobody sets."""
 
     errand: int
     tokens: tuple[int, ...]
+    passed_s: float
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -347,7 +348,6 @@ class Stay(msgspec.Struct):
     steps: tuple[tuple[str, int], ...] = ()
     ready_s: float | None = None
     errand: int | None = None
-    began_s: float = 0.0
     tokens: list[int] = []
     tried: int = 0
     failures: int = 0

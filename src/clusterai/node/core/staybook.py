@@ -49,6 +49,8 @@ FORSAKEN_S = 60.0
 """Its gateway's link is down: a restart takes seconds."""
 CLOCKS_S = 60
 """A gateway's clock may be ahead of ours by so much, and what it books is still what was offered."""
+MOST_PASSED_S = 5.0
+"""From one tick to the next; more is a clock that was set, or a process that stood still."""
 SPARE_S = 30
 """After the booking's end, for the last interval."""
 
@@ -189,27 +191,32 @@ class StayBook:
         self.stay: _Stay | None = None
         self._why_not: dict[str, str] = {}
         """why no new stay is taken: code to words"""
+        self._now_s: float | None = None
+        self._passed_s = 0.0
+        """All waits are counted by it: a clock that is set neither ends a stay nor has a gateway shunned."""
         self._shunned: dict[Address, float] = {}
         """gateways that didn't pay, and when"""
 
     def step(self, event: Any, now_s: float) -> list[Any]:
+        self._passed_s += min(max(0.0, now_s - (self._now_s or now_s)), MOST_PASSED_S)
+        self._now_s = now_s
         match event:
             case Received(gateway, frame):
                 return self._received(gateway, frame, now_s)
             case Raised():
                 return self._raised(event)
             case Joined():
-                return self._joined(event, now_s)
+                return self._joined(event)
             case Fell():
                 return self._fell(event)
             case Worked(model):
                 if self.stay is not None and self.stay.model == model:
-                    self.stay.paid_s = now_s
+                    self.stay.paid_s = self._passed_s
             case Linked(peer):
                 return self._linked(peer)
             case Unlinked(peer):
                 if self.stay is not None and self.stay.gateway == peer:
-                    self.stay.unlinked_s = now_s
+                    self.stay.unlinked_s = self._passed_s
             case Paused(why):
                 self._closed("paused", why)
             case Drain():
@@ -248,7 +255,7 @@ class StayBook:
         if isinstance(frame, EndStay):
             return self._end()
         if isinstance(frame, PauseStay):
-            return self._pause(stay, frame.paused, now_s)
+            return self._pause(stay, frame.paused)
         if stay.phase in ("raising", "joining"):
             stay.waiting = frame
             return []
@@ -278,8 +285,8 @@ class StayBook:
             unit_price_wei(frame.price_wei),
             frame.until_s,
             "raising",
-            now_s,
-            now_s,
+            self._passed_s,
+            self._passed_s,
         )
         return [Vacant(vacant=False), Raise(lease, frame.place, frame.generation, refusal)]
 
@@ -311,13 +318,12 @@ class StayBook:
             stay.phase = "joining"
         return [Join(stay.generation, frame)]
 
-    @staticmethod
-    def _pause(stay: _Stay, paused: bool, now_s: float) -> list[Any]:
+    def _pause(self, stay: _Stay, paused: bool) -> list[Any]:
         if stay.phase != "ready" or stay.is_paused == paused:
             return []
         if stay.is_paused:
-            stay.paused_s += now_s - stay.paid_s
-        stay.is_paused, stay.paid_s = paused, now_s
+            stay.paused_s += self._passed_s - stay.paid_s
+        stay.is_paused, stay.paid_s = paused, self._passed_s
         return [Still(paused)]
 
     def _linked(self, peer: Address) -> list[Any]:
@@ -348,13 +354,13 @@ class StayBook:
             effects += self._join(stay, frame)
         return effects
 
-    def _joined(self, event: Joined, now_s: float) -> list[Any]:
+    def _joined(self, event: Joined) -> list[Any]:
         stay = self._mine(event.lease, event.generation)
         if stay is None:
             return []
         effects: list[Any] = []
         if stay.phase == "joining":
-            stay.phase, stay.paid_s = "ready", now_s
+            stay.phase, stay.paid_s = "ready", self._passed_s
             stay.ready = StayReady(stay.lease, stay.generation, event.steps)
             effects.append(Lend(stay.model, stay.gateway, stay.unit_wei))
         if stay.waiting is not None:
@@ -376,13 +382,13 @@ class StayBook:
             return []
         if now_s > stay.until_s + SPARE_S:
             return self._end("over", "the booking is over")
-        if stay.unlinked_s is not None and now_s - stay.unlinked_s > FORSAKEN_S:
+        if stay.unlinked_s is not None and self._passed_s - stay.unlinked_s > FORSAKEN_S:
             return self._end("unpaid", "its gateway was out of reach for too long")
         unpaid_s = PAUSED_S - stay.paused_s if stay.is_paused else UNPAID_S
-        if stay.phase == "ready" and now_s - stay.paid_s > unpaid_s:
+        if stay.phase == "ready" and self._passed_s - stay.paid_s > unpaid_s:
             self._shun(stay.gateway, now_s)
             return self._end("unpaid", f"nobody ordered an interval for {unpaid_s:.0f} s")
-        if stay.phase != "ready" and now_s - stay.since_s > JOINED_WITHIN_S:
+        if stay.phase != "ready" and self._passed_s - stay.since_s > JOINED_WITHIN_S:
             return self._end("unpaid", f"it wasn't ready within {JOINED_WITHIN_S:.0f} s")
         return []
 

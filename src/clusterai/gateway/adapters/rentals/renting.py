@@ -7,6 +7,7 @@ RentalPages ── Rent, Meet, … ──> Renting ── Driver(RentDesk) ─�
 """
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -98,6 +99,8 @@ class Renting:
         self.desk = RentDesk(network, signer, owner_of, secrets.token_bytes(32))
         self.driver = Driver(self.desk, self._journal, self._perform)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ordered_s: dict[int, float] = {}
+        """by errand, on the monotonic clock: machines are held to it, and the time of day may be set at any moment"""
         self._logs: dict[tuple[bytes, int, Address], asyncio.Future[StayLogged]] = {}
 
     def start(self) -> None:
@@ -177,8 +180,10 @@ class Renting:
         """What became of an interval's order. Not at once: the desk may be in the middle of asking for it."""
         match effect:
             case errands.Deliver(errand, tokens):
-                self._soon(rentstate.Beaten(errand, tokens))
+                passed_s = time.monotonic() - self._ordered_s.get(errand, -math.inf)
+                self._soon(rentstate.Beaten(errand, tokens, passed_s))
             case errands.Done(errand, _, charged, transcript):
+                self._ordered_s.pop(errand, None)
                 answer = None if transcript is None else transcript.answer
                 self._soon(
                     rentstate.Done(
@@ -189,6 +194,7 @@ class Renting:
                     )
                 )
             case errands.Failed(errand, code, detail):
+                self._ordered_s.pop(errand, None)
                 self._soon(rentstate.Failed(errand, code, detail[:500]))
             case _:
                 pass  # streamed answers aren't begun again, and calls of one part aren't settled
@@ -205,6 +211,7 @@ class Renting:
             case Order():
                 self._order(effect)
             case Abandon(errand, is_paid):
+                self._ordered_s.pop(errand, None)
                 self._till(errands.Abandon(errand, None if is_paid else ()))
             case OpenRelay():
                 self._spawn(self._open_relay(effect))
@@ -224,6 +231,7 @@ class Renting:
                 raise AssertionError(f"nobody performs {effect!r}")
 
     def _order(self, order: Order) -> None:
+        self._ordered_s[order.errand] = time.monotonic()
         self._till(
             errands.Ask(
                 order.errand,
