@@ -34,7 +34,7 @@ from clusterai.runtime.adapters.config import PASSWORD
 from clusterai.sdk.shapes import Node
 
 DAYS = 365
-"""For so long a machine says whose it is; each join says it anew."""
+"""For so long a machine says whose it is; each join says it anew, and so does `node declare`."""
 DAY_S = 86_400
 
 
@@ -102,6 +102,33 @@ def declare(folder: NodeFolder, owner: Key, account: Key, network: Network) -> N
     state = folder.root / "state"
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_atomically(state / BELONGING, belonging(owner, account, network, time.time()))
+
+
+def declared(folder: NodeFolder, account: Address, owner: Owner) -> int:
+    """Sign anew, for a year from now, that the folder's machine is this owner's; which of its machines it is.
+
+    Raises:
+        Failure: its account isn't one of those that follow from the owner's key.
+    """
+    for number in range(2, MOST_MACHINES + 1):
+        if (key := machine_key(owner.key, number)).address == account:
+            declare(folder, owner.key, key, owner.network)
+            return number
+    raise Failure(
+        f"{checksummed(account)} is no machine of {checksummed(owner.key.address)}",
+        "its account doesn't follow from that key, or is the owner's own, whose machine needs no word",
+        "name the owner's key by --owner-key FILE",
+        Exit.USAGE,
+    )
+
+
+def withdrawn(folder: NodeFolder) -> bool:
+    """Take back that the machine is anybody's but its account's; whether it said so."""
+    try:
+        (folder.root / "state" / BELONGING).unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def machines(owner: Owner) -> Machines:

@@ -8,9 +8,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from clusterai.cli import machines
 from clusterai.cli.failure import Failure
 from clusterai.cli.joining import NodeFolder, kept_apart, owner_key
-from clusterai.cli.machines import Machine, Machines, belonging, collecting, declare, states
+from clusterai.cli.machines import (
+    Machine,
+    Machines,
+    Owner,
+    belonging,
+    collecting,
+    declare,
+    declared,
+    states,
+    withdrawn,
+)
 from clusterai.ledger.adapters.derived import MOST_MACHINES, machine_key
 from clusterai.ledger.adapters.network import Network
 from clusterai.ledger.core import calls
@@ -66,6 +77,34 @@ def test_a_machine_says_whose_it_is(tmp_path: Path) -> None:
     other = network_domain(NETWORK.chain_id + 1, NETWORK.contracts.registry)
     assert owner_of(said, account.address, other, said.issued_s) is None
     assert decode_belonging(belonging(OWNER, account, NETWORK, 1_000)).issued_s == 1_000
+
+
+def test_it_is_said_anew_and_taken_back(tmp_path: Path) -> None:
+    """By the owner's key, which finds out which of its machines this is; withdrawn, the card says nothing of it, however often."""
+    account = machine_key(OWNER, 3)
+    folder = NodeFolder(tmp_path)
+    (tmp_path / "state").mkdir()
+    file = tmp_path / "state" / "belonging.bin"
+    file.write_bytes(belonging(OWNER, account, NETWORK, 1_000))
+    assert declared(folder, account.address, Owner(OWNER, NETWORK)) == 3
+    said = decode_belonging(file.read_bytes())
+    domain = network_domain(NETWORK.chain_id, NETWORK.contracts.registry)
+    assert owner_of(said, account.address, domain, said.issued_s) == OWNER.address
+    assert said.issued_s > 1_000
+    assert withdrawn(folder)
+    assert not file.exists()
+    assert not withdrawn(folder)
+
+
+@pytest.mark.parametrize("account", [Key(b"\x09" * 32), OWNER])
+def test_a_stranger_is_no_machine_of_an_owner(
+    tmp_path: Path, account: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is the owner's own account: nothing is written."""
+    monkeypatch.setattr(machines, "MOST_MACHINES", 5)
+    with pytest.raises(Failure, match="is no machine of"):
+        declared(NodeFolder(tmp_path), account.address, Owner(OWNER, NETWORK))
+    assert not (tmp_path / "state").exists()
 
 
 def machine(number: int, **changes: int | bool) -> Machine:

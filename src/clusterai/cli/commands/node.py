@@ -26,6 +26,7 @@ def join(app: typer.Typer) -> None:
     group.command()(drain)
     group.command()(earnings)
     group.command()(machines)
+    group.command()(declare)
     group.command()(collect)
     group.command(name="list")(list_nodes)
     group.command()(explain)
@@ -460,6 +461,46 @@ def machines(
             for it in found.machines
         ],
     )
+
+
+def declare(
+    folder: Folder = None,
+    owner_key: OwnerKey = None,
+    withdraw: Annotated[
+        bool,
+        typer.Option(
+            "--withdraw", help="Take it back: from now on the machine counts as its account's alone."
+        ),
+    ] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Say anew, for a year, whose machine this is; or say it no more.
+
+    For machines of an owner of several; `node join --machine` says it the first time. Gateways hear of it when the node links to them next, and
+    with its next measurement.
+    """
+    from clusterai.cli import machines as owned
+    from clusterai.cli import owning
+    from clusterai.cli.joining import NodeFolder
+    from clusterai.cli.settings import default_node
+    from clusterai.protocol.ids import checksummed
+
+    place = NodeFolder(folder or default_node())
+    config = owning.configuration(folder, None)
+    if withdraw:
+        was = owned.withdrawn(place)
+        if json:
+            say.emit({"withdrawn": was})
+        else:
+            say.tell("it says no more whose it is" if was else "it said of nobody that it is theirs")
+        return
+    owner = owned.owner_at(place, owner_key)
+    number = owned.declared(place, config.owner_address(), owner)
+    if json:
+        say.emit({"machine": number, "owner": checksummed(owner.key.address), "days": owned.DAYS})
+    else:
+        say.tell(f"machine {number} of {checksummed(owner.key.address)}, for {owned.DAYS} days")
 
 
 def collect(
