@@ -11,7 +11,15 @@ from clusterai.sandbox.adapters.doctor import Row, doctor
 from clusterai.sandbox.adapters.front import Sandbox
 from clusterai.sandbox.adapters.native import CannotSandbox, NativeRunner, host_python
 from clusterai.sandbox.adapters.runner import Leash, Log, Runner
-from clusterai.sandbox.adapters.store import BlobStore, Damaged, NoSuchBlob, Quota, StoreFull
+from clusterai.sandbox.adapters.store import (
+    SPARE_BYTES,
+    BlobStore,
+    Damaged,
+    DiskFull,
+    NoSuchBlob,
+    Quota,
+    StoreFull,
+)
 from clusterai.sandbox.adapters.volume import LeaseStore, Volumes
 from clusterai.sandbox.adapters.wasmbox import OnPart, Proof, Rerun, WasmRunner
 from clusterai.sandbox.core.bubble import Bind, Root
@@ -31,6 +39,7 @@ from clusterai.sandbox.core.spec import (
 
 __all__ = [
     "PLACE",
+    "SPARE_BYTES",
     "Bind",
     "BlobStore",
     "CannotSandbox",
@@ -38,6 +47,7 @@ __all__ = [
     "Container",
     "Damaged",
     "Disk",
+    "DiskFull",
     "Image",
     "LeaseStore",
     "Leash",

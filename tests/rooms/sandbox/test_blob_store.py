@@ -1,5 +1,6 @@
 """Blobs by content: verified when read, bounded in size, and never reached through a link."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 from blake3 import blake3
 
 from clusterai.protocol.ids import Digest
-from clusterai.sandbox import BlobStore, Damaged, NoSuchBlob, StoreFull
+from clusterai.sandbox import BlobStore, Damaged, DiskFull, NoSuchBlob, Quota, StoreFull
+from clusterai.sandbox.adapters import growing, store
+from clusterai.sandbox.adapters.growing import Appended, Incoming
 
 
 def test_what_goes_in_comes_out(tmp_path: Path) -> None:
@@ -67,6 +70,44 @@ def test_quotas_hold_while_bytes_stream(tmp_path: Path) -> None:
         store.put(b"b" * 2500)
     assert store.used_bytes == 3000
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("new-")] == []
+
+
+def test_a_full_disk_is_told_and_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the disk ends: nothing is kept or counted of it, it is called by its name, and with room it goes on."""
+    blobs = BlobStore(tmp_path)
+    data = os.urandom(2 << 20)
+    log, incoming = Appended(blobs, "log"), Incoming(blobs, Digest(blake3(data).digest()))
+    whole = store.write_all
+
+    def breaks_off(descriptor: int, piece: bytes) -> None:
+        whole(descriptor, piece[: len(piece) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        for module in (store, growing):
+            full.setattr(module, "write_all", breaks_off)
+        for write in (
+            lambda: blobs.put(data),
+            lambda: log.append(b"a line"),
+            lambda: incoming.add(data, more=True),
+        ):
+            with pytest.raises(DiskFull, match="make room"):
+                write()
+    assert blobs.used_bytes == 0
+    assert len(log) == 0
+    log.append(b"b")
+    assert list(Appended(blobs, "log").records()) == [b"b"]
+    assert blobs.read(blobs.put(data)) == data
+    assert not list(tmp_path.glob("new-*"))
+
+
+def test_room_is_left_for_journals(tmp_path: Path) -> None:
+    """A daemon's stores don't take the last of a disk: what beside them says so needs some of it."""
+    disk = os.statvfs(tmp_path)
+    free = disk.f_bavail * disk.f_frsize
+    with pytest.raises(DiskFull):
+        BlobStore(tmp_path / "a", Quota(1 << 30, spare_bytes=2 * free)).put(b"x")
+    BlobStore(tmp_path / "b", Quota(1 << 30, spare_bytes=free // 2)).put(b"x")
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from clusterai.sdk.jobshapes import Job, JobRequest, Plan
     from clusterai.work.batch.adapters.gather import Gathered
 
+SERVERS = 500
+"""A status from here on says nothing of what was asked."""
+
 Words = Annotated[
     list[str] | None,
     typer.Argument(
@@ -196,8 +199,9 @@ def run(
             begun.note(array)
             try:
                 job = jobs.submit(request, "0x" + array.digest().hex())
-            except ApiError:
-                begun.forget()
+            except ApiError as error:
+                if error.status < SERVERS:
+                    begun.forget()
                 raise
             begun.note(array, job.id)
             if detach:
@@ -284,16 +288,21 @@ def _followed(
     jobs: "Jobs", job: "Job", store: "BlobStore", output: Path | None, json: bool, wait: bool
 ) -> int:
     from clusterai.cli.jobs import follow, show
+    from clusterai.sdk import ApiError, Unreachable
 
+    say.say(f"job {job.id}")
     try:
         follow.follow(jobs, job, json, until_closed=wait)
+        job = jobs.show(job.id)
+        fetched = fetch(jobs, job, store, output)
     except KeyboardInterrupt:
         say.say(
             f"\nit goes on without you:  clusterai jobs logs {job.id}\nend it:  clusterai jobs cancel {job.id}"
         )
         return Exit.INTERRUPTED
-    job = jobs.show(job.id)
-    fetched = fetch(jobs, job, store, output)
+    except (Unreachable, ApiError):
+        say.say(f"\nit goes on without you; when the gateway is well:  clusterai jobs fetch {job.id}")
+        raise
     if json:
         say.emit({"job": job, "outputs": fetched})
     else:

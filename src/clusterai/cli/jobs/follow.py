@@ -1,16 +1,18 @@
 """A job while it runs: its logs where it would have printed them, one bar for however many tasks."""
 
 import sys
+import time
 from types import TracebackType
 from typing import Any
 
 from clusterai.cli import say
-from clusterai.sdk import Unreachable
+from clusterai.sdk import ApiError, Unreachable
 from clusterai.sdk.jobs import Jobs
 from clusterai.sdk.jobshapes import Job, JobEvent
 
-ATTEMPTS = 5
-"""A gateway that restarts is back within seconds, and events go on where they were."""
+SERVERS = 500
+WAITS_S = (0.2, 0.5, 1, 2, 4, 8, 8, 8)
+"""Between attempts: a gateway that restarts is back within seconds, and events go on where they were."""
 
 
 RESULTS = ("committed", "verified", "closed")
@@ -88,10 +90,11 @@ def follow(jobs: Jobs, job: Job, quiet_logs: bool, after: int = 0, until_closed:
                     if len(done) == len(job.tasks) and has_results(jobs.show(job.id)):
                         return
                 return
-            except Unreachable:
-                failed += 1
-                if failed >= ATTEMPTS:
+            except (Unreachable, ApiError) as error:
+                if failed == len(WAITS_S) or (isinstance(error, ApiError) and error.status < SERVERS):
                     raise
+                time.sleep(WAITS_S[failed])
+                failed += 1
 
 
 def _take(

@@ -3,12 +3,14 @@
 import asyncio
 import base64
 import hmac
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -33,6 +35,9 @@ from clusterai.gateway.core.meter import Meter
 from clusterai.market.core.reputation import Reputation
 from clusterai.protocol import canonical, ids
 from clusterai.protocol.ids import Address, Digest, checksummed, hex0x
+from clusterai.runtime.adapters.journal import JournalLost
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("pages")
 
 OPENAPI = Path(__file__).parent / "openapi.json"
 WEB = Path(__file__).parent.parent / "web"
@@ -159,7 +164,12 @@ class Pages:
                 get("/openapi.json", self.openapi),
                 *(get(path, self.explorer) for path in EXPLORER),
             ],
-            exception_handlers={Fault: _fault, HTTPException: _unrouted},
+            exception_handlers={
+                Fault: _fault,
+                HTTPException: _unrouted,
+                JournalLost: _unwritten,
+                sqlite3.OperationalError: _unwritten,
+            },
         )
 
     # --- OpenAI's ---
@@ -428,6 +438,13 @@ async def _fault(request: Request, error: Exception) -> Response:
     if request.url.path.startswith(OURS):
         return _problem(error.status, error.code, error.code.replace("_", " "), error.message, headers)
     return Response(error.json(), error.status, headers, media_type="application/json")
+
+
+async def _unwritten(request: Request, error: Exception) -> Response:
+    """Its disk is full, most likely. What can't be written down isn't begun."""
+    log.error("unwritten", path=request.url.path, why=str(error))
+    what = "this gateway can't write to its disk: nothing of this was begun; ask again when whoever runs it made room"
+    return await _fault(request, Fault(503, "server_error", "unwritten", what))
 
 
 async def _unrouted(request: Request, error: Exception) -> Response:

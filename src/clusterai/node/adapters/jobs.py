@@ -6,6 +6,7 @@ FOLDER/running/      walls of running tasks; what a tenant sees or writes in the
 """
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,11 @@ from clusterai.protocol.keccak import keccak
 from clusterai.protocol.leases import Terms
 from clusterai.protocol.messages import Relay
 from clusterai.sandbox import (
+    SPARE_BYTES,
     BlobStore,
     CannotSandbox,
     Damaged,
+    DiskFull,
     LeaseStore,
     Leash,
     NativeRunner,
@@ -61,6 +64,7 @@ from clusterai.sandbox import (
     Volumes,
 )
 from clusterai.sandbox.adapters.front import Sandbox
+from clusterai.sandbox.adapters.store import told
 from clusterai.work.batch.adapters import delivery, trees
 from clusterai.work.batch.adapters.base import host_base
 from clusterai.work.batch.adapters.exchange import Exchange, NotHad, part
@@ -108,7 +112,7 @@ class Jobs:
         Raises:
             WrongKey: the volumes are of another node.
         """
-        quota = Quota(config.disk_bytes)
+        quota = Quota(config.disk_bytes, SPARE_BYTES)
         self.volumes = Volumes(folder / "leases", secret, quota)
         self.images = BlobStore(folder / "images", quota)
         self.box = Sandbox(self.images, folder / "running")
@@ -144,10 +148,14 @@ class Jobs:
             forms=tuple(forms),
             cpu_milli=config.cpu_milli,
             memory_bytes=config.memory_bytes,
-            disk_bytes=config.disk_bytes,
+            disk_bytes=min(config.disk_bytes, self._free_bytes()),
             processes=config.processes,
             most_time_s=config.most_time_s,
         )
+
+    def _free_bytes(self) -> int:
+        """Of the disk that jobs are kept on, what they may take."""
+        return max(0, shutil.disk_usage(self._folder.parent).free - SPARE_BYTES)
 
     @property
     def tariff(self) -> Tariff:
@@ -185,6 +193,11 @@ class Jobs:
         wants = spec.resources
         if wants.cpu_milli > offer.cpu_milli or wants.memory_bytes > offer.memory_bytes:
             return "full", "it asks for more than this machine lends"
+        if wants.disk_bytes > offer.disk_bytes:
+            return (
+                "full",
+                f"its disk has room for {offer.disk_bytes} bytes now, and the job asks for {wants.disk_bytes}",
+            )
         asked = total_wei(self.tariff, spec)
         if terms.compensation_wei < asked:
             return "price", f"it pays {terms.compensation_wei}, and this provider asks {asked}"
@@ -203,6 +216,9 @@ class Jobs:
         if not task.cancelled() and (error := task.exception()) is not None:
             # A fault of ours: the lease is given back at once, instead of running into its deadline.
             log.error("job_broke", lease=hex0x(lease), exc_info=error)
+            if isinstance(error, OSError) and isinstance(told(error), DiskFull):
+                self._hear(_disk_full(lease))
+                return
             self._hear(Failed(lease, "node_fault", f"a fault of this node: {type(error).__name__}"))
 
     def halt(self, effect: Halt) -> None:
@@ -284,6 +300,10 @@ class Jobs:
                 if why := self._too_much(effect, bench, at + 1, Digest(state)):
                     self._hear(Failed(lease, Ended.REFUSED, why))
                     return
+        except DiskFull as error:
+            log.error("disk_full", lease=hex0x(lease), why=str(error))
+            self._hear(_disk_full(lease))
+            return
         except (NotHad, StoreFull, NoSuchBlob, Damaged, Malformed) as error:
             self._hear(Failed(lease, "inputs", str(error)))
             return
@@ -454,6 +474,11 @@ class Jobs:
 
     def _relay(self, gateway: Address, to: Address, frame: Any) -> None:
         self._send(gateway, Relay(ZERO_ADDRESS, to, canonical.encode(frame)))
+
+
+def _disk_full(lease: Digest) -> Failed:
+    """What its tenant reads: another provider may do it as it stands."""
+    return Failed(lease, "disk_full", f"{DiskFull()}; the job itself did nothing wrong")
 
 
 async def _baited(lease: Digest, spec: JobSpec, bait: Bait, bench: Bench, leash: Leash) -> Performed | Failed:

@@ -93,10 +93,14 @@ class StatusFile:
         bare = msgspec.json.encode(msgspec.structs.replace(status, at_s=0))
         if bare == self._last and self._path.exists():
             return
-        self._last = bare
         aside = self._path.with_suffix(".partial")
-        aside.write_bytes(msgspec.json.format(msgspec.json.encode(status)) + b"\n")
-        aside.replace(self._path)
+        try:
+            aside.write_bytes(msgspec.json.format(msgspec.json.encode(status)) + b"\n")
+            aside.replace(self._path)
+        except OSError:
+            # Of a full disk, say: what nobody can read ends no work, and the next second tries again.
+            return
+        self._last = bare
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)

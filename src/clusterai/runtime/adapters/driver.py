@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from clusterai.protocol import canonical
-from clusterai.runtime.adapters.journal import SqliteJournal
+from clusterai.runtime.adapters.journal import JournalLost, SqliteJournal
 from clusterai.runtime.machine import Machine, Save, Started, Tick
 
 COMPACT_AFTER = 20_000
@@ -34,6 +34,7 @@ class Driver:
         self._journal = journal
         self._perform = perform
         self._clock = clock
+        self._lost: JournalLost | None = None
         decoder = msgspec.msgpack.Decoder(machine.RECORDS)
         machine.restore(decoder.decode(record) for record in journal.load())
         self._compact_at = max(COMPACT_AFTER, 2 * journal.appended)
@@ -42,7 +43,14 @@ class Driver:
         self.handle(Started())
 
     def handle(self, event: Any) -> None:
-        """Step, then carry out the effects in order; every `Save` is durable before the effect behind it."""
+        """Step, then carry out the effects in order; every `Save` is durable before the effect behind it.
+
+        Raises:
+            JournalLost: then, and at every event after it: what the machine believes was never written. Whoever answers a peer may
+                catch it; `tick_forever` doesn't, so the daemon ends with it.
+        """
+        if self._lost is not None:
+            raise self._lost
         effects = self.machine.step(event, self._clock())
         unsaved: list[bytes] = []
         held: list[Any] = []
@@ -54,7 +62,11 @@ class Driver:
             else:
                 held.append(effect)
         if unsaved:
-            self._journal.append(unsaved)
+            try:
+                self._journal.append(unsaved)
+            except JournalLost as error:
+                self._lost = error
+                raise
         for effect in held:
             self._perform(effect)
         if self._journal.appended > self._compact_at:

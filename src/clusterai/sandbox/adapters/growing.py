@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from blake3 import blake3
 
 from clusterai.protocol.ids import Digest
-from clusterai.sandbox.adapters.store import CHUNK, BlobStore, full, write_all
+from clusterai.sandbox.adapters.store import CHUNK, BlobStore, full, told, write_all
 
 MOST_RECORD_BYTES = 4 << 20
 _LENGTH = 4
@@ -70,6 +70,9 @@ class Incoming:
             if last:
                 os.fchmod(descriptor, 0o444)
                 os.fsync(descriptor)
+        except OSError as error:
+            store.give(len(piece))
+            raise told(error) from None
         finally:
             os.close(descriptor)
         self._stored += len(piece)
@@ -147,6 +150,10 @@ class Appended:
             write_all(descriptor, raw)
             if durable:
                 os.fsync(descriptor)
+        except OSError as error:
+            # What was written of it is torn, and the next one is laid over it.
+            store.give(len(raw))
+            raise told(error) from None
         finally:
             os.close(descriptor)
         self._at.append(self._end)

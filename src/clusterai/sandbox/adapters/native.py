@@ -30,7 +30,7 @@ from clusterai.sandbox.adapters.cgroup import ControlGroups, Group, NoControlGro
 from clusterai.sandbox.adapters.roots import BadRoot, unpack
 from clusterai.sandbox.adapters.runner import Leash, Log, Logs
 from clusterai.sandbox.adapters.running import START_S, CannotSandbox, Running, Wires
-from clusterai.sandbox.adapters.store import BlobStore, Damaged, NoSuchBlob
+from clusterai.sandbox.adapters.store import BlobStore, Damaged, DiskFull, NoSuchBlob, told
 from clusterai.sandbox.core import bubble, seccomp
 from clusterai.sandbox.core.bubble import Bind, Root
 from clusterai.sandbox.core.spec import MiB, Outcome, RootFs, Task, refused
@@ -218,6 +218,8 @@ class NativeRunner:
             return refused(str(error), self.name)
         except OSError as error:
             # Ours, not the tenant's: no descriptor left, no room for the inputs. It was not run to its end, so it says so.
+            if isinstance(told(error), DiskFull):
+                raise DiskFull from None
             return refused(f"this node could not run it: {error}: choose another, or try again", self.name)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, True)

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from clusterai.sandbox.adapters.store import BlobStore, StoreFull
+from clusterai.sandbox.adapters.store import BlobStore, DiskFull, StoreFull
 from clusterai.sandbox.core.spec import MAX_DEPTH, Limits, Output, is_file_name
 
 MOST_SKIPPED = 100
@@ -27,6 +27,7 @@ def collect(volume: int, store: BlobStore, limits: Limits) -> tuple[tuple[Output
 
     Raises:
         TooMuch: the files say they are larger than the volume (holes in a sparse file count), or the store is full.
+        DiskFull: that is the node's fault, not the tenant's.
     """
     outputs: list[Output] = []
     skipped: list[str] = []
@@ -43,6 +44,8 @@ def collect(volume: int, store: BlobStore, limits: Limits) -> tuple[tuple[Output
                     f"the files in out are larger than disk_bytes = {limits.disk_bytes}: don't leave holes"
                 )
             outputs.append(Output(name, store.put_descriptor(descriptor), size))
+    except DiskFull:
+        raise
     except StoreFull as error:
         raise TooMuch(f"this node can't store what out holds: {error}") from None
     finally:

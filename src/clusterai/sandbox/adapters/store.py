@@ -9,6 +9,7 @@ direction: a tenant's `out` is walked by descriptors, and what is no plain file 
 """
 
 import contextlib
+import errno
 import os
 import stat
 import threading
@@ -20,6 +21,8 @@ from blake3 import blake3
 from clusterai.protocol.ids import Digest
 
 CHUNK = 1 << 20
+SPARE_BYTES = 64 << 20
+"""What a daemon's stores leave of a disk to the journals beside them, which have to say that it is full, and answer for what is open."""
 
 
 class NoSuchBlob(LookupError):
@@ -45,11 +48,23 @@ class StoreFull(OSError):
         )
 
 
+class DiskFull(StoreFull):
+    """This machine's disk is full: whoever runs it has to make room."""
+
+    def __init__(self) -> None:
+        OSError.__init__(self, "this machine's disk is full: whoever runs it has to make room")
+
+
 class Quota:
     """What one store, or several together, may take of a disk."""
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int, spare_bytes: int = 0) -> None:
+        """
+        Args:
+            spare_bytes: stay free on the disk, whatever the quota would allow.
+        """
         self.most_bytes = most_bytes
+        self.spare_bytes = spare_bytes
         self.used_bytes = 0
         self._lock = threading.Lock()
 
@@ -101,14 +116,15 @@ class BlobStore:
     def used_bytes(self) -> int:
         return self._used
 
-    def take(self, size: int) -> None:
-        """Count so many more bytes.
+    def take(self, size: int, written: int = 0) -> None:
+        """Count so many more bytes, of which some lie there already.
 
         Raises: StoreFull; NoSuchBlob, in a store that is closed for good.
         """
         with self._lock:
             if self._is_over:
                 raise NoSuchBlob(Digest(bytes(32)))
+            self._has_room(size - written)
             self._quota.take(size)
             self._used += size
 
@@ -213,12 +229,14 @@ class BlobStore:
                 os.fchmod(file.fileno(), 0o444)
                 os.fsync(file.fileno())
             digest = Digest(hasher.digest())
-            self.take(size)
+            self.take(size, written=size)
             self.adopt(temporary, digest, size)
             return digest
         except FileNotFoundError:
             self.head()  # A lease that ended meanwhile took its folder along, and says so.
             raise
+        except OSError as error:
+            raise told(error) from None
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -227,6 +245,14 @@ class BlobStore:
         if size > self._largest:
             raise StoreFull(size, self._largest)
         self._quota.check(size - counted)
+        self._has_room(0)
+
+    def _has_room(self, size: int) -> None:
+        if not (spare := self._quota.spare_bytes):
+            return
+        disk = os.statvfs(self.root)
+        if disk.f_bavail * disk.f_frsize < spare + size:
+            raise DiskFull
 
     def _sealed(self, head: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """What is written for what came."""
@@ -348,6 +374,13 @@ class BlobStore:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def told(error: OSError) -> OSError:
+    """The same, or that the disk is full, in words."""
+    if isinstance(error, StoreFull):
+        return error
+    return DiskFull() if error.errno in (errno.ENOSPC, errno.EDQUOT) else error
 
 
 def full(descriptor: int, size: int) -> bytes:

@@ -36,7 +36,7 @@ from clusterai.protocol.signing import recover
 from clusterai.runtime.adapters.driver import Driver
 from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.runtime.machine import Linked, Received, Send, Unlinked
-from clusterai.sandbox import BlobStore, CannotSandbox, Damaged, NoSuchBlob, StoreFull
+from clusterai.sandbox import SPARE_BYTES, BlobStore, CannotSandbox, Damaged, NoSuchBlob, Quota, StoreFull
 from clusterai.validator.adapters.jobdeliveries import Deliveries
 from clusterai.validator.core.jobauditor import (
     AuditSettings,
@@ -113,7 +113,7 @@ class JobAudits:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._me, self._network, self._sign, self._box = me, network, sign, box
         self._send, self._submit = send, submit
-        self.store = BlobStore(folder / "content", CONTENT_BYTES)
+        self.store = BlobStore(folder / "content", Quota(CONTENT_BYTES, SPARE_BYTES))
         self._performer = Performer(self.store, folder / "running")
         self._exchange = Exchange(self.store)
         self._deliveries = Deliveries(folder / "delivered", box, self._asks)

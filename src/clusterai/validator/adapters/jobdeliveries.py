@@ -14,7 +14,7 @@ from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.jobs import ContentMissing, ContentPart, SealedPart, Segment
-from clusterai.sandbox import BlobStore, Damaged, NoSuchBlob, Quota, StoreFull
+from clusterai.sandbox import SPARE_BYTES, BlobStore, Damaged, NoSuchBlob, Quota, StoreFull
 from clusterai.validator.core.jobdelivery import Collect, Collected, Pass
 from clusterai.work.batch.adapters import delivery
 from clusterai.work.batch.adapters.delivery import Differs, TooLarge
@@ -38,7 +38,7 @@ class Deliveries:
         self._folder = folder
         self._box = box
         self._asks = asks
-        self._quota = Quota(CONTENT_BYTES)
+        self._quota = Quota(CONTENT_BYTES, SPARE_BYTES)
         self._stores: dict[Digest, BlobStore] = {}
         self._coming: dict[Digest, tuple[Address, Address, Exchange]] = {}
         """through which gateway, and from whom, a lease's outputs come; from elsewhere nothing is taken"""

@@ -41,7 +41,7 @@ from clusterai.protocol.leases import CloseReason
 from clusterai.runtime.adapters.driver import Driver
 from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.runtime.machine import Linked, Received, Send, Unlinked
-from clusterai.sandbox import BlobStore, Damaged, NoSuchBlob, StoreFull
+from clusterai.sandbox import SPARE_BYTES, BlobStore, Damaged, NoSuchBlob, Quota, StoreFull
 from clusterai.work.batch.adapters import delivery, trees
 from clusterai.work.batch.adapters.delivery import Differs, TooLarge
 from clusterai.work.batch.adapters.ends import Ends
@@ -80,7 +80,7 @@ class Leasing:
         content_bytes: int,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.store = BlobStore(folder / "content", content_bytes)
+        self.store = BlobStore(folder / "content", Quota(content_bytes, SPARE_BYTES))
         self.story = Story(folder / "story.db")
         self._exchange = Exchange(self.store)
         self._send, self._submit, self._till = send, submit, till

@@ -25,6 +25,7 @@ from clusterai.protocol import ids
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import Address, Digest, hex0x
 from clusterai.sandbox import Damaged, NoSuchBlob, StoreFull
+from clusterai.sandbox.adapters.store import told
 from clusterai.sdk.jobshapes import MOST_CONTENT_BYTES, JobRequest, unpacked
 from clusterai.work.batch.core.request import Wishes
 from clusterai.work.batch.spec import MOST_REPLICAS, MOST_RETRIES, JobArray, decode_array
@@ -179,32 +180,34 @@ class JobPages:
         digest = _digest(request)
         store, story = self._leasing.store, self._leasing.story
         known = digest in store
-        with tempfile.NamedTemporaryFile(dir=self._scratch) as file:
-            size, hasher = 0, blake3()
-            async for piece in request.stream():
-                size += len(piece)
-                if size > MOST_CONTENT_BYTES:
+        try:
+            with tempfile.NamedTemporaryFile(dir=self._scratch) as file:
+                size, hasher = 0, blake3()
+                async for piece in request.stream():
+                    size += len(piece)
+                    if size > MOST_CONTENT_BYTES:
+                        raise Fault(
+                            413,
+                            "invalid_request_error",
+                            "request_too_large",
+                            f"one content has at most {MOST_CONTENT_BYTES} bytes",
+                        )
+                    hasher.update(piece)
+                    file.write(piece)
+                # Before anything is kept: what lies under its true name may be somebody's.
+                if hasher.digest() != digest:
                     raise Fault(
-                        413,
+                        422,
                         "invalid_request_error",
-                        "request_too_large",
-                        f"one content has at most {MOST_CONTENT_BYTES} bytes",
+                        "digest-differs",
+                        f"what came has the digest 0x{hasher.hexdigest()}, and the path says {hex0x(digest)}",
                     )
-                hasher.update(piece)
-                file.write(piece)
-            # Before anything is kept: what lies under its true name may be somebody's.
-            if hasher.digest() != digest:
-                raise Fault(
-                    422,
-                    "invalid_request_error",
-                    "digest-differs",
-                    f"what came has the digest 0x{hasher.hexdigest()}, and the path says {hex0x(digest)}",
-                )
-            file.flush()
-            try:
+                file.flush()
                 await asyncio.to_thread(store.put_file, Path(file.name))
-            except StoreFull as error:
-                raise Fault(507, "server_error", "store_full", str(error)) from None
+        except OSError as error:
+            if not isinstance(full := told(error), StoreFull):
+                raise
+            raise Fault(507, "server_error", "store_full", str(full)) from None
         story.own(admission.account, [digest])
         return Response(None, 200 if known else 201)
 
