@@ -244,6 +244,26 @@ def created_address(deployer: Address, nonce: int) -> Address:
     return Address(keccak(bytes((0xC0 + len(body),)) + body)[-20:])
 
 
+CREATED: dict[str, Name] = {
+    "token": "Token",
+    "registry": "Registry",
+    "channels": "Channels",
+    "collector": "ERC3009DepositCollector",
+    "court": "Court",
+    "credit": "Credit",
+    "panel": "Panel",
+    "delegations": "Delegations",
+    "leases": "Leases",
+    "audits": "Audits",
+    "deliveries": "Deliveries",
+    "beacon": "ChainBeacon",
+    "vaults": "Vaults",
+    "rewards": "Rewards",
+    "disputes": "Disputes",
+}
+"""What is created, in this order, unless it is placed: the field of `Addresses`, and the contract."""
+
+
 def local_plan(
     load: Callable[[Name], Artifact], deployer: Address, rules: Rules = LOCAL, first_nonce: int = 0
 ) -> Plan:
@@ -251,39 +271,8 @@ def local_plan(
 
     The deployer holds the whole supply and governs the Court afterwards.
     """
-    (
-        token,
-        registry,
-        court,
-        credit,
-        panel,
-        delegations,
-        leases,
-        audits,
-        deliveries,
-        beacon,
-        vaults,
-        rewards,
-        disputes,
-    ) = (created_address(deployer, first_nonce + i) for i in range(13))
-    addresses = Addresses(
-        token=token,
-        registry=registry,
-        channels=CHANNELS_ADDRESS,
-        collector=COLLECTOR_ADDRESS,
-        court=court,
-        credit=credit,
-        panel=panel,
-        delegations=delegations,
-        leases=leases,
-        audits=audits,
-        deliveries=deliveries,
-        disputes=disputes,
-        vaults=vaults,
-        rewards=rewards,
-        beacon=beacon,
-        multicall=MULTICALL3_ADDRESS,
-    )
+    placed = {"channels": CHANNELS_ADDRESS, "collector": COLLECTOR_ADDRESS}
+    addresses, creations = _creations(load, deployer, rules, first_nonce, placed)
     placements = (
         _channels_placement(load("Channels"), addresses, rules),
         Placement(
@@ -294,21 +283,6 @@ def local_plan(
         ),
         Placement("Multicall3", MULTICALL3_ADDRESS, load("Multicall3").runtime(), ()),
     )
-    creations = (
-        _token(load, addresses, deployer, rules),
-        _registry(load, addresses, rules),
-        _court(load, addresses, deployer, rules),
-        _credit(load, addresses),
-        _creation(load, "Panel", panel, registry),
-        _creation(load, "Delegations", delegations, token, registry),
-        _leases(load, addresses, rules),
-        _audits(load, addresses, deployer, rules),
-        _deliveries(load, addresses, rules),
-        _beacon(load, addresses, rules),
-        _vaults(load, addresses, rules),
-        _rewards(load, addresses, rules),
-        _disputes(load, addresses, rules),
-    )
     return Plan(deployer, first_nonce, placements, creations, addresses)
 
 
@@ -316,58 +290,7 @@ def foreign_plan(
     load: Callable[[Name], Artifact], deployer: Address, rules: Rules, first_nonce: int = 0
 ) -> Plan:
     """For a chain that others run: everything is created, Multicall3 is there already."""
-    (
-        token,
-        registry,
-        channels,
-        collector,
-        court,
-        credit,
-        panel,
-        delegations,
-        leases,
-        audits,
-        deliveries,
-        beacon,
-        vaults,
-        rewards,
-        disputes,
-    ) = (created_address(deployer, first_nonce + i) for i in range(15))
-    addresses = Addresses(
-        token=token,
-        registry=registry,
-        channels=channels,
-        collector=collector,
-        court=court,
-        credit=credit,
-        panel=panel,
-        delegations=delegations,
-        leases=leases,
-        audits=audits,
-        deliveries=deliveries,
-        disputes=disputes,
-        vaults=vaults,
-        rewards=rewards,
-        beacon=beacon,
-        multicall=MULTICALL3_ADDRESS,
-    )
-    creations = (
-        _token(load, addresses, deployer, rules),
-        _registry(load, addresses, rules),
-        _creation(load, "Channels", channels, registry, court, rules.window_s),
-        _creation(load, "ERC3009DepositCollector", collector, channels),
-        _court(load, addresses, deployer, rules),
-        _credit(load, addresses),
-        _creation(load, "Panel", panel, registry),
-        _creation(load, "Delegations", delegations, token, registry),
-        _leases(load, addresses, rules),
-        _audits(load, addresses, deployer, rules),
-        _deliveries(load, addresses, rules),
-        _beacon(load, addresses, rules),
-        _vaults(load, addresses, rules),
-        _rewards(load, addresses, rules),
-        _disputes(load, addresses, rules),
-    )
+    addresses, creations = _creations(load, deployer, rules, first_nonce, {})
     return Plan(deployer, first_nonce, (), creations, addresses)
 
 
@@ -386,63 +309,74 @@ def _channels_placement(artifact: Artifact, addresses: Addresses, rules: Rules) 
     )
 
 
-def _creation(
-    load: Callable[[Name], Artifact], name: Name, where: Address, *arguments: int | bytes
-) -> Creation:
-    """All our constructors take static words only."""
-    return Creation(name, where, load(name).creation() + b"".join(map(word, arguments)))
-
-
-def _token(load: Callable[[Name], Artifact], addresses: Addresses, holder: Address, rules: Rules) -> Creation:
-    return _creation(load, "Token", addresses.token, holder, rules.supply_wei)
-
-
-def _registry(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules) -> Creation:
-    return _creation(
-        load,
-        "Registry",
-        addresses.registry,
-        addresses.token,
-        addresses.court,
-        addresses.leases,
-        addresses.panel,
-        addresses.delegations,
-        rules.unbond_delay_s,
+def _creations(
+    load: Callable[[Name], Artifact],
+    deployer: Address,
+    rules: Rules,
+    first_nonce: int,
+    placed: dict[str, Address],
+) -> tuple[Addresses, tuple[Creation, ...]]:
+    fields = [field for field in CREATED if field not in placed]
+    where = {field: created_address(deployer, first_nonce + at) for at, field in enumerate(fields)}
+    addresses = Addresses(**where, **placed, multicall=MULTICALL3_ADDRESS)
+    arguments = _arguments(addresses, deployer, rules)
+    contracts = dict(CREATED)
+    if rules.beacon is not None:
+        contracts["beacon"] = "DrandBeacon"
+    return addresses, tuple(
+        Creation(
+            contracts[field],
+            where[field],
+            load(contracts[field]).creation() + b"".join(map(word, arguments[field])),
+        )
+        for field in fields
     )
 
 
-def _court(
-    load: Callable[[Name], Artifact], addresses: Addresses, governor: Address, rules: Rules
-) -> Creation:
-    return _creation(
-        load,
-        "Court",
-        addresses.court,
-        addresses.token,
-        addresses.registry,
-        addresses.channels,
-        addresses.beacon,
-        addresses.leases,
-        addresses.vaults,
-        addresses.audits,
-        rules.epoch_s,
-        rules.window_s,
-        rules.audit_rate_ppm,
-        rules.bounty_bps,
-        rules.answer_s,
-        rules.challenge_bond_wei,
-        governor,
-    )
+def _arguments(at: Addresses, governor: Address, rules: Rules) -> dict[str, tuple[int | bytes, ...]]:
+    """Of each constructor; all take static words only."""
+    return {
+        "token": (governor, rules.supply_wei),
+        "registry": (at.token, at.court, at.leases, at.panel, at.delegations, rules.unbond_delay_s),
+        "channels": (at.registry, at.court, rules.window_s),
+        "collector": (at.channels,),
+        "court": (
+            *(at.token, at.registry, at.channels, at.beacon, at.leases, at.vaults, at.audits),
+            *(rules.epoch_s, rules.window_s, rules.audit_rate_ppm, rules.bounty_bps, rules.answer_s),
+            rules.challenge_bond_wei,
+            governor,
+        ),
+        "credit": (at.token, at.registry),
+        "panel": (at.registry,),
+        "delegations": (at.token, at.registry),
+        "leases": (at.token, at.registry, at.court, at.audits, at.deliveries, rules.window_s),
+        "audits": (
+            *(at.token, at.registry, at.beacon, at.panel, at.leases, at.disputes),
+            *msgspec.structs.astuple(rules.audits),
+            governor,
+        ),
+        "deliveries": (
+            *(at.token, at.registry, at.panel, at.leases),
+            *msgspec.structs.astuple(rules.deliveries),
+        ),
+        "beacon": _beacon(rules),
+        "vaults": (at.token, at.registry, at.court, rules.window_s),
+        "rewards": (at.token, at.registry, at.panel, at.beacon, rules.window_s),
+        "disputes": (
+            *(at.token, at.registry, at.panel, at.leases, at.audits),
+            *msgspec.structs.astuple(rules.disputes),
+        ),
+    }
 
 
-def _beacon(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules) -> Creation:
+def _beacon(rules: Rules) -> tuple[int, ...]:
     """
     Raises:
         BadRules: a draw by drand could come too late for a challenge within the window.
     """
     given = rules.beacon
     if given is None:
-        return _creation(load, "ChainBeacon", addresses.beacon, rules.epoch_s)
+        return (rules.epoch_s,)
     # Committed at T, drawn by T + 2 epochs + margin + period where drand is down; challenged until T + window - 3 answer_s;
     # an epoch between the two, in which to find out what to challenge.
     least_s = 3 * rules.epoch_s + given.margin_s + given.period_s + 3 * rules.answer_s
@@ -450,104 +384,7 @@ def _beacon(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules
         raise BadRules(f"with this beacon window_s must be {least_s} at least, and is {rules.window_s}")
     key = bytes.fromhex(given.key)
     words = [part for at in range(0, len(key), 48) for part in (key[at : at + 16], key[at + 16 : at + 48])]
-    return _creation(
-        load,
-        "DrandBeacon",
-        addresses.beacon,
-        given.genesis_s,
-        given.period_s,
-        rules.epoch_s,
-        given.margin_s,
+    return (
+        *(given.genesis_s, given.period_s, rules.epoch_s, given.margin_s),
         *(int.from_bytes(one) for one in words),
-    )
-
-
-def _credit(load: Callable[[Name], Artifact], addresses: Addresses) -> Creation:
-    return _creation(load, "Credit", addresses.credit, addresses.token, addresses.registry)
-
-
-def _leases(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules) -> Creation:
-    return _creation(
-        load,
-        "Leases",
-        addresses.leases,
-        addresses.token,
-        addresses.registry,
-        addresses.court,
-        addresses.audits,
-        addresses.deliveries,
-        rules.window_s,
-    )
-
-
-def _audits(
-    load: Callable[[Name], Artifact],
-    addresses: Addresses,
-    governor: Address,
-    rules: Rules,
-) -> Creation:
-    return _creation(
-        load,
-        "Audits",
-        addresses.audits,
-        addresses.token,
-        addresses.registry,
-        addresses.beacon,
-        addresses.panel,
-        addresses.leases,
-        addresses.disputes,
-        *msgspec.structs.astuple(rules.audits),
-        governor,
-    )
-
-
-def _deliveries(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules) -> Creation:
-    return _creation(
-        load,
-        "Deliveries",
-        addresses.deliveries,
-        addresses.token,
-        addresses.registry,
-        addresses.panel,
-        addresses.leases,
-        *msgspec.structs.astuple(rules.deliveries),
-    )
-
-
-def _vaults(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules) -> Creation:
-    return _creation(
-        load,
-        "Vaults",
-        addresses.vaults,
-        addresses.token,
-        addresses.registry,
-        addresses.court,
-        rules.window_s,
-    )
-
-
-def _rewards(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules) -> Creation:
-    return _creation(
-        load,
-        "Rewards",
-        addresses.rewards,
-        addresses.token,
-        addresses.registry,
-        addresses.panel,
-        addresses.beacon,
-        rules.window_s,
-    )
-
-
-def _disputes(load: Callable[[Name], Artifact], addresses: Addresses, rules: Rules) -> Creation:
-    return _creation(
-        load,
-        "Disputes",
-        addresses.disputes,
-        addresses.token,
-        addresses.registry,
-        addresses.panel,
-        addresses.leases,
-        addresses.audits,
-        *msgspec.structs.astuple(rules.disputes),
     )
