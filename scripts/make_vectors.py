@@ -29,7 +29,8 @@ from clusterai.audit.core.segments import (
 )
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.abi import Codec
-from clusterai.ledger.core.deploy import LOCAL, Addresses
+from clusterai.ledger.core.deploy import Addresses
+from clusterai.ledger.core.rules import LOCAL
 from clusterai.ledger.core.twin import BlockContext, TwinChain
 from clusterai.protocol import calls as call_protocol
 from clusterai.protocol import canonical, jobs, measuring, merkle, pots, rentals, vaults

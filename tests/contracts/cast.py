@@ -7,8 +7,9 @@ from eth_hash.auto import keccak
 
 from clusterai.ledger.artifacts import load
 from clusterai.ledger.core import calls
-from clusterai.ledger.core.deploy import LOCAL, AuditRules, DeliveryRules, DisputeRules, Rules, local_plan
+from clusterai.ledger.core.deploy import local_plan
 from clusterai.ledger.core.events import Event
+from clusterai.ledger.core.rules import LOCAL, AuditRules, DeliveryRules, DisputeRules, Rules
 from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
 from clusterai.ledger.core.twin.state import UINT256_MAX
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address, Digest

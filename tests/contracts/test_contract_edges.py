@@ -11,8 +11,9 @@ from clusterai.ledger.adapters.embedded.evm import BlockContext as EvmBlock
 from clusterai.ledger.adapters.embedded.evm import Evm, Message
 from clusterai.ledger.artifacts import load
 from clusterai.ledger.core import calls
-from clusterai.ledger.core.deploy import LOCAL, created_address, foreign_plan
+from clusterai.ledger.core.deploy import created_address, foreign_plan
 from clusterai.ledger.core.events import Claimed, Deposited, ParametersSet, Refunded, Transferred
+from clusterai.ledger.core.rules import LOCAL
 from clusterai.ledger.core.twin import Refused
 from clusterai.ledger.core.twin.state import Revert, Transaction
 from clusterai.ledger.core.twin.token import (

@@ -14,8 +14,9 @@ from clusterai.audit.core.draw import drawn
 from clusterai.ledger.adapters.embedded.genesis import BrokenGenesis, genesis_of
 from clusterai.ledger.artifacts import load
 from clusterai.ledger.core import calls
-from clusterai.ledger.core.deploy import QUICKNET, BadRules, DrandRules, Rules, local_plan
+from clusterai.ledger.core.deploy import local_plan
 from clusterai.ledger.core.events import BeaconRecorded, EpochCommitted, Event, LeaseDrawn
+from clusterai.ledger.core.rules import QUICKNET, BadRules, DrandRules, Rules
 from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
 from clusterai.protocol import merkle
 from clusterai.protocol.ids import ZERO_DIGEST, Digest

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from clusterai.ledger.core.deploy import Rules
+from clusterai.ledger.core.rules import Rules
 from clusterai.runtime.simulator import Fault, Faults
 from tests.simulation.checkers.answers import AnswersTrue
 from tests.simulation.checkers.bills import BillsFair

@@ -14,7 +14,7 @@ import httpx
 import msgspec
 from openai import OpenAI
 
-from clusterai.ledger.core.deploy import LOCAL
+from clusterai.ledger.core.rules import LOCAL
 from tests.ports import free_port
 
 T = TypeVar("T")

@@ -8,8 +8,9 @@ from clusterai.audit.core.draw import MILLION, is_drawn
 from clusterai.audit.core.rate import Terms, advantage, bribe, bribed, least_rate, unbribed_rate
 from clusterai.ledger import artifacts
 from clusterai.ledger.core import calls
-from clusterai.ledger.core.deploy import LOCAL, local_plan
+from clusterai.ledger.core.deploy import local_plan
 from clusterai.ledger.core.events import BeaconRecorded
+from clusterai.ledger.core.rules import LOCAL
 from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
 from clusterai.protocol.ids import ZERO_DIGEST, Address
 from clusterai.protocol.keccak import keccak

@@ -12,7 +12,7 @@ from py_arkworks_bls12381 import G1Point, Scalar
 
 from clusterai.audit.adapters.drand import NoPulse, fetch
 from clusterai.audit.core.drand import FalsePulse, Pulse, call, is_signed, randomness
-from clusterai.ledger.core.deploy import QUICKNET
+from clusterai.ledger.core.rules import QUICKNET
 
 
 class Recorded(msgspec.Struct, frozen=True):

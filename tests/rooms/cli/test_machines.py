@@ -25,7 +25,8 @@ from clusterai.cli.machines import (
 from clusterai.ledger.adapters.derived import MOST_MACHINES, machine_key
 from clusterai.ledger.adapters.network import Network
 from clusterai.ledger.core import calls
-from clusterai.ledger.core.deploy import LOCAL, Addresses
+from clusterai.ledger.core.deploy import Addresses
+from clusterai.ledger.core.rules import LOCAL
 from clusterai.protocol.belonging import decode_belonging, owner_of
 from clusterai.protocol.ids import Address, Digest, checksummed, hex0x
 from clusterai.protocol.signing import Key

@@ -11,7 +11,8 @@ from clusterai.cli.staking import Delegation, Leaving, Stakes, Validator
 from clusterai.ledger import artifacts
 from clusterai.ledger.adapters.network import Network
 from clusterai.ledger.core import calls
-from clusterai.ledger.core.deploy import LOCAL, local_plan
+from clusterai.ledger.core.deploy import local_plan
+from clusterai.ledger.core.rules import LOCAL
 from clusterai.protocol.ids import ZERO_DIGEST, Address, address, checksummed
 from clusterai.protocol.money import WEI_PER_TOKEN as TOKEN
 

@@ -23,7 +23,8 @@ from clusterai.ledger.adapters.network import Network, make_key, save_network
 from clusterai.ledger.adapters.outbox import transact
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.calls import Call
-from clusterai.ledger.core.deploy import LOCAL, local_plan
+from clusterai.ledger.core.deploy import local_plan
+from clusterai.ledger.core.rules import LOCAL
 from clusterai.protocol.ids import ZERO_DIGEST, Digest, Role, checksummed, digest, hex0x
 from clusterai.protocol.statements import Delegation, network_domain, signing_digest
 from tests.ports import free_port

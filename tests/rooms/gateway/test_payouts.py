@@ -15,7 +15,8 @@ from clusterai.gateway.core.moneystate import KEEP_PAYOUT_S, Payout, wallet_acco
 from clusterai.gateway.core.payouts import PREFIX, Refusal, Withdraw
 from clusterai.ledger.core import events
 from clusterai.ledger.core.calls import Mined, Reverted, Submit
-from clusterai.ledger.core.deploy import LOCAL, Addresses
+from clusterai.ledger.core.deploy import Addresses
+from clusterai.ledger.core.rules import LOCAL
 from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
 from clusterai.market.core.directory import Directory
 from clusterai.market.core.routing import Routing

@@ -22,7 +22,8 @@ from clusterai.ledger.adapters.embedded.genesis import Allocation, Genesis
 from clusterai.ledger.adapters.jsonrpc import JsonRpc, Request
 from clusterai.ledger.adapters.network import Network
 from clusterai.ledger.adapters.outbox import NO_FEES
-from clusterai.ledger.core.deploy import LOCAL, local_plan
+from clusterai.ledger.core.deploy import local_plan
+from clusterai.ledger.core.rules import LOCAL
 from clusterai.protocol.ids import Address, digest
 from clusterai.protocol.signing import Key
 

@@ -24,7 +24,8 @@ from clusterai.ledger.adapters.network import (
     save_key,
     save_network,
 )
-from clusterai.ledger.core.deploy import LOCAL, local_plan
+from clusterai.ledger.core.deploy import local_plan
+from clusterai.ledger.core.rules import LOCAL
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.signing import Key
 

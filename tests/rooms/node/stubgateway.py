@@ -10,7 +10,8 @@ from clusterai.ledger import artifacts
 from clusterai.ledger.adapters.follower import Cursor
 from clusterai.ledger.adapters.network import Network, save_key, save_network
 from clusterai.ledger.core import events
-from clusterai.ledger.core.deploy import LOCAL, local_plan
+from clusterai.ledger.core.deploy import local_plan
+from clusterai.ledger.core.rules import LOCAL
 from clusterai.node.adapters.chainlog import ChainLog
 from clusterai.protocol import canonical
 from clusterai.protocol.eip712 import typed_digest

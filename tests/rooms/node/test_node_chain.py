@@ -13,7 +13,7 @@ from clusterai.ledger.adapters.jsonrpc import JsonRpc
 from clusterai.ledger.adapters.network import Network
 from clusterai.ledger.adapters.outbox import transact
 from clusterai.ledger.core import calls
-from clusterai.ledger.core.deploy import LOCAL
+from clusterai.ledger.core.rules import LOCAL
 from clusterai.protocol.ids import ZERO_DIGEST, Role, digest
 from tests.rooms.node.nodeprocess import SOURCE, network
 from tests.rooms.node.stubgateway import (

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from clusterai.audit.adapters.sealing import SealKey
 from clusterai.cli.local.wish import WINDOW_S
 from clusterai.ledger.core import calls, events
-from clusterai.ledger.core.deploy import local_rules
+from clusterai.ledger.core.rules import local_rules
 from clusterai.protocol.messages import EpochOpened
 from clusterai.protocol.statements import EPOCH_LIST, Outcome
 from clusterai.runtime.machine import Unlinked

@@ -21,7 +21,8 @@ from clusterai.ledger.adapters.jsonrpc import JsonRpc
 from clusterai.ledger.adapters.network import Network, save_key, save_network
 from clusterai.ledger.adapters.outbox import transact
 from clusterai.ledger.core import calls, events
-from clusterai.ledger.core.deploy import Rules, local_plan
+from clusterai.ledger.core.deploy import local_plan
+from clusterai.ledger.core.rules import Rules
 from clusterai.ledger.core.transaction import sign_transaction
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role, digest, hex0x

@@ -12,7 +12,7 @@ from clusterai.audit.core import drand
 from clusterai.audit.core.drand import Pulse
 from clusterai.ledger.core import events
 from clusterai.ledger.core.calls import Mined, RecordLapsed, RecordPulse, Reverted, Submit
-from clusterai.ledger.core.deploy import LOCAL, DrandRules
+from clusterai.ledger.core.rules import LOCAL, DrandRules
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 from clusterai.runtime.machine import Tick
 from clusterai.validator.adapters.pulses import PulseBringer

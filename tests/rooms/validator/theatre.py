@@ -18,7 +18,8 @@ from clusterai.audit.core.evidence import Bundle
 from clusterai.audit.core.opening import open_list, open_receipt, pack_answer
 from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.calls import Mined, Reverted, Submit
-from clusterai.ledger.core.deploy import LOCAL, Addresses
+from clusterai.ledger.core.deploy import Addresses
+from clusterai.ledger.core.rules import LOCAL
 from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
 from clusterai.protocol import canonical, merkle
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role

@@ -9,7 +9,7 @@ from typing import Any
 
 from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.calls import Submit
-from clusterai.ledger.core.deploy import Rules
+from clusterai.ledger.core.rules import Rules
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.statements import EPOCH_LIST, Outcome
 from clusterai.runtime.simulator import Blockchain, Process

@@ -7,7 +7,8 @@ contract's other events say that it must hold.
 from typing import Any
 
 from clusterai.ledger.core import events
-from clusterai.ledger.core.deploy import Addresses, Rules
+from clusterai.ledger.core.deploy import Addresses
+from clusterai.ledger.core.rules import Rules
 from clusterai.ledger.core.twin import TwinChain
 from clusterai.protocol.ids import ZERO_ADDRESS, Address
 from clusterai.runtime.simulator import Blockchain

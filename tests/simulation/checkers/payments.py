@@ -6,7 +6,7 @@ Counted from `Claimed`, `Settled`, `Barred`, `Reclaimed` and `EpochCommitted` al
 from typing import Any
 
 from clusterai.ledger.core import events
-from clusterai.ledger.core.deploy import Rules
+from clusterai.ledger.core.rules import Rules
 from clusterai.protocol.ids import Address, Digest
 from clusterai.runtime.simulator import Blockchain
 from tests.simulation.checkers.blocks import OfBlocks, require

@@ -6,8 +6,8 @@ import pytest
 from clusterai.gateway.core.jobdesk import JobDesk
 from clusterai.gateway.core.jobstate import DeskTerms
 from clusterai.ledger.core import events
-from clusterai.ledger.core.deploy import AuditRules
 from clusterai.ledger.core.lease_events import AuditParameters
+from clusterai.ledger.core.rules import AuditRules
 from clusterai.market.core.directory import Directory
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_ADDRESS, ZERO_DIGEST, Address

@@ -20,7 +20,8 @@ from clusterai.gateway.core.tabs import ChargeTab, CloseTab, OpenTab, TabCharged
 from clusterai.ledger.artifacts import load
 from clusterai.ledger.core import calls, events
 from clusterai.ledger.core.calls import Mined, Reverted, Submit
-from clusterai.ledger.core.deploy import LOCAL, AuditRules, DeliveryRules, DisputeRules, Rules, local_plan
+from clusterai.ledger.core.deploy import local_plan
+from clusterai.ledger.core.rules import LOCAL, AuditRules, DeliveryRules, DisputeRules, Rules
 from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
 from clusterai.market.core.directory import Directory
 from clusterai.node.core import jobdefence, joblease, jobshowing

@@ -6,7 +6,8 @@ from typing import Any
 from blake3 import blake3
 
 from clusterai.ledger.core import calls, events
-from clusterai.ledger.core.deploy import Addresses, Rules
+from clusterai.ledger.core.deploy import Addresses
+from clusterai.ledger.core.rules import Rules
 from clusterai.ledger.core.twin import BlockContext, Refused, TwinChain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.money import WEI_PER_TOKEN

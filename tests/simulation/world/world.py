@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from clusterai.ledger.core import calls
-from clusterai.ledger.core.deploy import Rules
+from clusterai.ledger.core.rules import Rules
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Role
 from clusterai.protocol.money import WEI_PER_TOKEN
 from clusterai.runtime.simulator import Blockchain, Faults, Simulation

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from clusterai.audit.core.drand import SIGNATURE_BYTES, FalsePulse, Pulse, randomness
-from clusterai.ledger.core.deploy import DrandRules
+from clusterai.ledger.core.rules import DrandRules
 from clusterai.protocol.ids import Digest
 
 RELAYS = (

@@ -16,7 +16,7 @@ from py_arkworks_bls12381 import GT, G1Point, G2Point
 
 from clusterai.ledger.core.calls import G1Point as Point
 from clusterai.ledger.core.calls import RecordPulse
-from clusterai.ledger.core.deploy import DrandRules
+from clusterai.ledger.core.rules import DrandRules
 from clusterai.protocol.ids import Digest
 
 _SUITE = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_"

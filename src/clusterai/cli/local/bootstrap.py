@@ -20,7 +20,8 @@ from clusterai.ledger.adapters.client import ChainClient, OtherChain
 from clusterai.ledger.adapters.jsonrpc import JsonRpc
 from clusterai.ledger.adapters.network import Network, load_network, save_network
 from clusterai.ledger.core import calls, events
-from clusterai.ledger.core.deploy import local_plan, local_rules
+from clusterai.ledger.core.deploy import local_plan
+from clusterai.ledger.core.rules import local_rules
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role, digest, hex0x
 from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import network_domain

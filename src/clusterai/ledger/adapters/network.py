@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from msgspec import Meta
 
-from clusterai.ledger.core.deploy import Addresses, Rules
+from clusterai.ledger.core.deploy import Addresses
+from clusterai.ledger.core.rules import Rules
 from clusterai.protocol.ids import Address, BadId, Digest, address, checksummed, digest, hex0x
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.signing import Key

@@ -281,7 +281,7 @@ class Equivocation(_Call, frozen=True):
 
 
 class Parameters(msgspec.Struct, frozen=True, array_like=True):
-    """Of the Court; see `deploy.Rules`."""
+    """Of the Court; see `rules.Rules`."""
 
     audit_rate_ppm: int
     bounty_bps: int

@@ -66,7 +66,7 @@ class Enlisted(_Event, frozen=True):
 
 
 class AuditParameters(msgspec.Struct, frozen=True, array_like=True):
-    """Shares in millionths, clocks in seconds; `deploy.AuditRules` says what each is."""
+    """Shares in millionths, clocks in seconds; `rules.AuditRules` says what each is."""
 
     saving_ppm: int
     sensitivity_ppm: int

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from clusterai.ledger.core.deploy import LOCAL, AuditRules, DisputeRules, Rules
+from clusterai.ledger.core.rules import LOCAL, AuditRules, DisputeRules, Rules
 from clusterai.protocol.money import WEI_PER_TOKEN
 from clusterai.simulator.core.strategies import STRATEGIES, Options
 from clusterai.work.batch.core.prices import GIGA, MOST_TARIFF_WEI

@@ -10,7 +10,7 @@ import structlog
 
 from clusterai.audit.adapters.drand import NoPulse, fetch
 from clusterai.ledger.core.calls import Mined, Reverted, Submit
-from clusterai.ledger.core.deploy import Rules
+from clusterai.ledger.core.rules import Rules
 from clusterai.protocol.ids import Address
 from clusterai.runtime.machine import Tick
 from clusterai.validator.core.pulses import KEY, Fetch, Fetched, NotFetched, Pulses

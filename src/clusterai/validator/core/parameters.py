@@ -1,13 +1,13 @@
 """The Court's parameters as the chain has them now: those of the manifest until it says otherwise."""
 
-from clusterai.ledger.core import deploy
 from clusterai.ledger.core.events import ParametersSet
+from clusterai.ledger.core.rules import Rules
 
 
 class Parameters:
     """What was set, with the blocks in which; blocks that are undone take it back."""
 
-    def __init__(self, rules: deploy.Rules) -> None:
+    def __init__(self, rules: Rules) -> None:
         at_first = ParametersSet(
             rules.audit_rate_ppm, rules.bounty_bps, rules.answer_s, rules.challenge_bond_wei
         )

@@ -16,8 +16,8 @@ from clusterai.audit.core import drand
 from clusterai.audit.core.drand import FalsePulse, Pulse
 from clusterai.ledger.core import events
 from clusterai.ledger.core.calls import Mined, RecordLapsed, Reverted, Submit
-from clusterai.ledger.core.deploy import DrandRules
 from clusterai.ledger.core.projection import Projection
+from clusterai.ledger.core.rules import DrandRules
 from clusterai.protocol.ids import Address
 from clusterai.protocol.keccak import keccak
 from clusterai.runtime.machine import Tick

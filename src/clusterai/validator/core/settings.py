@@ -2,7 +2,7 @@
 
 import msgspec
 
-from clusterai.ledger.core import deploy
+from clusterai.ledger.core.rules import Rules
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address
 
@@ -26,7 +26,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     seal_to: bytes
     network: Domain
     court: Domain
-    rules: deploy.Rules
+    rules: Rules
     confirmations: int = 1
     patience_s: int = 3_600
     retry_s: float = 2.0

@@ -9,7 +9,8 @@ from clusterai.ledger.adapters.embedded.chain import WrongChain
 from clusterai.ledger.adapters.embedded.genesis import Allocation, BrokenGenesis, Genesis, genesis_of
 from clusterai.ledger.adapters.embedded.journal import BusyJournal, DamagedJournal
 from clusterai.ledger.adapters.embedded.server import ChainConfig, run_chain
-from clusterai.ledger.core.deploy import LOCAL, local_plan, local_rules
+from clusterai.ledger.core.deploy import local_plan
+from clusterai.ledger.core.rules import LOCAL, local_rules
 from clusterai.protocol.ids import Address, address
 
 FUND_WEI = 10_000 * 10**18

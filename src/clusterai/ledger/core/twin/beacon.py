@@ -4,8 +4,8 @@ from hashlib import sha256
 from typing import Protocol
 
 from clusterai.ledger.core.calls import G1Point
-from clusterai.ledger.core.deploy import DrandRules
 from clusterai.ledger.core.events import BeaconRecorded
+from clusterai.ledger.core.rules import DrandRules
 from clusterai.ledger.core.twin.state import Revert, Transaction, World, require
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.keccak import keccak

@@ -3,8 +3,9 @@
 from typing import assert_never
 
 from clusterai.ledger.core import calls
-from clusterai.ledger.core.deploy import LOCAL, Addresses, DrandRules, Rules
+from clusterai.ledger.core.deploy import Addresses
 from clusterai.ledger.core.events import Event
+from clusterai.ledger.core.rules import LOCAL, DrandRules, Rules
 from clusterai.ledger.core.twin.audits import Audits
 from clusterai.ledger.core.twin.beacon import ChainBeacon, DrandBeacon
 from clusterai.ledger.core.twin.channels import Channels

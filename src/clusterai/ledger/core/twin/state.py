@@ -9,8 +9,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from clusterai.ledger.core.deploy import Addresses, DrandRules, Rules
+from clusterai.ledger.core.deploy import Addresses
 from clusterai.ledger.core.events import Event
+from clusterai.ledger.core.rules import DrandRules, Rules
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.statements import channels_domain, court_domain, network_domain
 

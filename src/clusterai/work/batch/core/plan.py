@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from clusterai.audit.core.segments import MILLION, RateRules, rate_ppm
-from clusterai.ledger.core.deploy import AuditRules
+from clusterai.ledger.core.rules import AuditRules
 from clusterai.protocol.ids import ZERO_DIGEST
 from clusterai.protocol.money import show as money
 from clusterai.protocol.units import show_duration, show_size
