@@ -202,7 +202,7 @@ class Node:
             self._clock,
             self._perform,
             KINDS,
-            partial(open_vault, standings=known),
+            partial(open_vault, standings=known, window_s=self.network.rules.window_s),
         )
 
     def _lend(self, config: JobsConfig) -> Lending:

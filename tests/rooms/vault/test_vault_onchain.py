@@ -8,6 +8,7 @@ import pytest
 
 from clusterai.ledger.core import calls
 from clusterai.ledger.core.calls import Mined, Reverted, Submit
+from clusterai.ledger.core.events import Block
 from clusterai.ledger.core.twin.state import Refused
 from clusterai.ledger.core.vault_calls import (
     BuyCopy,
@@ -23,9 +24,9 @@ from clusterai.protocol.signing import Key
 from clusterai.protocol.vaults import Operation, Revoked, log_proof
 from clusterai.sdk.identity import Identity
 from clusterai.vault.core.policy import MICRO
-from clusterai.vault.core.terms import Denied
+from clusterai.vault.core.terms import Denied, Entry
 from tests.contracts.cast import DEPLOYER, EVERYONE, HOTS, NETWORK_DOMAIN, OWNERS
-from tests.contracts.vaultcast import VaultPair
+from tests.contracts.vaultcast import WINDOW_S, VaultPair
 from tests.rooms.vault.vaultbed import POLICY, Bed
 
 
@@ -77,8 +78,8 @@ class World:
                 self.bed.vault.hear(Mined(submit.key, Digest(b"t" * 32), self.chain.number))
                 self.hear(outcome)
 
-    def hear(self, events: tuple[object, ...]) -> None:
-        for event in events:
+    def hear(self, told: tuple[object, ...]) -> None:
+        for event in (*told, Block(self.chain.number, self.chain.now_s)):
             self.seen.append(event)
             self.bed.vault.hear(event)
 
@@ -205,25 +206,61 @@ def test_a_richer_policy_spends_no_more_than_was_listed(world: World) -> None:
     assert world.refusals == []
 
 
-def test_a_copy_is_granted_when_it_is_paid(world: World) -> None:
-    """Approved, it waits for the money; then the licence is delivered to who asked."""
+def bought(world: World, pays: bool = True) -> Entry:
+    """The requester asked for a copy, the owner approved, and the money is in escrow."""
     me = world.bed.identity
     entry = world.bed.ask(
         operation=Operation.COPY, epsilon_micro=0, uses=1, expires_s=world.chain.now_s + 80 * 86_400
     )
-    world.bed.vault.approve(entry.request)
-    world.pass_time(31)
-    [entry] = world.bed.vault.entries()
-    assert entry.state == "approved"
+    if pays:
+        world.bed.vault.approve(entry.request)
+        world.pass_time(31)
+        [waiting] = world.bed.vault.entries()
+        assert waiting.state == "approved"
     price = POLICY.copy_wei
     world.chain.expect(calls.Transfer(me.address, price), DEPLOYER)
     buy = BuyCopy(world.bed.vault.dataset, entry.request, me.address, price, world.chain.now_s + 10_000)
     world.hear(world.chain.expect(buy, me.key))
     world.pass_time(31)
     [entry] = world.bed.vault.entries()
+    return entry
+
+
+def test_a_copy_is_granted_when_it_is_paid(world: World) -> None:
+    """Approved, it waits for the money; then the licence is delivered to who asked, and after the window the seller is paid, also one that died."""
+    entry = bought(world)
     assert entry.state == "granted"
     assert entry.grant is not None
-    assert world.live(entry.grant, me.key)
+    assert world.live(entry.grant, world.bed.identity.key)
+    ann = OWNERS["ann"].address
+    before = world.chain.twin.token.balance(ann)
+    world.pass_time(61)
+    world.restart()
+    world.pass_time(WINDOW_S)
+    world.pass_time(61)
+    assert world.chain.twin.token.balance(ann) - before == POLICY.copy_wei
+    world.pass_time(61)
+    assert world.refusals == []
+
+
+@pytest.mark.parametrize("how", ["revoked", "denied", "slept over"])
+def test_who_gets_no_copy_gets_its_money_back(world: World, how: str) -> None:
+    """Revoked within the window, denied although it was paid, or never decided: the vault itself gives the escrow back."""
+    entry = bought(world, pays=how == "revoked")
+    me = world.bed.identity.address
+    before = world.chain.twin.token.balance(me)
+    match how:
+        case "revoked":
+            assert entry.grant is not None
+            world.bed.vault.revoke(entry.grant, Revoked.TERMS)
+            world.pass_time(1)
+            world.pass_time(WINDOW_S + 61)
+        case "denied":
+            world.bed.vault.deny(entry.request, "no")
+        case _:
+            world.pass_time(10_000)
+    world.pass_time(61)
+    assert world.chain.twin.token.balance(me) - before == POLICY.copy_wei
 
 
 def test_a_vault_made_anew_under_an_old_name_is_told(world: World, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from clusterai.ledger.core.calls import Submit
+from clusterai.ledger.core.deploy import LOCAL
 from clusterai.protocol.access import AskAccess, Told, decode_told
 from clusterai.protocol.canonical import encode
 from clusterai.protocol.eip712 import Domain
@@ -109,7 +110,15 @@ class Bed:
         self.vault: Vault = self.open()
 
     def open(self) -> Vault:
-        self.vault = open_vault(self.folder.root, self.owner, self.hot, self.network, self.clock, self.submit)
+        self.vault = open_vault(
+            self.folder.root,
+            self.owner,
+            self.hot,
+            self.network,
+            self.clock,
+            self.submit,
+            window_s=LOCAL.window_s,
+        )
         self.desk = Desk(self.vault)
         return self.vault
 

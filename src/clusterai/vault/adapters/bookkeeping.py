@@ -91,8 +91,23 @@ class Bookkeeper:
 
     def hear(self, event: Any) -> None:
         """An event of the chain, or what became of a call."""
-        for told in self._chain.hear(event):
-            self.step(told)
+        with self.lock:
+            told = self._chain.hear(event)
+        for one in told:
+            self.step(one)
+
+    def close_sales(self, now_s: float) -> None:
+        """The seller's money, or the buyer's: who delivered is paid, and who never will gives back what was paid."""
+        if self._submit is None:
+            return
+        with self.lock:
+            due = self._chain.decided(now_s, self._is_denied)
+        for submit in due:
+            self._submit(submit)
+
+    def _is_denied(self, request: Digest) -> bool:
+        entry = self.book.entries.get(request)
+        return entry is not None and entry.state == "denied"
 
     def _settle(self) -> None:
         """What effects asked for and was done at once comes back as events, after the step that asked."""

@@ -91,6 +91,7 @@ class Vault:
         clock: Callable[[], float] = time.time,
         submit: Callable[[Submit], None] | None = None,
         standings: Standings | None = None,
+        window_s: int = 0,
     ) -> None:
         """
         Args:
@@ -121,7 +122,7 @@ class Vault:
         policy = folder.policy()
         self._policy_seen_ns = folder.policy_file.stat().st_mtime_ns
         self._book = VaultBook(Terms(self.dataset, owner, network, key.sign, policy))
-        self._chain = OnChain(self.dataset, folder.named.name)
+        self._chain = OnChain(self.dataset, folder.named.name, window_s)
         self._books = Bookkeeper(self._book, folder.journal(master), clock, self._chain, submit)
         self.review = Review(
             self._books, Outputs(folder.held, master), self._private_texts, self._cleaned, clock
@@ -367,6 +368,7 @@ class Vault:
         self._books.step(Tick())
         self._rekey()
         self._list()
+        self._books.close_sales(self._clock())
         if self._chain.barred:
             raise BadVault(self._chain.barred)
         names = cleaning.left_standing(self.schema, self.policy)
@@ -443,6 +445,7 @@ def open_vault(
     clock: Callable[[], float] = time.time,
     submit: Callable[[Submit], None] | None = None,
     standings: Standings | None = None,
+    window_s: int = 0,
 ) -> Vault:
     """Open a vault to serve it.
 
@@ -452,6 +455,7 @@ def open_vault(
         domain: the network's.
         submit: takes calls to the chain, with the hot key; None where no chain keeps grants: then they hold at once.
         standings: asks the chain about others' vaults; None where there is none.
+        window_s: the network's audit window: a copy that was sold is paid after it.
 
     Raises:
         NoVault, BadVault, WrongKey: the message says what to do.
@@ -459,7 +463,7 @@ def open_vault(
     place = VaultFolder(folder)
     served = place.serve()
     try:
-        return Vault(place, served, owner, key, domain, clock, submit, standings)
+        return Vault(place, served, owner, key, domain, clock, submit, standings, window_s)
     except BaseException:
         served.close()
         raise

@@ -1,16 +1,22 @@
 """What a vault's effects are to the contract `Vaults`, and what the contract's events are to the book.
 
-Issue ──> GrantAccess ──> AccessGranted ──> Confirmed        a copy that is sold: CopyBought ──> DeliverCopy
+Issue ──> GrantAccess ──> AccessGranted ──> Confirmed
+a copy that is sold: CopyBought ──> DeliverCopy ──> CopyDelivered ──window──> CloseSale ──> SaleClosed: paid, or what was paid goes back
 Withdraw ──> EndGrant ──> GrantEnded ──> Withdrawn
 Anchor ──> AnchorLog ──> LogAnchored ──> Anchored
 listing ──> ListDataset ──> DatasetListed ──> Fixed
 """
 
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from clusterai.ledger.core.calls import Reverted, Submit
+from clusterai.ledger.core.events import Block
 from clusterai.ledger.core.vault_calls import (
     AnchorLog,
+    CloseSale,
     DatasetTerms,
     DeliverCopy,
     EndGrant,
@@ -20,9 +26,11 @@ from clusterai.ledger.core.vault_calls import (
 from clusterai.ledger.core.vault_events import (
     AccessGranted,
     CopyBought,
+    CopyDelivered,
     DatasetListed,
     GrantEnded,
     LogAnchored,
+    SaleClosed,
 )
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.vaults import Grant, Listing, Operation, name_digest
@@ -45,6 +53,17 @@ TERMS_FIXED = "TermsFixed"
 """A data set of this owner's and this name stands on chain with another noise key: it was made anew, and can't take that one's place."""
 
 
+CLOSE_AGAIN_S = 60.0
+"""Between two tries at closing a sale: the chain's clock may be behind ours."""
+
+
+class _Sale(msgspec.Struct, frozen=True):
+    request: Digest
+    payer: Address
+    deliver_by_s: int
+    delivered_s: int | None = None
+
+
 class OnChain:
     """A vault's view of the contract. Pure: told of events, asked for calls.
 
@@ -53,11 +72,19 @@ class OnChain:
         barred: why nothing of this vault's will stand there; empty while something may.
     """
 
-    def __init__(self, dataset: Digest, name: str) -> None:
+    def __init__(self, dataset: Digest, name: str, window_s: int = 0) -> None:
+        """
+        Args:
+            window_s: after its delivery in which a copy isn't paid yet.
+        """
         self._dataset = dataset
         self._name = name_digest(name)
-        self._sold: dict[Digest, tuple[Digest, Address]] = {}
-        """requests for copies that somebody paid for: sale and payer"""
+        self._window_s = window_s
+        self._sales: dict[Digest, _Sale] = {}
+        """copies that somebody paid for, until the chain says that they are closed"""
+        self._delivered: list[Digest] = []
+        """since the last block, which says when"""
+        self._tried_s: dict[Digest, float] = {}
         self._early: dict[Digest, None] = {}
         """grants that were to be issued before the data set stood there: it would refuse them"""
         self.listed: DatasetTerms | None = None
@@ -85,8 +112,22 @@ class OnChain:
         key = f"grant:{grant.struct().hex()}"
         if grant.operation != Operation.COPY or not policy.copy_wei:
             return Submit(key, GrantAccess(grant))
-        sold = self._sold.get(Digest(grant.request))
-        return None if sold is None else Submit(key, DeliverCopy(sold[1], grant))
+        paid = (it for it in self._sales.values() if it.request == grant.request and it.delivered_s is None)
+        sold = next(paid, None)
+        return None if sold is None else Submit(key, DeliverCopy(sold.payer, grant))
+
+    def decided(self, now_s: float, is_denied: Callable[[Digest], bool]) -> list[Submit]:
+        """Sales that can be closed: paid where the window is over, given back where nothing was delivered in time or ever will be."""
+        due: list[Submit] = []
+        for name, sale in self._sales.items():
+            ends_s = sale.deliver_by_s if sale.delivered_s is None else sale.delivered_s + self._window_s
+            hopeless = sale.delivered_s is None and is_denied(sale.request)
+            if (now_s > ends_s or hopeless) and now_s - self._tried_s.get(
+                name, -CLOSE_AGAIN_S
+            ) >= CLOSE_AGAIN_S:
+                self._tried_s[name] = now_s
+                due.append(Submit(f"close:{name.hex()}", CloseSale(name)))
+        return due
 
     def listing(self, said: Listing, policy: Policy) -> Submit | None:
         """What makes the chain say the same as gateways are told; None where it does."""
@@ -120,8 +161,20 @@ class OnChain:
                 return [Withdrawn(grant, reason)]
             case LogAnchored(dataset, _, _, count, _, as_of_s) if dataset == self._dataset:
                 return [Anchored(count, as_of_s)]
-            case CopyBought(sale, dataset, _, request, payer) if dataset == self._dataset:
-                self._sold[request] = (sale, payer)
+            case CopyBought(sale, dataset, _, request, payer, _, deliver_by_s) if dataset == self._dataset:
+                self._sales[sale] = _Sale(request, payer, deliver_by_s)
+                return []
+            case CopyDelivered(sale) if sale in self._sales:
+                self._delivered.append(sale)
+                return []
+            case SaleClosed(sale):
+                self._forget(sale)
+                return []
+            case Block(_, timestamp_s):
+                delivered, self._delivered = self._delivered, []
+                for name in delivered:
+                    if (sold := self._sales.get(name)) is not None:
+                        self._sales[name] = msgspec.structs.replace(sold, delivered_s=timestamp_s)
                 return []
             case Reverted(key, reason):
                 return self._reverted(key, reason)
@@ -130,8 +183,16 @@ class OnChain:
 
     def _reverted(self, key: str, reason: str) -> list[Any]:
         what, _, name = key.partition(":")
+        if what == "close" and reason.startswith("WrongState"):
+            self._forget(
+                Digest(bytes.fromhex(name))
+            )  # by somebody else, or a reorganisation undid its purchase
         if what == "list" and reason.startswith(TERMS_FIXED):
             self.barred = "a data set of this name stands on chain with another noise key or budget: give the vault another name"
         if what == "grant" and reason.startswith(FOR_GOOD):
             return [Refused(Digest(bytes.fromhex(name)), reason)]
         return []
+
+    def _forget(self, sale: Digest) -> None:
+        self._sales.pop(sale, None)
+        self._tried_s.pop(sale, None)
