@@ -14,7 +14,7 @@ from clusterai.protocol.money import show as money
 
 _SINCE = re.compile(r"([0-9]{1,4})([hdw])")
 _HOURS = {"h": 1, "d": 24, "w": 168}
-KINDS: tuple[Kind, ...] = ("answers", "jobs")
+KINDS: tuple[Kind, ...] = ("answers", "jobs", "copies")
 
 
 def first_day(since: str | None, now_s: float) -> int | None:

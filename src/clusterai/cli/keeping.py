@@ -415,7 +415,7 @@ def output(folder: VaultFolder, text: str) -> tuple[Lying, bytes]:
     if len(found) != 1:
         raise Failure(
             f"{len(found) or 'no'} outputs begin with {text}",
-            next="clusterai vault outputs lists them",
+            next=f"clusterai vault outputs {folder.root} lists them",
             code=Exit.NOT_FOUND,
         )
     return found[0]
@@ -428,13 +428,14 @@ def printable(data: bytes) -> str:
     return safe if safe.endswith("\n") else safe + "\n"
 
 
-def one(listed: list[Row], text: str, of: str) -> Row:
+def one(folder: VaultFolder, text: str, of: str) -> Row:
     """The request that a person means by how its id begins, or its grant's.
 
     Raises:
         Failure: none, or several.
     """
     wanted = text.lower().removeprefix("0x")
+    listed = rows(book(folder), time.time())
     ids = [(it, it.grant if of == "grant" else it.request) for it in listed]
     found = [it for it, name in ids if name is not None and name[2:].startswith(wanted)]
     if of == "grant" and not found:
@@ -443,7 +444,7 @@ def one(listed: list[Row], text: str, of: str) -> Row:
         return found[0]
     raise Failure(
         f"no {of} begins with {text}" if not found else f"{len(found)} of them begin with {text}",
-        next="clusterai vault inbox --all lists them",
+        next=f"clusterai vault inbox {folder.root} --all lists them",
         code=Exit.NOT_FOUND,
     )
 
@@ -470,5 +471,7 @@ def command(folder: VaultFolder, told: Command) -> Outcome | None:
         time.sleep(POLL_S)
     folder.take_back(name)
     if not outcome.ok:
-        raise Failure(f"not done: {outcome.detail}", outcome.code, "clusterai vault inbox --all")
+        raise Failure(
+            f"not done: {outcome.detail}", outcome.code, f"clusterai vault inbox {folder.root} --all"
+        )
     return outcome

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clusterai.ledger.core import events
+from clusterai.ledger.core.vault_calls import DatasetTerms
 from clusterai.node.core.earnings import (
     DAY_S,
     Books,
@@ -182,3 +183,26 @@ def test_a_conviction_takes_what_was_not_settled():
     assert sums["settled"] == 40
     assert sums["held"] == sums["vouched"] == sums["owed"] == sums["committed"] == 0
     assert sums["forfeited"] >= 55
+
+
+@pytest.mark.parametrize(
+    ("delivered", "paid", "state"), [(True, 30, "settled"), (True, 0, "forfeited"), (False, 0, None)]
+)
+def test_a_sold_copy_is_paid_when_its_sale_is_closed(delivered: bool, paid: int, state: State | None):
+    """Promised when it is bought, held when it is delivered; what is given back undelivered was never earned."""
+    chain = Chain()
+    mine, others, sale = (Digest(it * 32) for it in (b"d", b"o", b"s"))
+    listed = DatasetTerms(ZERO_DIGEST, ZERO_DIGEST, ZERO_DIGEST, ZERO_DIGEST, 1, 1, 30)
+    chain.block(
+        10,
+        events.DatasetListed(mine, ME, ZERO_DIGEST, listed),
+        events.DatasetListed(others, OTHER, ZERO_DIGEST, listed),
+        events.CopyBought(sale, mine, OTHER, ZERO_DIGEST, OTHER, 30, 99),
+        events.CopyBought(lease(b"t"), others, OTHER, ZERO_DIGEST, OTHER, 30, 99),
+    )
+    assert chain.earnings.earned(PLAIN) == [Earned(None, "copies", "promised", 30)]
+    if delivered:
+        chain.block(20, events.CopyDelivered(sale, ZERO_DIGEST))
+        assert chain.earnings.earned(PLAIN) == [Earned(None, "copies", "held", 30)]
+    chain.block(DAY_S, events.SaleClosed(sale, paid, 30 - paid))
+    assert chain.earnings.earned(PLAIN) == ([] if state is None else [Earned(1, "copies", state, 30)])

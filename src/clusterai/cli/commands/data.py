@@ -7,7 +7,7 @@ import typer
 
 from clusterai.cli import options, say
 from clusterai.cli.commands import access, contribution, reward
-from clusterai.cli.commands.buy import buy
+from clusterai.cli.commands.buy import buy, refund
 from clusterai.cli.commands.known import known
 from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.identity import IdentityFile
@@ -31,6 +31,7 @@ def join(app: typer.Typer) -> None:
     group.command()(mock)
     group.command()(fetch)
     group.command()(buy)
+    group.command()(refund)
     group.command()(access.request)
     group.command()(access.grants)
     group.command()(known)

@@ -44,7 +44,7 @@ def inbox(
     book = keeping.book(it)
     listed = keeping.rows(book, time.time())
     if code is not None:
-        row = keeping.one(listed, code, "request")
+        row = keeping.one(it, code, "request")
         _program(book, row)
         return
     shown = listed if every else [row for row in listed if row.state == "asked"]
@@ -126,13 +126,12 @@ def deny(
 
 
 def _decide(folder: Path, request: str, act: str, note: str, yes: bool, answer: options.Answer) -> None:
-    import time
 
     from clusterai.cli import keeping
     from clusterai.vault.adapters.folder import Command
 
     it = keeping.opened(folder)
-    row = keeping.one(keeping.rows(keeping.book(it), time.time()), request, "request")
+    row = keeping.one(it, request, "request")
     if not yes:
         _tell(row)
         options.confirm("Approve it?" if act == "approve" else "Deny it?", yes)
@@ -151,7 +150,6 @@ def revoke(
     answer: options.Answer,
 ) -> None:
     """End a grant now. What is stored gets new keys; what its holder has learnt or copied, it has."""
-    import time
 
     from clusterai.cli import keeping
     from clusterai.protocol.vaults import Revoked
@@ -161,7 +159,7 @@ def revoke(
     if reason not in known:
         raise Failure(f"--reason {reason}", f"it is one of {', '.join(known)}", code=Exit.USAGE)
     it = keeping.opened(folder)
-    row = keeping.one(keeping.rows(keeping.book(it), time.time()), grant, "grant")
+    row = keeping.one(it, grant, "grant")
     assert row.grant is not None
     if not yes:
         _tell(row)

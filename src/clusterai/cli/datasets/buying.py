@@ -31,6 +31,7 @@ from clusterai.protocol import canonical, copies
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import Digest, hex0x
 from clusterai.protocol.ids import digest as read_digest
+from clusterai.protocol.money import show as money
 from clusterai.protocol.vaults import Operation
 from clusterai.sdk.client import ApiError, Unreachable
 from clusterai.sdk.identity import Identity, NotFromVault
@@ -103,22 +104,19 @@ async def buy(
     Raises:
         Failure: at whichever step; the next try goes on there.
     """
-    price = facts.policy.get("copy_wei", 0)
-    price_wei = price if isinstance(price, int) else 0
-    if price_wei > most_wei:
-        raise Failure(
-            f"{listed.name} costs {price_wei} wei", f"at most {most_wei} was said", "--max-price", Exit.FAILED
-        )
-    standing = await _asked(vaults, listed, who, purpose, facts.policy, most_wei)
+    price_wei = priced(listed, facts, most_wei)
+    standing = await _asked(vaults, listed, who, purpose, most_wei)
     if standing.state == "asked":
         raise Failure(
             f"{listed.name} was asked; its owner decides",
-            next=f"clusterai data buy {hex0x(listed.dataset)}, when it has",
-            code=Exit.FAILED,
+            "nothing is paid before",
+            f"clusterai data grants tells when; then clusterai data buy {listed.name} --to {to}",
         )
     if standing.state != "granted" and price_wei:
         say("paying into escrow")
         await pay(listed, read_digest(standing.request), most_wei)
+    if standing.state != "granted":
+        say("waiting for the grant")
     grant = await _granted(vaults, listed, who, standing.request)
     say("fetching")
     given = await _told(vaults, listed, who, copies.AskKey(grant))
@@ -138,20 +136,36 @@ async def buy(
     return Bought(hex0x(listed.dataset), standing.request, hex0x(grant), price_wei, str(to), rows, size)
 
 
+def priced(listed: Listed, facts: VaultFacts, most_wei: int | None) -> int:
+    """What a copy costs.
+
+    Raises:
+        Failure: it isn't for sale, or dearer than that.
+    """
+    if "copy" not in str(facts.policy.get("operations", [])):
+        raise Failure(
+            f"{listed.name} isn't for sale",
+            "its policy allows no copies",
+            f"clusterai data show {listed.name} tells what can be asked of it",
+        )
+    _, _, price_wei = asking.prices_of(facts.policy, Operation.COPY)
+    if most_wei is not None and price_wei > most_wei:
+        raise Failure(
+            f"a copy of {listed.name} costs {money(price_wei)}",
+            f"at most {money(most_wei)} was said",
+            "--max-price with more",
+        )
+    return price_wei
+
+
 async def _asked(
-    vaults: Vaults, listed: Listed, who: Identity, purpose: str, policy: dict[str, object], most_wei: int
+    vaults: Vaults, listed: Listed, who: Identity, purpose: str, most_wei: int
 ) -> asking.Standing:
     """The request for a copy that stands already, or a new one."""
     for standing in await asking.standings(vaults, listed, who):
         if standing.operation == "copy" and standing.state in LIVE and standing.expires_s > time.time():
             return standing
     wish = asking.Wish(int(Operation.COPY), purpose, 0, 1, most_wei, 30, b"")
-    if "copy" not in str(policy.get("operations", [])):
-        raise Failure(
-            f"{listed.name} isn't for sale",
-            "its policy allows no copies",
-            f"clusterai data show {listed.name} tells what can be asked of it",
-        )
     return await asking.request(vaults, listed, who, wish)
 
 
@@ -168,8 +182,8 @@ async def _granted(vaults: Vaults, listed: Listed, who: Identity, request: str) 
         if time.monotonic() > ends_s:
             raise Failure(
                 f"no grant within {GRANTED_S:.0f} s",
-                "what was paid lies in escrow, and goes back if nothing is delivered",
-                "run it again; clusterai data grants",
+                "what was paid lies in escrow, and goes back if nothing is delivered within the hour",
+                "run it again, or clusterai data refund then",
             )
         await asyncio.sleep(POLL_S)
 

@@ -204,7 +204,8 @@ async def ask(
                 f" {lacking(plan.most_left_micro, plan.waits)}",
                 "clusterai data grants"
                 if plan.waits
-                else f"clusterai data request {plan.vault.name} --operation {question.operation.name.lower()}",
+                else f"clusterai data request {plan.vault.name} --operation {question.operation.name.lower()}"
+                f" --epsilon {question.epsilon_micro / MICRO:g}",
             )
         if plan.price_wei is None:
             raise Failure(

@@ -2,7 +2,8 @@
 
     answers   owed ── voucher ──> vouched ── epoch on chain ──> committed ── claim ──> held ── audit window ──> settled
     jobs      promised ── committed ──> held ── closed ──> settled, of which a newcomer's tenth is vesting
-    either    forfeited: disputed, broken, or lost by a conviction
+    copies    promised ── delivered ──> held ── audit window ──> settled                        (of data that is sold)
+    any       forfeited: disputed, broken, or lost by a conviction
 
 Money of answers moves by channel and in sums, not by the answer: how far a day's part is, is told as if the oldest were paid
 first. Rented time is ordered and paid as answers are, and counts as such. A day is UTC's: that in which the work's epoch
@@ -32,8 +33,9 @@ STATES: tuple[State, ...] = (
     "settled",
     "forfeited",
 )
-Kind = Literal["answers", "jobs"]
+Kind = Literal["answers", "jobs", "copies"]
 
+_replace = msgspec.structs.replace
 _BROKEN = frozenset(
     (
         CloseReason.NOT_ACCEPTED,
@@ -83,6 +85,13 @@ class _Lease(msgspec.Struct, frozen=True):
     vesting_wei: int = 0
 
 
+class _Sale(msgspec.Struct, frozen=True):
+    price_wei: int
+    delivered: bool = False
+    closed: tuple[int, int] | None = None
+    """day, paid"""
+
+
 class Earnings:
     """A projection of chain events for one provider."""
 
@@ -94,6 +103,9 @@ class Earnings:
         self._epochs: dict[int, int] = {}
         self._leases: dict[Digest, _Lease] = {}
         self._released: dict[str, int] = {}
+        self._mine: dict[Digest, bool] = {}
+        """data sets of this provider's"""
+        self._sales: dict[Digest, _Sale] = {}
 
     def apply(self, event: Any, now_s: float) -> None:
         """Take chain events as they come; those that aren't about this provider's money are passed over."""
@@ -126,18 +138,26 @@ class Earnings:
             case events.VestedReleased(provider, amount, burned) if provider == self._me:
                 name = "burned" if burned else "released"
                 self._chain.put(self._released, name, self._released.get(name, 0) + amount)
+            case events.DatasetListed(dataset, owner) if owner == self._me:
+                self._chain.put(self._mine, dataset, True)
+            case events.CopyBought(sale, dataset) if dataset in self._mine:
+                self._chain.put(self._sales, sale, _Sale(event.price))
+            case events.CopyDelivered(sale) if sale in self._sales:
+                self._chain.put(self._sales, sale, _replace(self._sales[sale], delivered=True))
+            case events.SaleClosed(sale, paid) if sale in self._sales:
+                self._chain.put(self._sales, sale, _replace(self._sales[sale], closed=(day, paid)))
             case _:
                 pass
 
     def _change(self, lease: Digest, **changes: Any) -> None:
         if (known := self._leases.get(lease)) is not None:
-            self._chain.put(self._leases, lease, msgspec.structs.replace(known, **changes))
+            self._chain.put(self._leases, lease, _replace(known, **changes))
 
     # --- what people ask ---
 
     def earned(self, books: Books) -> list[Earned]:
         """All of it; no amount is zero, and the sums by state are those of `books`."""
-        return [*self._answers(books), *self._jobs(books.barred)]
+        return [*self._answers(books), *self._jobs(books.barred), *self._copies(books.barred)]
 
     def _answers(self, books: Books) -> list[Earned]:
         work: dict[int, int] = {}
@@ -181,6 +201,19 @@ class Earnings:
             if CloseReason(reason) in _BROKEN and it.accepted:
                 lost += it.terms.compensation_wei - paid
             found.append(Earned(day, "jobs", "forfeited", lost))
+        return _summed(found)
+
+    def _copies(self, barred: bool) -> list[Earned]:
+        found: list[Earned] = []
+        for it in self._sales.values():
+            if it.closed is None:
+                state: State = "forfeited" if barred else "held" if it.delivered else "promised"
+                found.append(Earned(None, "copies", state, it.price_wei))
+                continue
+            day, paid = it.closed
+            found.append(Earned(day, "copies", "settled", paid))
+            # What nobody was sold is no loss; what was taken back within the window is.
+            found.append(Earned(day, "copies", "forfeited", it.price_wei - paid if it.delivered else 0))
         return _summed(found)
 
 
