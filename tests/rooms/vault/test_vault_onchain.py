@@ -221,7 +221,7 @@ def bought(world: World, pays: bool = True) -> Entry:
     world.chain.expect(calls.Transfer(me.address, price), DEPLOYER)
     buy = BuyCopy(world.bed.vault.dataset, entry.request, me.address, price, world.chain.now_s + 10_000)
     world.hear(world.chain.expect(buy, me.key))
-    world.pass_time(31)
+    world.mine()
     [entry] = world.bed.vault.entries()
     return entry
 

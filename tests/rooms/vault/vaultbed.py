@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from clusterai.ledger.core.calls import Submit
-from clusterai.ledger.core.deploy import LOCAL
+from clusterai.ledger.core.rules import LOCAL
 from clusterai.protocol.access import AskAccess, Told, decode_told
 from clusterai.protocol.canonical import encode
 from clusterai.protocol.eip712 import Domain

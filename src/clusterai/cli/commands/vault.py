@@ -253,8 +253,9 @@ def serve(
         say.tell(f"  → python -m clusterai.node --config {place.config}")
         return
     say.tell(f"[green]served[/] as data set {served.dataset}; its node runs as process {served.pid}")
+    where = "" if node is None else f" --folder {node}"
     say.tell(
-        f"  → clusterai vault inbox {folder}     → clusterai vault uses {folder}     → clusterai node drain"
+        f"  → clusterai vault inbox {folder}     → clusterai vault uses {folder}     → clusterai node drain{where}"
     )
 
 

@@ -87,6 +87,8 @@ class OnChain:
         self._tried_s: dict[Digest, float] = {}
         self._early: dict[Digest, None] = {}
         """grants that were to be issued before the data set stood there: it would refuse them"""
+        self._unpaid: dict[Digest, Digest] = {}
+        """grants for copies that wait for their price, by request"""
         self.listed: DatasetTerms | None = None
         self.barred = ""
 
@@ -113,8 +115,10 @@ class OnChain:
         if grant.operation != Operation.COPY or not policy.copy_wei:
             return Submit(key, GrantAccess(grant))
         paid = (it for it in self._sales.values() if it.request == grant.request and it.delivered_s is None)
-        sold = next(paid, None)
-        return None if sold is None else Submit(key, DeliverCopy(sold.payer, grant))
+        if (sold := next(paid, None)) is None:
+            self._unpaid[Digest(grant.request)] = grant.struct()
+            return None
+        return Submit(key, DeliverCopy(sold.payer, grant))
 
     def decided(self, now_s: float, is_denied: Callable[[Digest], bool]) -> list[Submit]:
         """Sales that can be closed: paid where the window is over, given back where nothing was delivered in time or ever will be."""
@@ -163,7 +167,8 @@ class OnChain:
                 return [Anchored(count, as_of_s)]
             case CopyBought(sale, dataset, _, request, payer, _, deliver_by_s) if dataset == self._dataset:
                 self._sales[sale] = _Sale(request, payer, deliver_by_s)
-                return []
+                waits = self._unpaid.pop(request, None)
+                return [] if waits is None else [Due(waits)]
             case CopyDelivered(sale) if sale in self._sales:
                 self._delivered.append(sale)
                 return []
