@@ -1,7 +1,7 @@
 """`kill -9` at every step: while something is played on chain, a process dies as soon as each move is seen there."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 
 import msgspec
@@ -42,20 +42,32 @@ def run(
     process: Callable[[str], str],
     seen: Callable[[Step], object] | None = None,
 ) -> list[Killed]:
-    """Kill through all steps in their order.
+    """Kill through all steps in their order, as the chain shows them.
 
     Args:
         process: the name of the process that is this victim, as far as the chain tells by then.
         seen: waits for a step that is no event.
     """
-    killed: list[Killed] = []
-    for step, victim in zip(steps, victims, strict=True):
+
+    def wait(step: Step) -> object:
         if step.kind is not None:
-            onchain.until(lease, step.kind, step.nth)
-        else:
-            assert seen is not None
-            seen(step)
+            return onchain.until(lease, step.kind, step.nth)
+        assert seen is not None
+        return seen(step)
+
+    return list(play(network, steps, victims, process, wait))
+
+
+def play(
+    network: Network,
+    steps: Sequence[Step],
+    victims: Sequence[str],
+    process: Callable[[str], str],
+    seen: Callable[[Step], object],
+) -> Iterator[Killed]:
+    """The same where nothing is on chain: `seen` waits for each step."""
+    for step, victim in zip(steps, victims, strict=True):
+        seen(step)
         name = process(victim)
         network.kill(name)
-        killed.append(Killed(step.name, victim, name))
-    return killed
+        yield Killed(step.name, victim, name)

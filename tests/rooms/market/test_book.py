@@ -109,6 +109,26 @@ def test_a_hold_ends_with_its_time_and_with_its_offers() -> None:
     ]
 
 
+def test_one_machine_of_several_is_given_back() -> None:
+    """The others stay booked; with the last one the booking is over. Of a machine that isn't in it, or once more, nothing comes."""
+    index, book = three()
+    book.step(Hold(hold_id(1), ANN, (seat(1), seat(2))), NOW)
+    assert book.held_by(ANN) == 2
+    assert Freed(hold_id(1), (name(2),), "released") in book.step(Release(hold_id(1), name(2)), NOW)
+    assert book.held_by(ANN) == 1
+    assert book.step(Release(hold_id(1), name(2)), NOW) == []
+    assert book.step(Release(hold_id(1), name(3)), NOW) == []
+    assert isinstance(answer(book.step(Hold(hold_id(2), BOB, (seat(2),)), NOW)), Holding)
+    booked = answer(book.step(Confirm(hold_id(1), NOW + 100), NOW))
+    assert booked == Booked(hold_id(1), (seat(1),), NOW + 100)
+    again = Book(index_of(*(machine(number) for number in range(1, 4))))
+    again.restore(book.snapshot())
+    assert again.booked(hold_id(1)) == booked
+    assert Freed(hold_id(1), (name(1),), "released") in book.step(Release(hold_id(1), name(1)), NOW)
+    assert book.booked(hold_id(1)) is None
+    assert isinstance(place(index, Request(parts=single(2)), None, NOW), Plan)
+
+
 def test_asking_twice_changes_nothing() -> None:
     """Equal holds and confirmations have equal answers and are saved once; another under the same name is refused."""
     _, book = three()
@@ -159,7 +179,10 @@ class NeverTwice(RuleBasedStateMachine):
             if isinstance(effect, Save):
                 self.journal.append(msgspec.convert(effect.record, BookRecord))  # type: ignore[arg-type]
             if isinstance(effect, Freed):
-                self.promised.pop(effect.hold)
+                seats, until_s = self.promised.pop(effect.hold)
+                left = tuple(it for it in seats if it.node not in effect.nodes)
+                if left:
+                    self.promised[effect.hold] = (left, until_s)
             if isinstance(effect, Booked):
                 self.promised[effect.hold] = (effect.seats, effect.until_s)
         return effects[-1] if effects else None
@@ -184,6 +207,10 @@ class NeverTwice(RuleBasedStateMachine):
     @rule(number=st.integers(0, 6))
     def release(self, number: int) -> None:
         self.step(Release(hold_id(number)))
+
+    @rule(number=st.integers(0, 6), node=st.integers(1, 5))
+    def release_one(self, number: int, node: int) -> None:
+        self.step(Release(hold_id(number), name(node)))
 
     @rule(for_s=st.integers(1, 90))
     def wait(self, for_s: int) -> None:

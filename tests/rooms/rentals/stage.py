@@ -135,6 +135,13 @@ class Machine:
         self.begin()
         self.stage.tell(Unlinked(self.operator))
 
+    def comes(self) -> None:
+        """Started again, long after."""
+        self.is_up = True
+        self.starts += 1
+        self.stage.tell(Linked(self.operator))
+        self.stage.settle()
+
     def blink(self) -> None:
         """Killed and started again, before anybody misses it: what was on it is gone."""
         self.stage.tell(Unlinked(self.operator))
@@ -160,7 +167,9 @@ class Stage:
         self.charged: list[tuple[Digest, int]] = []
         self.seeds: list[bytes] = []
         self.notes: list[Noted] = []
-        self.freed: list[Digest] = []
+        self.freed: list[Address] = []
+        self.booked: set[Address] = set()
+        """machines that nobody else can have; a rental's own lost ones come back by being booked anew"""
         self.extended: list[Extension] = []
         self.relays: dict[Digest, int] = {}
         self.journal: list[bytes] = []
@@ -181,6 +190,7 @@ class Stage:
 
     def rented(self, nodes: int, hours: float = 1.0) -> Rented:
         seats = tuple(it.seat for it in self.machines[:nodes])
+        self.booked |= {Address(it.node) for it in seats}
         until_s, at_s = int(self.now_s + hours * 3600), int(self.now_s)
         return Rented(LEASE, ACCOUNT, SPEC.canonical(), b"wish", seats, until_s, at_s, bytes(32))
 
@@ -236,13 +246,17 @@ class Stage:
             case CloseRelay(lease):
                 self.relays.pop(lease, None)
             case FindAnother(lease, place, _, _, but):
-                found = next((it for it in self.spares if it.is_up and it.key.address not in but), None)
+                found = next(
+                    (it for it in self.machines if self.is_free(it) and it.key.address not in but), None
+                )
                 if found is None:
                     self.later(lambda: self.tell(NotFound(lease, place, "none")))
                 else:
+                    self.booked.add(found.key.address)
                     self.later(lambda: self.tell(Found(lease, place, found.seat)))
-            case Free(hold):
-                self.freed.append(hold)
+            case Free(_, node):
+                self.freed.append(node)
+                self.booked.discard(node)
             case Extension():
                 self.extended.append(effect)
             case AskCredit(lease):
@@ -251,6 +265,9 @@ class Stage:
                 self.notes.append(effect)
             case _:
                 raise AssertionError(effect)
+
+    def is_free(self, machine: Machine) -> bool:
+        return machine.is_up and machine.key.address not in self.booked
 
     def order(self, order: Order, errand: int, model: Digest, interval: Interval) -> None:
         """What the Meter does: to whoever lends that model, if the account can pay."""
@@ -343,7 +360,7 @@ class Stage:
         self.desk.restore(canonical.decode(it, RECORD) for it in self.journal)
         # The market keeps only what running rentals need.
         if all(it.ended is not None for it in self.desk.rentals.values()):
-            self.freed.append(HOLD)
+            self.booked.clear()
         for lease, rental in list(self.desk.rentals.items()):
             self.tell(self.counted(lease, rental))
         self.tell(Started())

@@ -7,7 +7,7 @@ from clusterai.protocol.ids import Address
 from clusterai.protocol.rentals import stay_model
 from clusterai.runtime.machine import Linked
 from clusterai.work.cluster.price import unit_price_wei
-from tests.rooms.rentals.stage import HOLD, LEASE, PRICE_WEI, Stage
+from tests.rooms.rentals.stage import LEASE, PRICE_WEI, Stage
 
 STEPS = {0: 14, 1: 14}
 """So many effects have head and worker in the story below."""
@@ -71,7 +71,7 @@ def test_a_machine_killed_before_any_of_its_effects_costs_no_more_than_its_inter
     assert rental.until_s == rental.rented.until_s + 100
     assert rental.renter_key == b"\x55" * 32
     assert all(it.book.is_vacant and it.lent == {} for it in stage.machines)
-    assert HOLD in stage.freed
+    assert stage.booked == set()
     assert stage.relays == {}
     seats = [it.seat.node for it in rental.stays.values()]
     assert len(set(seats)) == len(seats)

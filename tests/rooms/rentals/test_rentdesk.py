@@ -24,7 +24,7 @@ from clusterai.protocol.rentals import (
 )
 from clusterai.runtime.machine import Linked, Received, Send, Tick, Unlinked
 from clusterai.work.cluster.price import unit_price_wei
-from tests.rooms.rentals.stage import GATEWAY, HOLD, LEASE, PRICE_WEI, SPEC, Machine, Stage
+from tests.rooms.rentals.stage import GATEWAY, LEASE, PRICE_WEI, SPEC, Machine, Stage
 
 HOUR_WEI = PRICE_WEI
 
@@ -79,7 +79,7 @@ def test_what_a_machine_has_to_say_is_noted_for_its_renter_and_not_for_ever():
 
 
 def test_a_given_back_cluster_leaves_nothing_behind():
-    """Every machine lowers its stay, the hold is freed once, the relay closed; a second release changes nothing."""
+    """Every machine lowers its stay, is freed once, the relay is closed; a second release changes nothing."""
     stage = Stage(2)
     rental = stage.rent(2)
     stage.run(40)
@@ -90,7 +90,7 @@ def test_a_given_back_cluster_leaves_nothing_behind():
     assert rental.ended.why is Close.RELEASED
     assert [it.book.stay for it in stage.machines] == [None, None]
     assert all(it.count(Lower) == 1 and it.lent == {} for it in stage.machines)
-    assert stage.freed == [HOLD]
+    assert stage.freed == [it.key.address for it in stage.machines]
     assert stage.relays == {}
     charged = len(stage.charged)
     stage.run(60)
@@ -140,6 +140,24 @@ def test_a_lost_worker_is_replaced_and_nobody_is_paid_twice():
     models = [model for model, _ in stage.charged]
     assert stay_model(LEASE, 1, 1) in models
     assert rental.paid_wei == sum(amount for _, amount in stage.charged)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_lost_machine_that_is_back_takes_its_own_place_again(place: int):
+    """It was down for longer than is waited for, and nobody else is there: it isn't kept booked by the others of its rental."""
+    stage = Stage(2)
+    rental = stage.rent(2)
+    stage.run(40)
+    machine = stage.machines[place]
+    machine.die()
+    stage.run(10)
+    assert stage.freed == [machine.key.address]
+    machine.comes()
+    stage.run(40)
+    assert rental.is_complete
+    assert [it.generation for it in rental.stays.values()] == ([1, 1] if place == 0 else [0, 1])
+    stage.ask(Release(LEASE))
+    assert stage.booked == set()
 
 
 def test_without_a_head_nobody_is_paid_and_a_new_head_gathers_all():
@@ -365,7 +383,7 @@ def test_the_renter_comes_into_the_mesh_with_a_key_of_its_own():
     assert price_wei(rental) == 2 * PRICE_WEI
 
 
-STORY_EFFECTS = 136
+STORY_EFFECTS = 138
 """So many has the story of a rental below."""
 EVERY = bool(os.environ.get("CLUSTERAI_EVERY"))
 
@@ -411,7 +429,7 @@ def test_a_gateway_killed_before_any_of_its_effects_loses_nothing(at: int):
     assert rental.renter_key == b"\x55" * 32
     assert [it.generation for it in rental.stays.values()] == [0, 1]
     assert all(it.book.is_vacant and it.lent == {} for it in stage.machines)
-    assert HOLD in stage.freed
+    assert stage.booked == set()
     assert stage.relays == {}
     # Also what the Meter charged when the gateway was killed before it wrote that down.
     charged_wei = sum(amount for _, amount in stage.charged)

@@ -426,9 +426,9 @@ class Marketplace:
                 log.warning("unwanted_booking", hold=hold.hex()[:16], machines=len(self.book.seats(hold)))
                 self.release(hold)
 
-    def release(self, hold: Digest) -> None:
-        """Give back what is held or booked; nothing if it is over already."""
-        self.driver.handle(Release(hold))
+    def release(self, hold: Digest, node: Address | None = None) -> None:
+        """Give back what is held or booked, or that machine of it; nothing if it is over already."""
+        self.driver.handle(Release(hold, node))
 
     def seats(self, hold: Digest) -> tuple[Seat, ...]:
         return self.book.seats(hold)

@@ -514,7 +514,7 @@ class RentDesk:
         rental.gone[Address(stay.seat.node)] = self._passed_s
         self._drop(stay, is_paid=is_paid)
         self._effects.append(Send(operator, EndStay(rental.lease, stay.generation)))
-        self._free(rental, [stay])
+        self._free(stay)
         rental.seeking[stay.place] = self._passed_s
         self._seek(rental)
         if stay.place == HEAD:
@@ -556,7 +556,7 @@ class RentDesk:
                 self._note(rental, "refused", f"no machine for place {event.place}: {event.why}")
             return
         if rental is None or not wanted:
-            self._effects.append(Free(Digest(event.seat.hold)))
+            self._effects.append(Free(Digest(event.seat.hold), Address(event.seat.node)))
             return
         generation = rental.stays[event.place].generation + 1
         self._save(Seated(rental.lease, event.place, generation, event.seat))
@@ -646,17 +646,14 @@ class RentDesk:
             operator = Address(stay.seat.operator)
             self._effects.append(Send(operator, EndStay(rental.lease, stay.generation)))
             stay.phase = "lost"
-        self._free(rental, there)
+            self._free(stay)
         self._note(rental, "ended", why.value)
         self._save(Ended(rental.lease, why, detail[:1_000], int(self._now_s)))
         self._effects.append(CloseRelay(rental.lease))
 
-    def _free(self, rental: Rental, stays: list[Stay]) -> None:
-        """Of the holds of these machines those that no other has: a plan's machines were booked together."""
-        needed = {bytes(it.seat.hold) for it in rental.stays.values() if it.phase != "lost"}
-        for hold in dict.fromkeys(Digest(it.seat.hold) for it in stays):
-            if hold not in needed:
-                self._effects.append(Free(hold))
+    def _free(self, stay: Stay) -> None:
+        """At once, though others were booked with it: whoever else wants the machine can have it, this rental included."""
+        self._effects.append(Free(Digest(stay.seat.hold), Address(stay.seat.node)))
 
     def _note(self, rental: Rental, what: Any, detail: str) -> None:
         rental.notes.append((int(self._now_s), what, detail[:300]))

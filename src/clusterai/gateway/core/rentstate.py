@@ -279,9 +279,10 @@ class FindAnother(msgspec.Struct, frozen=True):
 
 
 class Free(msgspec.Struct, frozen=True):
-    """This booking isn't needed any more."""
+    """This machine isn't needed any more; others that were booked with it stay."""
 
     hold: Digest
+    node: Address
 
 
 class Extension(msgspec.Struct, frozen=True):

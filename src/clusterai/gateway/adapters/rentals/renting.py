@@ -219,8 +219,8 @@ class Renting:
                 self._relay.close(lease)
             case FindAnother():
                 self._spawn(self._find(effect))
-            case Free(hold):
-                self.market.release(hold)
+            case Free(hold, node):
+                self.market.release(hold, node)
             case Extension(hold, until_s):
                 self.market.confirm(hold, until_s)
             case AskCredit(lease, account):

@@ -1,7 +1,7 @@
 """Reservations: a plan is held before it is shown, so that a plan shown is a plan placed.
 
     Hold ──> Save(HoldMade), Holding ──Confirm──> Save(HoldConfirmed), Booked ──its end──> Save(HoldEnded), Freed
-      │                          └──Release, or its time is over──> Save(HoldEnded), Freed
+      │                          └──Release, or its time is over──> Save(HoldEnded), Freed; one machine's: Save(SeatReturned), Freed
       └──> Refused: taken, changed, gone, too_many, other
 
 All machines of a plan or none. A machine is in at most one hold or booking at any time, so of two renters who race for the last
@@ -63,7 +63,14 @@ class HoldEnded(_Record, frozen=True):
     hold: DigestBytes
 
 
-BookRecord = HoldMade | HoldConfirmed | HoldEnded
+class SeatReturned(_Record, frozen=True):
+    """One machine of several is given back; the others stay booked."""
+
+    hold: DigestBytes
+    node: AddressBytes
+
+
+BookRecord = HoldMade | HoldConfirmed | HoldEnded | SeatReturned
 
 
 # --- events ---
@@ -85,9 +92,10 @@ class Confirm(msgspec.Struct, frozen=True):
 
 
 class Release(msgspec.Struct, frozen=True):
-    """The renter doesn't want it, or gives it back early."""
+    """The renter doesn't want it, or gives it back early: all of it, or the one machine that is named."""
 
     hold: Digest
+    node: Address | None = None
 
 
 # --- effects ---
@@ -173,8 +181,8 @@ class Book:
                 effects += self._hold(event, now_s)
             case Confirm(hold, until_s):
                 effects += self._confirm(hold, until_s, now_s)
-            case Release(hold):
-                effects += self._end(hold, "released") if hold in self._holds else []
+            case Release(hold, node):
+                effects += self._release(hold, node)
             case Started() | Tick():
                 pass
         return effects
@@ -253,6 +261,16 @@ class Book:
         self._apply(record)
         return [Save(record), Booked(hold, state.seats, until_s)]
 
+    def _release(self, hold: Digest, node: Address | None) -> list[msgspec.Struct]:
+        seats = self.seats(hold)
+        if node is None or [seat.node for seat in seats] == [node]:
+            return self._end(hold, "released") if seats else []
+        if not any(seat.node == node for seat in seats):
+            return []
+        record = SeatReturned(hold, node)
+        self._apply(record)
+        return [Save(record), Freed(hold, (node,), "released")]
+
     def _expire(self, now_s: float) -> list[msgspec.Struct]:
         effects: list[msgspec.Struct] = []
         while self._ends and self._ends[0][0] <= now_s:
@@ -284,6 +302,13 @@ class Book:
                     self._count(state.renter, -len(state.seats))
                 state.booked, state.until_s = True, until_s
                 heapq.heappush(self._ends, (until_s, Digest(hold)))
+            case SeatReturned(hold, node):
+                state = self._holds[Digest(hold)]
+                state.seats = tuple(seat for seat in state.seats if seat.node != node)
+                if not state.booked:
+                    self._count(state.renter, -1)
+                del self._holder[Address(node)]
+                self._index.give_back((Address(node),))
             case HoldEnded(hold):
                 state = self._holds.pop(Digest(hold))
                 if not state.booked:
