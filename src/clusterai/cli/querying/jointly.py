@@ -12,9 +12,11 @@ from clusterai.protocol import access
 from clusterai.protocol.ids import ZERO_DIGEST, Digest, address, hex0x
 from clusterai.protocol.money import show as money
 from clusterai.protocol.vaults import Operation, subject
-from clusterai.sdk.identity import Identity
+from clusterai.sdk.client import ApiError
+from clusterai.sdk.identity import Identity, NotFromVault
+from clusterai.sdk.vaults import Untrue
 from clusterai.sdk.vaultshapes import Served
-from clusterai.work.joint.adapters.asking import Asking, NoStatistic, Paid, Statistic
+from clusterai.work.joint.adapters.asking import Asking, Lost, NoStatistic, Paid, Statistic
 from clusterai.work.joint.adapters.noise import own_noise
 from clusterai.work.joint.core.question import BadQuestion, Wanted, question_of
 from clusterai.work.joint.spec import KIND_NAME, LEAST_VAULTS, MOST_VAULTS, ShareOrder, Way
@@ -56,13 +58,20 @@ class Remote:
         self._reach, self._listed, self._who = reach, listed, who
 
     async def call(self, data: bytes) -> bytes:
-        return await self._reach.ask(self._who, self._listed, KIND_NAME, data)
+        try:
+            return await self._reach.ask(self._who, self._listed, KIND_NAME, data)
+        except (ApiError, NotFromVault, Untrue) as error:
+            raise Lost(str(error)) from None
 
     async def order(self, order: ShareOrder, most_wei: int | None) -> Paid:
         """Named by its own digest: asked twice, after a broken line say, it is one order, paid once."""
-        done = await self._reach.order(
-            self.subject, KIND_NAME, order.canonical(), self._price_wei, self._provider, order.digest().hex()
-        )
+        name = order.digest().hex()
+        try:
+            done = await self._reach.order(
+                self.subject, KIND_NAME, order.canonical(), self._price_wei, self._provider, name
+            )
+        except ApiError as error:
+            raise Lost(str(error)) from None
         receipt = None if done.receipt is None else msgspec.to_builtins(done.receipt)
         return Paid(done.answer, done.charged_wei, receipt, done.provider)
 
@@ -196,7 +205,8 @@ async def ask(
     except NoStatistic as error:
         lost = f"; {money(error.charged_wei)} was charged, and that ε is spent" if error.charged_wei else ""
         why = "; ".join(f"{name}: {it}" for name, it in error.dropped.items())
-        raise Failure(f"no joint statistic: {error}{lost}", why, "ask again, without those named") from None
+        then = "ask again, without those named" if why else ""
+        raise Failure(f"no joint statistic: {error}{lost}", why, then) from None
     except ValueError as error:
         raise Failure(
             "nothing can be computed of this", str(error), "ask with more ε, or fewer numbers"

@@ -33,13 +33,13 @@ PARTY = Path(__file__).with_name("ckks_party.py")
 
 
 class NoOpenFhe(RuntimeError):
-    """No Python with OpenFHE found. Make one and name it: python3.10 -m venv DIR && DIR/bin/pip install openfhe==…, then
-    pass DIR/bin/python as the setting `openfhe_python`."""
+    """No Python with OpenFHE found. Make one and name it, here and where vaults are served: python3.10 -m venv DIR &&
+    DIR/bin/pip install openfhe==… numpy, then CLUSTERAI_OPENFHE_PYTHON=DIR/bin/python."""
 
     def __init__(self, tried: Sequence[str]) -> None:
         super().__init__(
-            f"no Python with OpenFHE found (tried {', '.join(tried) or 'none'}). Make one and name it: "
-            f"python3.10 -m venv DIR && DIR/bin/pip install {PINNED} numpy, then pass DIR/bin/python as openfhe_python"
+            f"no Python with OpenFHE found (tried {', '.join(tried) or 'none'}). Make one and name it, here and where vaults are served: "
+            f"python3.10 -m venv DIR && DIR/bin/pip install {PINNED} numpy, then CLUSTERAI_OPENFHE_PYTHON=DIR/bin/python"
         )
 
 

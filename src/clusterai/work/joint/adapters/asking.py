@@ -17,7 +17,6 @@ from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.signing import Key
-from clusterai.sdk.client import ApiError
 from clusterai.vault.adapters.aggregation import Aggregation, NoSum, Unreachable
 from clusterai.vault.adapters.thresholdckks import CannotOpen, NoOpenFhe
 from clusterai.vault.core.schema import Schema
@@ -59,13 +58,15 @@ ORDER_S = 300.0
 STUDY_S = 3_600
 A = TypeVar("A", bound=msgspec.Struct)
 B = TypeVar("B")
-LOST = (ApiError, OSError, RuntimeError, ValueError)
-"""How a vault is lost: the gateway's refusal, a line, a patience that ended, what a vault said (`VaultSaid`), an answer that isn't one. Anything else is our own fault, and ends the study."""
 _STEPS: Any = (Joined, Encrypted, Opened)
 
 
+class Lost(Exception):
+    """This vault can't be asked now, or what came isn't its answer: {why}."""
+
+
 class Party(Protocol):
-    """A vault, as the requester reaches it.
+    """A vault, as the requester reaches it. What can fail on the way there raises one of `LOST`, and nothing else does.
 
     Attributes:
         signer: the hot key that its listing is signed by, and its uses.
@@ -89,6 +90,11 @@ class Party(Protocol):
 
 class VaultSaid(RuntimeError):
     """A vault refused: {code}: {detail}."""
+
+
+LOST = (Lost, VaultSaid, Malformed, ConnectionError, TimeoutError)
+"""What peers and links can do. Anything else is our own fault or our disk's, and ends the study with its traceback: taken for a drop-out, it
+would cost ε, and nobody would hear of it."""
 
 
 class NoStatistic(RuntimeError):
@@ -226,7 +232,10 @@ class Asking:
         self._orders[Digest(party.subject)] = order
         async with asyncio.timeout(ORDER_S):
             paid = await party.order(order, most_wei)
-        said = said_of(order, paid.answer)
+        try:
+            said = said_of(order, paid.answer)
+        except ValueError as error:
+            raise VaultSaid(f"its answer can't be one: {error}") from None
         if isinstance(said, Refusal):
             raise VaultSaid(f"{said.code}: {said.detail}")
         if not said.use.signed_by(party.signer, party.network):
@@ -393,7 +402,7 @@ class Asking:
 async def ask(party: Party, call: msgspec.Struct, kind: type[A], patience_s: float = CALL_S) -> A:
     """
     Raises:
-        VaultSaid; whatever the way there raises.
+        One of `LOST`.
     """
     async with asyncio.timeout(patience_s):
         try:
@@ -407,4 +416,4 @@ async def ask(party: Party, call: msgspec.Struct, kind: type[A], patience_s: flo
     return reply
 
 
-__all__ = ["Asking", "NoStatistic", "Paid", "Part", "Party", "Statistic", "VaultSaid", "ask"]
+__all__ = ["Asking", "Lost", "NoStatistic", "Paid", "Part", "Party", "Statistic", "VaultSaid", "ask"]
