@@ -300,7 +300,7 @@ class LeaseAudit(_Told, frozen=True, kw_only=True):
     Attributes:
         audited: None until the beacon is known.
         segment: the drawn one, from 1; 0 where none was.
-        verdict: `pending`, `not drawn`, `matched`, `fraud`, `withheld`, `unverified`.
+        verdict: `pending`, `not drawn`, `matched`, `fraud`, `withheld`, `unverified`, `nothing claimed` (it was closed before).
     """
 
     lease: str

@@ -133,11 +133,13 @@ def fetch(
 
     with gateway(data, lists="clusterai jobs") as client:
         jobs = Jobs(client)
-        found = fetch_all(jobs, jobs.show(_whole(jobs, job_id)), BlobStore(cache() / "content"), output)
+        job = jobs.show(_whole(jobs, job_id))
+        found = fetch_all(jobs, job, BlobStore(cache() / "content"), output)
     if json:
         say.emit({"outputs": found})
     elif not found:
-        say.tell("no outputs yet")
+        reasons = sorted({task.reason for task in job.tasks if task.reason})
+        say.tell(f"no outputs: closed, {', '.join(reasons)}" if job.state == "closed" else "no outputs yet")
     else:
         for place in found.values():
             say.tell(place)
@@ -161,8 +163,12 @@ def cancel(
         job = jobs.cancel(job.id)
     if json:
         say.emit(job)
-    else:
-        told.receipt(job)
+        return
+    told.receipt(job)
+    if job.state != "closed":
+        say.say(
+            f"\nit ends when its lease is closed on chain, in seconds:  clusterai jobs show {job.id[:18]}"
+        )
 
 
 def verify(

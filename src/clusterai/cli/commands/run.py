@@ -204,6 +204,8 @@ def run(
                     begun.forget()
                 raise
             begun.note(array, job.id)
+            if not plan.placed:
+                say.say("it waits at the gateway for a provider, whether or not this terminal stays open")
             if detach:
                 return _detached(job, json)
             code = _followed(jobs, job, store, output, json, wait)

@@ -156,7 +156,7 @@ def receipt(job: Job) -> None:
     if job.deadline_s is not None:
         rows.append(("deadline", _when(job.deadline_s)))
     if len(job.tasks) == 1:
-        rows += task_rows(job.tasks[0])
+        rows += task_rows(job.tasks[0], job.check)
         say.pairs(rows)
         return
     say.pairs(rows)
@@ -185,12 +185,13 @@ def _meaning(job: Job) -> str:
     return MEANING[job.state]
 
 
-def task_rows(task: Task) -> list[tuple[str, object]]:
+def task_rows(task: Task, check: str) -> list[tuple[str, object]]:
+    fuel = f"; {task.units} fuel" if check == "wasm" and task.units else ""
     found: list[tuple[str, object]] = [
         ("work digest", task.spec),
         ("provider", task.provider or "none yet"),
         ("lease", task.lease or "none yet"),
-        ("segments", f"{task.segment} of {task.segments}; {task.units} units"),
+        ("segments", f"{task.segment} of {task.segments}{fuel}"),
         (
             "price",
             (
@@ -204,7 +205,8 @@ def task_rows(task: Task) -> list[tuple[str, object]]:
     if task.output:
         found.append(("outputs", task.output))
     if task.reason is not None or task.why:
-        found.append(("closed" if task.reason else "ended", f"{task.reason or ''} {task.why}".strip()))
+        why = "" if task.reason and task.why.upper() == task.reason else task.why
+        found.append(("closed" if task.reason else "ended", f"{task.reason or ''} {why}".strip()))
     return found
 
 
@@ -214,21 +216,22 @@ def audit(found: JobAudit) -> None:
         if at:
             say.tell()
         drawn = (
-            "not known yet"
-            if lease.audited is None
-            else f"segment {lease.segment}"
+            f"segment {lease.segment}"
             if lease.audited
             else "nothing"
+            if lease.audited is False or lease.reason
+            else "not known yet"
         )
+        known = lease.root or not lease.reason
         say.pairs(
             [
                 ("lease", lease.lease),
                 ("task", f"{lease.task}, replica {lease.replica}"),
                 ("provider", lease.provider),
                 ("class", f"{lease.check}, {lease.segments} segments"),
-                ("commitment", lease.root or "none yet"),
-                ("beacon", lease.beacon or "not known yet"),
-                ("drawn", f"{drawn} (with probability {lease.rate_ppm / 10_000:.3g} %)"),
+                ("commitment", lease.root or ("none yet" if known else "none")),
+                ("beacon", lease.beacon or ("not known yet" if known else "not needed")),
+                ("drawn", f"{drawn} (with probability {lease.rate_ppm / 10_000:.3g} %)" if known else drawn),
                 ("verdict", lease.verdict),
                 *([("closed", lease.reason)] if lease.reason else []),
             ]

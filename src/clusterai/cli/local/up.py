@@ -151,18 +151,20 @@ class _Network:
         self._write_state()
 
     def _write_state(self) -> None:
+        """What is read by others; a disk that is full keeps it old, and ends no process that runs."""
         supervisor = self._supervisor
-        self._folder.write_state(
-            UpState(
-                pid=os.getpid(),
-                phase=self._phase,
-                started_s=self._started_s,
-                gateway=self._wish.ports.api_url,
-                chain=self._wish.ports.chain_url,
-                model=self._wish.model,
-                services=supervisor.states() if supervisor else (),
-                ready_after_s=self._ready_after_s,
-                doing=self._doing,
-                barred=self._barred,
+        with contextlib.suppress(OSError):
+            self._folder.write_state(
+                UpState(
+                    pid=os.getpid(),
+                    phase=self._phase,
+                    started_s=self._started_s,
+                    gateway=self._wish.ports.api_url,
+                    chain=self._wish.ports.chain_url,
+                    model=self._wish.model,
+                    services=supervisor.states() if supervisor else (),
+                    ready_after_s=self._ready_after_s,
+                    doing=self._doing,
+                    barred=self._barred,
+                )
             )
-        )

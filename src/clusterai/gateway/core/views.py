@@ -178,7 +178,13 @@ def account(meter: Meter, name: Digest) -> dict[str, Any]:
         "charged_wei": it.charged_wei if it else 0,
         "refunded_wei": it.refunded_wei if it else 0,
         "withdrawn_wei": it.withdrawn_wei if it else 0,
-        "numbers": {"funded_wei": "settled", "charged_wei": "claimed", "held_wei": "measured"},
+        "tabbed_wei": it.tabbed_wei if it else 0,
+        "numbers": {
+            "funded_wei": "settled",
+            "charged_wei": "claimed",
+            "held_wei": "measured",
+            "tabbed_wei": "measured",
+        },
     }
 
 

@@ -100,6 +100,9 @@ def _lease(
                 name = CloseReason(reason).name
                 found["reason"] = name
                 found["verdict"] = {"FRAUD": "fraud", "WITHHELD": "withheld"}.get(name, found["verdict"])
+                if "root" not in found:
+                    # Nothing was claimed, so there is nothing to find out.
+                    found["verdict"] = "nothing claimed"
             case _:
                 pass
         what = _DEEDS.get(cast("type", type(event)))

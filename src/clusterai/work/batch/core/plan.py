@@ -225,7 +225,8 @@ def refusals(offer: Offer, spec: JobSpec, wishes: Wishes, least_stake_wei: int =
         refuse("network", "it lends no network to jobs")
     if wants.cpu_milli > offer.cpu_milli:
         refuse(
-            "cpu", f"it has {offer.cpu_milli / 1000:g} cores, and the job asks for {wants.cpu_milli / 1000:g}"
+            "cpu",
+            f"it has {offer.cpu_milli / 1000:g} core{'s' if offer.cpu_milli != 1000 else ''}, and the job asks for {wants.cpu_milli / 1000:g}",
         )
     if wants.memory_bytes > offer.memory_bytes:
         refuse(
