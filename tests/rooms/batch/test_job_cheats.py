@@ -11,11 +11,13 @@ import msgspec
 import pytest
 
 from clusterai.audit.core.segments import Commitment, Opening
+from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest
 from clusterai.sandbox import BlobStore
 from clusterai.sandbox.adapters.wasm import sample
+from clusterai.sandbox.core.state import decode_state
 from clusterai.work.batch.adapters import trees
-from clusterai.work.batch.adapters.perform import Checked, Performer
+from clusterai.work.batch.adapters.perform import Performer
 from clusterai.work.batch.core.outcome import Performed
 from clusterai.work.batch.core.pinned import Checkpoint
 from clusterai.work.batch.core.tree import Entry, Tree, listing
@@ -55,15 +57,12 @@ def honest(performer: Performer, spec: JobSpec) -> Performed:
 def verdicts(performer: Performer, spec: JobSpec, claim: Commitment) -> list[str]:
     """What every possible draw would find, segment 1 first."""
 
-    async def all_of_them() -> list[Checked]:
-        return [
-            await performer.check(
-                spec, claim.root, claim.segments, claim.open(0), claim.open(j - 1), claim.open(j)
-            )
-            for j in range(1, claim.segments + 1)
-        ]
+    return [verdict(performer, spec, claim, j) for j in range(1, claim.segments + 1)]
 
-    return [found.verdict for found in asyncio.run(all_of_them())]
+
+def verdict(performer: Performer, spec: JobSpec, claim: Commitment, j: int) -> str:
+    opened = (claim.open(0), claim.open(j - 1), claim.open(j))
+    return asyncio.run(performer.check(spec, claim.root, claim.segments, *opened)).verdict
 
 
 def invented(store: BlobStore, spec: JobSpec, segment: int, content: str) -> Digest:
@@ -241,6 +240,35 @@ def test_a_modules_cheats(performer: Performer, store: BlobStore):
         assert verdicts(performer, module, crooked)[1] == "differs"
     more = (done.units[0] * 2, *done.units[1:])
     assert verdicts(performer, module, Commitment(done.states, more)) == ["units", *["matched"] * 3]
+
+
+def test_states_of_a_module_that_nobody_can_go_on_from(performer: Performer, store: BlobStore):
+    """Well formed, of this job, and refused by whoever wants to run them: they were made up, or somebody had come through them."""
+    image = Image("wasm", store.put(sample("sieve")))
+    room = Resources(memory_bytes=64 * MIB, disk_bytes=16 * MIB, time_s=60)
+    module = JobSpec(
+        name="sieve", check="wasm", image=image, argv=("3",), fuel=10**9, segments=4, resources=room
+    )
+    done = asyncio.run(performer.perform(module))
+    right = decode_state(store.read(done.states[1]))
+    for wrong in ({"globals_": (*right.globals_, 1)}, {"size": 0, "pages": ()}, {"size": 65_536}):
+        poison = store.put(canonical.encode(msgspec.structs.replace(right, **wrong)))
+        poisoned = Commitment([done.states[0], poison, *done.states[2:]], done.units)
+        assert verdict(performer, module, poisoned, 2) == "differs", wrong
+
+
+def test_states_of_a_program_that_nobody_can_go_on_from(
+    performer: Performer, store: BlobStore, spec: JobSpec, honest: Performed
+):
+    """A program lies in its own state: put there is one that takes too much, or never ends."""
+    hurried = msgspec.structs.replace(spec, resources=msgspec.structs.replace(spec.resources, time_s=1))
+    start = relabelled(store, hurried, honest.states[0])
+    for main in ("bytearray(1 << 30)", "import time; time.sleep(600)"):
+        tree = listing([Entry("main.py", "file", store.put(main.encode()), len(main))])
+        trees.keep(tree, store)
+        poison = store.put(Checkpoint(hurried.digest(), 1, 1, AGAIN, tree.digest()).canonical())
+        poisoned = Commitment([start, poison, *honest.states[2:]], honest.units)
+        assert verdict(performer, hurried, poisoned, 2) == "differs", main
 
 
 def test_numbers_made_by_numpy_match(performer: Performer, base: Image, root: MakeRoot):

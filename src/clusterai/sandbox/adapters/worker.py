@@ -33,15 +33,19 @@ def main() -> None:
     came, out = Path(os.environ["CLUSTERAI_IN"]), Path(os.environ["CLUSTERAI_OUT"])
     ask = canonical.decode((came / TASK).read_bytes(), Ask)
     inputs = {name: (came / f"i{place}").read_bytes() for place, name in enumerate(sorted(ask.task.inputs))}
+    preimage = (came / PREIMAGE).read_bytes() if (came / PREIMAGE).exists() else None
     try:
         job = Segmented((came / MODULE).read_bytes(), ask.task, inputs, _print)
-        preimage = (came / PREIMAGE).read_bytes() if (came / PREIMAGE).exists() else None
         if preimage is not None and not ask.keep:
             report = _again(job, preimage, ask)
         else:
             report = _run(job, preimage, out, ask)
     except (BadModule, canonical.Malformed) as error:
-        report = Report(reason=Reason.REFUSED, why=f"the module can't be run: {error}"[:1000])
+        if preimage is not None and isinstance(error, canonical.Malformed):
+            # It is the state's fault, and neither the module's nor this machine's.
+            report = Report(reason=Reason.TRAPPED, why=f"nothing goes on from this state: {error}"[:1000])
+        else:
+            report = Report(reason=Reason.REFUSED, why=f"the module can't be run: {error}"[:1000])
     (out / REPORT).write_bytes(canonical.encode(report))
 
 

@@ -34,7 +34,7 @@ from clusterai.work.batch.adapters.native import (
     Tally,
 )
 from clusterai.work.batch.core.outcome import Ended, Performed, Segment
-from clusterai.work.batch.core.pinned import Checkpoint, share_s
+from clusterai.work.batch.core.pinned import SLACK, Checkpoint, share_s
 from clusterai.work.batch.core.tree import EMPTY, Tree, missing
 from clusterai.work.batch.spec import MOST_FUEL, JobSpec
 
@@ -135,12 +135,15 @@ class Performer:
 
         Raises:
             Stopped: it can't be done here.
-            Foreign: what lies at the start is no state of this job.
+            Foreign: what lies at the start is no state of this job, or nobody can go on from it.
             NoSuchBlob, Damaged: the state before isn't here, or isn't whole.
         """
-        if spec.check == "wasm":
-            return (await self._modules.again(spec, start, leash=leash))[-1]
-        return await self._native.advance(spec, start, leash)
+        try:
+            if spec.check == "wasm":
+                return (await self._modules.again(spec, start, leash=leash))[-1]
+            return await self._native.advance(spec, start, leash)
+        except Stopped as stopped:
+            raise _blamed(spec, stopped) from None
 
     async def trace(
         self, spec: JobSpec, start: Digest, points: Sequence[int], leash: Leash | None = None
@@ -157,9 +160,12 @@ class Performer:
         Raises:
             As `rerun`.
         """
-        if spec.check == "wasm":
-            return await self._modules.again(spec, start, points, leash)
-        return [await self._native.advance(spec, start, leash)] * len(points)
+        try:
+            if spec.check == "wasm":
+                return await self._modules.again(spec, start, points, leash)
+            return [await self._native.advance(spec, start, leash)] * len(points)
+        except Stopped as stopped:
+            raise _blamed(spec, stopped) from None
 
     async def check(
         self,
@@ -317,6 +323,21 @@ class Performer:
                     "seed what is random, and leave times and addresses out of what is written; or make it `class: unverified`",
                 )
         return done
+
+
+def _blamed(spec: JobSpec, stopped: Stopped) -> Stopped | Foreign:
+    """Whose fault it is that a segment can't be run again.
+
+    Whoever committed to a state behind it has come through it within the job's limits. Were it this machine's, a cheat would commit
+    to states from which nobody can go on, and all its auditors be silent.
+    """
+    if stopped.reason in (Reason.CANCELLED, Reason.LEASE_ENDED, Reason.REFUSED):
+        return stopped
+    has_slack = spec.check == "pinned" and spec.segments >= SLACK
+    if stopped.reason in (Reason.OUT_OF_TIME, Reason.OUT_OF_CPU) and not has_slack:
+        # It had no more time than the provider, and may be the slower one.
+        return stopped
+    return Foreign(f"one that nobody can go on from: {stopped.why}")
 
 
 def _nothing(ended: Ended, why: str) -> Performed:
