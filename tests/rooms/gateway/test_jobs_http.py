@@ -162,6 +162,7 @@ def test_a_job_is_its_accounts_and_its_key_makes_it_once(bed: Bed):
     )
     shown = bed.get(f"/v1/jobs/{job['id']}", bed.key)
     assert shown["state"] == "closed"
+    assert shown["tasks"][0]["reason"] == "CANCELLED_BEFORE_START"
     events = bed.fetch("GET", f"/v1/jobs/{job['id']}/logs", None, bed.key)[2].decode()
     assert '"kind":"end"' in events
 

@@ -31,6 +31,10 @@ def job(it: jobstate.Job) -> Job:
 def _task(job: jobstate.Job, slot: Slot) -> Task:
     terms, closed, came = slot.terms, slot.closed, slot.came
     reason = None if closed is None else CloseReason(closed.reason).name
+    if slot.over and closed is None:
+        # No lease of it was ever open, so no event says it; it ended for one of the same reasons.
+        never = CloseReason.CANCELLED_BEFORE_START if job.cancelled else CloseReason.NOT_ACCEPTED
+        reason = never.name
     settled = "settled" if closed is not None else "claimed"
     return Task(
         task=slot.task,
