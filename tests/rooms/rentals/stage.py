@@ -71,7 +71,7 @@ class Machine:
         self.operator = Address(bytes([100 + number]) * 20)
         self.seat = Seat(self.key.address, self.operator, PRICE_WEI, 0, HOLD)
         self.is_up = True
-        self.raises = True
+        self.raises = self.joins = True
         self.starts = 0
         self.raised_s = 0.0
         self.ahead_s = 0.0
@@ -117,14 +117,14 @@ class Machine:
                 if self.raises:
                     key = bytes([place, generation, self.starts]) + self.key.address[:12] + bytes(17)
                     self.stage.later(lambda: self.tell(Raised(lease, generation, key)))
-            case Join(generation, frame):
+            case Join(generation, frame) if self.joins:
                 lease = Digest(frame.lease)
                 self.stage.later(lambda: self.tell(Joined(lease, generation, (("ray", 4_000),))))
             case Lend(model):
                 self.lent[model] = effect
             case Withdraw(model):
                 del self.lent[model]
-            case Lower() | Vacant() | Path() | Still():
+            case Lower() | Vacant() | Path() | Still() | Join():
                 pass
             case _:
                 raise AssertionError(effect)

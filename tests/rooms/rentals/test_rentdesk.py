@@ -14,6 +14,7 @@ from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.offers import MachineMeasurement
 from clusterai.protocol.rentals import (
     EndStay,
+    JoinStay,
     OpenStay,
     PauseStay,
     StayBroke,
@@ -469,6 +470,40 @@ def test_a_gateway_that_does_not_pay_gets_no_other_stay_for_a_while():
     assert refused(machine, stage, again) == "unpaid"
     stage.now_s += 600
     assert refused(machine, stage, again) is None
+
+
+def test_who_is_ready_first_waits_for_the_others_and_shuns_nobody():
+    """One machine never comes up and the one in its place takes its time: the first is ready for nearly two minutes before anything is ordered."""
+    stage = Stage(2, spares=1)
+    stage.machines[1].joins = stage.spares[0].joins = False
+    rental = stage.rent(2)
+    stage.run(110)
+    assert rental.began_s is None
+    stage.spares[0].joins = True
+    stage.spares[0].begin()
+    stage.run(20)
+    assert rental.is_complete
+    assert rental.stays[0].generation == 0
+    stage.run(40)
+    assert rental.units[0] > 0
+
+
+def test_a_gateway_that_never_orders_holds_a_machine_once():
+    """Villain: it opens a machine and orders no interval at all; after five minutes and a third it is shunned like one that stops."""
+    stage = Stage(2)
+    stage.machines[1].is_up = False
+    stage.rent(2)
+    machine = stage.machines[0]
+    members = stage.desk.rentals[LEASE]
+    machine.tell(Received(GATEWAY, JoinStay(LEASE, 0, 0, bytes(32), stage.desk.members(members, 0))))
+    stage.settle()
+    stage.desk.rentals.clear()
+    stage.run(300)
+    assert not machine.book.is_vacant
+    stage.run(30)
+    assert machine.book.is_vacant
+    again = OpenStay(b"\x06" * 32, 0, 0, SPEC.canonical(), PRICE_WEI, int(stage.now_s) + 3600)
+    assert refused(machine, stage, again) == "unpaid"
 
 
 def refused(machine: Machine, stage: Stage, frame: OpenStay) -> str | None:

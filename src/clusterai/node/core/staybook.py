@@ -39,7 +39,9 @@ from clusterai.work.cluster.spec import ClusterSpec, decode_spec
 JOINED_WITHIN_S = 90.0
 """From the walls to the last member's key: a gateway waits for the slowest machine."""
 UNPAID_S = 60.0
-"""Ready, and nobody orders an interval."""
+"""Ready, and nobody orders another interval."""
+WAITED_S = 320.0
+"""Ready, and nobody orders the first: a gateway waits for the others three minutes, or seeks a head for five."""
 PAUSED_S = 920.0
 """In all of a stay, when its gateway asked it to stand still: fifteen minutes for an account to be filled."""
 SHUNNED_S = 600.0
@@ -174,6 +176,7 @@ class _Stay(msgspec.Struct):
     waiting: JoinStay | None = None
     """the newest, that came while one was under way"""
     unlinked_s: float | None = None
+    was_ordered: bool = False
     is_paused: bool = False
     paused_s: float = 0.0
     """in all, before the pause that is on"""
@@ -211,7 +214,7 @@ class StayBook:
                 return self._fell(event)
             case Worked(model):
                 if self.stay is not None and self.stay.model == model:
-                    self.stay.paid_s = self._passed_s
+                    self.stay.paid_s, self.stay.was_ordered = self._passed_s, True
             case Linked(peer):
                 return self._linked(peer)
             case Unlinked(peer):
@@ -384,7 +387,8 @@ class StayBook:
             return self._end("over", "the booking is over")
         if stay.unlinked_s is not None and self._passed_s - stay.unlinked_s > FORSAKEN_S:
             return self._end("unpaid", "its gateway was out of reach for too long")
-        unpaid_s = PAUSED_S - stay.paused_s if stay.is_paused else UNPAID_S
+        unordered_s = UNPAID_S if stay.was_ordered else WAITED_S
+        unpaid_s = PAUSED_S - stay.paused_s if stay.is_paused else unordered_s
         if stay.phase == "ready" and self._passed_s - stay.paid_s > unpaid_s:
             self._shun(stay.gateway, now_s)
             return self._end("unpaid", f"nobody ordered an interval for {unpaid_s:.0f} s")
