@@ -182,15 +182,17 @@ class Case(msgspec.Struct):
     beacon_epoch: int = -1
     drawn: bool = False
     segment: int = 0
+    auditor: Address = ZERO_ADDRESS
+    """whose turn it is"""
     mine: bool = False
-    """I am the auditor whose turn it is"""
+    """I am that"""
     committed: bool = False
     shown: bool = False
     revealed: bool = False
     by_s: int = 0
     """when the clock of the present state runs out; 0 while there is none"""
     withheld: bool = False
-    """somebody who was drawn says that it isn't served"""
+    """whose turn it is says that it isn't served"""
     reported: bool = False
     result: Digest | None = None
     running: bool = False
@@ -199,7 +201,10 @@ class Case(msgspec.Struct):
     """this machine can't do it: another auditor's turn comes when this one's time is over"""
     ask_s: float = 0.0
     late_s: float = 0.0
-    """half of the drawn auditor's time is over: what isn't here by then may come too late to be run"""
+    """half of the time is over, of the drawn auditor or of those who look behind it: what isn't here by then may come too late to
+    be run. Not before the block that began it has been read: what was heard before that may be long ago."""
+    asked_s: float = math.inf
+    """since when it has been asked for, through links that stood"""
     begun_s: float = math.inf
     """when all that it begins with was here"""
     draws: int = 0
@@ -274,6 +279,9 @@ class JobAuditor:
                     self._gateways[peer] = None
             case Unlinked(peer):
                 self._gateways.pop(peer, None)
+                if not self._gateways:
+                    for case in self.cases.values():
+                        case.asked_s = math.inf
             case Mined(key) | Reverted(key):
                 if key.startswith("job-approve") and isinstance(event, Mined):
                     self._approved.add(key)
@@ -337,6 +345,9 @@ class JobAuditor:
                 del self._moot[lease]
             case events.BeaconRecorded(round_number):
                 self._recorded.add(round_number)
+            case events.Block():
+                for case in self.cases.values():
+                    self._halve(case)
             case events.Enlisted(_, auditor, weight):
                 self._passing.follow(event)
                 if auditor == self.settings.me:
@@ -373,11 +384,10 @@ class JobAuditor:
             case events.LeaseDrawn(_, _, _, segment):
                 case.drawn, case.segment = True, segment
             case events.AuditorDrawn(_, _, auditor, commit_by_s):
-                case.mine = auditor == me
+                case.auditor, case.mine = auditor, auditor == me
                 case.draws += 1
                 case.committed, case.revealed, case.withheld = False, False, False
-                case.by_s = commit_by_s
-                case.late_s = (self.chain_s + commit_by_s) / 2
+                case.by_s, case.late_s = commit_by_s, math.inf
             case events.AuditCommitted(_, auditor, _, by_s):
                 case.committed = True
                 case.by_s = by_s
@@ -388,8 +398,11 @@ class JobAuditor:
                 case.revealed = True
                 case.accuses = case.accuses or (auditor == me and not matches)
             case events.WithheldReported(_, auditor, _, _, report_by_s):
-                case.withheld = True
                 case.by_s = report_by_s
+                if auditor == case.auditor:
+                    # Only its word gives the others time to look. Liars who spoke before somebody of them was drawn would else send all
+                    # others after something seconds before the end.
+                    case.withheld, case.late_s = True, math.inf
                 case.reported = case.reported or auditor == me
             case events.AuditContested(_, _, dispute_by_s):
                 case.by_s, case.contested, case.mine = dispute_by_s, True, False
@@ -403,9 +416,16 @@ class JobAuditor:
             case _ if case.contest is not None:
                 case.contest.follow(event, me)
                 if isinstance(event, events.RefereesDrawn):
-                    case.contest.late_s = (self.chain_s + event.seal_by_s) / 2
+                    case.contest.late_s = math.inf
             case _:
                 pass
+
+    def _halve(self, case: Case) -> None:
+        """Clocks that this block began."""
+        if case.late_s == math.inf:
+            case.late_s = (self.chain_s + case.by_s) / 2
+        if case.contest is not None and case.contest.late_s == math.inf:
+            case.contest.late_s = (self.chain_s + case.contest.by_s) / 2
 
     # --- what is to be done ---
 
@@ -476,8 +496,8 @@ class JobAuditor:
         self._ask(case)
 
     def _report(self, case: Case) -> None:
-        # Who has no link to ask through knows nothing of the provider.
-        if not case.reported and not case.unable and self._gateways:
+        # Who had no link to ask through knows nothing of the provider: a gateway that was away may come back in the last seconds.
+        if not case.reported and not case.unable and case.asked_s <= case.late_s:
             self._submit(case, f"withheld-{case.by_s}", ReportWithheld(case.lease))
 
     def _reveal(self, case: Case) -> None:
@@ -504,6 +524,8 @@ class JobAuditor:
         if case.unable or case.begun_s < math.inf or self._now_s < case.ask_s:
             return
         case.ask_s = self._now_s + ASK_EVERY_S
+        if self._gateways:
+            case.asked_s = min(case.asked_s, self.chain_s)
         if not case.running:
             self._ask_for(case, case.provider, case.segment)
         sources = case.sources
@@ -561,7 +583,8 @@ class JobAuditor:
             self._say(case, contest, state)
         elif judged is None and self.chain_s >= contest.by_s - SPARE_S:
             # Served in the last seconds is served nothing; who had it in time, and isn't through, says nothing of the provider.
-            if case.begun_s > contest.late_s or not (contest.running or contest.unable):
+            is_served_late = case.begun_s > contest.late_s or not (contest.running or contest.unable)
+            if is_served_late and case.asked_s <= contest.late_s:
                 self._say(case, contest, ZERO_DIGEST)
         elif judged is None:
             self._trace(case, contest, (contest.game.high,))
