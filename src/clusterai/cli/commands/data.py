@@ -396,10 +396,13 @@ def fetch(
         say.emit(here)
         return
     say.tell(f"{here.to}  {here.address}")
+    now = f"of which {here.fetched_bytes / 1e6:.1f} MB came now at {here.mb_per_s} MB/s"
     say.say(
-        f"{here.files} files, {here.bytes / 1e6:.1f} MB, of which {here.fetched_bytes / 1e6:.1f} MB came now"
-        f" at {here.mb_per_s} MB/s; every piece was checked"
+        f"{here.files} files, {here.bytes / 1e6:.1f} MB, {now if here.fetched_bytes else 'all here before'};"
+        " every piece was checked"
     )
     for share in here.holders:
-        said = "" if share.state == "good" else f", {share.state}: {share.why}"
+        said = (
+            "" if share.state == "good" else f", {share.state}: {share.why.removeprefix(share.holder + ': ')}"
+        )
         say.say(f"  {share.holder}: {share.bytes / 1e6:.1f} MB{said}")

@@ -11,6 +11,8 @@ from clusterai.cli.identity import IdentityFile, asked_at, identity_at
 from clusterai.cli.reach import vaults_at
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from clusterai.cli.asking import Standing
     from clusterai.protocol.ids import Digest
     from clusterai.work.training.adapters.campaign import Outcome, Wish
@@ -261,7 +263,7 @@ def federated(
                 return None
             options.confirm("Train?", yes)
             return await Campaign(
-                found.folder, parties, who.key, wish, folder, _told if not json else _quiet
+                found.folder, parties, who.key, wish, folder, _quiet if json else _teller()
             ).train()
 
     try:
@@ -338,6 +340,20 @@ def _show(wish: "Wish", names: list[str]) -> None:
 
 def _quiet(_: dict[str, Any]) -> None:
     pass
+
+
+def _teller() -> "Callable[[dict[str, Any]], None]":
+    """Tells what happens; what would be said of each round in the same words is said once."""
+    said: set[str] = set()
+
+    def tell(event: dict[str, Any]) -> None:
+        if event["event"] == "withheld":
+            if event["why"] in said:
+                return
+            said.add(event["why"])
+        _told(event)
+
+    return tell
 
 
 def _told(event: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Generator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from clusterai.cli import say
 from clusterai.content.core.card import BadCard, read
@@ -24,7 +24,7 @@ def plain(text: object, most: int = MOST_SHOWN) -> str:
 
 def card(found: Mapping[str, Any]) -> None:
     rows: list[tuple[str, object]] = [
-        (label, plain(value))
+        (label, plain(", ".join(map(str, cast("list[object]", value))) if isinstance(value, list) else value))
         for label, name in (
             ("name", "name"), ("title", "alternateName"), ("description", "description"), ("licence", "license"),
             ("version", "version"), ("url", "url"), ("tags", "keywords"), ("personal data", "rai:personalSensitiveInformation"),
