@@ -120,7 +120,7 @@ class RentalsConfig(Part, frozen=True, kw_only=True):
         memory_bytes, disk_bytes: what a renter gets.
         gpu, gpus: kind and number of GPUs that a renter gets; an empty kind is what the driver says, `h100` of an H100. They are lent whole.
         cards: which ones, by their UUIDs (`nvidia-smi -L`) or the driver's numbers; empty is the first `gpus` of them.
-        bandwidth_kbps: the lesser of both directions, as far as known.
+        bandwidth_kbps: the lesser of both directions; 0 where you don't know it, which claims nothing.
         memory_kbytes_per_s: how fast all cores together read memory; 0 says nothing. Validators measure it.
         longest_s: nobody books it for longer ahead.
         ray: Ray's Python environment, as `scripts/install.py ray` makes it; empty is `peers/ray` in our own.

@@ -118,7 +118,8 @@ def lines(card: Card) -> list[Line]:
         "memory_bytes": str(claims.memory_bytes),
         "disk_bytes": str(claims.disk_bytes),
         "region": claims.region,
-        "bandwidth_kbps": str(claims.bandwidth_kbps),
+        # Zero is what an owner says who doesn't know it: no claim.
+        "bandwidth_kbps": str(claims.bandwidth_kbps or ""),
         **{
             f"gpu_{at}": f"{it.name} {it.uuid} {it.memory_bytes}".strip() for at, it in enumerate(claims.gpus)
         },

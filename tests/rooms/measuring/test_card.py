@@ -96,6 +96,13 @@ def test_a_card_says_of_every_field_whether_it_is_claimed_or_measured() -> None:
     assert rows["gpu_0_mops_per_s", "not measured"].value == ""
 
 
+@pytest.mark.parametrize(("kbps", "shown"), [(0, []), (100_000, ["100000"])])
+def test_a_bandwidth_that_the_owner_does_not_know_is_no_claim(kbps: int, shown: list[str]) -> None:
+    """Else it stood as 0 beside what a validator measured."""
+    card = msgspec.structs.replace(blank(), claims=msgspec.structs.replace(claims(), bandwidth_kbps=kbps))
+    assert [it.value for it in lines(card) if it.name == "bandwidth_kbps"] == shown
+
+
 def test_the_card_lies_there_and_its_digest_goes_to_the_registry_once_a_day(tmp_path: Path) -> None:
     """A card that changes more often waits; one that stays costs nothing."""
     desk = Desk(tmp_path)
