@@ -70,6 +70,14 @@ def test_exact_histogram_and_regression(tmp_path: Path):
     assert line["r_squared"] > 0.9
 
 
+def test_what_noise_drowns_is_not_told_as_certain(tmp_path: Path):
+    """A regression far below its noise: r_squared ends at 0 whatever is drawn, and nothing is said of how far off that is."""
+    of = three(tmp_path, 3, 60, 4 * MICRO)
+    came = asyncio.run(asked(of, "select regression(dose, age) from wards", MICRO // 20))
+    assert all(width > 0 for width in came.half.values())
+    assert came.values["r_squared"] > 0 or came.half["r_squared"] == float("inf")
+
+
 def test_a_noised_mean_is_within_what_is_told_and_each_vault_spends_its_epsilon_once(tmp_path: Path):
     """ε 1: near the truth, with an interval that holds it; one use in each log, of the ε that was asked."""
     of = three(tmp_path, 4, 2_000, 4 * MICRO)

@@ -228,7 +228,10 @@ def _jointly(
         return
     say.table(
         ["", "#value", "#±"],
-        [[name, f"{value:.6g}", f"{came.half[name]:.2g}"] for name, value in came.values.items()],
+        [
+            [name, f"{value:.6g}", "unknown" if (half := came.half[name]) == float("inf") else f"{half:.2g}"]
+            for name, value in came.values.items()
+        ],
     )
     say.say(
         f"of {', '.join(came.vaults)} together; ± covers the noise in 95 of 100 cases; charged {money(came.charged_wei)}"

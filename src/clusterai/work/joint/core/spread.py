@@ -70,4 +70,7 @@ def half_widths(wanted: Wanted, total: joint.Integers, variance: float, seed: by
         except joint.TooFewRows:
             moved.append([np.inf] * len(told))
     away: Any = np.abs(np.asarray(moved) - np.asarray(list(told.values())))
-    return dict(zip(told, np.quantile(away, COVERED, axis=0, method="higher").tolist(), strict=True))
+    widths = np.quantile(away, COVERED, axis=0, method="higher")
+    # What noise can't move stands at an end of its range, as r_squared does at 0: nothing is known of it, rather than all.
+    widths[widths == 0.0] = np.inf
+    return dict(zip(told, widths.tolist(), strict=True))
