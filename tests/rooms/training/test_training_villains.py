@@ -18,14 +18,17 @@ from clusterai.vault.adapters.aggregation import Declined
 from clusterai.vault.core.secagg.messages import Spec
 from clusterai.work.engine import Unfit
 from clusterai.work.training.adapters.campaign import Campaign, Outcome, Wish
-from clusterai.work.training.adapters.hosting import purpose
+from clusterai.work.training.adapters.hosting import Training, purpose
 from clusterai.work.training.adapters.packing import bundle_of
 from clusterai.work.training.adapters.parties import Paid, VaultSaid, ask
 from clusterai.work.training.adapters.rounds import Rounds
+from clusterai.work.training.adapters.studio import Performed
+from clusterai.work.training.core.bundle import Bundle
 from clusterai.work.training.inside import records
 from clusterai.work.training.spec import (
     Begin,
     Done,
+    End,
     Good,
     Plain,
     Put,
@@ -187,6 +190,51 @@ def test_orders_that_are_forged_repeated_or_for_other_runs_are_refused(tmp_path:
             one.service.submit(ways.order(one, 0, SENT, "evaluate", "1", 0))
 
     asyncio.run(main())
+
+
+class Moody:
+    """A studio whose app answers nothing the first time and what it learnt the second: whoever had both by the same noise, had the rows."""
+
+    times = 0
+
+    async def perform(self, bundle: Bundle, message: bytes, *_: Any) -> Performed:
+        arrays: Any = records.decode(message)["arrays"][1]
+        self.times += 1
+        learnt: dict[str, Any] = {name: np.asarray(it) + (self.times > 1) for name, it in arrays.items()}
+        reply: records.Records = {
+            "arrays": ("arrays", learnt),
+            "metrics": ("metrics", {"num-examples": 1}),
+        }
+        return Performed(reply)
+
+
+def test_an_order_with_epsilon_is_computed_once_whatever_is_forgotten(tmp_path: Path):
+    """A run that was ended and begun again, in one process or after a restart, computes no order anew: its noise would be the same."""
+    one = Near(tmp_path / "one", "one", slice(0, 20), epsilon_micro=4_000_000)
+    moody: Any = Moody()
+    sent = records.encode({"arrays": ("arrays", {"model": np.zeros(3)}), "config": ("config", {})})
+    run = run_of([one], noise_milli=4_000, delta_pico=10**6, masked=False)
+    vectors: list[Vector] = []
+
+    async def main() -> None:
+        for restart in (True, False, True):
+            if restart:
+                one.service = Training(one.vault, lambda: moody)
+            ways = await begun([one], run)
+            await ask(one, Put(run.digest, sent), Good)
+            done = decode_done(
+                (await one.order(ways.order(one, 0, sent, "train", "1", 4_000_000), None)).answer
+            )
+            if isinstance(done, Done):
+                vectors.append(await ask(one, Plain(run.digest, 0), Vector))
+            else:
+                assert "answered before" in done.detail
+                with pytest.raises(VaultSaid, match="no such round"):
+                    await ask(one, Plain(run.digest, 0), Vector)
+            await ask(one, End(run.digest), Good)
+
+    asyncio.run(main())
+    assert len(vectors) == moody.times == len(one.vault.uses()) == 1
 
 
 def test_runs_that_a_grant_does_not_cover_do_not_begin(tmp_path: Path):

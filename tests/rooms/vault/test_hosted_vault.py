@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -30,7 +31,7 @@ def test_a_use_from_asking_to_the_log(bed: Bed) -> None:
     assert signed.signed_by(HOT.address, NETWORK)
     assert (signed.use.index, signed.use.epsilon_micro, signed.use.result) == (0, 400_000, RESULT)
     assert bed.vault.used(ORDER, RESULT) == signed
-    assert bed.vault.spend(grant, ORDER, 400_000, 10) == spent
+    assert bed.vault.spend(grant, ORDER, 400_000, 10) == msgspec.structs.replace(spent, closed=True)
 
 
 def test_what_was_spent_survives_a_restart(bed: Bed) -> None:

@@ -385,6 +385,7 @@ class VaultBook:
             row.delta_pico,
             stated.epsilon_micro - entry.spent_micro,
             self.budget_micro - self.total_spent_micro,
+            row.signed is not None,
         )
 
     def _close(self, order: Digest, result: Digest, now_s: float) -> Sequence[Any]:

@@ -104,7 +104,11 @@ class Permit(msgspec.Struct, frozen=True):
 
 
 class Spent(msgspec.Struct, frozen=True):
-    """A spend that is durable. What is left is what was left after it."""
+    """A spend that is durable. What is left is what was left after it.
+
+    Attributes:
+        closed: its use is in the log: whatever was bought by it has been given, or never will be.
+    """
 
     grant: Digest
     order: Digest
@@ -112,6 +116,7 @@ class Spent(msgspec.Struct, frozen=True):
     delta_pico: int
     grant_left_micro: int
     total_left_micro: int
+    closed: bool
 
 
 # --- events ---

@@ -222,13 +222,19 @@ class Training:
                 raise NoAnswer(
                     f"the round costs {cost} millionths of ε, the order allows {request.epsilon_micro}"
                 )
-            await asyncio.to_thread(self.vault.spend, study.grant, order, cost, delta_pico)
+            spent = await asyncio.to_thread(self.vault.spend, study.grant, order, cost, delta_pico)
+            if spent.closed:
+                # Its run was ended, or forgotten, and begun again. To compute it once more would give a second answer for one ε, and by the
+                # same noise: a program that answers nothing one time and rows the other would learn them exactly, by subtracting.
+                raise NoAnswer("this order was answered before its run ended: order another round")
             # Only what was spent has a place: an order that was refused must not make the next one cheaper.
             if run.noise_milli:
                 study.private.setdefault(order, len(study.private))
             study.tries[order] = study.tries.get(order, 0) + 1
             await asyncio.to_thread(self._notes.keep, study.name, study.note())
             made = await self._contribution(study, request, message, content)
+            if self._runs.get(study.name) is not study:
+                raise NoAnswer("the run ended while this was computed")
             given = Contributed(request, made, os.urandom(32), cost)
             # Before it is answered: whoever asks again after a kill is told the same, and nothing is spent again.
             await asyncio.to_thread(self._notes.keep_round, study.name, kept_of(given))
