@@ -25,8 +25,10 @@ from clusterai.vault.core.secagg.messages import (
     Opened,
     Refused,
     Roll,
+    claim_digest,
     roll_digest,
 )
+from clusterai.vault.core.secagg.primitives import commitment
 from clusterai.vault.core.secagg.transcript import (
     Opening,
     Transcript,
@@ -415,6 +417,40 @@ def test_malformed_answers_count_as_dropping_out_and_are_blamed():
     outcome = summed(table.play())
     assert (outcome.values == table.expected((1, 4, 6))).all()
     assert set(outcome.blamed) == {graph.members(table.spec)[i] for i in (1, 4, 6)}
+
+
+def test_a_copied_vector_is_blamed_or_adds_nothing_that_its_copier_chose():
+    """With its author's claim it is nobody's. Signed anew by who copied it, the masks don't cancel: the sum is longer than any bound, and its group is left out."""
+    seen: list[Masked] = []
+
+    def author(_: Member, reply: Any) -> Any:
+        if isinstance(reply, Masked):
+            seen.append(reply)
+        return reply
+
+    def copier(_: Member, reply: Any) -> Any:
+        return seen[0] if isinstance(reply, Masked) else reply
+
+    table = Table(9, replaced={0: lying(author), 1: lying(copier)})
+    outcome = summed(table.play())
+    assert outcome.blamed == {graph.members(table.spec)[1]: "a claim that is not its own"}
+    assert (outcome.values == table.expected((1,))).all()
+
+    def signed_anew(_: Member, reply: Any) -> Any:
+        if not isinstance(reply, Masked):
+            return reply
+        theirs, spec, who = seen[-1], table.spec, graph.members(table.spec)[1]
+        root = vectors.commit(theirs.vector, spec.length, spec.bits).root
+        bound = commitment(reply.round, root, reply.own)
+        signature = table.keys[who].sign(claim_digest(reply.round, 1, bound, reply.claim.weight))
+        return msgspec.structs.replace(
+            reply, vector=theirs.vector, claim=Claim(1, bound, reply.claim.weight, signature)
+        )
+
+    table = Table(9, replaced={0: lying(author), 1: lying(signed_anew)})
+    outcome = summed(table.play())
+    honest = np.abs(table.expected(())).max()
+    assert np.linalg.norm(outcome.values) > 100 * honest
 
 
 def test_false_shares_are_left_out_and_their_holder_is_blamed():
