@@ -185,8 +185,9 @@ def examined(
     machine: Played,
     plan: Plan = PLAN,
     answer: Callable[[Digest, Test], tuple[Result | None, bytes, float]] | None = None,
+    word: Callable[[bytes], Digest] = word,
 ) -> Outcome | Unfinished:
-    """Play the script to its end."""
+    """Play the script to its end; `word` is what the validator draws by."""
     script = examine(plan, word, QUICK)
     value: Any = None
     for number in range(1_000):
