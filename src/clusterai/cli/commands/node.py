@@ -796,3 +796,6 @@ def certify(
         )
     else:
         say.tell(f"{found.label}, attested by {checksummed(Address(found.attestor))}, lies in {path}")
+        say.tell(
+            "  → gateways hear of it when the node links next: clusterai node drain, then clusterai node join"
+        )
