@@ -50,6 +50,26 @@ KeyFile = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout.")]
+NodeFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--folder",
+        metavar="DIR",
+        help="Where the node lives. Default: clusterai/node in your data folder.",
+        show_default=False,
+    ),
+]
+NodeConfig = Annotated[
+    Path | None,
+    typer.Option("--config", help="The file of a node that was set up by hand.", show_default=False),
+]
+OwnerKey = Annotated[
+    Path | None,
+    typer.Option(
+        help="The owner's key file; a keystore's password comes from CLUSTERAI_KEY_PASSWORD. Default: owner.key in the folder.",
+        show_default=False,
+    ),
+]
 
 
 def _hush(on: bool) -> bool:
