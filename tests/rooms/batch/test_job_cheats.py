@@ -257,6 +257,27 @@ def test_states_of_a_module_that_nobody_can_go_on_from(performer: Performer, sto
         assert verdict(performer, module, poisoned, 2) == "differs", wrong
 
 
+def test_a_state_of_a_module_from_which_it_takes_too_long(performer: Performer, store: BlobStore):
+    """A segment burns its share of the fuel at most. From a state that was made to take more nobody goes on, whatever lies behind it: else it
+    would keep auditors busy until their clocks end."""
+    image = Image("wasm", store.put(sample("sieve")))
+    room = Resources(memory_bytes=64 * MIB, disk_bytes=16 * MIB, time_s=60)
+    ample = JobSpec(
+        name="sieve", check="wasm", image=image, argv=("3",), fuel=10**9, segments=4, resources=room
+    )
+    done = asyncio.run(performer.perform(ample))
+    narrow = msgspec.structs.replace(ample, fuel=2 * done.units[1])
+    begun = asyncio.run(performer.start(narrow))
+    task = decode_state(store.read(begun)).task
+
+    def forged(at: int, fuel: int) -> Digest:
+        mine = msgspec.structs.replace(decode_state(store.read(done.states[at])), task=task, fuel=fuel)
+        return store.put(canonical.encode(mine))
+
+    claim = Commitment([begun, forged(1, 0), forged(2, done.units[1])], [1, done.units[1]])
+    assert verdict(performer, narrow, claim, 2) == "differs"
+
+
 def test_states_of_a_program_that_nobody_can_go_on_from(
     performer: Performer, store: BlobStore, spec: JobSpec, honest: Performed
 ):

@@ -285,6 +285,29 @@ def test_ordinary_modules_are_one_segment() -> None:
     ]
 
 
+def test_a_state_that_leads_beyond_what_may_be_burnt_is_none() -> None:
+    """Put into a state is a loop of hours, under a fuel set back: whoever does the segment again is done at once, and says so."""
+    module = wat(f"""(module {MEMORY} (func (export "clusterai_step") (param $step i64) (result i32) (local $n i64)
+      (local.set $n (i64.load (i32.const 0)))
+      (loop $again
+        (local.set $n (i64.sub (local.get $n) (i64.const 1)))
+        (br_if $again (i64.gt_s (local.get $n) (i64.const 0))))
+      (i64.ge_u (local.get $step) (i64.const 40))))""")
+    job = Segmented(module, task(module, fuel=1 << 50))
+    trace, states = kept(job, 1)
+    good, each = decode_state(states[trace.digests[2]]), trace.fuel[2]
+    assert job.trace(canonical.encode(good), 1, burn=each)[-1].digest == trace.digests[3]
+    endless = canonical.encode(
+        msgspec.structs.replace(good, fuel=0, pages=((0, b"\xff" * 7 + bytes(65_529)),))
+    )
+    with pytest.raises(canonical.Malformed, match="more than"):
+        job.trace(endless, 1, burn=each)
+    with pytest.raises(canonical.Malformed, match="more than"):
+        job.at_units(endless, 1, (each // 2, each), burn=each)
+    with pytest.raises(canonical.Malformed, match="more than"):
+        job.trace(canonical.encode(good), 1, burn=each - 1)
+
+
 def test_fuel_ends_at_the_same_place_again() -> None:
     """A job that runs out of fuel in segment j does so in the re-run of segment j."""
     module = sample()

@@ -42,6 +42,9 @@ CALL_FUEL = 500
 MOST_COPIES = 4
 """Of a state, for each point at which one is asked for: beyond, running the segment once more is cheaper."""
 
+SPARE_FUEL = 1_000_000
+"""Beyond a bound on what may be burnt, some milliseconds: who runs just up to the bound isn't stopped by it."""
+
 _one_at_a_time = threading.Lock()
 """The binding keeps a host function's exception in a global of the process: two calls at once could swap theirs."""
 
@@ -343,11 +346,18 @@ class Segmented:
         """
         return self.trace(preimage, steps, every=steps)[-1]
 
-    def trace(self, preimage: bytes, steps: int, every: int = 1) -> list[Segment]:
-        """The same with a digest after every `every` steps: the finer trace that a dispute is bisected on."""
+    def trace(self, preimage: bytes, steps: int, every: int = 1, burn: int = 0) -> list[Segment]:
+        """The same with a digest after every `every` steps: the finer trace that a dispute is bisected on.
+
+        Args:
+            burn: the most fuel that all of them may take; 0: what the task allows.
+
+        Raises:
+            canonical.Malformed: the preimage is not a state of this task, or more would be burnt.
+        """
         assert 0 < every <= steps
         with _one_at_a_time:
-            live = self._restore(decode_state(preimage))
+            live = self._restore(decode_state(preimage), burn)
             found: list[Segment] = []
             done = 0
             while done < steps and (live.ended is None or not found):
@@ -356,9 +366,12 @@ class Segmented:
                 done += every
                 digest = content_digest(canonical.encode(self._snapshot(live)))
                 found.append(Segment(digest, live.fuel - before, live.step - first, live.ended))
+            live.hold()
             return found
 
-    def at_units(self, preimage: bytes, steps: int, points: Sequence[int]) -> list[tuple[Digest, int]]:
+    def at_units(
+        self, preimage: bytes, steps: int, points: Sequence[int], burn: int = 0
+    ) -> list[tuple[Digest, int]]:
         """The states of the segment at so many units: behind the last step that had ended by then; and what it had spent.
 
         Digested are these alone: a digest takes as long as memory is large, however short a step is. Whether a step leads beyond a
@@ -367,14 +380,17 @@ class Segmented:
 
         Args:
             points: in their order; beyond the segment's end it is its end.
+            burn: as `trace`.
 
         Raises:
-            canonical.Malformed: the preimage is not a state of this task.
+            As `trace`.
         """
         state = decode_state(preimage)
         with _one_at_a_time:
             found = {0: (content_digest(preimage), 0)}
-            counts = self._run_by(self._restore(state), steps, points, found)
+            live = self._restore(state, burn)
+            counts = self._run_by(live, steps, points, found)
+            live.hold()
             missed = sorted(set(counts) - found.keys())
             if missed:
                 live = self._restore(state)
@@ -525,7 +541,7 @@ class Segmented:
             keep(digest, preimage)
         return digest
 
-    def _restore(self, state: State) -> "_Live":
+    def _restore(self, state: State, burn: int = 0) -> "_Live":
         """Raises: canonical.Malformed."""
         if state.task != self._digest:
             raise canonical.Malformed("it is a state of another task")
@@ -558,6 +574,9 @@ class Segmented:
         live.instance.wasi = wasi.Wasi(self.task, self._inputs, state.system, self._on_log)
         live.step, live.fuel = state.step, state.fuel
         live.ended, live.exit_code = state.ended, state.exit_code
+        if burn:
+            live.burn, live.most = burn, state.fuel + burn
+            live.cap = min(live.cap, live.most + SPARE_FUEL)
         return live
 
     def _result(self, live: "_Live") -> Result:
@@ -578,11 +597,21 @@ class _Live:
     def __init__(self, instance: _Instance, cap: int) -> None:
         self.instance = instance
         self.cap = cap
+        self.burn = self.most = 0
+        """what may be burnt from the state that it went on from, and up to where; 0: all"""
         self.step = 0
         self.fuel = 0
         self.ended: Reason | None = None
         self.exit_code = 0
         self.why = ""
+
+    def hold(self) -> None:
+        """
+        Raises:
+            canonical.Malformed: more was burnt than may be.
+        """
+        if self.burn and self.fuel > self.most:
+            raise canonical.Malformed(f"from it more than {self.burn} fuel is burnt")
 
 
 def _first_line(error: Exception) -> str:

@@ -220,6 +220,7 @@ class WasmRunner:
         *,
         every: int | None = None,
         points: Sequence[int] = (),
+        burn: int = 0,
         leash: Leash | None = None,
         store: BlobStore | None = None,
     ) -> Rerun:
@@ -227,8 +228,10 @@ class WasmRunner:
 
         Args:
             points: digests at so many units instead, in their order; `meter` is what had been spent by then.
+            burn: the most fuel that the steps may take; a state that leads beyond it ends as `TRAPPED`, at once. 0: what the task allows.
         """
-        ask = Ask(task=task, steps=steps, every=steps if every is None else every, points=tuple(points))
+        every = steps if every is None else every
+        ask = Ask(task=task, steps=steps, every=every, points=tuple(points), burn=burn)
         outcome, report = await self._ask(ask, ((PREIMAGE, preimage),), leash, None, store)
         return Rerun(outcome=outcome, digests=report.digests, meter=report.meter, ended=report.ended)
 

@@ -109,7 +109,7 @@ def _run(job: Segmented, before: bytes | None, out: Path, ask: Ask) -> Report:
 
 def _again(job: Segmented, preimage: bytes, ask: Ask) -> Report:
     if ask.points:
-        found = job.at_units(preimage, ask.steps, ask.points)
+        found = job.at_units(preimage, ask.steps, ask.points, ask.burn)
         return Report(
             reason=Reason.FINISHED,
             digests=tuple(digest for digest, _ in found),
@@ -118,7 +118,7 @@ def _again(job: Segmented, preimage: bytes, ask: Ask) -> Report:
         )
     if ask.steps // max(1, ask.every) > MAX_SEGMENTS:
         raise canonical.Malformed(f"more than {MAX_SEGMENTS} digests at once")
-    segments = job.trace(preimage, ask.steps, ask.every or ask.steps)
+    segments = job.trace(preimage, ask.steps, ask.every or ask.steps, ask.burn)
     return Report(
         reason=Reason.FINISHED,
         digests=tuple(segment.digest for segment in segments),

@@ -24,6 +24,8 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """With a preimage: a digest after this many."""
     points: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(max_length=64)] = ()
     """With a preimage: digests at so many units instead; the report's meter says what had been spent there."""
+    burn: Annotated[int, Meta(ge=0)] = 0
+    """With a preimage: the most fuel that these steps may take from there; a state that leads beyond it is none of this job. 0: what the task allows."""
     keep: bool = False
     """Leave the preimage of every digest."""
     begin: bool = False

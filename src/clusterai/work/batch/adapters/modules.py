@@ -8,7 +8,7 @@ import msgspec
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.keccak import keccak
-from clusterai.protocol.leases import is_bait, trap_digest
+from clusterai.protocol.leases import is_bait, trap_digest, unit_cap
 from clusterai.sandbox import (
     BlobStore,
     CannotSandbox,
@@ -203,7 +203,8 @@ class Modules:
         """One segment from the state before it; or its states at so many units, in their order, each with what had been spent.
 
         Raises:
-            Stopped: it can't be run here.
+            Stopped: it can't be run here, or nobody can go on from there: also where a segment would burn more than any of this job may, so
+                that no state keeps an auditor at work beyond its clock.
             Foreign: what lies at the start is no state of this job.
             NoSuchBlob, Damaged.
         """
@@ -219,7 +220,13 @@ class Modules:
         if state.ended is not None:
             raise Foreign("the end of this job, after which nothing follows")
         found = await self._runner.rerun(
-            task, start, spec.steps, points=points, leash=leash, store=self._store
+            task,
+            start,
+            spec.steps,
+            points=points,
+            burn=unit_cap(spec.fuel, spec.segments),
+            leash=leash,
+            store=self._store,
         )
         if not found.outcome.ok or not found.digests:
             raise Stopped(found.outcome.reason, found.outcome.why)

@@ -18,6 +18,7 @@ import msgspec
 from clusterai.audit.core.segments import Opening, is_opened
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import Digest
+from clusterai.protocol.leases import unit_cap
 from clusterai.sandbox import BlobStore, CannotSandbox, Damaged, Leash, Log, NoSuchBlob, Reason, StoreFull
 from clusterai.sandbox.adapters.front import Sandbox
 from clusterai.sandbox.adapters.wasmbox import PART_S
@@ -381,7 +382,7 @@ def _module_end(
 
     Without the second bound a provider could claim all fuel in one segment, and only one of T audits would see it.
     """
-    share = -(-spec.fuel // spec.segments)
+    share = unit_cap(spec.fuel, spec.segments)
     for at, segment in enumerate(segments[1:], 1):
         if at > spec.segments:
             undone = f"it wasn't done after {spec.segments} segments of {spec.steps} steps"
