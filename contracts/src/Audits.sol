@@ -519,8 +519,8 @@ contract Audits is IAudits, IRates, IAccusations, Ownable {
             return;
         }
         // Who commits at once shows nothing of how long a segment takes: each auditor has twice the time to begin of the one
-        // before, up to what the terms allow for a segment.
-        uint256 most = uint256(parameters.commitS) + (lease.deadline - lease.acceptedAt) / lease.segments;
+        // before, up to four times what the terms allow for a segment: after so long it knows that nobody can come through it.
+        uint256 most = parameters.commitS + (4 * uint256(lease.deadline - lease.acceptedAt)) / lease.segments;
         uint256 wait = uint256(parameters.commitS) << audit.attempt;
         audit.state = _AWAITS_COMMIT;
         audit.auditor = auditor;

@@ -374,7 +374,8 @@ def test_auditor_who_commits_and_falls_silent_pays_the_provider(pair: LeasePair)
 
 def test_audit_lapses_when_nobody_ever_comes(pair: LeasePair) -> None:
     """After eight silent auditors the pay goes its way: it can't wait for ever; the fee comes back. Each has twice the time of
-    the one before, up to what the terms allow for a segment, so that a provider that commits at once isn't never audited."""
+    the one before, up to four times what the terms allow for a segment: a provider that commits at once is audited all the same, and
+    one that committed to a loop without end is waited for until it is one."""
     one = pair.committed(job(pair))
     pair.drawn(one)
     silent, given = 0, list[int]()
@@ -385,7 +386,10 @@ def test_audit_lapses_when_nobody_ever_comes(pair: LeasePair) -> None:
         events = pair.expect(calls.ExpireAudit(one.lease), STRANGER)
         silent += 1
     assert silent == 8
-    assert given == sorted(given)
+    lease, begin_s = pair.twin.leases.lease(one.lease), RULES.audits.commit_s
+    most_s = begin_s + 4 * (lease.deadline_s - lease.accepted_s) // lease.segments
+    run_s = 2 * (lease.committed_s - lease.accepted_s) // lease.segments
+    assert given == [min(begin_s << attempt, most_s) + run_s for attempt in range(8)]
     assert given[-1] > given[0]
     assert only(events, AuditResolved).rest_until_s == 0
     closed = only(pair.expect(calls.CloseLease(one.lease), STRANGER), LeaseClosed)

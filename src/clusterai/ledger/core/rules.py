@@ -16,7 +16,7 @@ class AuditRules(msgspec.Struct, frozen=True, kw_only=True):
         sensitivity_ppm: how often a check of wrong work finds it wrong.
         corrupt_ppm: the adversary's share of the panel's stake.
         margin_ppm: by how much honesty shall win.
-        commit_s: for an auditor to begin, twice as long with each that is drawn after another, at most by what the terms allow for
+        commit_s: for an auditor to begin, twice as long with each that is drawn after another, at most by four times what the terms allow for
             a segment; it has twice the mean time of a segment besides.
         open_s: for the provider to show the drawn segment.
         reveal_s: for the auditor to reveal, and again for a trap to be sprung. Longer than a validator that was killed needs to be back: it

@@ -370,7 +370,7 @@ class Audits:
             else:
                 self._resolve(tx, lease_id, audit, 0)
             return
-        most_s = self._rules.commit_s + (lease.deadline_s - lease.accepted_s) // lease.segments
+        most_s = self._rules.commit_s + 4 * (lease.deadline_s - lease.accepted_s) // lease.segments
         by_s = tx.now_s + min(self._rules.commit_s << audit.attempt, most_s) + _run_s(lease)
         self._put(lease_id, _replace(audit, state=AWAITS_COMMIT, auditor=auditor, by_s=by_s))
         rest_s = self._rules.open_s + self._rules.reveal_s
