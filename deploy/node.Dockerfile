@@ -15,7 +15,7 @@ RUN python scripts/install.py node
 FROM python:3.11-slim-bookworm
 # bubblewrap walls jobs in; gocryptfs and e2fsprogs make the disks of rented machines, the others their private network.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends bubblewrap e2fsprogs gocryptfs iproute2 iptables util-linux wireguard-go \
+    && apt-get install -y --no-install-recommends bubblewrap e2fsprogs fuse3 gocryptfs iproute2 iptables util-linux wireguard-go \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --home-dir /var/lib/clusterai --create-home clusterai \
     && chmod 700 /var/lib/clusterai

@@ -42,6 +42,7 @@ PROGRAMS = {
     "iptables": "iptables",
     "nsenter": "util-linux",
     "gocryptfs": "gocryptfs",
+    "fusermount": "fuse3",
     "mkfs.ext4": "e2fsprogs",
 }
 """Programs that tests start and pip can't bring, with the Debian packages that have them."""

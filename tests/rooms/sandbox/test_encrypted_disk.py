@@ -243,6 +243,10 @@ def test_what_is_missing_is_named_with_its_cure(tmp_path: Path):
     missing = obstacle(path=str(tmp_path))
     assert missing is not None
     assert missing.cure == "apt-get install gocryptfs"
+    (tmp_path / "gocryptfs").touch(0o755)
+    half = obstacle(path=str(tmp_path))
+    assert half is not None
+    assert half.cure == "apt-get install fuse3", "gocryptfs comes without what it mounts by"
     assert obstacle() is None
 
 

@@ -57,7 +57,11 @@ def obstacle(path: str | None = None) -> NoDisk | None:
     path = path if path is not None else f"{os.environ.get('PATH', '')}:{TOOLS}"
     if os.geteuid() != 0:
         return NoDisk("only root mounts disks", "run the node as root")
-    for program, package in (("gocryptfs", "gocryptfs"), ("mkfs.ext4", "e2fsprogs")):
+    for program, package in (
+        ("gocryptfs", "gocryptfs"),
+        ("fusermount", "fuse3"),
+        ("mkfs.ext4", "e2fsprogs"),
+    ):
         if shutil.which(program, path=path) is None:
             return NoDisk(f"{program} isn't installed", f"apt-get install {package}")
     for device, module in (("/dev/fuse", "fuse"), ("/dev/loop-control", "loop")):
