@@ -212,7 +212,9 @@ def test_twins_and_bytecode_agree_over_random_demands(data: st.DataObject) -> No
                 pair.do(calls.ExpireAudit(one.lease), sender)
         check(pair, one)
     for _ in range(20):
-        pair.advance(61)
+        pair.advance(
+            600
+        )  # an auditor is waited for up to four shares of the terms' time, and eight are drawn
         for call in (
             calls.Tick(),
             calls.DrawLease(one.lease),
