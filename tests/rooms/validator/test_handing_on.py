@@ -302,3 +302,29 @@ def test_only_members_are_handed_anything(panel: Panel, who: str) -> None:
     given = [canonical.decode(it.body, _RELAYED) for it in panel.elsewhere if it.to == asker]
     shown = [it for it in given if isinstance(it, SegmentServed | SealedPart)]
     assert [type(it) for it in shown] == ([SegmentServed, SealedPart] if who == "a member" else [])
+
+
+def test_a_member_that_asks_without_end_is_answered_no_more(
+    panel: Panel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer is sealed anew: one member could keep another one at it, and out of its own audits."""
+    monkeypatch.setattr(jobauditor, "MOST_HANDS", 3)
+    key, had, box = Key(keccak(b"asker")), panel.owners["had"], SealKey.fresh()
+    panel.told(
+        events.Registered(key.address, Role.VALIDATOR, ZERO_DIGEST),
+        events.Delegated(key.address, key.address),
+        events.Enlisted(1, key.address, 1000),
+    )
+    ask = AskSegment(key.address, had, LEASE, SEGMENT, box.public, bytes(65))
+    ask = msgspec.structs.replace(ask, signature=key.sign(ask.signing_digest(NETWORK)))
+
+    def committed() -> bool:
+        if not panel.committed():
+            return False
+        for _ in range(10):
+            panel.audits["had"].hear(Received(GATEWAY, Relay(key.address, had, canonical.encode(ask))))
+        return True
+
+    asyncio.run(panel.play(committed))
+    given = [canonical.decode(it.body, _RELAYED) for it in panel.elsewhere if it.to == key.address]
+    assert sum(isinstance(it, SegmentServed) for it in given) == 3

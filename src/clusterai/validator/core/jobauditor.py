@@ -57,7 +57,7 @@ from clusterai.runtime.core.asking import Asking
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
 from clusterai.validator.core.jobdelivery import Collected, Demand, Looked, Looking
 from clusterai.validator.core.jobdispute import Contest, Judged, opened, salt_name
-from clusterai.validator.core.passing import MOST_PARTS, Hand, HandPart, Offer, Passing, Sources
+from clusterai.validator.core.passing import MOST_HANDS, MOST_PARTS, Hand, HandPart, Offer, Passing, Sources
 
 ASK_EVERY_S = 3.0
 TURN_S = 3.0
@@ -674,13 +674,17 @@ class JobAuditor:
             return
         if case.begun_s == math.inf and case.result is None:
             return
+        member = Address(ask.validator)
         if isinstance(ask, AskSealed):
-            parts, member = case.sources.parts, Address(ask.validator)
+            parts = case.sources.parts
             parts[member] = parts.get(member, 0) + 1
             if parts[member] <= MOST_PARTS:
                 self._effects.append(HandPart(gateway, ask, case.served.sealed))
         elif ask.segment == case.segment:
-            self._effects.append(Hand(gateway, ask, case.served.sealed))
+            hands = case.sources.hands
+            hands[member] = hands.get(member, 0) + 1
+            if hands[member] <= MOST_HANDS:
+                self._effects.append(Hand(gateway, ask, case.served.sealed))
 
     def _reran(self, done: Reran) -> None:
         case = self.cases.get(done.lease)

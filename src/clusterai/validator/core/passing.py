@@ -31,6 +31,9 @@ MOST_WAITING = 4
 MOST_PARTS = 2 * 4096
 """That one member is handed of one lease: twice the most that a segment begins with."""
 
+MOST_HANDS = 64
+"""Times that one member is handed the beginning of one lease's segment: each is sealed anew, and may have two MiB."""
+
 _ASKS = cast("type[AskSegment | AskSealed]", AskSegment | AskSealed)
 
 
@@ -68,6 +71,8 @@ class Sources(msgspec.Struct):
     """members that offered what couldn't be used"""
     parts: dict[Address, int] = {}
     """handed to each member that asked me"""
+    hands: dict[Address, int] = {}
+    """times that each asked me for the beginning"""
 
     def offered(self, offer: Offer) -> None:
         """Keep it until what is tried now has failed."""
