@@ -70,12 +70,27 @@ def test_exact_histogram_and_regression(tmp_path: Path):
     assert line["r_squared"] > 0.9
 
 
-def test_what_noise_drowns_is_not_told_as_certain(tmp_path: Path):
+def test_what_noise_drowns_is_not_told_as_certain():
     """A regression far below its noise: r_squared ends at 0 whatever is drawn, and nothing is said of how far off that is."""
-    of = three(tmp_path, 3, 60, 4 * MICRO)
-    came = asyncio.run(asked(of, "select regression(dose, age) from wards", MICRO // 20))
-    assert all(width > 0 for width in came.half.values())
-    assert came.values["r_squared"] > 0 or came.half["r_squared"] == float("inf")
+    wanted = question_of("select regression(dose, age)", {"a": schema()})
+    exact = np.array([180.0, 18.0, -36.0, 60.0, 50.0, 70.0])
+    draw, ends = np.random.default_rng(5), 0
+    for at in range(20):
+        noisy = np.rint((exact + draw.normal(0, 60, 6)) * (1 << FRACTION)).astype(np.int64)
+        told = numbers(wanted, noisy)
+        half = half_widths(wanted, noisy, (60.0 * (1 << FRACTION)) ** 2, at.to_bytes(32))
+        assert all(width > 0 for width in half.values())
+        ends += told["r_squared"] == 0.0
+        assert told["r_squared"] > 0 or half["r_squared"] > 1
+    assert ends
+
+
+def test_too_few_rows_are_told_with_what_was_charged(tmp_path: Path):
+    """The shares came and were paid; of no rows no line follows."""
+    of = three(tmp_path, 3, 0)
+    with pytest.raises(NoStatistic, match="0.0 rows are in the sum; this statistic needs 1") as told:
+        asyncio.run(asked(of, "select regression(dose, age)"))
+    assert told.value.charged_wei == 3 * USE_WEI
 
 
 def test_a_noised_mean_is_within_what_is_told_and_each_vault_spends_its_epsilon_once(tmp_path: Path):

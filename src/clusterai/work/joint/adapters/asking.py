@@ -174,7 +174,8 @@ class Asking:
             most_wei: the most that one vault may be paid.
 
         Raises:
-            NoStatistic; TooFewRows: too few rows for the noise; ValueError: so small an ε takes more noise than 64 bits hold.
+            NoStatistic: also where fewer rows are in the sum, or seem to be under its noise, than the statistic takes.
+            ValueError: so small an ε takes more noise than 64 bits hold.
         """
         if self._by == "ckks":
             await self._interpreter()
@@ -357,8 +358,13 @@ class Asking:
             for it in inside
         ]
         variance = sum(it.variance for it in shares if it is not None)
+        try:
+            values = numbers(self._wanted, total)
+        except joint.TooFewRows as error:
+            noise = f", where noise alone moves each count by about {variance**0.5 / (1 << joint.FRACTION):.0f}: ask with more ε"
+            raise self._none(f"{error}{noise if variance else ''}") from None
         return Statistic(
-            numbers(self._wanted, total),
+            values,
             half_widths(self._wanted, total, variance, study.nonce),
             joint.found(study.question, total),
             tuple(self._parties[it].name for it in inside),
