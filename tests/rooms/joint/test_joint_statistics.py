@@ -88,7 +88,7 @@ def test_what_noise_drowns_is_not_told_as_certain():
 def test_too_few_rows_are_told_with_what_was_charged(tmp_path: Path):
     """The shares came and were paid; of no rows no line follows."""
     of = three(tmp_path, 3, 0)
-    with pytest.raises(NoStatistic, match="0.0 rows are in the sum; this statistic needs 1") as told:
+    with pytest.raises(NoStatistic, match=r"0\.0 rows are in the sum; this statistic needs 1") as told:
         asyncio.run(asked(of, "select regression(dose, age)"))
     assert told.value.charged_wei == 3 * USE_WEI
 
