@@ -14,7 +14,7 @@ HELLO: list[Any] = [{"role": "user", "content": "Hello!"}]
 
 
 def ask(client: OpenAI, **options: Any) -> Any:
-    asked: dict[str, Any] = {"model": "tiny", "messages": HELLO, "max_tokens": 16} | options
+    asked: dict[str, Any] = {"model": "tiny", "messages": HELLO, "max_tokens": 16, "seed": 1} | options
     create: Any = client.chat.completions.create
     return create(**asked)
 

@@ -15,7 +15,12 @@ pytestmark = pytest.mark.system
 
 def answered(network: Network, **options: Any) -> Any:
     """One completion, asked for again while something restarts."""
-    body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 12} | options
+    body = {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "max_tokens": 12,
+        "seed": 1,
+    } | options
     headers = {"Authorization": f"Bearer {network.ready['openai_api_key']}"}
 
     def ask() -> Any:

@@ -294,7 +294,7 @@ class Bed:
         self, content: str = "hello", key: str | None = None, **fields: Any
     ) -> tuple[int, dict[str, str], Any]:
         headers = fields.pop("headers", {})
-        body = {"model": "tiny", "messages": [{"role": "user", "content": content}], **fields}
+        body = {"model": "tiny", "messages": [{"role": "user", "content": content}], "seed": 1, **fields}
         status, found, raw = self.fetch(
             "POST", "/v1/chat/completions", json.dumps(body).encode(), key or self.key, **headers
         )

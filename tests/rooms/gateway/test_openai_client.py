@@ -83,7 +83,7 @@ def test_several_choices_differ_and_each_has_its_receipt(client: OpenAI):
 def test_several_choices_stream_side_by_side(client: OpenAI):
     """Chunks of all choices interleave and each choice ends once."""
     chunks = list(
-        client.chat.completions.create(model="tiny", messages=HELLO, max_tokens=8, n=2, stream=True)
+        client.chat.completions.create(model="tiny", messages=HELLO, max_tokens=8, n=2, seed=1, stream=True)
     )
     ends = [choice.index for chunk in chunks for choice in chunk.choices if choice.finish_reason]
     assert sorted(ends) == [0, 1]
@@ -122,7 +122,7 @@ def test_completions_answer_a_bare_prompt(client: OpenAI):
     tokens = client.completions.create(model="tiny", prompt=[104, 105], max_tokens=3)
     assert tokens.usage is not None
     assert tokens.usage.prompt_tokens == 2
-    streamed = client.completions.create(model="tiny", prompt="x", max_tokens=3, stream=True)
+    streamed = client.completions.create(model="tiny", prompt="x", max_tokens=3, seed=1, stream=True)
     assert "".join(chunk.choices[0].text for chunk in streamed if chunk.choices)
 
 

@@ -32,15 +32,15 @@ def test_the_price_is_the_gaussian_s_but_for_a_trifle():
 
 
 def test_noise_has_the_variance_that_is_accounted():
-    """Drawn by OpenDP; the weight at the end is public and stays."""
+    """Drawn by OpenDP, which can't be seeded: six deviations are allowed. The weight at the end is public and stays."""
     made = share(0.01, sensitivity=300.0, length=4000, quorum=4)
     before = np.arange(4001)
     drawn = [noised(before, made) for _ in range(4)]
     assert all(values[-1] == 4000 for values in drawn)
     moved = np.stack(drawn)[:, :-1] - before[:-1]
-    assert float(moved.var()) == pytest.approx(made.variance, rel=0.06)
-    assert abs(float(moved.mean())) < 4 * math.sqrt(made.variance / moved.size)
-    assert float(moved.sum(axis=0).var()) == pytest.approx(300.0**2 / (2 * 0.01), rel=0.12)
+    assert float(moved.var()) == pytest.approx(made.variance, rel=0.068)
+    assert abs(float(moved.mean())) < 6 * math.sqrt(made.variance / moved.size)
+    assert float(moved.sum(axis=0).var()) == pytest.approx(300.0**2 / (2 * 0.01), rel=0.135)
     assert np.abs(moved.sum(axis=0)).max() < made.margin(4)
 
 
