@@ -61,6 +61,7 @@ class Network:
         self.port = free_port(UP_PORTS)
         self._nodes = nodes
         self._process: subprocess.Popen[str] | None = None
+        self._clients: list[OpenAI] = []
         self.ready: dict[str, Any] = {}
 
     def up(self) -> "Network":
@@ -117,7 +118,9 @@ class Network:
         return self._process.returncode
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """End `up`; what it printed on the way is thrown away."""
+        """End `up`, and the clients' connections; what it printed on the way is thrown away."""
+        while self._clients:
+            self._clients.pop().close()
         if self._process is None:
             return 0
         if self._process.poll() is None:
@@ -134,7 +137,9 @@ class Network:
         return self._process.pid
 
     def openai(self, **options: Any) -> OpenAI:
-        return OpenAI(base_url=self.ready["openai_base_url"], api_key=self.ready["openai_api_key"], **options)
+        given = {"api_key": self.ready["openai_api_key"]} | options
+        self._clients.append(OpenAI(base_url=self.ready["openai_base_url"], **given))
+        return self._clients[-1]
 
     def http(self, path: str) -> Any:
         headers = {"Authorization": f"Bearer {self.ready['openai_api_key']}"}

@@ -82,7 +82,7 @@ def test_credit_can_be_added_and_keys_made_and_revoked(network: Network):
     assert network.cli("account", "fund", "2.5", "--yes").returncode == 0
     until("the deposit", lambda: network.told("account")["funded_wei"] == before + 2_500_000_000)
     made = network.told("account", "keys", "--new", "second")
-    client = OpenAI(base_url=network.ready["openai_base_url"], api_key=made["key"], max_retries=0)
+    client = network.openai(api_key=made["key"], max_retries=0)
     assert ask(client).choices
     assert network.cli("account", "keys", "--revoke", made["id"], "--yes").returncode == 0
     until("the key to be refused", lambda: is_refused(client))

@@ -163,5 +163,11 @@ times `answer_s` of the window: the shorter that is, the longer a provider is as
 
 
 def local_rules(window_s: int) -> Rules:
-    """`LOCAL` with another window. Lies are convicted as fast; what a provider that is away owes is demanded on chain some 28 s before the window ends, so a longer one forgives a longer restart."""
-    return msgspec.structs.replace(LOCAL, window_s=window_s, unbond_delay_s=2 * window_s)
+    """`LOCAL` with another window. Lies are convicted as fast. What a provider that is away owes is demanded on chain three times `answer_s` before the window ends; it has
+    a tenth of the window to begin its answer, a minute at most, so a longer window forgives a longer restart, also of a gateway and a node at once."""
+    return msgspec.structs.replace(
+        LOCAL,
+        window_s=window_s,
+        unbond_delay_s=2 * window_s,
+        answer_s=max(LOCAL.answer_s, min(60, window_s // 10)),
+    )

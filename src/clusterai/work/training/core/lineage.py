@@ -23,7 +23,6 @@ class Source(msgspec.Struct, frozen=True):
     subject: bytes
     member: bytes
     grant: bytes
-    provider: str = ""
     membership: bytes = b""
 
 
@@ -124,7 +123,6 @@ def card(
                 "subject": hex0x(source.subject),
                 "member": hex0x(source.member),
                 "grant": hex0x(source.grant),
-                "provider": source.provider,
             }
             for source in sources
         ],
