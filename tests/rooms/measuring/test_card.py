@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from clusterai.ledger.core.calls import UpdateCard
+from clusterai.ledger.core.calls import Submit, UpdateCard
 from clusterai.node.adapters.carding import Carding, card_digest, read_card
 from clusterai.protocol import canonical
 from clusterai.protocol.canonical import Malformed, content_digest
@@ -188,6 +188,24 @@ def test_attestations_beside_the_card_are_on_it(tmp_path: Path) -> None:
     card = read_card(tmp_path)
     assert card is not None
     assert [it.label for it in card.attestations] == ["soc2-type2"]
+
+
+def test_what_gateways_are_told_is_the_card_that_lies_there_and_stands_in_the_registry(
+    tmp_path: Path,
+) -> None:
+    """An attestation that came since the last measurement changes all three."""
+    desk = Desk(tmp_path, offered=True)
+    desk.carding.hear(measured())
+    (tmp_path / "attestations").mkdir()
+    (tmp_path / "attestations" / "soc2.bin").write_bytes(canonical.encode(attestation()))
+    desk.now_s += DAY_S
+    desk.carding.links(Linked(Address(b"\x31" * 20)))
+    digest = card_digest(tmp_path)
+    assert digest is not None
+    sent: list[Any] = [it for it in desk.calls if isinstance(it, Send)]
+    assert [content_digest(it.frame.card) for it in sent] == [digest]
+    assert [it.call for it in desk.calls if isinstance(it, Submit)][1:] == [UpdateCard(digest)]
+    assert len(decode_card(sent[0].frame.card).attestations) == 1
 
 
 def test_gateways_are_told_the_card_when_they_link_and_when_it_changes(tmp_path: Path) -> None:

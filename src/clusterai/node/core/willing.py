@@ -112,7 +112,11 @@ class Willing:
             found.append(Pause("operator", "paused by its owner", "clusterai node resume"))
         if self._hours is not None and not self._hours.are_open(now_s):
             found.append(
-                Pause("hours", f"outside its hours, {self._hours}", "set `hours` in the configuration")
+                Pause(
+                    "hours",
+                    f"outside its hours, {self._hours}",
+                    "widen `hours` in the configuration, or take it out",
+                )
             )
         if self._quiet is not None and (busy := self._busy(self._quiet, now_s, load)) is not None:
             found.append(busy)
