@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from clusterai.protocol.ids import ZERO_DIGEST, Digest
 from clusterai.protocol.vaults import Operation, SignedRequest
 from clusterai.vault.core.policy import MICRO
-from clusterai.vault.core.terms import AskedFor, Denied, Deny, Fixed, Gave, No, PolicySet
+from clusterai.vault.core.terms import AskedFor, ChainTime, Denied, Deny, Fixed, Gave, No, PolicySet
 from tests.rooms.vault.bookworld import ALICE, BOB, DATASET, NETWORK, POLICY, START_S, Crash, World
 
 
@@ -224,6 +224,52 @@ def test_a_clock_that_goes_back_makes_no_older_use() -> None:
     world.spend(grant, 3, 1)
     world.close(3)
     world.check()
+
+
+@pytest.mark.parametrize("by", ["tick", "chain", "permit", "spend", "restart"])
+def test_a_clock_that_goes_back_revives_no_grant(by: str) -> None:
+    """A grant that was once over stays over, after a restart and a compaction too; whoever found it over, and whatever our clock says."""
+    world = World()
+    grant, other = world.grant(ALICE), world.grant(ALICE, salt=1)
+    ends_s = START_S + 86_400
+    permit = (grant, ALICE.address, Operation.QUERY, ZERO_DIGEST)
+    if by == "chain":
+        world.step(ChainTime(ends_s))
+    else:
+        world.now_s = ends_s
+    match by:
+        case "tick":
+            world.tick(0)
+        case "permit":
+            assert denied(world, *permit) == "expired"
+        case "spend":
+            assert world.spend(grant, 1, 0).code == "expired"
+        case _:
+            world.restart()
+    world.now_s = START_S + 60
+    assert denied(world, *permit) == "expired"
+    assert world.spend(grant, 2, 0).code == "expired"
+    world.tick()
+    for again in (world.restart, world.compact, world.restart):
+        again()
+        assert denied(world, *permit) == "expired"
+        assert world.spend(grant, 3, 0).code == "expired"
+    assert world.book.total_spent_micro == 0
+    # Only what was found over is: the other is when its time was seen to be over, and a new one isn't.
+    looked = by in ("permit", "spend")
+    assert isinstance(world.spend(other, 4, 0), Gave) == looked
+    assert isinstance(world.spend(world.grant(ALICE, salt=2), 5, 0), Gave)
+    world.check()
+
+
+def test_a_grant_that_is_over_holds_no_budget() -> None:
+    """What it could still have spent is there for others: by the policy, without the owner."""
+    world = World()
+    states = [world.ask(ALICE, MICRO // 2, salt=salt).value.state for salt in range(7)]
+    assert states == ["approved"] * 6 + ["asked"]
+    world.tick(86_400)
+    world.now_s = START_S
+    assert world.ask(ALICE, MICRO // 2, salt=7).value.state == "approved"
 
 
 def test_a_request_that_its_requester_didnt_sign_is_refused() -> None:

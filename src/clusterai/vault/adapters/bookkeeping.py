@@ -16,12 +16,14 @@ from clusterai.ledger.core.calls import Submit
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.runtime.adapters.driver import Driver
+from clusterai.runtime.machine import Tick
 from clusterai.vault.adapters.folder import SealedJournal, VaultFolder, read_records
 from clusterai.vault.core.book import VaultBook
 from clusterai.vault.core.onchain import OnChain
 from clusterai.vault.core.terms import (
     Anchor,
     Anchored,
+    ChainTime,
     Confirmed,
     Denied,
     Gave,
@@ -88,6 +90,10 @@ class Bookkeeper:
         if isinstance(given, No):
             raise Denied(given.code, given.detail)
         return given.value if isinstance(given, Gave) else None
+
+    def tick(self) -> None:
+        self.step(Tick())
+        self.step(ChainTime(self._chain.time_s))
 
     def hear(self, event: Any) -> None:
         """An event of the chain, or what became of a call."""

@@ -27,7 +27,6 @@ from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.ids import digest as read_digest
 from clusterai.protocol.signing import Key
 from clusterai.protocol.vaults import Listing, SignedUse, dataset_id
-from clusterai.runtime.machine import Tick
 from clusterai.vault.adapters import mounting
 from clusterai.vault.adapters.bookkeeping import Bookkeeper
 from clusterai.vault.adapters.cleaning import cleaned_output
@@ -365,7 +364,7 @@ class Vault:
         self._read_policy()
         for name, command in self.folder.commands():
             self.folder.answer(name, self._carried_out(command))
-        self._books.step(Tick())
+        self._books.tick()
         self._rekey()
         self._list()
         self._books.close_sales(self._clock())

@@ -20,12 +20,13 @@ from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 from clusterai.protocol.vaults import Grant, Operation, Revoked
 from clusterai.runtime.machine import Save, Started, Tick
 from clusterai.vault.core.budgets import Budgets
-from clusterai.vault.core.register import Register, check_alive, check_uses
+from clusterai.vault.core.register import Register, check_uses
 from clusterai.vault.core.terms import (
     Anchored,
     Approve,
     AskedFor,
     Budget,
+    ChainTime,
     Close,
     Closed,
     Confirmed,
@@ -36,6 +37,7 @@ from clusterai.vault.core.terms import (
     Due,
     Ended,
     Entry,
+    Expired,
     Filed,
     Fixed,
     Gave,
@@ -140,7 +142,9 @@ class VaultBook:
             case Started():
                 # What was open when the process died stays open: its ε is spent, so whoever paid for it may have it answered.
                 self._register.chain_may_know(now_s)
-                return self._rekey()
+                return [*self._expire(now_s), *self._rekey()]
+            case ChainTime(at_s):
+                return self._expire(at_s)
             case Tick():
                 return self._tick(now_s)
             case _:
@@ -219,7 +223,7 @@ class VaultBook:
 
     def _apply(self, record: Record) -> None:
         match record:
-            case Filed() | Decided() | Live():
+            case Filed() | Decided() | Live() | Expired():
                 self._register.apply(record)
             case Ended(_, reason):
                 self._register.apply(record)
@@ -342,6 +346,10 @@ class VaultBook:
             raise Denied("malformed", f"{reason} is no reason to revoke")
         return self._save(Ended(grant, reason, int(now_s)))
 
+    def _expire(self, now_s: float) -> list[Any]:
+        """Written down, since the time that ended them may be taken back."""
+        return [self._save(Expired(grant, int(now_s))) for grant in self._register.over(now_s)]
+
     def _rekey(self) -> list[Any]:
         if self._rekeying or self._wanted_epoch <= self.key_epoch:
             return []
@@ -368,7 +376,7 @@ class VaultBook:
         entry, _, stated = self._register.of(spend.grant)
         if spend.epsilon_micro < 0 or spend.delta_pico < 0:
             raise Denied("malformed", "nobody spends less than nothing")
-        check_alive(entry, stated, now_s)
+        self._register.check_alive(entry, stated, now_s)
         check_uses(entry, stated)
         self._budgets.check(self.policy, spend, entry, stated)
         saved = self._save(
@@ -405,6 +413,7 @@ class VaultBook:
         stale = self._budgets.open_since(now_s - OPEN_S)
         return [
             *(self._save(Dropped(request)) for request in self._register.overdue(now_s)),
+            *self._expire(now_s),
             *(self._save(self._log.closing(row, ZERO_DIGEST, now_s)) for row in stale),
             *self._register.asked_again(now_s),
             *self._rekey(),

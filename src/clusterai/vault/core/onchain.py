@@ -70,6 +70,7 @@ class OnChain:
     Attributes:
         listed: the terms that stand there; None as long as none are known.
         barred: why nothing of this vault's will stand there; empty while something may.
+        time_s: of the newest block.
     """
 
     def __init__(self, dataset: Digest, name: str, window_s: int = 0) -> None:
@@ -91,6 +92,7 @@ class OnChain:
         """grants for copies that wait for their price, by request"""
         self.listed: DatasetTerms | None = None
         self.barred = ""
+        self.time_s = 0
 
     # --- out ---
 
@@ -176,6 +178,7 @@ class OnChain:
                 self._forget(sale)
                 return []
             case Block(_, timestamp_s):
+                self.time_s = max(self.time_s, timestamp_s)
                 delivered, self._delivered = self._delivered, []
                 for name in delivered:
                     if (sold := self._sales.get(name)) is not None:

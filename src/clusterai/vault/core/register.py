@@ -22,6 +22,7 @@ from clusterai.vault.core.terms import (
     Denied,
     Ended,
     Entry,
+    Expired,
     Filed,
     Issue,
     Live,
@@ -54,6 +55,8 @@ class Register:
         """when the chain was asked for a grant, or its end"""
         self._withdrawn: dict[Digest, None] = {}
         """grants that the chain says are revoked; it tells of them again at each start"""
+        self._over: dict[Digest, None] = {}
+        """grants that were found over and aren't written down as such yet: a clock that is set back revives none"""
 
     def find(self, grant: Digest) -> Entry | None:
         request = self._grants.get(grant)
@@ -93,6 +96,16 @@ class Register:
             entry.request
             for entry in self.waiting()
             if now_s >= entry.signed.request.expires_s or now_s - entry.asked_s > UNDECIDED_S
+        ]
+
+    def over(self, now_s: float) -> list[Digest]:
+        """Grants whose time is over, and of which that isn't written down yet."""
+        return [
+            entry.grant
+            for entry in self.entries.values()
+            if entry.grant is not None
+            and entry.state in ("approved", "granted")
+            and (now_s >= entry.signed.request.expires_s or entry.grant in self._over)
         ]
 
     def promised(self, requester: bytes) -> tuple[int, int]:
@@ -143,6 +156,25 @@ class Register:
             return "busy", f"{MOST_WAITING} requests wait already: try again in a day"
         return None
 
+    def check_alive(self, entry: Entry, stated: Grant, now_s: float) -> None:
+        """
+        Raises:
+            Denied: pending, revoked, expired.
+        """
+        if entry.state == "revoked":
+            reason = (
+                Revoked(entry.ended_reason).name.lower() if entry.ended_reason else "the chain refused it"
+            )
+            raise Denied("revoked", f"this grant was revoked: {reason}")
+        assert entry.grant is not None, "what is stated was granted"
+        if entry.state != "expired" and now_s >= stated.expires_s:
+            self._over[entry.grant] = None
+        if entry.state == "expired" or entry.grant in self._over:
+            raise Denied("expired", f"this grant ended at {stated.expires_s}: ask for another")
+        if entry.state == "approved":
+            raise Denied("pending", "the grant isn't on chain yet: try again in some seconds")
+        assert entry.state == "granted", "what was decided and isn't over is granted"
+
     def allowed(
         self, grant: Digest, signer: Address, operation: int, code: Digest, now_s: float
     ) -> tuple[Entry, Decided, Grant]:
@@ -155,7 +187,7 @@ class Register:
         if signer != entry.requester:
             # Before all else: what became of a grant is nobody's business but its holder's.
             raise Denied("requester", "this grant is somebody else's: sign with the key that asked for it")
-        check_alive(entry, stated, now_s)
+        self.check_alive(entry, stated, now_s)
         if operation != stated.operation:
             allowed = Operation(stated.operation).name.lower()
             raise Denied("operation", f"this grant is for {allowed}: ask for another")
@@ -170,7 +202,7 @@ class Register:
 
     # --- what was written down ---
 
-    def apply(self, record: Filed | Decided | Live | Ended) -> None:
+    def apply(self, record: Filed | Decided | Live | Ended | Expired) -> None:
         match record:
             case Filed(signed, purpose, code, at_s):
                 request = signed.request.struct()
@@ -181,6 +213,9 @@ class Register:
                 self._change(Digest(grant), state="granted")
             case Ended(grant, reason):
                 self._change(Digest(grant), state="revoked", ended_reason=reason)
+            case Expired(grant):
+                self._over.pop(Digest(grant), None)
+                self._change(Digest(grant), state="expired")
 
     def count(self, record: Spending) -> Entry:
         """A use of a grant."""
@@ -220,6 +255,8 @@ class Register:
                 yield Live(entry.grant, entry.decided.at_s)
             if entry.state == "revoked":
                 yield Ended(entry.grant, entry.ended_reason, entry.decided.at_s)
+            if entry.state == "expired":
+                yield Expired(entry.grant, entry.signed.request.expires_s)
 
     # --- what the chain was asked for ---
 
@@ -253,20 +290,6 @@ class Register:
                 continue
             self._asked_at_s[grant] = now_s
         return effects
-
-
-def check_alive(entry: Entry, stated: Grant, now_s: float) -> None:
-    """
-    Raises:
-        Denied: pending, revoked, expired.
-    """
-    if entry.state == "approved":
-        raise Denied("pending", "the grant isn't on chain yet: try again in some seconds")
-    if entry.state == "revoked":
-        reason = Revoked(entry.ended_reason).name.lower() if entry.ended_reason else "the chain refused it"
-        raise Denied("revoked", f"this grant was revoked: {reason}")
-    if entry.state != "granted" or now_s >= stated.expires_s:
-        raise Denied("expired", f"this grant ended at {stated.expires_s}: ask for another")
 
 
 def check_uses(entry: Entry, stated: Grant) -> None:

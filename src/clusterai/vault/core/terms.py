@@ -174,6 +174,12 @@ class Anchored(msgspec.Struct, frozen=True):
     as_of_s: int
 
 
+class ChainTime(msgspec.Struct, frozen=True):
+    """Of the newest block: what is over there is over here, if our own clock is behind."""
+
+    at_s: int
+
+
 class Rekeyed(msgspec.Struct, frozen=True):
     """All pieces lie under keys of this epoch, and those before are destroyed."""
 
@@ -294,6 +300,13 @@ class Ended(_Record, frozen=True):
     at_s: U40
 
 
+class Expired(_Record, frozen=True):
+    """Its time was over once: it stays over, whatever a clock says later."""
+
+    grant: DigestBytes
+    at_s: U40
+
+
 class Dropped(_Record, frozen=True):
     """A request that nobody decided in time, or that a compaction left out."""
 
@@ -331,7 +344,20 @@ class Budget(_Record, frozen=True):
     micro: U63
 
 
-Record = Budget | Filed | Decided | Live | Ended | Dropped | Spending | Closed | KeysAt | KeysWanted | Limits
+Record = (
+    Budget
+    | Filed
+    | Decided
+    | Live
+    | Ended
+    | Expired
+    | Dropped
+    | Spending
+    | Closed
+    | KeysAt
+    | KeysWanted
+    | Limits
+)
 
 
 class Entry(msgspec.Struct, frozen=True):
