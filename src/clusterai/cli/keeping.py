@@ -3,7 +3,7 @@
 import os
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import msgspec
 
@@ -20,8 +20,9 @@ from clusterai.vault.adapters.bookkeeping import read_book
 from clusterai.vault.adapters.folder import INNER, BadVault, Command, NoVault, Outcome, VaultFolder
 from clusterai.vault.adapters.importing import BadData, Found
 from clusterai.vault.adapters.outputs import Outputs
+from clusterai.vault.adapters.piecestore import StoreFault, place_in
 from clusterai.vault.adapters.reviewing import release_of
-from clusterai.vault.adapters.storage import Storage, WrongKey
+from clusterai.vault.adapters.storage import Damaged, NoData, Storage, WrongKey
 from clusterai.vault.core.book import VaultBook
 from clusterai.vault.core.cleaning import marked
 from clusterai.vault.core.disclosure import Finding
@@ -48,6 +49,7 @@ class Wish(msgspec.Struct, frozen=True):
     price: str | None = None
     epsilon_price: str | None = None
     free: bool = False
+    store: str | None = None
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -60,6 +62,7 @@ class Plan(msgspec.Struct, frozen=True):
     policy: Policy
     data: Found
     notes: tuple[str, ...] = ()
+    store: str = ""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -150,7 +153,28 @@ def plan(wish: Wish) -> Plan:
     except OSError as error:
         raise Failure(f"{error.filename} can't be read", error.strerror or "", code=Exit.NOT_FOUND) from None
     key = (wish.key or default_keys() / founding.new_key_name()).expanduser().resolve()
-    return Plan(root, name, key, schema, policy, data, tuple(notes))
+    return Plan(root, name, key, schema, policy, data, tuple(notes), _placed(wish.store or "", name))
+
+
+def _placed(url: str, name: str) -> str:
+    """
+    Raises:
+        Failure: it is no place that keeps anything.
+    """
+    if not url:
+        return ""
+    try:
+        place_in(url, name)
+    except StoreFault as error:
+        raise Failure("the pieces can't lie there", str(error), code=Exit.USAGE) from None
+    if url.startswith("memory:"):
+        raise Failure(
+            "the pieces can't lie there",
+            "memory is gone when this command ends",
+            "name a bucket or a folder",
+            Exit.USAGE,
+        )
+    return url
 
 
 def _priced(wish: Wish) -> Policy:
@@ -185,8 +209,17 @@ def made(it: Plan) -> VaultFolder:
     """
     try:
         return founding.found_vault(
-            it.root, it.name, it.key, it.schema, it.data, it.policy, password=os.environ.get(PASSWORD)
+            it.root,
+            it.name,
+            it.key,
+            it.schema,
+            it.data,
+            it.policy,
+            password=os.environ.get(PASSWORD),
+            store=it.store,
         )
+    except StoreFault as error:
+        raise Failure("the pieces can't lie there", str(error), "correct it, then the same again") from None
     except (BadData, BadVault) as error:
         raise Failure("the vault can't be made", str(error)) from None
     except WrongKey as error:
@@ -197,6 +230,40 @@ def made(it: Plan) -> VaultFolder:
         ) from None
     except BadKeyFile as error:
         raise Failure("the vault's key can't be used", str(error), "name another --key") from None
+
+
+def moved(folder: VaultFolder, url: str) -> VaultFolder:
+    """Move the pieces to a URL, or back into the folder where it is empty.
+
+    Raises:
+        Failure: it is served, or one of the two places can't be used.
+    """
+    _placed(url, folder.named.name)
+    with _unserved(folder):
+        try:
+            return founding.move_pieces(folder, url)
+        except (BadVault, WrongKey, NoData, Damaged) as error:
+            raise Failure("the pieces can't be moved", str(error), "they lie where they lay") from None
+        except OSError as error:
+            raise Failure(
+                "the pieces can't be moved", str(error), "they lie where they lay; the same again goes on"
+            ) from None
+
+
+def _unserved(folder: VaultFolder) -> IO[bytes]:
+    """
+    Raises:
+        Failure: it is served.
+    """
+    try:
+        return folder.serve()
+    except BadVault as error:
+        raise Failure(
+            "a vault's data can't be changed while it is served",
+            str(error),
+            "clusterai node drain, or clusterai down",
+            Exit.BUSY,
+        ) from None
 
 
 class Replaced(msgspec.Struct, frozen=True):
@@ -217,20 +284,14 @@ def replaced(folder: VaultFolder, source: Path, schema_file: Path | None) -> Rep
     Raises:
         Failure: it is served, or the data isn't of this schema.
     """
-    try:
-        held = folder.serve()
-    except BadVault as error:
-        raise Failure(
-            "the data can't be replaced while it is served", str(error), "clusterai node drain", Exit.BUSY
-        ) from None
-    with held:
+    with _unserved(folder):
         _, before, _ = rows_stored(folder)
         try:
             schema = (
                 folder.schema() if schema_file is None else read_schema(schema_file.expanduser().read_bytes())
             )
             manifest = founding.replace_data(folder, schema, importing.find(source))
-        except (BadData, BadSchema, BadVault, WrongKey) as error:
+        except (BadData, BadSchema, BadVault, WrongKey, StoreFault) as error:
             raise Failure("the data can't be replaced", str(error), "what was there stays") from None
         except AnonymiserGone as error:
             raise Failure(
@@ -278,7 +339,7 @@ def rows_stored(folder: VaultFolder) -> tuple[int, str, int]:
         Failure.
     """
     try:
-        storage = Storage(folder.store, folder.master())
+        storage = Storage(folder.store, folder.master(), folder.named.store)
     except (BadVault, WrongKey) as error:
         _unusable(error)
     try:

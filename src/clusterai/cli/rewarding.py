@@ -138,11 +138,12 @@ def vault_digest(folder: Path, stays: bool = False) -> Digest:
     """
     from clusterai.vault.adapters import opening
     from clusterai.vault.adapters.folder import BadVault, NoVault, VaultFolder
+    from clusterai.vault.adapters.piecestore import StoreFault
     from clusterai.vault.adapters.storage import Damaged, NoData, Storage, WrongKey
 
     try:
         vault = VaultFolder(folder)
-        storage = Storage(vault.store, vault.master())
+        storage = Storage(vault.store, vault.master(), vault.named.store)
         try:
             if storage.manifest is None:
                 raise NoData(f"there is no data in {folder}")
@@ -152,7 +153,7 @@ def vault_digest(folder: Path, stays: bool = False) -> Digest:
             opening.lay(storage.manifest.schema, storage.pieces(), file)
         finally:
             storage.close()
-    except (NoVault, BadVault, NoData, Damaged, WrongKey) as error:
+    except (NoVault, BadVault, NoData, Damaged, WrongKey, StoreFault) as error:
         raise Failure(f"{folder} gives no table", str(error), code=Exit.NOT_FOUND) from None
     return Digest(blake3(file.getvalue().encode()).digest())
 

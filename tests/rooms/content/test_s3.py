@@ -1,4 +1,4 @@
-"""A bucket is a holder: SeaweedFS's S3 beside our own server, with keys and without."""
+"""A bucket is a holder, and keeps a vault's pieces: SeaweedFS's S3, with keys and without."""
 
 import asyncio
 import os
@@ -12,9 +12,12 @@ import pytest
 from clusterai.content import Landing, Web, fetch, fetch_manifest, open_source
 from clusterai.content.adapters.fetching import NoManifest
 from clusterai.content.adapters.folder import is_intact
+from clusterai.vault.adapters.founding import move_pieces
+from clusterai.vault.adapters.piecestore import AtUrl, StoreFault, tried
 from scripts import install
 from tests.ports import free_port
 from tests.rooms.content.villains import PIECE, data_set, honest
+from tests.rooms.vault.vaultbed import Bed
 
 KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "only-for-tests"}
 
@@ -112,3 +115,46 @@ def test_a_bucket_and_a_server_of_ours(s3: str, tmp_path: Path) -> None:
     asyncio.run(play())
     for name in ("alone", "both"):
         assert is_intact(tmp_path / name, manifest) is None
+
+
+def test_a_bucket_keeps_a_vaults_pieces(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials from the environment alone; keys anew; a wrong key, none and no server are told with their cure, and lose nothing."""
+    import s3fs  # pyright: ignore[reportMissingTypeStubs]
+
+    for name, value in {**KEYS, "AWS_ENDPOINT_URL": s3, "AWS_DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    bed = Bed(tmp_path)
+    bed.close()
+    bed.folder = move_pieces(bed.folder, "s3://sets/hospital")
+    assert not list(bed.folder.store.glob("pieces/??/*"))
+    bed.open()
+    assert bed.vault.columns(["age"])["age"].tolist()[:3] == [20, 21, 22]
+    grant = bed.grant()
+    before = set(AtUrl(bed.folder.named.store).addresses())
+    bed.vault.revoke(grant, 2)
+    bed.vault.tick()
+    after = set(AtUrl(bed.folder.named.store).addresses())
+    assert (len(before), len(after), len(before & after)) == (1, 1, 0)
+    assert len(bed.vault.columns(["age"])["age"]) == 30
+    bed.close()
+
+    def fault_of(**changes: str) -> str:
+        with monkeypatch.context() as patch:
+            for name, value in changes.items():
+                patch.setenv(name, value) if value else patch.delenv(name)
+            s3fs.S3FileSystem.clear_instance_cache()  # pyright: ignore[reportUnknownMemberType]
+            with pytest.raises(StoreFault) as told:
+                tried(AtUrl(bed.folder.named.store))
+        s3fs.S3FileSystem.clear_instance_cache()  # pyright: ignore[reportUnknownMemberType]
+        assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(told.value)
+        return told.value.code
+
+    assert fault_of(AWS_SECRET_ACCESS_KEY="wrong") == "forbidden"
+    assert fault_of(AWS_SECRET_ACCESS_KEY="", AWS_ACCESS_KEY_ID="") == "forbidden"
+    assert fault_of(AWS_ENDPOINT_URL="http://127.0.0.1:9") == "unreachable"
+    assert len(bed.open().columns(["age"])["age"]) == 30
+    bed.close()
+    assert move_pieces(bed.folder, "").named.store == ""
+    # `bed.folder` is what it was before.
+    assert list(AtUrl(bed.folder.named.store).addresses()) == []

@@ -29,6 +29,7 @@ def join(app: typer.Typer) -> None:
     group.command()(vaultcare.doctor)
     group.command()(vaultcare.lock)
     group.command()(vaultcare.replace)
+    group.command()(vaultcare.move)
     app.add_typer(group, name="vault")
 
 
@@ -92,6 +93,14 @@ def init(
             show_default=False,
         ),
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where the encrypted pieces shall lie: s3://bucket/prefix, file:///folder. Credentials come from the environment. Default: in DIR.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
     json: options.Json = False,
@@ -115,6 +124,7 @@ def init(
         price,
         epsilon_price,
         free,
+        store,
     )
     it = keeping.plan(wish)
     if not json:
@@ -298,6 +308,7 @@ def show(folder: Folder, json: options.Json = False, quiet: options.Quiet = Fals
         "served": it.is_served(),
         "rows": rows,
         "bytes": size,
+        "store": it.named.store,
         "snapshot": snapshot,
         "key_epoch": book.key_epoch,
         "operations": [Operation(operation).name.lower() for operation in policy.operations],
@@ -318,6 +329,7 @@ def show(folder: Folder, json: options.Json = False, quiet: options.Quiet = Fals
             ("data set", told["dataset"] or "known when it is served for the first time"),
             ("served", "yes" if told["served"] else f"no: clusterai vault serve {folder}"),
             ("rows", f"{rows}, {size / 1e6:.1f} MB encrypted under key {book.key_epoch}"),
+            *([("pieces", it.named.store)] if it.named.store else []),
             ("snapshot", snapshot),
             ("allowed", ", ".join(told["operations"])),
             ("ε spent", spent),

@@ -64,6 +64,39 @@ def replace(
         say.say("gateways and the chain are told when it is served again")
 
 
+def move(
+    folder: Folder,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            metavar="URL",
+            help="Where the encrypted pieces shall lie: s3://bucket/prefix, file:///folder. Default: in the vault's own folder.",
+            show_default=False,
+        ),
+    ] = None,
+    yes: options.Yes = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Move a vault's encrypted pieces to a bucket or a folder elsewhere, or back. Keys and the journal stay; the data set is the same."""
+    from clusterai.cli import keeping
+
+    it = keeping.opened(folder)
+    rows, _, size = keeping.rows_stored(it)
+    before = it.named.store or str(it.store)
+    options.confirm(
+        f"Move {rows} rows, {size / 1e6:.1f} MB encrypted, from {before} to {url or it.store}?", yes
+    )
+    now = keeping.moved(it, url or "")
+    if json:
+        say.emit({"name": now.named.name, "store": now.named.store, "before": it.named.store})
+        return
+    say.tell(f"[green]moved[/] {size / 1e6:.1f} MB to {now.named.store or now.store}")
+    if now.named.store:
+        say.say("  whoever serves the vault needs the credentials for it in its environment")
+
+
 def lock(
     folder: Folder,
     quiet: options.Quiet = False,

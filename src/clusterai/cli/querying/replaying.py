@@ -18,6 +18,7 @@ from clusterai.protocol.vaults import Operation
 from clusterai.sandbox import CannotSandbox
 from clusterai.vault.adapters.bookkeeping import read_book
 from clusterai.vault.adapters.folder import BadVault, VaultFolder
+from clusterai.vault.adapters.piecestore import StoreFault
 from clusterai.vault.adapters.storage import Damaged, NoData, Storage, WrongKey
 from clusterai.vault.core.book import VaultBook
 from clusterai.vault.core.noisekey import noise_key, noise_seed
@@ -81,7 +82,7 @@ def replay(folder: VaultFolder, specs: list[QuerySpec]) -> list[Replayed]:
     try:
         master = folder.master()
         book = read_book(folder)
-        storage = Storage(folder.store, master)
+        storage = Storage(folder.store, master, folder.named.store)
     except (BadVault, WrongKey) as error:
         raise Failure("the vault can't be read", str(error)) from None
     try:
@@ -95,7 +96,7 @@ def replay(folder: VaultFolder, specs: list[QuerySpec]) -> list[Replayed]:
                 code=Exit.NOT_FOUND,
             )
         return [_replayed(it, storage, book, master) for it in mine]
-    except (NoData, Damaged) as error:
+    except (NoData, Damaged, StoreFault) as error:
         raise Failure("the vault's data can't be read", str(error)) from None
     finally:
         storage.close()

@@ -7,12 +7,14 @@ somebody else's revocation keyed all anew; one that was revoked or has run out g
 What was copied stays copied: no key takes it back.
 """
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from clusterai.protocol import canonical, copies
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest
 from clusterai.protocol.vaults import Operation
 from clusterai.vault.adapters.access import told_or_why
+from clusterai.vault.adapters.piecestore import StoreFault
 from clusterai.vault.adapters.storage import Damaged
 from clusterai.vault.core.schema import write_schema
 from clusterai.vault.core.terms import Denied
@@ -36,11 +38,18 @@ class Copies:
         """
         asked = self._vault.opened(sender, body)
         try:
-            told = told_or_why(
-                lambda: self._told(asked.signer, copies.decode_ask(asked.body)), copies.CopyNotGiven
+            # In a thread: a piece may have to be fetched from afar.
+            told = await asyncio.to_thread(
+                told_or_why,
+                lambda: self._told(asked.signer, copies.decode_ask(asked.body)),
+                copies.CopyNotGiven,
             )
         except Damaged:
             told = copies.CopyNotGiven("damaged", "the piece isn't here any more: ask for the key again")
+        except StoreFault:
+            told = copies.CopyNotGiven(
+                "unreachable", "the vault can't read its data now: the same again later goes on"
+            )
         return self._vault.sealed(asked, canonical.encode(told))
 
     def _told(self, signer: Address, ask: copies.Ask) -> copies.Told:

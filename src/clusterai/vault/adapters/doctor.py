@@ -8,7 +8,7 @@ from clusterai.sandbox.adapters import residue
 from clusterai.sandbox.adapters.doctor import Row
 from clusterai.sandbox.adapters.volume import MEMORY, swap_is_encrypted
 from clusterai.vault.adapters.folder import BadVault, NoVault, VaultFolder
-from clusterai.vault.adapters.storage import Storage
+from clusterai.vault.adapters.storage import Damaged, Storage
 
 
 def examine(root: Path, memory: Path = MEMORY) -> list[Row]:
@@ -17,7 +17,8 @@ def examine(root: Path, memory: Path = MEMORY) -> list[Row]:
         folder = VaultFolder(root)
     except (NoVault, BadVault) as error:
         return [Row("vault", "red", str(error), "name the folder that clusterai vault init made")]
-    rows = [_folder(folder), _key(folder), _policy(folder), _left(memory), _memory(folder, memory)]
+    pieces, size = _pieces(folder)
+    rows = [_folder(folder), _key(folder), pieces, _policy(folder), _left(memory), _memory(size, memory)]
     state = "it is served now" if folder.is_served() else "nobody serves it now"
     return [Row("vault", "green", f"{folder.named.name} in {folder.root}; {state}"), *rows]
 
@@ -43,10 +44,33 @@ def _key(folder: VaultFolder) -> Row:
     if beside:
         return Row("master key", "yellow", "under a password, in the vault's own folder", "keep it elsewhere")
     try:
-        Storage(folder.store, folder.master()).close()
+        Storage(folder.store, folder.master(), folder.named.store).close()
     except (BadVault, ValueError) as error:
         return Row("master key", "red", str(error), "set CLUSTERAI_KEY_PASSWORD to its password")
     return Row("master key", "green", f"{place}, under a password")
+
+
+def _pieces(folder: VaultFolder) -> tuple[Row, int]:
+    """And how many bytes they have; 0 where nobody can tell."""
+    where = folder.named.store or str(folder.store)
+    try:
+        storage = Storage(folder.store, folder.master(), folder.named.store)
+    except (BadVault, ValueError):
+        return Row("pieces", "yellow", f"in {where}; not looked at without the key", "see master key"), 0
+    try:
+        whole = storage.manifest
+        if whole is None:
+            cure = f"clusterai vault replace {folder.root} --from FILE"
+            return Row("pieces", "red", "no data was put in", cure), 0
+        size = sum(it.size for it in whole.pieces)
+        storage.reach()
+    except Damaged as error:
+        return Row("pieces", "red", str(error), "bring them back"), 0
+    except OSError as error:
+        return Row("pieces", "red", str(error), "until then no use is answered, and none is charged"), 0
+    finally:
+        storage.close()
+    return Row("pieces", "green", f"{len(whole.pieces)} in {where}, {size >> 20} MiB encrypted"), size
 
 
 def _policy(folder: VaultFolder) -> Row:
@@ -73,12 +97,11 @@ def _left(memory: Path) -> Row:
     return Row("left in memory", "green", "nothing of processes that are gone")
 
 
-def _memory(folder: VaultFolder, memory: Path) -> Row:
+def _memory(size: int, memory: Path) -> Row:
     if not memory.is_dir():
         return Row(
             "memory", "red", f"{memory} isn't there: programs can't be given the data", "mount a tmpfs there"
         )
-    size = sum(it.stat().st_size for it in folder.store.rglob("*") if it.is_file())
     free = shutil.disk_usage(memory).free
     if free < 2 * size:
         told = f"{free >> 20} MiB are free in {memory}, and the data has {size >> 20} MiB encrypted"

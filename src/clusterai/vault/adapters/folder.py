@@ -1,12 +1,12 @@
 """A vault's folder: what its owner edits, what is sealed, and how commands reach the process that serves it.
 
-    DIR/vault.json      name, and which file holds the master key
+    DIR/vault.json      name, which file holds the master key, where the pieces lie
     DIR/README.md       data card: Hugging Face's keys, then words          edited by the owner
     DIR/schema.json     columns                                             edited before the data is put in
     DIR/policy.toml     who may do what, for how much                       edited by the owner
     DIR/mock.csv        the mock twin
     DIR/croissant.json  the card for machines
-    DIR/store/          the data, encrypted
+    DIR/store/          the data, encrypted; only the wrapped keys, where its pieces lie at a URL
     DIR/state/          the journal, encrypted
     DIR/desk/           commands of the owner, and what came of them
     DIR/held/           what programs left for review, encrypted, until the owner has read it
@@ -47,6 +47,10 @@ INNER = ".vault"
 MOST_COMMAND_BYTES = 16 * 1024
 
 
+PLACE = r"\A[^@?#]*\Z"
+"""No part of a URL that may hold a password: it would stand in logs."""
+
+
 class NoVault(LookupError):
     """There is no vault in {folder}: clusterai vault init {folder} --from FILE."""
 
@@ -55,11 +59,16 @@ class BadVault(ValueError):
     """The vault in {folder} can't be opened: {why}."""
 
 
-class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`vault.json`."""
+class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`vault.json`.
+
+    Attributes:
+        store: URL at which the encrypted pieces lie (`piecestore`); empty: in the folder.
+    """
 
     name: Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9._-]{0,63}\Z")]
     key: str
+    store: Annotated[str, Meta(max_length=1_024, pattern=PLACE)] = ""
     format: Literal[1] = 1
 
 

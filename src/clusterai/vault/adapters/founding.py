@@ -1,5 +1,6 @@
 """Making a vault of what an owner has; and writing anew what follows from its files."""
 
+import contextlib
 import hashlib
 import secrets
 from pathlib import Path
@@ -11,6 +12,7 @@ from clusterai.runtime.adapters.config import PASSWORD
 from clusterai.vault.adapters.cleaning import cleaned_rows
 from clusterai.vault.adapters.folder import BadVault, Named, VaultFolder, as_json, write_aside
 from clusterai.vault.adapters.importing import Found, read_rows
+from clusterai.vault.adapters.piecestore import StoreFault, piece_store, place_in, tried
 from clusterai.vault.adapters.storage import Manifest, Storage
 from clusterai.vault.core.card import Head, croissant, read_readme, write_readme
 from clusterai.vault.core.cleaning import marked
@@ -38,14 +40,16 @@ def found_vault(
     policy: Policy,
     head: Head | None = None,
     password: str | None = None,
+    store: str = "",
 ) -> VaultFolder:
     """Lay out a vault and put the data in: anonymised where schema or policy say so, and encrypted.
 
     Args:
         key_file: the master key; made if it isn't there.
+        store: a URL under which the pieces shall lie, in a place of their own; empty: in the folder.
 
     Raises:
-        VaultExists, BadVault, BadData, BadSchema, BadKeyFile, AnonymiserGone.
+        VaultExists, BadVault, BadData, BadSchema, BadKeyFile, AnonymiserGone, StoreFault.
     """
     root = root.expanduser().resolve()
     if (root / "vault.json").exists():
@@ -54,7 +58,8 @@ def found_vault(
     schema = marked(schema, policy)
     schema.check()
     try:
-        named = msgspec.convert({"name": name, "key": str(key_file.expanduser().resolve())}, Named)
+        settings = {"name": name, "key": str(key_file.expanduser().resolve())}
+        named = msgspec.convert({**settings, "store": place_in(store, name) if store else ""}, Named)
     except msgspec.ValidationError:
         raise BadVault(
             f"{name!r} can't name a vault: small letters, digits, dot, - and _, 64 at most"
@@ -62,7 +67,9 @@ def found_vault(
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     master = make_key(key_file, password).secret()
-    manifest = _put(root, master, schema, data)
+    if named.store:
+        tried(piece_store(root, named.store))
+    manifest = _put(root, master, schema, data, named.store)
     # What only tells of the vault comes after the data; `vault.json` makes it one, last.
     for path, content in (
         (root / "README.md", write_readme(head or Head(pretty_name=name), WORDS.format(name=name))),
@@ -75,8 +82,8 @@ def found_vault(
     return VaultFolder(root)
 
 
-def _put(root: Path, master: bytes, schema: Schema, data: Found) -> Manifest:
-    storage = Storage(root / "store", master, sweep=True)
+def _put(root: Path, master: bytes, schema: Schema, data: Found, url: str) -> Manifest:
+    storage = Storage(root / "store", master, url, sweep=True)
     try:
         return storage.write(schema, pieces_of(schema, cleaned_rows(schema, read_rows(data, schema))))
     finally:
@@ -85,9 +92,38 @@ def _put(root: Path, master: bytes, schema: Schema, data: Found) -> Manifest:
 
 def replace_data(folder: VaultFolder, schema: Schema, data: Found) -> Manifest:
     """Another version of the data, under the same name. Budgets go on: the people in it are the same."""
-    manifest = _put(folder.root, folder.master(), marked(schema, folder.policy()), data)
+    manifest = _put(folder.root, folder.master(), marked(schema, folder.policy()), data, folder.named.store)
     _tell(folder.root, folder.named.name, manifest)
     return manifest
+
+
+def move_pieces(folder: VaultFolder, url: str) -> VaultFolder:
+    """All pieces to a place of their own under a URL, or back into the folder where it is empty. Nobody may serve the vault meanwhile.
+
+    Raises:
+        BadVault, WrongKey, NoData, Damaged, OSError, StoreFault: they lie where they lay.
+    """
+    if not url and not folder.named.store:
+        return folder
+    named = msgspec.structs.replace(folder.named, store=place_in(url, folder.named.name) if url else "")
+    storage = Storage(folder.store, folder.master(), folder.named.store)
+    there = piece_store(folder.store / "pieces", named.store)
+    try:
+        tried(there)
+        try:
+            storage.copy_to(there)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                for address in list(there.addresses()):
+                    there.remove(address)
+            raise
+        # From here on they lie there; a crash before the old ones are gone leaves them, encrypted.
+        write_aside(folder.settings, as_json(named))
+        with contextlib.suppress(StoreFault):
+            storage.take_away()
+    finally:
+        storage.close()
+    return VaultFolder(folder.root)
 
 
 def _tell(root: Path, name: str, manifest: Manifest) -> None:

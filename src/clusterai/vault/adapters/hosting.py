@@ -34,10 +34,11 @@ from clusterai.vault.adapters.cohorts import Cohorts, Standings
 from clusterai.vault.adapters.folder import BadVault, Command, Outcome, VaultFolder
 from clusterai.vault.adapters.listing import numbered, signed_listing
 from clusterai.vault.adapters.outputs import Outputs
+from clusterai.vault.adapters.piecestore import StoreFault
 from clusterai.vault.adapters.reviewing import Review
 from clusterai.vault.adapters.sealing import Asked, Seals
 from clusterai.vault.adapters.shelf import Shelf, shelves_key
-from clusterai.vault.adapters.storage import Manifest, Storage
+from clusterai.vault.adapters.storage import Damaged, Manifest, Storage
 from clusterai.vault.core import cleaning
 from clusterai.vault.core import terms as vocabulary
 from clusterai.vault.core.book import VaultBook
@@ -66,6 +67,8 @@ from clusterai.vault.core.terms import (
 )
 
 LIST_EVERY_S = 30.0
+LOOK_EVERY_S = 30.0
+"""Whether pieces that lie elsewhere can be reached; and after new keys couldn't be made, until they are tried again."""
 HEARS_S = 2.0
 """After the start, until the chain's past was told."""
 
@@ -107,7 +110,9 @@ class Vault:
         self._submit = submit
         # What the chain has already is heard first.
         self._listed_at_s = clock() - LIST_EVERY_S + HEARS_S
-        self._storage = Storage(folder.store, master, sweep=True)
+        self._storage = Storage(folder.store, master, folder.named.store, sweep=True)
+        self._reached_at_s = clock()
+        self._rekey_at_s = 0.0
         if self._storage.manifest is None:
             raise BadVault(f"no data was put in: clusterai vault init {folder.root} --from FILE")
         self.schema: Schema = self._storage.manifest.schema
@@ -223,8 +228,16 @@ class Vault:
         """Durable before it returns; again for the same order, the same answer and nothing more spent.
 
         Raises:
-            Denied: budget, delta, spent and all that ends a grant; `detail` says what is left.
+            Denied: budget, delta, spent and all that ends a grant; `detail` says what is left. `unreachable`: what is to be computed on can't be read
+                now, and nothing was spent.
         """
+        try:
+            self._storage.reach()
+        except (StoreFault, Damaged):
+            # Why, its owner's log says; a requester learns no place.
+            raise Denied(
+                "unreachable", "the vault can't read its data now, and nothing was spent: ask again later"
+            ) from None
         return self._books.step(Spend(grant, order, epsilon_micro, delta_pico))
 
     def used(self, order: Digest, result: Digest) -> SignedUse:
@@ -365,7 +378,6 @@ class Vault:
         for name, command in self.folder.commands():
             self.folder.answer(name, self._carried_out(command))
         self._books.tick()
-        self._rekey()
         self._list()
         self._books.close_sales(self._clock())
         if self._chain.barred:
@@ -376,12 +388,19 @@ class Vault:
                 f"the policy wants texts anonymised, and {', '.join(names)[:500]} isn't: clusterai vault replace, with the data as it was given; "
                 "until then no program, training or copy gets it"
             )
+        # Last: where its place is away or full, all else goes on.
+        self._rekey()
+        if self._clock() - self._reached_at_s >= LOOK_EVERY_S:
+            self._storage.reach()
+            self._reached_at_s = self._clock()
 
     def _rekey(self) -> None:
         """Without the lock: it may read and write gigabytes, and meanwhile services read and spend."""
         epoch = self._books.wanted_epoch
-        if epoch is not None:
+        if epoch is not None and self._clock() >= self._rekey_at_s:
+            self._rekey_at_s = self._clock() + LOOK_EVERY_S
             self._storage.rekey(epoch)
+            self._rekey_at_s = 0.0
             self._books.wanted_epoch = None
             self._books.step(Rekeyed(epoch))
 

@@ -1,6 +1,6 @@
 """Data at rest: rows in pieces, each encrypted under the vault's key of this epoch, each named by the BLAKE3 digest of what lies on disk.
 
-    master key (a file elsewhere) ──wraps──> key of the epoch ──encrypts──> pieces/ab/cd…ef
+    master key (a file elsewhere) ──wraps──> key of the epoch ──encrypts──> pieces/ab/cd…ef, here or at a URL (`piecestore`)
                                  └─encrypts──> manifest: schema, salt, the pieces in order
 
 A thief of the disk without the master key's file reads nothing: neither rows nor their number nor the columns that aren't published. A new epoch writes all
@@ -8,10 +8,10 @@ pieces anew beside the old ones, changes the manifest and the keys in one transa
 version. The snapshot is a Merkle root over salted hashes of the plain pieces: it names a version, survives re-keying, and can't be guessed at.
 """
 
-import os
+import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +25,7 @@ from nacl.utils import random
 from clusterai.protocol import merkle
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.statements import DigestBytes
+from clusterai.vault.adapters.piecestore import Gone, PieceStore, StoreFault, piece_store
 from clusterai.vault.core.pieces import Piece, decode_piece, encode_piece
 from clusterai.vault.core.schema import Schema
 
@@ -80,10 +81,11 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 class Storage:
     """One vault's data. Reading is safe from several threads; one process writes."""
 
-    def __init__(self, folder: Path, master: bytes, sweep: bool = False) -> None:
+    def __init__(self, folder: Path, master: bytes, url: str = "", sweep: bool = False) -> None:
         """
         Args:
             master: 32 bytes.
+            url: where the pieces lie; empty: in the folder.
             sweep: delete what a crash left: for the process that serves the vault.
 
         Raises:
@@ -91,7 +93,7 @@ class Storage:
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
-        self._pieces = folder / "pieces"
+        self._pieces: PieceStore = piece_store(folder / "pieces", url)
         self._master = SecretBox(blake3(master, derive_key_context="clusterai vault storage 1").digest())
         self._lock = threading.RLock()
         self._db = sqlite3.connect(folder / "keys.sqlite", isolation_level=None, check_same_thread=False)
@@ -108,7 +110,10 @@ class Storage:
                 f"the vault in {folder} is under another key: name the file that it was made with"
             ) from None
         if sweep:
-            self.sweep()
+            with contextlib.suppress(
+                StoreFault
+            ):  # a store that is away for now keeps no vault from being opened
+                self.sweep()
 
     def _read(self) -> None:
         self._keys = {
@@ -131,14 +136,20 @@ class Storage:
         return self.manifest
 
     def sweep(self) -> None:
-        """Delete pieces that the manifest doesn't name."""
+        """Delete pieces that the manifest doesn't name.
+
+        Raises:
+            OSError.
+        """
         with self._lock:
             known = (
                 {bytes(piece.address) for piece in self.manifest.pieces} if self.manifest else set[bytes]()
             )
-            for path in self._pieces.glob("??/*"):
-                if bytes.fromhex(path.parent.name + path.name.partition(".")[0]) not in known:
-                    path.unlink(missing_ok=True)
+        lying = set(self._pieces.addresses())
+        # Where some of ours are missing, we may be an old copy of the vault's folder: what the newer one needs isn't ours to delete.
+        if known <= lying:
+            for address in sorted(lying - known):
+                self._pieces.remove(address)
 
     # --- writing ---
 
@@ -149,10 +160,11 @@ class Storage:
         salt = random(32)
         placed: list[Placed] = []
         leaves: list[bytes] = []
-        for piece in pieces:
-            plain = encode_piece(piece)
-            leaves.append(leaf_of(salt, len(leaves), plain))
-            placed.append(self._put(key, plain, piece.rows))
+        with self._swept():
+            for piece in pieces:
+                plain = encode_piece(piece)
+                leaves.append(leaf_of(salt, len(leaves), plain))
+                placed.append(self._put(key, plain, piece.rows))
         manifest = Manifest(schema, salt, epoch, tuple(placed), tuple(leaves))
         self._switch(manifest, {epoch: key})
         return manifest
@@ -162,22 +174,26 @@ class Storage:
         now = self._whole()
         if now.epoch >= epoch:
             return
-        key = random(SecretBox.KEY_SIZE)
-        placed = [self._put(key, self._open(now, piece), piece.rows) for piece in now.pieces]
+        old, key = self._keys[now.epoch], random(SecretBox.KEY_SIZE)
+        with self._swept():
+            placed = [self._put(key, self._open(old, piece), piece.rows) for piece in now.pieces]
         self._switch(msgspec.structs.replace(now, epoch=epoch, pieces=tuple(placed)), {epoch: key})
 
     def _put(self, key: bytes, plain: bytes, rows: int) -> Placed:
         box = bytes(SecretBox(key).encrypt(plain))
         address = blake3(box).digest()
-        path = self.path(address)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        aside = path.with_name(f"{path.name}.new")
-        with aside.open("wb") as file:
-            file.write(box)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        self._pieces.put(address, box)
         return Placed(address, rows, len(box))
+
+    @contextlib.contextmanager
+    def _swept(self) -> Generator[None]:
+        """Where writing ends halfway, what was written is taken away again: the place may be full."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self.sweep()
+            raise
 
     def _switch(self, manifest: Manifest, keys: dict[int, bytes]) -> None:
         sealed = bytes(self._master.encrypt(msgspec.msgpack.encode(manifest)))
@@ -193,27 +209,58 @@ class Storage:
             # The old wrapped keys may still stand in the write-ahead log.
             self._db.execute("pragma wal_checkpoint(truncate)").fetchall()
             self._keys, self.manifest = dict(keys), manifest
+        with contextlib.suppress(StoreFault):  # the next one deletes them; their key is gone
             self.sweep()
 
     # --- reading ---
 
-    def path(self, address: bytes) -> Path:
-        name = address.hex()
-        return self._pieces / name[:2] / name[2:]
-
     def stored(self, address: bytes) -> bytes:
-        """A piece as it lies on disk: what may be handed to whoever asks, since it is worth nothing without the key.
+        """A piece as it lies there: what may be handed to whoever asks, since it is worth nothing without the key.
 
         Raises:
-            Damaged.
+            Damaged, StoreFault.
         """
         try:
-            box = self.path(address).read_bytes()
-        except OSError:
-            raise Damaged(f"a piece is gone: restore {self._pieces} from a backup") from None
+            box = self._pieces.get(address)
+        except StoreFault:
+            raise
+        except (Gone, OSError):
+            raise Damaged(f"a piece is gone: restore {self._pieces.place} from a backup") from None
         if blake3(box).digest() != address:
-            raise Damaged(f"a piece changed on disk: restore {self._pieces} from a backup")
+            raise Damaged(f"a piece changed where it lies: restore {self._pieces.place} from a backup")
         return box
+
+    def reach(self) -> None:
+        """Look whether the data can be read now, by its first piece.
+
+        Raises:
+            Damaged, StoreFault.
+        """
+        now = self.manifest
+        try:
+            for piece in () if now is None else now.pieces[:1]:
+                self._pieces.look(piece.address)
+        except Gone:
+            if now is self.manifest:  # else it was re-keyed meanwhile
+                raise Damaged(f"a piece is gone: restore {self._pieces.place} from a backup") from None
+
+    def copy_to(self, other: PieceStore) -> None:
+        """All pieces as they are, checked.
+
+        Raises:
+            Damaged, OSError.
+        """
+        for piece in self._whole().pieces:
+            other.put(piece.address, self.stored(piece.address))
+
+    def take_away(self) -> None:
+        """Delete all pieces: they lie elsewhere now.
+
+        Raises:
+            OSError.
+        """
+        for address in list(self._pieces.addresses()):
+            self._pieces.remove(address)
 
     def key(self) -> tuple[int, bytes]:
         """The epoch and its content key: what a sold copy is opened with."""
@@ -231,23 +278,27 @@ class Storage:
             now = self._whole()
             return now, self._keys[now.epoch]
 
-    def _open(self, manifest: Manifest, piece: Placed) -> bytes:
+    def _open(self, key: bytes, piece: Placed) -> bytes:
         try:
-            return SecretBox(self._keys[manifest.epoch]).decrypt(self.stored(piece.address))
+            return SecretBox(key).decrypt(self.stored(piece.address))
         except CryptoError:
-            raise Damaged(f"a piece doesn't open: restore {self._pieces} from a backup") from None
+            raise Damaged(f"a piece doesn't open: restore {self._pieces.place} from a backup") from None
 
     def pieces(self, names: Sequence[str] | None = None) -> Iterator[Piece]:
         """All pieces in order, with these columns or all.
 
         Raises:
-            NoData, Damaged.
+            NoData, Damaged, StoreFault.
         """
         count, at = len(self._whole().pieces), 0
         while at < count:
-            with self._lock:  # between two pieces the whole may be re-keyed
-                now = self._whole()
-                plain = self._open(now, now.pieces[at])
+            now, key = self.copied()
+            try:
+                plain = self._open(key, now.pieces[at])
+            except Damaged:
+                if now is self.manifest:
+                    raise
+                continue  # re-keyed meanwhile: it lies elsewhere
             yield decode_piece(now.schema, plain, names)
             at += 1
 
@@ -257,10 +308,10 @@ class Storage:
         Raises:
             NoData, Damaged.
         """
-        now = self._whole()
+        now, key = self.copied()
         for at, piece in enumerate(now.pieces):
-            if leaf_of(now.salt, at, self._open(now, piece)) != now.leaves[at]:
-                raise Damaged(f"a piece isn't what was put in: restore {self._pieces} from a backup")
+            if leaf_of(now.salt, at, self._open(key, piece)) != now.leaves[at]:
+                raise Damaged(f"a piece isn't what was put in: restore {self._pieces.place} from a backup")
 
     def close(self) -> None:
         self._db.close()

@@ -48,6 +48,7 @@ DenialCode = Literal[
     "chain",
     "disclosure",
     "anonymise",
+    "unreachable",
 ]
 
 

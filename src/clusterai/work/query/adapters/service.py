@@ -128,7 +128,7 @@ class QueryEngine:
             # Again: while it waited, the grant may have ended.
             seal_to = self._admit(spec)
             delta_pico = await asyncio.to_thread(self._delta_pico, spec)
-            vault.spend(Digest(spec.grant), query, spec.epsilon_micro, delta_pico)
+            await asyncio.to_thread(vault.spend, Digest(spec.grant), query, spec.epsilon_micro, delta_pico)
         except ImportError:
             return Refusal(query, "no_delta", "this vault has no OpenDP, which a δ needs: ask without one")
         except (Denied, Unfit) as error:
