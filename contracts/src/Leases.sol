@@ -210,15 +210,16 @@ contract Leases is ILeases, EIP712 {
     }
 
     /// @notice End a lease that isn't committed yet. Called by the requester or its hot keys. Free before it was
-    /// accepted; then the provider gets CANCEL_BPS and, of the rest, the share of its time that passed.
+    /// accepted; then the provider gets CANCEL_BPS and, of the rest, the share of its time that passed; without
+    /// `evenAccepted` it is refused instead. So who is told "I won't", and cancels, pays nothing to one who accepts meanwhile.
     /// @dev Abuse: having providers set machines aside for nothing; it costs. A provider that does nothing and waits to be
     /// cancelled gets nothing from a requester who waits for the deadline instead.
-    function cancelLease(bytes32 id) external {
+    function cancelLease(bytes32 id, bool evenAccepted) external {
         Lease storage lease = _leases[id];
         require(_isParty(lease.requester), NotRequester(msg.sender));
         require(!_barred(lease.provider), ProviderBarred(lease.provider));
         if (lease.state == _OPEN) return _close(id, _CANCELLED_BEFORE_START, 0);
-        require(lease.state == _ACCEPTED, WrongState(id, lease.state));
+        require(evenAccepted && lease.state == _ACCEPTED, WrongState(id, lease.state));
         require(block.timestamp <= lease.deadline, AfterDeadline(lease.deadline));
         uint256 base = (uint256(lease.compensation) * CANCEL_BPS) / 10_000;
         uint256 elapsed = block.timestamp - lease.acceptedAt;

@@ -202,7 +202,7 @@ contract LeaseHandler {
     function cancel(uint256 which) external {
         bytes32 id = _some(which);
         VM.prank(REQUESTER);
-        leases.cancelLease(id);
+        leases.cancelLease(id, true);
         _noteEnd(id);
     }
 

@@ -65,7 +65,7 @@ def test_cancelled_before_start_costs_nothing(pair: LeasePair) -> None:
     before = pair.twin.token.balance(HOTS["gate"].address)
     one = pair.opened(job(pair))
     assert pair.refused(calls.CancelLease(one.lease), STRANGER) == "NotRequester"
-    end = closed(pair.expect(calls.CancelLease(one.lease), OWNERS["gate"]))
+    end = closed(pair.expect(calls.CancelLease(one.lease, False), OWNERS["gate"]))
     assert end == (CloseReason.CANCELLED_BEFORE_START, 0, 1_101)
     assert pair.twin.token.balance(HOTS["gate"].address) == before
     assert pair.refused(calls.AcceptLease(one.lease), HOTS["ann"]) == "WrongState"
@@ -77,6 +77,7 @@ def test_cancelling_costs_a_tenth_and_the_time_that_passed(pair: LeasePair) -> N
         one = job(pair, f"after {passed}", deadline_s=pair.now_s + 100)
         pair.accepted(one)
         pair.advance(passed)
+        assert pair.refused(calls.CancelLease(one.lease, False), HOTS["gate"]) == "WrongState"
         end = closed(pair.expect(calls.CancelLease(one.lease), HOTS["gate"]))
         assert end == (CloseReason.CANCELLED, paid, 1_101 - paid)
     one = pair.accepted(job(pair, "late"))

@@ -2,10 +2,13 @@
 
 import pytest
 
-from clusterai.gateway.core.jobstate import Cancel, Job
+from clusterai.gateway.core.jobstate import Cancel, Job, Slot
+from clusterai.ledger.core.lease_calls import CancelLease
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_DIGEST
+from clusterai.protocol.jobs import Done, LeaseRefused
 from clusterai.protocol.leases import CloseReason
+from clusterai.runtime.machine import Received
 from clusterai.work.batch.core.request import Wishes
 from clusterai.work.batch.spec import Image, JobArray, JobSpec, Resources
 from tests.simulation.leases.world import CREDIT, SEGMENTS, World, honest, key, skipper
@@ -122,6 +125,59 @@ def test_a_cancelled_job_costs_what_it_took() -> None:
     )
     assert world.credit == CREDIT - spent(world)
     assert not world.till.tabs.open
+
+
+def opened(world: World) -> Slot:
+    """A lease that the desk knows to be open, and not yet to be accepted."""
+    world.submit(JobArray(SPEC))
+    for _ in range(60):
+        if job(world).slots[0].opened:
+            break
+        world.turn()
+    (slot,) = job(world).slots
+    assert slot.opened
+    assert not slot.accepted
+    return slot
+
+
+def test_done_before_the_desk_heard_that_it_was_accepted() -> None:
+    """A provider may be faster than the chain's news: its work isn't cancelled for that."""
+    world = World(11, {"ann": honest}, desk=True)
+    slot = opened(world)
+    assert world.desk is not None
+    assert slot.lease is not None
+    assert slot.terms is not None
+    states = honest(SPEC.canonical())
+    world.desk.hear(
+        Received(
+            key("ann").address, Done(slot.lease, states[-1], SEGMENTS, slot.terms.compensation_wei, 0, "")
+        )
+    )
+    world.settle()
+    assert slot.closed is not None
+    assert CloseReason(slot.closed.reason) is CloseReason.COMPLETED
+    assert spent(world) > 0
+
+
+def test_accepting_what_one_refused_earns_no_cancellation() -> None:
+    """The desk cancels what is refused only while that is free; who accepts it all the same has to do it."""
+    cancels: list[CancelLease] = []
+
+    def lets(_: str, call: object) -> bool:
+        if isinstance(call, CancelLease):
+            cancels.append(call)
+        return not isinstance(call, CancelLease)
+
+    world = World(12, {"ann": honest}, desk=True, lets=lets)
+    slot = opened(world)
+    assert world.desk is not None
+    assert slot.lease is not None
+    world.desk.hear(Received(key("ann").address, LeaseRefused(slot.lease, "full", "no room")))
+    world.settle()
+    assert cancels
+    assert not any(call.even_accepted for call in cancels)
+    assert slot.closed is not None
+    assert CloseReason(slot.closed.reason) is CloseReason.COMPLETED
 
 
 @pytest.mark.parametrize("seconds", range(8))

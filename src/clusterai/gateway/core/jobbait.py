@@ -241,7 +241,7 @@ class Planting:
             else:
                 yield f"lease-open:{name}", OpenLease(terms)
         elif not plant.accepted and plant.refused:
-            yield f"lease-cancel:{name}", CancelLease(lease)
+            yield f"lease-cancel:{name}", CancelLease(lease, even_accepted=False)
         elif not plant.accepted and now_s >= plant.start_s and linked(provider):
             plant.start_s = now_s + START_EVERY_S
             yield Send(provider, StartLease("batch", terms, plant.planted.spec, bait))

@@ -421,9 +421,10 @@ class JobDesk:
             elif not job.cancelled:
                 self._submit(f"lease-open:{lease.hex()}", OpenLease(terms))
             return
-        refused = slot.came is not None and not slot.accepted
+        refused = slot.came is not None and slot.came.refused and not slot.accepted
         if (job.cancelled or refused) and not slot.committed:
-            self._submit(f"lease-cancel:{lease.hex()}", CancelLease(lease))
+            # One that accepts what it refused is bound to it, and isn't paid for being cancelled.
+            self._submit(f"lease-cancel:{lease.hex()}", CancelLease(lease, even_accepted=job.cancelled))
         elif (
             not slot.accepted
             and self._now_s >= slot.start_s
@@ -522,7 +523,8 @@ class JobDesk:
                     self._save(Came(lease, output, exit_code, detail))
             case Broken(lease, code, detail) | LeaseRefused(lease, code, detail):
                 if slot.came is None:
-                    self._save(Came(lease, b"", -1, f"{code}: {detail}"))
+                    refused = isinstance(frame, LeaseRefused)
+                    self._save(Came(lease, b"", -1, f"{code}: {detail}", refused))
             case _:
                 pass
 

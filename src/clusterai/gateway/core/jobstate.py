@@ -162,6 +162,8 @@ class Came(msgspec.Struct, frozen=True, tag=True):
     output: bytes
     exit_code: int
     detail: str
+    refused: bool = False
+    """it never took it; of any other, the chain says whether it was accepted, perhaps a moment later than its provider does"""
 
 
 class Here(msgspec.Struct, frozen=True, tag=True):

@@ -37,9 +37,13 @@ class CommitLease(_Call, frozen=True):
 
 
 class CancelLease(_Call, frozen=True):
-    """Leases: by the requester; free before it is accepted, then a tenth and the share of the time that passed."""
+    """Leases: by the requester; free before it is accepted, then a tenth and the share of the time that passed.
+
+    even_accepted: else one that was accepted meanwhile goes on.
+    """
 
     lease: Digest
+    even_accepted: bool = True
 
 
 class GiveUpLease(_Call, frozen=True):

@@ -308,8 +308,8 @@ class TwinChain:
                 self.leases.accept_lease(tx, lease)
             case calls.CommitLease(lease, root, segments, output, units, amount, last, proof):
                 self.leases.commit_lease(tx, lease, root, segments, output, units, amount, last, proof)
-            case calls.CancelLease(lease):
-                self.leases.cancel_lease(tx, lease)
+            case calls.CancelLease(lease, even_accepted):
+                self.leases.cancel_lease(tx, lease, even_accepted)
             case calls.GiveUpLease(lease):
                 self.leases.give_up_lease(tx, lease)
             case calls.CloseLease(lease):

@@ -111,13 +111,13 @@ class Leases:
         tx.emit(LeaseOpened(lease_id, requester, provider, terms))
         self._token.pull(tx, self._here, tx.sender, self._here, lease.compensation + lease.audit_fee)
 
-    def cancel_lease(self, tx: Transaction, lease_id: Digest) -> None:
+    def cancel_lease(self, tx: Transaction, lease_id: Digest, even_accepted: bool) -> None:
         lease = self.lease(lease_id)
         require(self._is_party(tx, lease.requester), "NotRequester")
         require(not self._barred(lease.provider), "ProviderBarred")
         if lease.state == OPEN:
             return self._close(tx, lease_id, CloseReason.CANCELLED_BEFORE_START, 0)
-        require(lease.state == ACCEPTED, "WrongState")
+        require(even_accepted and lease.state == ACCEPTED, "WrongState")
         require(tx.now_s <= lease.deadline_s, "AfterDeadline")
         base = lease.compensation * CANCEL_BPS // 10_000
         elapsed, span = tx.now_s - lease.accepted_s, lease.deadline_s - lease.accepted_s
