@@ -323,6 +323,7 @@ def measuring_relayed() -> list[msgspec.Struct]:
 def rent_frames() -> list[msgspec.Struct]:
     key = bytes([7]) * 32
     mine = rentals.MeshKey(LEASE, 1, 2, PROVIDER.address, key)
+    counted = rentals.Heartbeats(rentals.stay_model(LEASE, 1, 2), 600, rentals.head_of(key, LEASE))
     members = (
         rentals.MeshMember(0, bytes([6]) * 32, ("198.51.100.7", 40_001)),
         rentals.MeshMember(1, key, None),
@@ -336,6 +337,7 @@ def rent_frames() -> list[msgspec.Struct]:
         rentals.StayTold(LEASE, 2, "memory", "the kernel killed 1 process"),
         rentals.TellPath(LEASE, 0, "203.0.113.9", 51_820),
         rentals.PauseStay(LEASE, 2, paused=True),
+        rentals.Countersign(counted, GATEWAY.sign(counted.signing_digest(DOMAINS["network"]))),
         rentals.AskStayLog(LEASE, 2, 40),
         rentals.StayLogged(LEASE, 2, 40, 48, b"started\n"),
         rentals.EndStay(LEASE, 2),

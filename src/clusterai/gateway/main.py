@@ -215,6 +215,7 @@ class Gateway:
             lambda account: self.meter.book.credit_wei(account),
             _signer,
             self.directory.owner_of,
+            key.sign,
             self.archive,
             (config.link_host, shown),
         )

@@ -74,7 +74,7 @@ from clusterai.protocol.ids import Address, Digest, Role, hex0x
 from clusterai.protocol.leases import leases_domain
 from clusterai.protocol.measuring import Claims, Measured
 from clusterai.protocol.messages import Finished, Frame, Refused
-from clusterai.protocol.signing import Key, recover
+from clusterai.protocol.signing import BadSignature, Key, recover
 from clusterai.protocol.statements import channels_domain, network_domain
 from clusterai.runtime.adapters.config import PASSWORD
 from clusterai.runtime.adapters.daemon import chores, stop_on_signals
@@ -262,7 +262,14 @@ class Node:
             self.link.send,
             self._busy,
             lambda _: self._decide(),
+            self._by_gateway,
         )
+
+    def _by_gateway(self, digest: Digest, signature: bytes, gateway: Address) -> bool:
+        try:
+            return self.directory.acts_for(recover(digest, signature), gateway, Role.GATEWAY)
+        except BadSignature:
+            return False
 
     def _cards(self) -> list[Coroutine[Any, Any, None]]:
         rentals, offering, staying = self.config.rentals, self.offering, self.staying
@@ -454,6 +461,8 @@ class Node:
                 self.engines.stop(effect)
             case Keep(epoch, order, transcript):
                 self.vault.put(epoch, order, transcript)
+                if self.staying is not None:
+                    self.staying.came(transcript)
                 self._hear(Kept(order))
             case Forget(epoch):
                 self.vault.forget(epoch)

@@ -6,6 +6,7 @@
       |<-- JoinStay -----------|   who is in the mesh; sent again when somebody comes or goes
       |--- StayReady --------->|   it may be used, and paid from the next order on
       |<== Work, Tokens* =====>|   one interval after another
+      |<-- Countersign --------|   all heartbeats up to this head came, and count
       |<-- TellPath* ----------|   where a member's packets come from
       |--- StayBroke --------->|   or
       |<-- EndStay ------------|
@@ -54,6 +55,30 @@ class MeshKey(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
     def struct(self) -> Digest:
         return struct_hash(self.TYPE, self.lease, self.place, self.generation, self.node, self.key)
+
+    def signing_digest(self, network: Domain) -> Digest:
+        return typed_digest(network.separator(), self.struct())
+
+
+class Heartbeats(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Signed by a gateway's hot key: "of this stay, all intervals up to `head` came, and prove so much time".
+
+    The other side's signatures are the receipts of the same intervals.
+
+    Attributes:
+        stay: `stay_model`, so it is of one lease, place and generation alone.
+        tenths: of seconds, proven in all of the stay.
+        head: `head_of` the last interval; those before hang on it.
+    """
+
+    stay: DigestBytes
+    tenths: U63
+    head: DigestBytes
+
+    TYPE = type_hash("Heartbeats(bytes32 stay,uint64 tenths,bytes32 head)")
+
+    def struct(self) -> Digest:
+        return struct_hash(self.TYPE, self.stay, self.tenths, self.head)
 
     def signing_digest(self, network: Domain) -> Digest:
         return typed_digest(network.separator(), self.struct())
@@ -157,6 +182,13 @@ class EndStay(_Frame, frozen=True):
     generation: U32
 
 
+class Countersign(_Frame, frozen=True):
+    """Gateway: the renter's side signs what came of a stay so far. `signature`: of `said`, by its hot key."""
+
+    said: Heartbeats
+    signature: SignatureBytes
+
+
 class AskStayLog(_Frame, frozen=True):
     """Gateway: what the machine's own part printed, from byte `start` on; one `StayLogged` comes back."""
 
@@ -180,6 +212,11 @@ def stay_model(lease: bytes, place: int, generation: int) -> Digest:
     return Digest(keccak(b"clusterai stay" + lease + bytes([place]) + generation.to_bytes(4, "big")))
 
 
+def head_of(request: bytes, answer: bytes) -> Digest:
+    """Of an interval: by the digests of what was asked, which names the head before, and of the heartbeats that came."""
+    return Digest(keccak(b"clusterai heartbeats" + request + answer))
+
+
 RentFrame = (
     OpenStay
     | StayOpened
@@ -189,6 +226,7 @@ RentFrame = (
     | StayTold
     | TellPath
     | PauseStay
+    | Countersign
     | AskStayLog
     | StayLogged
     | EndStay

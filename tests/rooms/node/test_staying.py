@@ -2,21 +2,28 @@
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from clusterai.mesh import Member
+from clusterai.node.adapters.countersigned import Countersigned
 from clusterai.node.adapters.engines import Engines
 from clusterai.node.adapters.staying import StayEngine, Staying
 from clusterai.node.core.leases import Produced, Serving, Start, Stop
-from clusterai.node.core.staybook import StayTerms
+from clusterai.node.core.staybook import Signed, StayTerms
+from clusterai.protocol import canonical
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
+from clusterai.protocol.messages import Answer, Transcript
 from clusterai.protocol.rentals import (
     AskStayLog,
+    Countersign,
     EndStay,
+    Heartbeats,
     JoinStay,
     MeshMember,
     OpenStay,
@@ -26,9 +33,11 @@ from clusterai.protocol.rentals import (
     StayOpened,
     StayReady,
     StayTold,
+    head_of,
     stay_model,
 )
 from clusterai.protocol.signing import Key
+from clusterai.protocol.statements import Order
 from clusterai.runtime.machine import Received
 from clusterai.work.cluster.adapters.stay import StayFailed
 from clusterai.work.cluster.check import judge_answer
@@ -113,9 +122,25 @@ class Bench:
         self.stays: list[Fake] = []
         self.fails = fails
         self.engines = Engines((), self, self.reported.append, None)  # type: ignore[arg-type]
-        terms = StayTerms(KEY.address, NETWORK, 1000, lambda spec: None, 86_400, KEY.sign)
+        terms = StayTerms(
+            KEY.address,
+            NETWORK,
+            1000,
+            lambda spec: None,
+            86_400,
+            KEY.sign,
+            lambda digest, signature, gateway: True,
+        )
+        self.signed: list[Signed] = []
         self.staying = Staying(
-            terms, folder, self.engines, self.opens, self.keep, self.vacancies.append, lambda: 1_000_000.0
+            terms,
+            folder,
+            self.engines,
+            self.opens,
+            self.keep,
+            self.vacancies.append,
+            self.signed.append,
+            lambda: 1_000_000.0,
         )
 
     async def opens(self, lease: Digest, place: int, spec: ClusterSpec, folder: Path) -> Fake:
@@ -196,7 +221,7 @@ def test_an_interval_is_answered_by_heartbeats_that_hold_in_an_audit():
             nonlocal told
             told += 1
 
-        engine = StayEngine(MODEL, Fake(), worked)
+        engine = StayEngine(MODEL, Fake(), worked, lambda before: True)
         tokens, reason = await answered(engine, interval())
         assert told == 1
         assert wrong(interval(), tokens, reason) is None
@@ -212,7 +237,7 @@ def test_one_interval_follows_the_other():
     """While one runs another isn't begun; cancelled, it ends with what it has."""
 
     async def main() -> None:
-        engine = StayEngine(MODEL, Fake(), lambda: None)
+        engine = StayEngine(MODEL, Fake(), lambda: None, lambda before: True)
         running = engine.submit(interval(seconds=30))
         events = [asyncio.ensure_future(anext(aiter(running)))]
         await asyncio.sleep(0)
@@ -228,13 +253,47 @@ def test_one_interval_follows_the_other():
     asyncio.run(main())
 
 
+def test_an_interval_that_leaves_one_out_is_not_begun(tmp_path: Path):
+    """Each hangs on the heartbeats that came; what its gateway signed for is kept in the machine's folder."""
+
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        await bench.ready()
+        lent = bench.engines.loaded()[MODEL.hex()].engine
+        assert isinstance(lent, StayEngine)
+        first = interval()
+        answer = Answer(*await answered(lent, first))
+        order = Order(
+            GATEWAY, bytes(20), MODEL, canonical.digest(first), bytes(32), 0, 1, 99, 2**32, bytes(32)
+        )
+        bench.staying.came(Transcript(order, bytes(65), "cluster", canonical.encode(first), answer))
+        bench.staying.came(Transcript(order, bytes(65), "chat", b"", answer))
+        head = head_of(order.request, answer.digest())
+        lent.submit(first)
+        await lent.close()
+        said = Heartbeats(MODEL, 10, head)
+        bench.hear(Countersign(said, b"\x01" * 65))
+        (signed,) = bench.signed
+        assert (signed.said, signed.gateway, signed.lease, signed.place) == (said, GATEWAY, LEASE, 1)
+        other = StayEngine(MODEL, Fake(), lambda: None, partial(bench.staying.book.follows, MODEL))
+        with pytest.raises(Unfit, match="never gave"):
+            other.submit(first)
+        other.submit(msgspec.structs.replace(first, before=head))
+        kept = Countersigned(tmp_path)
+        kept.keep(signed)
+        kept.keep(msgspec.structs.replace(signed, at_s=signed.at_s + 30))
+        assert [it.at_s for it in kept.all()] == [signed.at_s + 30]
+
+    asyncio.run(main())
+
+
 def test_a_dead_stay_answers_nothing(tmp_path: Path):
     """Its engine fails, the gateway hears why, and the machine is free again."""
 
     async def main() -> None:
         bench = Bench(tmp_path)
         stay = await bench.ready()
-        engine = StayEngine(MODEL, stay, lambda: None)
+        engine = StayEngine(MODEL, stay, lambda: None, lambda before: True)
         stay.gone.set_result("raylet died")
         await bench.settle()
         (broke,) = bench.said(StayBroke)

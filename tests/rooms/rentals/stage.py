@@ -28,6 +28,7 @@ from clusterai.gateway.core.rentstate import (
     Seat,
 )
 from clusterai.node.core.staybook import (
+    Came,
     Join,
     Joined,
     Lend,
@@ -35,6 +36,7 @@ from clusterai.node.core.staybook import (
     Path,
     Raise,
     Raised,
+    Signed,
     StayBook,
     StayTerms,
     Still,
@@ -45,9 +47,9 @@ from clusterai.node.core.staybook import (
 from clusterai.protocol import canonical
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
-from clusterai.protocol.messages import Frame
-from clusterai.protocol.rentals import stay_model
-from clusterai.protocol.signing import Key, recover
+from clusterai.protocol.messages import Answer, Frame
+from clusterai.protocol.rentals import head_of, stay_model
+from clusterai.protocol.signing import Key, recover, signed_by
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
 from clusterai.work.cluster.core.heartbeats import Beat, Cell, tokens_of
 from clusterai.work.cluster.price import recount, unit_price_wei
@@ -60,6 +62,11 @@ GATEWAY, ACCOUNT = Address(b"\x01" * 20), Digest(b"\x0a" * 32)
 LEASE, HOLD = Digest(b"\x07" * 32), Digest(b"\x08" * 32)
 PRICE_WEI = 36_000_000
 SPEC = ClusterSpec(cpu_milli=2000)
+HOT = Key(b"\x5a" * 32)
+
+
+def by_gateway(digest: Digest, signature: bytes, gateway: Address) -> bool:
+    return gateway == GATEWAY and signed_by(HOT.address, digest, signature)
 
 
 class Machine:
@@ -81,11 +88,15 @@ class Machine:
         """It is killed instead of performing its effect of this number; `comes_back`: and started again before it is missed."""
         self.comes_back = False
         self.lent: dict[Digest, Lend] = {}
+        self.signed: dict[bytes, Signed] = {}
+        """what was countersigned, on its disk"""
         self.done: list[Any] = []
         self.begin()
 
     def begin(self) -> None:
-        terms = StayTerms(self.key.address, NETWORK, PRICE_WEI, lambda spec: None, 7 * 86_400, self.key.sign)
+        terms = StayTerms(
+            self.key.address, NETWORK, PRICE_WEI, lambda spec: None, 7 * 86_400, self.key.sign, by_gateway
+        )
         self.book = StayBook(terms)
         self.lent = {}
 
@@ -124,6 +135,8 @@ class Machine:
                 self.lent[model] = effect
             case Withdraw(model):
                 del self.lent[model]
+            case Signed(said=said):
+                self.signed[said.stay] = effect
             case Lower() | Vacant() | Path() | Still() | Join():
                 pass
             case _:
@@ -166,6 +179,7 @@ class Stage:
         self.credit_wei = 10**12
         self.charged: list[tuple[Digest, int]] = []
         self.seeds: list[bytes] = []
+        self.came: list[Interval] = []
         self.notes: list[Noted] = []
         self.freed: list[Address] = []
         self.booked: set[Address] = set()
@@ -184,7 +198,7 @@ class Stage:
         self.begin()
 
     def begin(self) -> None:
-        self.desk = RentDesk(NETWORK, recover, self.owners.get, self.restarts.to_bytes(32, "big"))
+        self.desk = RentDesk(NETWORK, recover, self.owners.get, HOT.sign, self.restarts.to_bytes(32, "big"))
 
     # --- the gateway ---
 
@@ -279,6 +293,9 @@ class Stage:
         if machine is None:
             self.later(lambda: self.tell(Failed(errand, "absent", "nobody")))
             return
+        if not machine.book.follows(model, interval.before):
+            self.later(lambda: self.tell(Failed(errand, "bad_request", "it hangs on nothing")))
+            return
         machine.tell(Worked(model))
         self.seeds.append(interval.seed)
         self.running[errand] = (order, self.now_s)
@@ -336,7 +353,10 @@ class Stage:
             amount_wei = recount(interval, tokens)[1] * unit_price_wei(PRICE_WEI)
             self.credit_wei -= amount_wei
             self.charged.append((order.model, amount_wei))
-            self.tell(Done(errand, Digest(bytes([errand % 256]) * 32), tokens, amount_wei))
+            head = head_of(canonical.digest(interval), Answer(tokens, "stop").digest())
+            self.came.append(interval)
+            machine.tell(Came(order.model, interval.before, head, recount(interval, tokens)[1]))
+            self.tell(Done(errand, head, tokens, amount_wei))
             self.settle()
 
     def beat(self) -> None:
@@ -359,8 +379,12 @@ class Stage:
         self.begin()
         self.desk.restore(canonical.decode(it, RECORD) for it in self.journal)
         # The market keeps only what running rentals need.
-        if all(it.ended is not None for it in self.desk.rentals.values()):
-            self.booked.clear()
+        self.booked &= {
+            Address(stay.seat.node)
+            for it in self.desk.rentals.values()
+            if it.ended is None
+            for stay in it.stays.values()
+        }
         for lease, rental in list(self.desk.rentals.items()):
             self.tell(self.counted(lease, rental))
         self.tell(Started())

@@ -9,7 +9,7 @@ from clusterai.runtime.machine import Linked
 from clusterai.work.cluster.price import unit_price_wei
 from tests.rooms.rentals.stage import LEASE, PRICE_WEI, Stage
 
-STEPS = {0: 14, 1: 14}
+STEPS = {0: 20, 1: 20}
 """So many effects have head and worker in the story below."""
 
 
@@ -84,6 +84,6 @@ def test_a_machine_killed_before_any_of_its_effects_costs_no_more_than_its_inter
     charged = {model for model, _ in stage.charged}
     assert (
         charged >= {stay_model(LEASE, place, it.generation) for place, it in rental.stays.items()}
-        or at >= STEPS[victim] - 3
+        or at >= STEPS[victim] - 4
     )
     assert 0 < charged_wei <= 2 * (stage.now_s - rental.began_s) * PRICE_WEI / 3600

@@ -17,7 +17,7 @@ from clusterai.protocol.ids import Address
 from clusterai.protocol.rentals import stay_model
 from clusterai.protocol.statements import Receipt
 from clusterai.runtime.adapters.journal import SqliteJournal
-from tests.rooms.rentals.stage import ACCOUNT, GATEWAY, HOLD, LEASE, NETWORK, PRICE_WEI, SPEC
+from tests.rooms.rentals.stage import ACCOUNT, GATEWAY, HOLD, HOT, LEASE, NETWORK, PRICE_WEI, SPEC
 
 SEATS = tuple(Seat(bytes([it]) * 20, bytes([it + 9]) * 20, PRICE_WEI, 0, HOLD) for it in (1, 2, 3))
 RENTED = Rented(LEASE, ACCOUNT, SPEC.canonical(), b"wish", SEATS[:2], 2_000, 1_000, bytes(32))
@@ -54,6 +54,7 @@ def started(folder: Path, archive: Archive) -> Renting:
         lambda _: 0,
         nobody,
         nobody,
+        HOT.sign,
         archive,
         ("127.0.0.1", "127.0.0.1"),
     )

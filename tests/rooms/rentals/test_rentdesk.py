@@ -25,7 +25,7 @@ from clusterai.protocol.rentals import (
 )
 from clusterai.runtime.machine import Linked, Received, Send, Tick, Unlinked
 from clusterai.work.cluster.price import unit_price_wei
-from tests.rooms.rentals.stage import GATEWAY, LEASE, PRICE_WEI, SPEC, Machine, Stage
+from tests.rooms.rentals.stage import GATEWAY, HOT, LEASE, PRICE_WEI, SPEC, Machine, Stage
 
 HOUR_WEI = PRICE_WEI
 
@@ -271,7 +271,7 @@ def test_a_journal_can_be_compacted():
     stage.run(40)
     stage.tell(Extend(LEASE, stage.rental().until_s + 9))
     stage.settle()
-    again = RentDesk(stage.desk.network, signed_by_another, stage.owners.get, bytes(32))
+    again = RentDesk(stage.desk.network, signed_by_another, stage.owners.get, HOT.sign, bytes(32))
     again.restore(stage.desk.snapshot())
     one, two = stage.rental(), again.rentals[LEASE]
     assert (one.paid_wei, one.intervals, one.units, one.until_s, one.began_s) == (
@@ -384,7 +384,7 @@ def test_the_renter_comes_into_the_mesh_with_a_key_of_its_own():
     assert price_wei(rental) == 2 * PRICE_WEI
 
 
-STORY_EFFECTS = 138
+STORY_EFFECTS = 152
 """So many has the story of a rental below."""
 EVERY = bool(os.environ.get("CLUSTERAI_EVERY"))
 

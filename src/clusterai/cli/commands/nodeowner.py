@@ -14,6 +14,7 @@ def join(group: typer.Typer) -> None:
     group.command()(machines)
     group.command()(declare)
     group.command()(collect)
+    group.command()(rented)
 
 
 def earnings(
@@ -203,3 +204,58 @@ def collect(
         say.emit({"steps": plan.says, "amount_wei": plan.amount_wei, "transactions": sent})
     elif sent:
         say.tell(f"done: {money(plan.amount_wei)}, {len(sent)} transactions")
+
+
+def rented(
+    folder: options.NodeFolder = None,
+    config: options.NodeConfig = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """List the rented time that gateways signed for, newest first: with this machine's receipts, the word of both sides.
+
+    Each line is all of one stay: until when, for which gateway, how long it was proven to be its tenant's, and the head of its heartbeats.
+    """
+    from datetime import UTC, datetime
+
+    from clusterai.cli import owning
+    from clusterai.node.adapters.countersigned import Countersigned
+    from clusterai.protocol.canonical import Malformed
+    from clusterai.protocol.ids import Address, checksummed, hex0x
+    from clusterai.protocol.units import show_duration
+
+    made = owning.configuration(folder, config)
+    try:
+        found = Countersigned(made.data).all()
+    except (OSError, Malformed) as error:
+        raise Failure("what was signed for can't be read", str(error)) from None
+    if json:
+        stays = [
+            {
+                "lease": hex0x(it.lease),
+                "place": it.place,
+                "generation": it.generation,
+                "gateway": checksummed(Address(it.gateway)),
+                "at_s": it.at_s,
+                "tenths": it.said.tenths,
+                "head": hex0x(it.said.head),
+                "signature": hex0x(it.signature),
+            }
+            for it in found
+        ]
+        say.emit({"stays": stays})
+        return
+    say.table(
+        ("until", "rental", "#place", "gateway", "#proven", "head"),
+        [
+            (
+                datetime.fromtimestamp(it.at_s, UTC).strftime("%Y-%m-%d %H:%M"),
+                hex0x(it.lease)[:14],
+                it.place,
+                checksummed(Address(it.gateway)),
+                show_duration(it.said.tenths // 10),
+                hex0x(it.said.head)[:14],
+            )
+            for it in found
+        ],
+    )

@@ -48,7 +48,8 @@ def apply(rentals: dict[Digest, Rental], record: RentRecord) -> None:
             stay = rental.stays[record.place]
             if stay.generation == record.generation:
                 stay.tried = max(stay.tried, record.number + 1)
-                stay.before, stay.evidence = record.answer, record.evidence
+                stay.head, stay.evidence = record.head, record.evidence
+                stay.tenths += record.units
             rental.units[record.place] = rental.units.get(record.place, 0) + record.units
             rental.paid_wei += record.amount_wei
             rental.intervals += 1
@@ -77,7 +78,10 @@ def records(rental: Rental) -> Iterable[RentRecord]:
         paid_wei = rental.paid_wei if place == HEAD else 0
         if stay.tried or units or paid_wei:
             number = max(0, stay.tried - 1)
-            yield Passed(lease, place, stay.generation, number, units, paid_wei, stay.before, stay.evidence)
+            # The place's other stays are in the sum that follows.
+            yield Passed(
+                lease, place, stay.generation, number, stay.tenths, paid_wei, stay.head, stay.evidence
+            )
     if rental.intervals:
         yield Recounted(lease, rental.intervals, rental.paid_wei, tuple(sorted(rental.units.items())))
     if rental.renter_key:

@@ -6,7 +6,7 @@
 
 Nothing is charged before all machines are ready together, nor on a machine that is lost, nor on any while the head is. Each interval is an
 order of its own through the Meter: what isn't proven isn't asked for, what failed isn't paid. A machine that says more time passed
-than this gateway's clock saw is lost at once.
+than this gateway's clock saw is lost at once. What was charged is countersigned, so that its machine can show that it came.
 
 A rental is durable, its intervals that are under way aren't: after a crash the machines are told of a new relay, and paid on. What was charged and not
 written down here is read from the receipts, and no seed from before the crash is used again.
@@ -61,7 +61,9 @@ from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.keccak import keccak
 from clusterai.protocol.rentals import (
+    Countersign,
     EndStay,
+    Heartbeats,
     JoinStay,
     MeshKey,
     MeshMember,
@@ -113,6 +115,7 @@ class RentDesk:
     Args:
         signer: who signed a digest, or None.
         owner_of: a key's owner in the Registry.
+        sign: by this gateway's hot key.
         fresh: random bytes of this process. An interval that was under way when the last one was killed isn't written down, so without
             them the next would have its seed, whose chain the machine has begun already.
     """
@@ -124,11 +127,12 @@ class RentDesk:
         network: Domain,
         signer: Callable[[Digest, bytes], Address | None],
         owner_of: Callable[[Address], Address | None],
+        sign: Callable[[Digest], bytes],
         fresh: bytes,
     ) -> None:
         self.rentals: dict[Digest, Rental] = {}
         self._fresh = fresh
-        self.network, self.signer, self._owner_of = network, signer, owner_of
+        self.network, self.signer, self._owner_of, self._sign = network, signer, owner_of, sign
         self._linked: dict[Address, None] = {}
         self._errands: dict[int, tuple[Rental, Stay, Interval]] = {}
         self._named = FIRST_ERRAND
@@ -423,6 +427,7 @@ class RentDesk:
             stay.failures = 0
             evidence = weighed(interval, stay.evidence, event.tokens)
             units = recount(interval, event.tokens)[1]
+            tenths = stay.tenths + units
             record = Passed(
                 rental.lease,
                 stay.place,
@@ -430,16 +435,23 @@ class RentDesk:
                 interval.number,
                 units,
                 event.amount_wei,
-                event.answer,
+                event.head,
                 evidence,
             )
             self._save(record)
+            self._countersign(rental, stay, event.head, tenths)
             if evidence.convinced and stay.phase == "ready":
                 self._note(rental, "stolen", f"place {stay.place} gave others a part of its time")
                 self._lose(rental, stay, "others had a part of its time")
                 return
         if is_current and rental.ended is None:
             self._order(rental)
+
+    def _countersign(self, rental: Rental, stay: Stay, head: Digest, tenths: int) -> None:
+        """All that its machine proved so far, in one statement; also of a stay that is over."""
+        said = Heartbeats(stay.model(rental.lease), tenths, head)
+        signature = self._sign(said.signing_digest(self.network))
+        self._effects.append(Send(Address(stay.seat.operator), Countersign(said, signature)))
 
     def _counted(self, event: Counted) -> None:
         rental = self.rentals.get(event.lease)

@@ -97,7 +97,7 @@ class Began(_Record, frozen=True):
 
 
 class Passed(_Record, frozen=True):
-    """An interval was done and charged."""
+    """An interval was done and charged. `head`: of its stay's heartbeats, this interval's included."""
 
     lease: DigestBytes
     place: U32
@@ -105,7 +105,8 @@ class Passed(_Record, frozen=True):
     number: U32
     units: U32
     amount_wei: Wei
-    answer: DigestBytes
+    # As journals have it that were written when only the newest answer was known.
+    head: DigestBytes = msgspec.field(name="answer")
     evidence: Evidence
 
 
@@ -209,7 +210,7 @@ class Done(msgspec.Struct, frozen=True):
     """An interval is over, checked and charged; without `amount_wei` its receipt never came."""
 
     errand: int
-    answer: Digest
+    head: Digest
     tokens: tuple[int, ...]
     amount_wei: int | None
 
@@ -354,7 +355,9 @@ class Stay(msgspec.Struct):
     failures: int = 0
     told: int = 0
     again_s: float = 0.0
-    before: bytes = bytes(32)
+    head: bytes = bytes(32)
+    tenths: int = 0
+    """proven by the heartbeats up to `head`"""
     evidence: Evidence = Evidence()
 
     def model(self, lease: Digest) -> Digest:

@@ -30,7 +30,7 @@ def next_interval(rental: Rental, stay: Stay, fresh: bytes, now_s: float) -> Int
         stay.seat.links_per_s_milli,
         SLACK_PPM,
         seed_of(rental.rented.secret + fresh, model, stay.tried),
-        stay.before,
+        stay.head,
     )
 
 

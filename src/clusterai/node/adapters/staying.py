@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import structlog
 
 from clusterai.mesh import Member
+from clusterai.node.adapters.countersigned import Countersigned
 from clusterai.node.adapters.engines import Engines, Loaded
 from clusterai.node.config import RentalsConfig
 from clusterai.node.core import staybook
@@ -27,14 +28,15 @@ from clusterai.node.core.staybook import Fell, Join, Joined, Lend, Lower, Raise,
 from clusterai.node.core.staybook import Path as TellPath
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
-from clusterai.protocol.messages import ModelOffer
-from clusterai.protocol.rentals import AskStayLog, JoinStay, RentFrame, StayLogged, StayTold
+from clusterai.protocol.messages import ModelOffer, Transcript
+from clusterai.protocol.rentals import AskStayLog, JoinStay, RentFrame, StayLogged, StayTold, head_of
 from clusterai.protocol.signing import Key
 from clusterai.runtime.machine import Linked, Received, Send, Tick, Unlinked
 from clusterai.work.cluster.adapters.cards import Cards
 from clusterai.work.cluster.adapters.stay import MOST_LOG, Stay, StayFailed, StaySettings, sweep
 from clusterai.work.cluster.core.heartbeats import Beat, Cell, tokens_of
-from clusterai.work.cluster.spec import IMAGES, ClusterSpec, Interval
+from clusterai.work.cluster.price import recount
+from clusterai.work.cluster.spec import IMAGES, ClusterSpec, Interval, decode_interval
 from clusterai.work.engine import EngineFailed, Finish, Stats, TokenEvent, Unfit
 from clusterai.work.request import Usage
 
@@ -86,6 +88,7 @@ class Staying:
     Args:
         opens: makes a stay.
         vacancy: hears whether the machine may be offered, which is also whether other work may be taken on it.
+        keep: takes what a gateway countersigned.
     """
 
     def __init__(
@@ -96,12 +99,13 @@ class Staying:
         opens: Opens,
         send: Callable[[Address, Any], object],
         vacancy: Callable[[bool], None],
+        keep: Callable[[staybook.Signed], object],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.book = StayBook(terms)
         self._folder = folder
         self._engines, self._opens, self._send, self._vacancy = engines, opens, send, vacancy
-        self._clock = clock
+        self._keep, self._clock = keep, clock
         self._stay: Stays | None = None
         self._doing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -138,6 +142,15 @@ class Staying:
     def tell(self, event: Any) -> None:
         for effect in self.book.step(event, self._clock()):
             self._perform(effect)
+
+    def came(self, transcript: Transcript) -> None:
+        """Of this work a receipt is made: if it was an interval, that is where the next begins."""
+        if transcript.kind != "cluster":
+            return
+        interval = decode_interval(transcript.request)
+        head = head_of(transcript.order.request, transcript.answer.digest())
+        tenths = recount(interval, transcript.answer.tokens)[1]
+        self.tell(staybook.Came(Digest(interval.model), interval.before, head, tenths))
 
     async def run(self) -> None:
         """Tick until cancelled, and then leave nothing behind. What a daemon that was killed left goes first."""
@@ -179,11 +192,18 @@ class Staying:
                 self._next(self._close())
             case Lend(model, gateway, unit_wei):
                 assert self._stay is not None, "what is lent stands"
-                engine = StayEngine(model, self._stay, lambda: self.tell(staybook.Worked(model)))
+                engine = StayEngine(
+                    model,
+                    self._stay,
+                    lambda: self.tell(staybook.Worked(model)),
+                    partial(self.book.follows, model),
+                )
                 offer = ModelOffer(model, "cluster", 0, unit_wei, 1)
                 self._engines.lend(model.hex(), Loaded(engine, offer, gateway))
             case staybook.Withdraw(model):
                 self._engines.withdraw(model.hex())
+            case staybook.Signed():
+                self._keep(effect)
             case staybook.Vacant(vacant):
                 self._vacancy(vacant)
             case _:
@@ -275,11 +295,13 @@ def renting(
     send: Callable[[Address, Any], object],
     busy: Callable[[], str | None],
     vacancy: Callable[[bool], None],
+    by_gateway: Callable[[Digest, bytes, Address], bool],
 ) -> Staying:
     """As configured, with real stays.
 
     Args:
         busy: why the machine can't be had whole now.
+        by_gateway: as in `StayTerms`.
     """
     settings = StaySettings(
         ray=Path(config.ray) if config.ray else Path(sys.prefix) / "peers" / "ray",
@@ -304,28 +326,32 @@ def renting(
     async def opens(lease: Digest, place: int, spec: ClusterSpec, within: Path) -> Stays:
         return await Stay.open(lease, place, spec, within, settings)
 
-    terms = StayTerms(key.address, domain, config.hour_wei, fits, config.longest_s, key.sign)
-    return Staying(terms, folder, engines, opens, send, vacancy)
+    terms = StayTerms(key.address, domain, config.hour_wei, fits, config.longest_s, key.sign, by_gateway)
+    return Staying(terms, folder, engines, opens, send, vacancy, Countersigned(folder.parent).keep)
 
 
 class StayEngine:
     """A stay's intervals, as the engine port has it: one at a time, its tokens are heartbeats."""
 
-    def __init__(self, model: Digest, stay: Stays, worked: Callable[[], None]) -> None:
+    def __init__(
+        self, model: Digest, stay: Stays, worked: Callable[[], None], follows: Callable[[bytes], bool]
+    ) -> None:
         self.model: bytes = model
-        self._stay, self._worked = stay, worked
+        self._stay, self._worked, self._follows = stay, worked, follows
         self._running: _Beats | None = None
 
     def submit(self, interval: Interval, /) -> "_Beats":
         """
         Raises:
-            Unfit: one is running.
+            Unfit: one is running, or it doesn't hang on what this stay did.
             EngineFailed: the stay is gone.
         """
         if self._stay.gone.done():
             raise EngineFailed("this stay is over")
         if self._running is not None and not self._running.over:
             raise Unfit("an interval of this stay is running: one follows the other")
+        if not self._follows(interval.before):
+            raise Unfit("this interval goes on from heartbeats that this stay never gave")
         self._worked()
         self._running = _Beats(self._stay, interval)
         return self._running

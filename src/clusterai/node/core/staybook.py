@@ -7,7 +7,8 @@
 Nothing here is durable: what a stay is made of dies with the daemon, and a gateway that finds it gone looks for another machine. A
 stay costs its owner, so it ends by itself where nobody pays: no interval ordered for a while, its gateway out of reach, the booking over.
 
-All frames are believed from the gateway that opened the stay, and from nobody else.
+All frames are believed from the gateway that opened the stay, and from nobody else. An interval is begun only if it hangs on heartbeats that
+came from here: what its gateway countersigned it can't leave out later.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,9 @@ from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.rentals import (
+    Countersign,
     EndStay,
+    Heartbeats,
     JoinStay,
     MeshKey,
     OpenStay,
@@ -31,6 +34,7 @@ from clusterai.protocol.rentals import (
     TellPath,
     stay_model,
 )
+from clusterai.protocol.statements import U32, U40, AddressBytes, DigestBytes, SignatureBytes
 from clusterai.protocol.units import show_duration
 from clusterai.runtime.machine import Linked, Received, Send, Tick, Unlinked
 from clusterai.work.cluster.price import unit_price_wei
@@ -53,6 +57,8 @@ CLOCKS_S = 60
 """A gateway's clock may be ahead of ours by so much, and what it books is still what was offered."""
 MOST_PASSED_S = 5.0
 """From one tick to the next; more is a clock that was set, or a process that stood still."""
+MOST_HEADS = 16
+"""Intervals that came and aren't countersigned yet: each was one order, and is paid or isn't."""
 SPARE_S = 30
 """After the booking's end, for the last interval."""
 
@@ -66,6 +72,7 @@ class StayTerms(msgspec.Struct, frozen=True):
         fits: why this spec can't be had here, or None.
         longest_s: nobody books it for longer ahead.
         sign: by the hot key.
+        by_gateway: whether a digest's signature is by a key that acts for this gateway.
     """
 
     node: Address
@@ -74,6 +81,7 @@ class StayTerms(msgspec.Struct, frozen=True):
     fits: Callable[[ClusterSpec], str | None]
     longest_s: int
     sign: Callable[[Digest], bytes]
+    by_gateway: Callable[[Digest, bytes, Address], bool]
 
 
 # --- effects ---
@@ -124,6 +132,18 @@ class Withdraw(msgspec.Struct, frozen=True):
     model: Digest
 
 
+class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Keep this, in place of any before of the same stay: both sides signed that so much time was proven."""
+
+    gateway: AddressBytes
+    lease: DigestBytes
+    place: U32
+    generation: U32
+    at_s: U40
+    said: Heartbeats
+    signature: SignatureBytes
+
+
 class Vacant(msgspec.Struct, frozen=True):
     """Whether the machine may be offered again has changed."""
 
@@ -160,6 +180,15 @@ class Worked(msgspec.Struct, frozen=True):
     model: Digest
 
 
+class Came(msgspec.Struct, frozen=True):
+    """An interval's heartbeats, `tenths` of seconds, of which a receipt is made: what hung on `before` now hangs on `head`."""
+
+    model: Digest
+    before: bytes
+    head: Digest
+    tenths: int
+
+
 class _Stay(msgspec.Struct):
     lease: Digest
     place: int
@@ -180,6 +209,8 @@ class _Stay(msgspec.Struct):
     is_paused: bool = False
     paused_s: float = 0.0
     """in all, before the pause that is on"""
+    heads: dict[bytes, int] = msgspec.field(default_factory=lambda: {bytes(32): 0})
+    """what the next interval may hang on, the last that was countersigned first, and the tenths of seconds that each stands for"""
 
     @property
     def model(self) -> Digest:
@@ -197,6 +228,8 @@ class StayBook:
         self._now_s: float | None = None
         self._passed_s = 0.0
         """All waits are counted by it: a clock that is set neither ends a stay nor has a gateway shunned."""
+        self._over: _Stay | None = None
+        """the last one that ended: of its last interval we hear afterwards"""
         self._shunned: dict[Address, float] = {}
         """gateways that didn't pay, and when"""
 
@@ -215,6 +248,8 @@ class StayBook:
             case Worked(model):
                 if self.stay is not None and self.stay.model == model:
                     self.stay.paid_s, self.stay.was_ordered = self._passed_s, True
+            case Came():
+                self._came(event)
             case Linked(peer):
                 return self._linked(peer)
             case Unlinked(peer):
@@ -246,6 +281,8 @@ class StayBook:
     def _received(self, gateway: Address, frame: msgspec.Struct, now_s: float) -> list[Any]:
         if isinstance(frame, OpenStay):
             return self._open(gateway, frame, now_s)
+        if isinstance(frame, Countersign):
+            return self._countersigned(gateway, frame, now_s)
         if not isinstance(frame, JoinStay | EndStay | PauseStay | TellPath):
             return []
         stay = self.stay
@@ -337,6 +374,35 @@ class StayBook:
         said = stay.ready or stay.opened
         return [] if said is None else [Send(peer, said)]
 
+    # --- what was done ---
+
+    def follows(self, model: bytes, before: bytes) -> bool:
+        """Whether an interval that hangs on `before` goes on from where this stay is."""
+        return self.stay is not None and self.stay.model == model and before in self.stay.heads
+
+    def _named(self, model: bytes) -> _Stay | None:
+        return next((it for it in (self.stay, self._over) if it is not None and it.model == model), None)
+
+    def _came(self, event: Came) -> None:
+        stay = self._named(event.model)
+        if stay is None or event.before not in stay.heads:
+            return
+        stay.heads[event.head] = stay.heads[event.before] + event.tenths
+        for oldest in list(stay.heads)[:-MOST_HEADS]:
+            del stay.heads[oldest]
+
+    def _countersigned(self, gateway: Address, frame: Countersign, now_s: float) -> list[Any]:
+        """What it leaves out, adds or signs with another's key isn't kept; what was left out it has to order anew."""
+        said, stay = frame.said, self._named(frame.said.stay)
+        if stay is None or stay.gateway != gateway or stay.heads.get(said.head) != said.tenths:
+            return []
+        if not self.terms.by_gateway(said.signing_digest(self.terms.network), frame.signature, gateway):
+            return []
+        heads = list(stay.heads)
+        for earlier in heads[: heads.index(said.head)]:
+            del stay.heads[earlier]
+        return [Signed(gateway, stay.lease, stay.place, stay.generation, int(now_s), said, frame.signature)]
+
     # --- what hands report ---
 
     def _mine(self, lease: Digest, generation: int) -> _Stay | None:
@@ -404,7 +470,7 @@ class StayBook:
     def _end(self, code: str = "", detail: str = "") -> list[Any]:
         stay = self.stay
         assert stay is not None, "only what began ends"
-        self.stay = None
+        self.stay, self._over = None, stay
         effects: list[Any] = [Withdraw(stay.model)] if stay.phase == "ready" else []
         effects.append(Lower(stay.lease, stay.generation))
         if code:

@@ -77,7 +77,7 @@ class Interval(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
         links_per_s_milli: of one core's chain alone, as a validator measured it; 0 where nobody did, and then time counts as it passed.
         slack_ppm: by how much honest machines may fall short of that.
         seed: fresh; the chains begin anew with it, so that they can't have run ahead.
-        before: digest of the answer before; the heartbeats of a stay hang together by it.
+        before: head of the interval before (`rentals.head_of`), zeros for the first; the heartbeats of a stay hang together by it.
     """
 
     model: bytes

@@ -20,6 +20,7 @@ import structlog
 from clusterai.gateway.adapters.archive import Archive
 from clusterai.gateway.adapters.marketplace import Busy, Marketplace, Reserved
 from clusterai.gateway.core import errands, rentstate
+from clusterai.gateway.core.moneystate import Charged
 from clusterai.gateway.core.offerviews import request_of
 from clusterai.gateway.core.rentdesk import FIRST_ERRAND, RentDesk
 from clusterai.gateway.core.rentstate import (
@@ -45,10 +46,10 @@ from clusterai.gateway.core.renttime import core_worth
 from clusterai.market.core.placement import Booked, Field, WhyNot
 from clusterai.market.core.routing import Preference
 from clusterai.mesh import Member, RelayServer
-from clusterai.protocol.canonical import digest
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
-from clusterai.protocol.rentals import AskStayLog, RentFrame, StayLogged, stay_model
+from clusterai.protocol.messages import Transcript
+from clusterai.protocol.rentals import AskStayLog, RentFrame, StayLogged, head_of, stay_model
 from clusterai.runtime.adapters.driver import Driver
 from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.runtime.machine import Linked, Received, Send, Unlinked
@@ -88,6 +89,7 @@ class Renting:
         credit_wei: Callable[[Digest], int],
         signer: Callable[[Digest, bytes], Address | None],
         owner_of: Callable[[Address], Address | None],
+        sign: Callable[[Digest], bytes],
         archive: Archive,
         relay: tuple[str, str],
     ) -> None:
@@ -96,7 +98,7 @@ class Renting:
         self._relay = RelayServer(*relay)
         self._archive = archive
         self._journal = SqliteJournal(path, synchronous)
-        self.desk = RentDesk(network, signer, owner_of, secrets.token_bytes(32))
+        self.desk = RentDesk(network, signer, owner_of, sign, secrets.token_bytes(32))
         self.driver = Driver(self.desk, self._journal, self._perform)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ordered_s: dict[int, float] = {}
@@ -184,15 +186,7 @@ class Renting:
                 self._soon(rentstate.Beaten(errand, tokens, passed_s))
             case errands.Done(errand, _, charged, transcript):
                 self._ordered_s.pop(errand, None)
-                answer = None if transcript is None else transcript.answer
-                self._soon(
-                    rentstate.Done(
-                        errand,
-                        Digest(bytes(32)) if answer is None else digest(answer),
-                        () if answer is None else answer.tokens,
-                        None if charged is None else charged.receipt.amount_wei,
-                    )
-                )
+                self._soon(_done(errand, charged, transcript))
             case errands.Failed(errand, code, detail):
                 self._ordered_s.pop(errand, None)
                 self._soon(rentstate.Failed(errand, code, detail[:500]))
@@ -335,3 +329,10 @@ class Renting:
             raise NoLog from None
         finally:
             self._logs.pop((bytes(lease), stay.generation, peer), None)
+
+
+def _done(errand: int, charged: Charged | None, transcript: Transcript | None) -> rentstate.Done:
+    if charged is None or transcript is None:
+        return rentstate.Done(errand, Digest(bytes(32)), (), None)
+    head = head_of(transcript.order.request, transcript.answer.digest())
+    return rentstate.Done(errand, head, transcript.answer.tokens, charged.receipt.amount_wei)
