@@ -365,15 +365,15 @@ def listing(folder: VaultFolder) -> Listing | None:
 
 def rows(it: VaultBook, now_s: float) -> list[Row]:
     """All requests, oldest first."""
-    return [_row(entry, now_s) for entry in it.entries.values()]
+    return [_row(entry, now_s, it.why_waiting(entry)) for entry in it.entries.values()]
 
 
-def _row(entry: Entry, now_s: float) -> Row:
+def _row(entry: Entry, now_s: float, why_waiting: str) -> Row:
     request, decided = entry.signed.request, entry.decided
     state = entry.state
     if state == "granted" and now_s >= request.expires_s:
         state = "expired"
-    note = "" if decided is None else decided.note
+    note = why_waiting if decided is None else decided.note
     if state == "revoked":
         note = Revoked(entry.ended_reason).name.lower() if entry.ended_reason else "the chain refused it"
     return Row(

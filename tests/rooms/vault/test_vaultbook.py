@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from clusterai.protocol.ids import ZERO_DIGEST, Digest
 from clusterai.protocol.vaults import Operation, SignedRequest
 from clusterai.vault.core.policy import MICRO
-from clusterai.vault.core.terms import AskedFor, ChainTime, Denied, Deny, Fixed, Gave, No, PolicySet
+from clusterai.vault.core.terms import Approve, AskedFor, ChainTime, Denied, Deny, Fixed, Gave, No, PolicySet
 from tests.rooms.vault.bookworld import ALICE, BOB, DATASET, NETWORK, POLICY, START_S, Crash, World
 
 
@@ -196,6 +196,45 @@ def test_automatic_grants_promise_no_more_than_there_is() -> None:
     world = World()
     states = [world.ask(who, MICRO // 2, salt=salt).value.state for salt in range(5) for who in (ALICE, BOB)]
     assert states == ["approved"] * 8 + ["asked"] * 2
+    whys = [world.book.why_waiting(it) for it in world.book.entries.values()]
+    assert whys[:8] == [""] * 8
+    assert whys[8] == (
+        "ε 0.5 is asked, and of the ε 4 left all requesters' living grants hold 4: it waits until they end, or for the owner"
+    )
+    mine = world.ask(ALICE, MICRO // 2, salt=9).value
+    assert world.book.why_waiting(mine).startswith("ε 0.5 is asked")
+
+
+def test_what_waits_for_a_budget_is_granted_when_it_is_free() -> None:
+    """Without asking again and without the owner, who was told why it waits; one that only the owner may grant waits on."""
+    world = World()
+    first = world.ask(ALICE, MICRO // 2).value.request
+    for salt in range(1, 6):
+        world.ask(ALICE, MICRO // 2, salt=salt)
+    waits = world.ask(ALICE, MICRO // 2, salt=6).value
+    owners = world.ask(BOB, MICRO, salt=7).value
+    assert "of the ε 3 left this requester's living grants hold 3" in world.book.why_waiting(waits)
+    assert world.book.why_waiting(owners) == ""
+    world.tick()
+    assert world.book.entries[waits.request].state == "asked"
+    grant = world.book.entries[first].grant
+    assert grant is not None
+    world.revoke(grant)
+    world.tick()
+    assert world.book.entries[waits.request].state == "granted"
+    assert world.book.entries[owners.request].state == "asked"
+
+
+def test_what_no_budget_can_ever_hold_is_refused_at_once() -> None:
+    """Spent ε doesn't come back: neither the requester nor the owner is left to wait for it."""
+    world = World()
+    grant, late = world.grant(ALICE, 2 * MICRO), world.ask(ALICE, 2 * MICRO, salt=1)
+    world.spend(grant, 1, 1_500_000)
+    assert world.ask(ALICE, 2 * MICRO, salt=2) == No(
+        "budget", "ε 2 is asked, and ε 1.5 is left to this requester, for ever: ask for less"
+    )
+    assert world.step(Approve(late.value.request)).code == "budget"
+    assert isinstance(world.ask(ALICE, 1_500_000, salt=3), Gave)
 
 
 def test_the_chains_budget_holds_whatever_the_policy_says_later() -> None:

@@ -84,6 +84,8 @@ def request(
         "granted": "granted",
     }
     say.tell(f"{said.get(came.state, came.state)}  {came.request}")
+    if came.state == "asked" and came.note:
+        say.tell(f"  {''.join(it if it.isprintable() else ' ' for it in came.note)}")
     say.say("→ clusterai data grants")
 
 

@@ -82,7 +82,7 @@ class Desk:
 
     def _status(self, entry: Entry) -> access.Status:
         request, decided = entry.signed.request, entry.decided
-        state, note = entry.state, "" if decided is None else decided.note
+        state, note = entry.state, self._vault.why_waiting(entry) if decided is None else decided.note
         if state == "granted" and self._vault.now_s >= request.expires_s:
             state = "expired"
         if state == "revoked":

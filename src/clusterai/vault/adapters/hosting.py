@@ -346,6 +346,10 @@ class Vault:
         with self._books.lock:
             return list(self._book.entries.values())
 
+    def why_waiting(self, entry: Entry) -> str:
+        with self._books.lock:
+            return self._book.why_waiting(entry)
+
     def uses(self) -> list[UseRow]:
         with self._books.lock:
             return self._book.uses()

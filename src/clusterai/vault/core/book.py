@@ -163,6 +163,14 @@ class VaultBook:
     def waiting(self) -> list[Entry]:
         return self._register.waiting()
 
+    def why_waiting(self, entry: Entry) -> str:
+        """Why the policy doesn't grant at once what it grants without its owner; empty where nothing is in the way, or only the owner may."""
+        request = entry.signed.request
+        if entry.state != "asked" or not self.policy.is_automatic(request):
+            return ""
+        promised = self._register.promised(request.requester)
+        return self._budgets.lacking(self.policy, entry.requester, request.epsilon_micro, promised)
+
     def uses(self) -> list[UseRow]:
         """All spends, in the order in which they were made."""
         return list(self._budgets.spends.values())
@@ -257,15 +265,21 @@ class VaultBook:
         effects: list[Any] = []
         if known is None:
             self._register.check(asked, self.policy, now_s)
+            self._budgets.check_left(self.policy, Address(request.requester), request.epsilon_micro)
             effects.append(self._save(Filed(asked.signed, asked.purpose, asked.code, int(now_s))))
-        if self.policy.is_automatic(request) and self._budgets.hold(
-            self.policy,
-            Address(request.requester),
-            request.epsilon_micro,
-            self._register.promised(request.requester),
-        ):
-            effects += self._grant(token, "by the policy", now_s, automatic=True)
+        effects += self._automatic(self.entries[token], now_s)
         return [*effects, Gave(self.entries[token])]
+
+    def _automatic(self, entry: Entry, now_s: float) -> list[Any]:
+        """By the policy, without its owner, where budgets hold it."""
+        request = entry.signed.request
+        if (
+            not self.policy.is_automatic(request)
+            or self.policy.refusal(request, now_s) is not None
+            or self.why_waiting(entry)
+        ):
+            return []
+        return self._grant(entry.request, "by the policy", now_s, automatic=True)
 
     def _approve(self, request: Digest, note: str, now_s: float) -> Sequence[Any]:
         entry = self._register.request(request)
@@ -276,6 +290,7 @@ class VaultBook:
         why = self.policy.refusal(entry.signed.request, now_s)
         if why is not None:
             raise Denied(why[0], f"{why[1]}: change the policy first, or deny the request")
+        self._budgets.check_left(self.policy, entry.requester, entry.signed.request.epsilon_micro)
         effects = self._grant(request, note, now_s, automatic=False)
         return [*effects, Gave(self.entries[request])]
 
@@ -414,6 +429,8 @@ class VaultBook:
         return [
             *(self._save(Dropped(request)) for request in self._register.overdue(now_s)),
             *self._expire(now_s),
+            # What ended may have held what another waits for.
+            *(effect for entry in self.waiting() for effect in self._automatic(entry, now_s)),
             *(self._save(self._log.closing(row, ZERO_DIGEST, now_s)) for row in stale),
             *self._register.asked_again(now_s),
             *self._rekey(),

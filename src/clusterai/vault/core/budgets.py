@@ -49,13 +49,34 @@ class Budgets:
     def left_micro(self, policy: Policy, requester: Address) -> int:
         return min(left for _, left in self.lefts_micro(policy, requester))
 
-    def hold(self, policy: Policy, requester: Address, epsilon_micro: int, promised: tuple[int, int]) -> bool:
-        """Whether they hold it besides what was promised, to everybody and to this requester."""
+    def lacking(
+        self, policy: Policy, requester: Address, epsilon_micro: int, promised: tuple[int, int]
+    ) -> str:
+        """Why they don't hold it besides what was promised, to everybody and to this requester; empty where they do."""
+        (_, theirs_left), (_, all_left) = self.lefts_micro(policy, requester)
         everybody, theirs = promised
-        return (
-            self.total_micro + everybody + epsilon_micro <= self.of_all_micro(policy)
-            and self.spent_by(requester) + theirs + epsilon_micro <= policy.requester_epsilon_micro
-        )
+        for who, left, held in (
+            ("this requester's", theirs_left, theirs),
+            ("all requesters'", all_left, everybody),
+        ):
+            if epsilon_micro > left - held:
+                return (
+                    f"ε {epsilon(epsilon_micro)} is asked, and of the ε {epsilon(max(0, left))} left {who} living grants hold {epsilon(held)}: "
+                    "it waits until they end, or for the owner"
+                )
+        return ""
+
+    def check_left(self, policy: Policy, requester: Address, epsilon_micro: int) -> None:
+        """
+        Raises:
+            Denied: budget: nothing that ends gives so much back.
+        """
+        for whose, left in self.lefts_micro(policy, requester):
+            if epsilon_micro > left:
+                raise Denied(
+                    "budget",
+                    f"ε {epsilon(epsilon_micro)} is asked, and ε {epsilon(max(0, left))} is left to this {whose}, for ever: ask for less",
+                )
 
     def check(self, policy: Policy, spend: Spend, entry: Entry, stated: Grant) -> None:
         """
