@@ -263,23 +263,24 @@ def _standing(listed: Listed, it: access.Status) -> Standing:
 # --- which vaults were asked ---
 
 
-def remember(path: Path, dataset: Digest) -> None:
-    """Note that this vault was asked."""
-    known = remembered(path)
-    if dataset not in known:
+def remember(path: Path, dataset: Digest, name: str) -> None:
+    """Note that this vault was asked, and what it is called: when it is away nobody else says so."""
+    if remembered(path).get(dataset) != name:
         path.parent.mkdir(parents=True, exist_ok=True)
+        words = "".join(it if it.isprintable() else " " for it in name)
         with path.open("a") as file:
-            file.write(f"{hex0x(dataset)}\n")
+            file.write(f"{hex0x(dataset)} {words}\n")
 
 
-def remembered(path: Path) -> list[Digest]:
-    """Vaults that were asked, oldest first; lines that say nothing are passed over."""
+def remembered(path: Path) -> dict[Digest, str]:
+    """Vaults that were asked, oldest first, by their newest names; lines that say nothing are passed over."""
     if not path.exists():
-        return []
-    found_: list[Digest] = []
-    for line in path.read_text().split():
+        return {}
+    found_: dict[Digest, str] = {}
+    for line in path.read_text().splitlines():
+        digest, _, name = line.strip().partition(" ")
         try:
-            found_.append(read_digest(line))
+            found_[read_digest(digest)] = name
         except BadId:
             continue
     return found_

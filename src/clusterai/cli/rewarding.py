@@ -219,7 +219,7 @@ def _copied(
             listed, facts = await asking.found(vaults, wanted, names)
             if listed.listing.owner != ids.address(given.owner):
                 raise Failure(f"{given.vault} is another owner's than the study says", code=Exit.UNTRUE)
-            asking.remember(asked_at(identity), listed.dataset)
+            asking.remember(asked_at(identity), listed.dataset, listed.name)
             await buying.buy(vaults, listed, facts, who, "to score a pot", most_wei, target, (), pay, say)
 
     try:

@@ -111,7 +111,9 @@ def chosen(standings: list[Standing], code: Digest, epsilon: float | None, uses:
     ]
     if not fit:
         waiting = [it for it in standings if it.operation == KIND_NAME and it.state in ("asked", "approved")]
-        why = "it waits for its owner" if waiting else "none holds this run"
+        note = next((it.note for it in waiting if it.state == "asked" and it.note), "")
+        waits = f"a request waits: {note}" if note else "it waits for its owner"
+        why = waits if waiting else "none holds this run"
         raise Failure(
             f"{name} gave no grant for this app",
             f"{len(mine)} grant(s) for training: {why}; {uses} uses and {'no ε' if epsilon is None else f'ε {epsilon:g}'} are needed",

@@ -4,9 +4,10 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from clusterai.cli import asking
+from clusterai.cli import asking, keeping
 from clusterai.cli import main as cli
 from clusterai.cli.asking import Wish
 from clusterai.cli.failure import Exit, Failure
@@ -22,7 +23,7 @@ from clusterai.work.packed import bytes_of
 from clusterai.work.query.adapters.hosting import host
 from clusterai.work.query.spec import decode_query
 from tests.rooms.vault.nearby import Nearby
-from tests.rooms.vault.vaultbed import Bed
+from tests.rooms.vault.vaultbed import POLICY, Bed
 
 
 class Reach(Nearby):
@@ -86,9 +87,40 @@ def test_asking_and_seeing_what_came_of_it(bed: Bed, names: Names, tmp_path: Pat
         [now] = await asking.standings(reach, listed, bed.identity)
         assert (now.state, now.use_wei, now.milli_epsilon_wei) == ("granted", 50, 1_000)
         assert await asking.standings(reach, listed, Identity.make()) == []
-        asking.remember(tmp_path / "asked", listed.dataset)
-        asking.remember(tmp_path / "asked", listed.dataset)
-        assert asking.remembered(tmp_path / "asked") == [listed.dataset]
+        notes = tmp_path / "asked"
+        notes.write_text(f"{hex0x(listed.dataset)}\nnonsense of nobody\n")
+        assert asking.remembered(notes) == {listed.dataset: ""}
+        for _ in range(2):
+            asking.remember(notes, listed.dataset, listed.name)
+        assert asking.remembered(notes) == {listed.dataset: "wards"}
+        assert len(notes.read_text().splitlines()) == 3
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("now")
+def test_a_second_request_over_budget_says_why_it_waits(bed: Bed, names: Names) -> None:
+    """Joint questions that the policy grants without its owner: the first is, the second is told what holds it up."""
+    policy = msgspec.structs.replace(
+        POLICY, auto_operations=(Operation.JOINT,), auto_epsilon_micro=2 * MICRO, requester_epsilon_micro=3 * MICRO
+    )  # fmt: skip
+    bed.set_policy(policy)
+    bed.restart()
+    reach = Reach(bed)
+
+    async def run() -> None:
+        listed, _ = await asking.found(reach, "wards", names)
+        wanted = wish(operation=Operation.JOINT, epsilon_micro=2 * MICRO)
+        first = await asking.request(reach, listed, bed.identity, wanted)
+        second = await asking.request(reach, listed, bed.identity, wanted)
+        assert (first.state, first.note) == ("approved", "by the policy")
+        assert second.state == "asked"
+        assert second.note.startswith(
+            "ε 2 is asked, and of the ε 3 left this requester's living grants hold 2"
+        )
+        assert [it.note for it in await asking.standings(reach, listed, bed.identity)][1] == second.note
+        listed_rows = keeping.rows(keeping.book(bed.folder), bed.now_s)
+        assert [it.note for it in listed_rows] == ["by the policy", second.note]
 
     asyncio.run(run())
 

@@ -69,7 +69,7 @@ def request(
                 return None
             options.confirm("Ask?", yes)
             came = await asking.request(reach, listed, who, wish)
-            asking.remember(asked_at(identity), listed.dataset)
+            asking.remember(asked_at(identity), listed.dataset, listed.name)
             return came
 
     came = asyncio.run(run())
@@ -167,7 +167,8 @@ def grants(
     from clusterai.protocol.ids import hex0x
 
     who, known = identity_at(identity), names_at(identity, data, network)
-    names = dataset or [hex0x(it) for it in asking.remembered(asked_at(identity))]
+    titles = {hex0x(it): name for it, name in asking.remembered(asked_at(identity)).items()}
+    names = dataset or list(titles)
 
     async def run() -> "tuple[list[Standing], dict[str, str]]":
         found: list[Standing] = []
@@ -194,7 +195,8 @@ def grants(
         [_row(it) for it in found],
     )
     for name, why in missing.items():
-        say.complain(f"{name}: {why}")
+        title = titles.get(name)
+        say.complain(f"{title} ({name[:10]}…): {why.replace(name, title)}" if title else f"{name}: {why}")
     if not names:
         say.say("nothing was asked yet → clusterai data request NAME --purpose …")
 

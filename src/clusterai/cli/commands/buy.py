@@ -80,7 +80,7 @@ def buy(
             if not json:
                 say.say(f"[bold]{listed.name}[/]: a copy, for {money(price_wei)}; paid into escrow, once")
             options.confirm("Buy?", yes)
-            asking.remember(asked_at(identity), listed.dataset)
+            asking.remember(asked_at(identity), listed.dataset, listed.name)
             return await buying.buy(
                 vaults, listed, facts, who, purpose, most_wei, to, tuple(holder or ()), pay, say.say
             )

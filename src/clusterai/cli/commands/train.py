@@ -105,7 +105,7 @@ def request(
             came: list[Standing] = []
             for it, _ in listed:
                 came.append(await asking.request(reach, it, who, wish))
-                asking.remember(asked_at(identity), it.dataset)
+                asking.remember(asked_at(identity), it.dataset, it.name)
             return came
 
     came = asyncio.run(run())

@@ -85,7 +85,7 @@ class Planned(msgspec.Struct, frozen=True):
         error: half of the interval's width for each output, where a formula tells.
         mechanism: of the noise.
         most_left_micro: in the best of this requester's grants for such a question.
-        waits: whether a request of its for such an operation isn't decided yet.
+        waits: what a request of its for such an operation waits for; empty where none does.
     """
 
     vault: Found
@@ -97,7 +97,7 @@ class Planned(msgspec.Struct, frozen=True):
     mechanism: str
     plan: Plan | None
     most_left_micro: int
-    waits: bool
+    waits: str
 
 
 class Came(msgspec.Struct, frozen=True):

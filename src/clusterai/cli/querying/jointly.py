@@ -35,7 +35,7 @@ class Planned(msgspec.Struct, frozen=True):
     price_wei: int | None
     grant: access.Status | None
     most_left_micro: int
-    waits: bool
+    waits: str
 
     @property
     def name(self) -> str:

@@ -61,19 +61,25 @@ async def found(reach: Reach, wanted: str, names: Names) -> Found:
     return Found(listed, schema, next((it for it in listed.serves if it.subject == about), None))
 
 
-def waiting(requests: Iterable[access.Status], operation: int) -> bool:
-    """Whether one for this operation isn't decided yet, or isn't on chain yet."""
-    return any(it.operation == operation and it.state in ("asked", "approved") for it in requests)
+def waiting(requests: Iterable[access.Status], operation: int) -> str:
+    """What one for this operation waits for; empty where none does."""
+    for it in requests:
+        if it.operation == operation and it.state == "approved":
+            return "a request is on its way to the chain"
+        if it.operation == operation and it.state == "asked":
+            note = "".join(one if one.isprintable() else " " for one in it.note[:500])
+            return f"a request waits: {note}" if note else "a request waits for its owner"
+    return ""
 
 
-def lacking(most_left_micro: int, waits: bool) -> str:
+def lacking(most_left_micro: int, waits: str) -> str:
     """Why no grant holds a question, where it is known what is left of the best one."""
     why = (
         f"the best grant has ε {most_left_micro / MICRO:g} left"
         if most_left_micro
         else "there is none with anything left"
     )
-    return f"{why}; a request waits for its owner" if waits else why
+    return f"{why}; {waits}" if waits else why
 
 
 async def standing(reach: Reach, vault: Found, who: Identity) -> tuple[access.Status, ...]:
