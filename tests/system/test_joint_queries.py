@@ -125,7 +125,8 @@ def test_three_vaults_answer_as_one(network: Network, who: tuple[str, ...]):
     before_wei = network.http("account")["charged_wei"]
     came = asked(network, who, "select count(*) as n, avg(age) as age from patients", "--epsilon", "1")
     value, half = numbers(came)["age"], came["answer"][1]["half_width"]
-    assert abs(value - pooled("age").mean()) < 3 * half < 3
+    # A half width is 1.96 deviations, by 400 draws: four are missed once in 10^12 runs. Of n, 300 are 18 deviations.
+    assert abs(value - pooled("age").mean()) < 4 * half < 3
     assert abs(numbers(came)["n"] - 3 * ROWS) < 300
     assert not came["dropped"]
     assert not came["found_wrong"]
@@ -135,7 +136,7 @@ def test_three_vaults_answer_as_one(network: Network, who: tuple[str, ...]):
     assert charged_wei == came["charged_wei"] == 3 * (1_000 * MILLI_WEI + USE_WEI)
 
     again = asked(network, who, "select avg(age) as age", "--epsilon", "1", "--by", "ckks")
-    assert abs(numbers(again)["age"] - pooled("age").mean()) < 3 * again["answer"][0]["half_width"]
+    assert abs(numbers(again)["age"] - pooled("age").mean()) < 4 * again["answer"][0]["half_width"]
     assert again["charged_wei"] == came["charged_wei"]
 
     line = asked(network, who, "select regression(dose, age)", "--epsilon", "0")

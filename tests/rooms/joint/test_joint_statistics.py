@@ -99,8 +99,9 @@ def test_a_noised_mean_is_within_what_is_told_and_each_vault_spends_its_epsilon_
     came = asyncio.run(asked(of, "select count(*) as n, avg(age) as age", MICRO))
     true = pooled(of, "age").mean()
     assert came.values["age"] != true
-    assert abs(came.values["age"] - true) < 3 * came.half["age"] < 3
-    assert abs(came.values["n"] - 8_000) < 3 * came.half["n"] < 300
+    # A half width is 1.96 deviations, by 400 draws: four are missed once in 10^12 runs.
+    assert abs(came.values["age"] - true) < 4 * came.half["age"] < 3
+    assert abs(came.values["n"] - 8_000) < 4 * came.half["n"] < 300
     assert [it.spent_micro() for it in of] == [MICRO] * 4
     assert came.charged_wei == 4 * (1_000 * MILLI_WEI + USE_WEI)
 

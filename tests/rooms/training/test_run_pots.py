@@ -1,7 +1,6 @@
 """A pot for a federated run: who trains shares it, who skips or poisons is named by the run and earns nothing."""
 
 import json
-import random
 import shutil
 from collections.abc import Generator
 from pathlib import Path
@@ -17,7 +16,6 @@ from clusterai.ledger.core.events import Event
 from clusterai.ledger.core.twin import Refused
 from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, checksummed
 from clusterai.protocol.signing import Key
-from clusterai.work.training.adapters import rounds
 from tests.contracts.cast import HOTS, PAYER, STRANGER
 from tests.contracts.potcast import AMOUNT, WINDOW_S, PotPair
 from tests.rooms.training.studies import APP, ME, Near, close_vaults, owner_key
@@ -112,11 +110,9 @@ def test_who_trains_shares_the_pot_and_who_was_named_has_nothing(tmp_path: Path)
 
 
 def test_a_free_rider_that_is_not_named_earns_nothing_where_the_pot_is_for_what_was_added(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     """Of nine vaults two skip, too few rounds to name them: what the seven others added on rows that nobody gave is paid."""
-    draws = random.Random(1)
-    monkeypatch.setattr(rounds, "drawn", lambda: draws.randbytes(32))
     app = APPS / "held"
     parties = grouped(tmp_path, 9, app, v3="skips", v5="skips")
     play = RunPlay(tmp_path, parties, app, worth="-loss")
