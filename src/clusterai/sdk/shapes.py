@@ -200,7 +200,7 @@ class Account(_Told, frozen=True, kw_only=True):
     refunded_wei: int
     withdrawn_wei: int = 0
     tabbed_wei: int = 0
-    """what jobs and rents cost, and the most that those which are open may yet cost"""
+    """what jobs cost, and the most that those which are open may yet cost"""
     keys: list[Key] = []
 
 

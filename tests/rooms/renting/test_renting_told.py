@@ -79,6 +79,23 @@ def test_a_pause_is_told_with_its_cure():
     assert "go on once there is credit" in found
 
 
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [
+        ({"runway_s": 29}, "29 s of credit"),
+        ({"runway_s": 601}, "1 h"),
+        ({"runway_s": None}, "1 h"),
+        ({"runway_s": 14, "state": "paused"}, "no credit"),
+    ],
+)
+def test_a_list_shows_what_ends_a_rental_first(
+    changes: dict[str, Any], left: str, capsys: pytest.CaptureFixture[str]
+):
+    """The booking, or the money."""
+    show.listed([rental([machine(0)], **({"until_s": NOW_S + 3_600} | changes))], NOW_S)
+    assert capsys.readouterr().out.rstrip().endswith(left)
+
+
 def test_how_this_end_is_connected_is_told(capsys: pytest.CaptureFixture[str]):
     """Direct, over the relay, or not heard yet."""
     keeper = KeeperState(

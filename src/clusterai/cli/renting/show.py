@@ -37,11 +37,22 @@ def listed(found: Sequence[Rental], now_s: float | None = None) -> None:
             len(it.machines),
             money(it.price_hour_wei),
             money(it.paid_wei),
-            "-" if it.state == "ended" else show_duration(max(0, it.until_s - now_s)),
+            _left(it, now_s),
         )
         for it in found
     ]
     say.table(("id", "state", "#machines", "#an hour", "#paid", "#left"), rows)
+
+
+def _left(it: Rental, now_s: float) -> str:
+    if it.state == "ended":
+        return "-"
+    booked_s = max(0, it.until_s - now_s)
+    if it.state == "paused":
+        return "no credit"
+    if it.runway_s is not None and it.runway_s < min(booked_s, RUNWAY_S):
+        return f"{show_duration(it.runway_s)} of credit"
+    return show_duration(booked_s)
 
 
 def rental(it: Rental, keeper: KeeperState | None = None, now_s: float | None = None) -> None:
@@ -133,7 +144,7 @@ def _state(it: Rental) -> str:
         case "opening":
             return "its machines come up; nothing is charged yet"
         case "paused":
-            return "paused: the account is empty, its machines stand still, unpaid"
+            return "paused: the account is empty, its machines stand still, unpaid, for a quarter of an hour at most"
         case "running" if any(machine.phase != "ready" for machine in it.machines):
             return "running, without a machine that is being replaced"
         case state:

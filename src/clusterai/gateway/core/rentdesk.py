@@ -469,7 +469,8 @@ class RentDesk:
         stay.errand = None
         stay.again_s = self._passed_s + AGAIN_S
         if event.code == "insufficient_credit":
-            self._pause(rental, event.detail)
+            # The Meter's own words are those of a request's reader: of tokens, in the smallest unit.
+            self._pause(rental, "the account can't pay what the next interval may cost")
             return
         stay.failures += 1
         if stay.failures >= MOST_FAILURES:

@@ -152,7 +152,7 @@ $("key-form").onsubmit = async (event) => {
   event.preventDefault();
   try {
     const it = await get("/v1/clusterai/account", $("key").value.trim());
-    $("account").textContent = `credit ${clai(it.credit_wei)} · held ${clai(it.held_wei)} · charged ${clai(it.charged_wei)} · jobs and rents ${clai(it.tabbed_wei)} · refunded ${clai(it.refunded_wei)}`;
+    $("account").textContent = `credit ${clai(it.credit_wei)} · held ${clai(it.held_wei)} · charged ${clai(it.charged_wei)} · jobs ${clai(it.tabbed_wei)} · refunded ${clai(it.refunded_wei)}`;
   } catch (error) {
     $("account").textContent = error.message;
   }
