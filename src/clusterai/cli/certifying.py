@@ -1,15 +1,18 @@
 """Attestations as files: made by who attests, checked and put beside the card by whom they are about."""
 
+import contextlib
 import time
 from pathlib import Path
 
 import msgspec
 
 from clusterai.cli.failure import Exit, Failure
+from clusterai.cli.local.folder import write_atomically
 from clusterai.ledger.adapters.network import BadKeyFile, BadNetwork, Network, load_key, load_network
-from clusterai.node.adapters.carding import ATTESTATIONS
+from clusterai.node.adapters.carding import ATTESTATIONS, BELONGING
 from clusterai.node.config import Config
 from clusterai.protocol import canonical
+from clusterai.protocol.belonging import decode_belonging, owner_of
 from clusterai.protocol.canonical import Malformed, content_digest
 from clusterai.protocol.cards import MOST_ATTESTATIONS, Attestation
 from clusterai.protocol.eip712 import Domain
@@ -58,7 +61,7 @@ def attest(
 
 
 def certify(config: Config, file: Path) -> tuple[Attestation, Path]:
-    """Put an attestation of this node's owner beside its card.
+    """Put an attestation of this node's account, or of the owner that it belongs to, beside its card.
 
     Raises:
         Failure: it isn't one, of somebody else, not signed, over, or one too many.
@@ -69,11 +72,12 @@ def certify(config: Config, file: Path) -> tuple[Attestation, Path]:
         domain = _domain(load_network(Path(config.network)))
     except (Malformed, BadNetwork) as error:
         raise Failure(f"{file} is no attestation", str(error), code=Exit.USAGE) from None
-    owner = config.owner_address()
-    if found.subject != owner:
+    account = config.owner_address()
+    owner = _belongs_to(config, account, domain)
+    if found.subject not in (account, owner):
         raise Failure(
             f"it is about {checksummed(Address(found.subject))}",
-            f"this node's owner is {checksummed(owner)}",
+            f"this node's owner is {checksummed(owner or account)}",
             "ask for one of this owner",
             Exit.USAGE,
         )
@@ -93,8 +97,16 @@ def certify(config: Config, file: Path) -> tuple[Attestation, Path]:
             f"{MOST_ATTESTATIONS} attestations lie in {folder}", "", "take one away first", Exit.USAGE
         )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.write_bytes(data)
+    # The node reads it as soon as it lies there.
+    write_atomically(path, data)
     return found, path
+
+
+def _belongs_to(config: Config, account: Address, domain: Domain) -> Address | None:
+    with contextlib.suppress(OSError, Malformed):
+        said = decode_belonging((config.data / BELONGING).read_bytes())
+        return owner_of(said, account, domain, time.time())
+    return None
 
 
 def _domain(network: Network) -> Domain:

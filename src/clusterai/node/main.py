@@ -378,6 +378,7 @@ class Node:
         while True:
             self._decide()
             self.status_file.write(self.status())
+            self.carding.look()
             await asyncio.sleep(STATUS_S)
 
     def _decide(self) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from clusterai.protocol import canonical
-from clusterai.protocol.belonging import Belonging
+from clusterai.protocol.belonging import Belonging, owner_of
 from clusterai.protocol.canonical import Malformed, digest
 from clusterai.protocol.eip712 import Domain, typed_digest
 from clusterai.protocol.ids import Address, Digest
@@ -26,7 +26,7 @@ MOST_ATTESTATIONS = 16
 
 
 class Attestation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """`attestor` says that `label` holds for the owner `subject`, such as `soc2-type2`; whom a renter believes is its own affair.
+    """`attestor` says that `label` holds for the owner `subject` and its machines, such as `soc2-type2`; whom a renter believes is its own affair.
 
     Attributes:
         document: digest of what says so at length; zeros where nothing does.
@@ -64,13 +64,19 @@ class Card(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 def attested(card: Card, network: Domain, now_s: float) -> dict[tuple[str, Address], int]:
-    """What holds of the card's owner, by label and attestor, until when: signed for it, begun and not over."""
+    """What holds of the card's account, or of the owner that it belongs to, by label and attestor, until when: signed for it, begun and not over."""
+    owner = owner_of(card.belonging, Address(card.operator), network, now_s)
+    until_s = {Address(card.operator): 2**40}
+    if owner is not None and card.belonging is not None:
+        # Said of the owner, it is said of its machine for as long as both say that it is its.
+        until_s[owner] = card.belonging.expires_s
     found: dict[tuple[str, Address], int] = {}
     for it in card.attestations:
-        if it.subject == card.operator and it.issued_s <= now_s < it.expires_s:
+        ends_s = min(it.expires_s, until_s.get(Address(it.subject), 0))
+        if it.issued_s <= now_s < ends_s:
             key = it.label, Address(it.attestor)
             if signed_by(key[1], it.signing_digest(network), it.signature):
-                found[key] = max(it.expires_s, found.get(key, 0))
+                found[key] = max(ends_s, found.get(key, 0))
     return found
 
 

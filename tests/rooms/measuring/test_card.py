@@ -9,6 +9,7 @@ import pytest
 from clusterai.ledger.core.calls import Submit, UpdateCard
 from clusterai.node.adapters.carding import Carding, card_digest, read_card
 from clusterai.protocol import canonical
+from clusterai.protocol.belonging import belong
 from clusterai.protocol.canonical import Malformed, content_digest
 from clusterai.protocol.cards import (
     MOST_MEASURED,
@@ -175,6 +176,45 @@ def test_an_attestation_counts_while_it_holds_for_whom_it_is_about() -> None:
     assert attested(card, NETWORK, BEGIN_S) == {key: BEGIN_S + DAY_S}
     assert attested(card, NETWORK, BEGIN_S - 1) == {}
     assert attested(card, NETWORK, BEGIN_S + DAY_S) == {}
+
+
+def test_what_is_attested_of_an_owner_holds_of_the_machines_that_belong_to_it() -> None:
+    """For as long as both say so, and not of a machine that says it alone."""
+    machine, key_of = key(77), ("soc2-type2", AUDITOR.address)
+    said = belong(OWNER, machine, NETWORK, BEGIN_S, BEGIN_S + 600)
+    alone = belong(key(78), machine, NETWORK, BEGIN_S, BEGIN_S + 600)
+    card = msgspec.structs.replace(
+        blank(), operator=machine.address, attestations=(attestation(),), belonging=said
+    )
+    assert attested(card, NETWORK, BEGIN_S) == {key_of: BEGIN_S + 600}
+    assert attested(card, NETWORK, BEGIN_S + 600) == {}
+    for belonging in (None, alone, msgspec.structs.replace(alone, owner=OWNER.address)):
+        assert attested(msgspec.structs.replace(card, belonging=belonging), NETWORK, BEGIN_S) == {}
+
+
+def test_an_attestation_is_told_as_soon_as_it_lies_there(tmp_path: Path) -> None:
+    """And taken back as soon as it is taken away; the Registry hears of both at once, and of nothing while nothing changes."""
+    desk = Desk(tmp_path, offered=True)
+    desk.carding.hear(measured())
+    desk.carding.links(Linked(Address(b"\x31" * 20)))
+    desk.carding.look()
+    told = len(desk.calls)
+    (tmp_path / "attestations").mkdir()
+    file = tmp_path / "attestations" / "soc2.bin"
+    file.write_bytes(canonical.encode(attestation()))
+    desk.carding.look()
+    desk.carding.look()
+    first = card_digest(tmp_path)
+    file.unlink()
+    desk.now_s += 1
+    desk.carding.look()
+    last = card_digest(tmp_path)
+    assert first is not None
+    assert last is not None
+    submitted = [it.call for it in desk.calls[told:] if isinstance(it, Submit)]
+    assert submitted == [UpdateCard(first), UpdateCard(last)]
+    sent: list[Any] = [it for it in desk.calls[told:] if isinstance(it, Send)]
+    assert [len(decode_card(it.frame.card).attestations) for it in sent] == [1, 0]
 
 
 def test_attestations_beside_the_card_are_on_it(tmp_path: Path) -> None:

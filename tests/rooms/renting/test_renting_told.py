@@ -80,19 +80,17 @@ def test_a_pause_is_told_with_its_cure():
 
 
 @pytest.mark.parametrize(
-    ("changes", "left"),
+    ("it", "left"),
     [
-        ({"runway_s": 29}, "29 s of credit"),
-        ({"runway_s": 601}, "1 h"),
-        ({"runway_s": None}, "1 h"),
-        ({"runway_s": 14, "state": "paused"}, "no credit"),
+        (rental([machine(0)], until_s=NOW_S + 3_600, runway_s=29), "29 s of credit"),
+        (rental([machine(0)], until_s=NOW_S + 3_600, runway_s=601), "1 h"),
+        (rental([machine(0)], until_s=NOW_S + 3_600, runway_s=None), "1 h"),
+        (rental([machine(0)], until_s=NOW_S + 3_600, runway_s=14, state="paused"), "no credit"),
     ],
 )
-def test_a_list_shows_what_ends_a_rental_first(
-    changes: dict[str, Any], left: str, capsys: pytest.CaptureFixture[str]
-):
+def test_a_list_shows_what_ends_a_rental_first(it: Rental, left: str, capsys: pytest.CaptureFixture[str]):
     """The booking, or the money."""
-    show.listed([rental([machine(0)], **({"until_s": NOW_S + 3_600} | changes))], NOW_S)
+    show.listed([it], NOW_S)
     assert capsys.readouterr().out.rstrip().endswith(left)
 
 

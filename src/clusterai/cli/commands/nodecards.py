@@ -259,7 +259,9 @@ def certify(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Put an attestation on this machine's card. Gateways hear of it when the node links to them next, and with its next measurement."""
+    """Put an attestation on this machine's card: one about its account, or about the owner that it was declared to belong to.
+
+    A node that runs tells its gateways at once, and has the card's new digest written to the Registry."""
     from clusterai.cli import certifying, owning
     from clusterai.protocol.ids import Address, checksummed
 
@@ -275,6 +277,4 @@ def certify(
         )
     else:
         say.tell(f"{found.label}, attested by {checksummed(Address(found.attestor))}, lies in {path}")
-        say.tell(
-            "  → gateways hear of it when the node links next: clusterai node drain, then clusterai node join"
-        )
+        say.tell("  → a node that runs tells its gateways within seconds; others when they start")

@@ -141,8 +141,8 @@ def declare(
 ) -> None:
     """Say anew, for a year, whose machine this is; or say it no more.
 
-    For machines of an owner of several; `node join --machine` says it the first time. Gateways hear of it when the node links to them next, and
-    with its next measurement.
+    For machines of an owner of several; `node join --machine` says it the first time. A node that runs tells its gateways
+    within seconds.
     """
     from clusterai.cli import machines as owned
     from clusterai.cli import owning

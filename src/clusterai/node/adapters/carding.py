@@ -2,9 +2,11 @@
 
     Measured ── signed, of this machine, by one who was drawn? ──> card.bin ──> UpdateCard(digest), once a day at most
 
-Attestations are files beside it, `attestations/*.bin`, each the canonical bytes of one, and `belonging.bin` says whose machine this is. Gateways that list the machine are told its card.
+Attestations are files beside it, `attestations/*.bin`, each the canonical bytes of one, and `belonging.bin` says whose machine this is. Gateways that list the machine are told its card,
+again as soon as one of these files changes.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,7 @@ class Carding:
         self._gateways: dict[Address, None] = {}
         self._folder, self._operator, self._node, self._network = folder, operator, node, network
         self._claims, self._may, self._submit, self._clock = claims, may, submit, clock
+        self._seen = self._lying()
 
     def links(self, event: Any) -> None:
         """A gateway that is linked is told the card, with the attestations that lie there now."""
@@ -76,16 +79,31 @@ class Carding:
             case _:
                 pass
 
-    def _tell(self, peers: Iterable[Address]) -> None:
+    def look(self) -> None:
+        """Whether its owner put something beside the card or took it away: all are told at once."""
+        lying = self._lying()
+        if lying != self._seen:
+            self._seen = lying
+            self._tell(self._gateways, by_owner=True)
+
+    def _lying(self) -> tuple[tuple[str, int, int], ...]:
+        found: list[tuple[str, int, int]] = []
+        for path in (self._folder / BELONGING, *sorted((self._folder / ATTESTATIONS).glob("*.bin"))):
+            with contextlib.suppress(FileNotFoundError):
+                stat = path.stat()
+                found.append((path.name, stat.st_mtime_ns, stat.st_size))
+        return tuple(found)
+
+    def _tell(self, peers: Iterable[Address], *, by_owner: bool = False) -> None:
         old = read_card(self._folder)
         is_ours = old is not None and old.node == self._node
         measured = old.measured if old is not None and is_ours else ()
-        at_s = int(self._clock()) if old is None else old.written_s
+        at_s = int(self._clock()) if old is None or by_owner else old.written_s
         data = canonical.encode(self._written(measured, at_s))
         if is_ours and content_digest(data) != card_digest(self._folder):
             # What gateways are told, the file and the Registry are one card.
             self._write(CARD, data)
-            self._publish(content_digest(data))
+            self._publish(content_digest(data), by_owner=by_owner)
         for peer in peers:
             self._submit(Send(peer, Carded(data)))
 
@@ -152,13 +170,14 @@ class Carding:
             return None
         return found
 
-    def _publish(self, digest: Digest) -> None:
+    def _publish(self, digest: Digest, *, by_owner: bool = False) -> None:
+        """A transaction each: once a day for what validators say, at once for what the owner did by hand."""
         now_s = self._clock()
         try:
             sent = msgspec.json.decode((self._folder / SENT).read_bytes(), type=_Sent)
         except (OSError, msgspec.MsgspecError):
             sent = _Sent("", 0.0)
-        if sent.digest == hex0x(digest) or now_s < sent.at_s + DAY_S:
+        if sent.digest == hex0x(digest) or (now_s < sent.at_s + DAY_S and not by_owner):
             return
         self._write(SENT, msgspec.json.encode(_Sent(hex0x(digest), now_s)))
         self._submit(Submit(f"{OWN_KEYS}{digest.hex()[:16]}", UpdateCard(digest)))
