@@ -12,7 +12,13 @@ from clusterai.ledger.adapters.embedded.blocks import beacon
 from clusterai.ledger.adapters.embedded.chain import Chain, NonceTooHigh, NonceTooLow, WrongChain
 from clusterai.ledger.adapters.embedded.evm import Message, Refused
 from clusterai.ledger.adapters.embedded.genesis import Allocation, BrokenGenesis, FirstTransaction, Genesis
-from clusterai.ledger.adapters.embedded.journal import BusyJournal, DamagedJournal, Journal, LogQuery
+from clusterai.ledger.adapters.embedded.journal import (
+    BusyJournal,
+    DamagedJournal,
+    Journal,
+    LogQuery,
+    UnwrittenJournal,
+)
 from clusterai.ledger.adapters.embedded.transactions import Transaction, decode_transaction
 from clusterai.protocol.ids import Address
 from clusterai.protocol.keccak import keccak
@@ -274,6 +280,33 @@ def test_a_changed_state_is_noticed(path: Path, statement: str):
     journal.close()
     with pytest.raises(DamagedJournal):
         opened(path)
+
+
+class Disk(Chain):
+    """A chain on a disk whose room is ours to say."""
+
+    def most(self, pages: int) -> None:
+        self._journal._db.execute(f"pragma max_page_count={pages}")  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_full_disk_ends_the_chain_and_loses_no_block_that_was_told(path: Path):
+    """The error says what to do; a smaller block that had room isn't taken behind the one that hadn't; with room all goes on."""
+    chain = Disk(path, CHAIN_ID, GENESIS, SEED, Clock())
+    chain.mine([mint(1)])
+    told = chain.head
+    chain.most(1)
+    with pytest.raises(UnwrittenJournal, match=r"full, with .* bytes free.*make room there, and start"):
+        chain.mine([mint(nonce, 1 << nonce) for nonce in range(2, 200)])
+    chain.most(1 << 20)
+    for one in (chain.mine_empty, lambda: chain.mine([mint(200)])):
+        with pytest.raises(UnwrittenJournal):
+            one()
+    assert chain.head == told
+    chain.close()
+    again = opened(path)
+    assert (again.head, again.nonce(OWNER.address), total(again)) == (told, 2, 10**24 + 5)
+    assert again.mine([mint(2)]) == [None]
+    again.close()
 
 
 def test_a_file_that_is_no_journal_is_named(path: Path):

@@ -90,6 +90,7 @@ def up(
     The first time it makes keys, a chain with the contracts, and an account with credit; after that it resumes what
     is in the data folder. Ctrl-C stops everything and loses nothing.
     """
+    from clusterai.cli.local import room
     from clusterai.cli.local import wish as wishes
     from clusterai.cli.local.ports import Ports
 
@@ -102,11 +103,13 @@ def up(
     elif detach:
         from clusterai.cli.local.detached import run_detached
 
-        run_detached(folder, wish, json)
+        with room.needed(folder.root):
+            run_detached(folder, wish, json)
     else:
         from clusterai.cli.local.up import run
 
-        run(folder, wish, json)
+        with room.needed(folder.root):
+            run(folder, wish, json)
 
 
 def _vaults(folders: list[Path]) -> tuple[str, ...]:
@@ -149,11 +152,17 @@ def down(data: options.Data = None, quiet: options.Quiet = False, json: options.
 
 def status(data: options.Data = None, json: options.Json = False, quiet: options.Quiet = False) -> int:
     """Say what runs, and whether it works. Exit code 3: nothing runs, or not all of it is ready."""
+    from clusterai.cli.local import room
+
     folder = options.folder(data)
     state = folder.running()
-    healthy = state.phase == "ready" and all(service.state == "ready" for service in state.services)
+    # On a full disk processes die, and the state that says so can't be written.
+    is_full = room.is_full(folder.root)
+    ready = state.phase == "ready" and all(service.state == "ready" for service in state.services)
+    healthy = ready and not is_full
     if json:
-        say.emit({"data": str(folder.root), "healthy": healthy, **_as_dict(state)})
+        disk = {"free_bytes": room.free_bytes(folder.root)}
+        say.emit({"data": str(folder.root), "healthy": healthy, **disk, **_as_dict(state)})
     else:
         say.pairs(
             [
@@ -165,6 +174,8 @@ def status(data: options.Data = None, json: options.Json = False, quiet: options
                 *((("waiting for", state.doing),) if state.doing else ()),
             ]
         )
+        if is_full:
+            say.complain("\n".join(room.full(folder.root).lines()))
         say.tell()
         say.table(
             ("process", "state", "#pid", "#restarts", "since", "last end"),

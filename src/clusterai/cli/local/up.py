@@ -14,7 +14,7 @@ from typing import Literal
 
 from clusterai.cli import say
 from clusterai.cli.failure import Failure
-from clusterai.cli.local import bootstrap, models, ports, probes, services
+from clusterai.cli.local import bootstrap, models, ports, probes, room, services
 from clusterai.cli.local.folder import DataFolder, UpState, tail
 from clusterai.cli.local.people import make_people
 from clusterai.cli.local.progress import Progress
@@ -47,6 +47,7 @@ class _Network:
         self._doing = ""
         self._ready_after_s: float | None = None
         self._barred: tuple[str, ...] = ()
+        self._is_full = False
         self._progress = Progress()
         self._supervisor: Supervisor | None = None
 
@@ -153,6 +154,10 @@ class _Network:
     def _write_state(self) -> None:
         """What is read by others; a disk that is full keeps it old, and ends no process that runs."""
         supervisor = self._supervisor
+        is_full = room.is_full(self._folder.root)
+        if is_full and not self._is_full:
+            say.complain("\n".join(room.full(self._folder.root).lines()))
+        self._is_full = is_full
         with contextlib.suppress(OSError):
             self._folder.write_state(
                 UpState(

@@ -10,6 +10,7 @@ differences, about 1.4 bytes a block with its overhead; their headers are derive
 """
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -75,6 +76,16 @@ class BusyJournal(ValueError):
     """Another process has this chain open. Stop it (`clusterai down`) or give another --data folder."""
 
 
+class UnwrittenJournal(OSError):
+    """{path} can't be written: {why}. No block that was told is lost: make room on its disk, and start the chain again."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"{path} can't be written: {why}, with {shutil.disk_usage(path.parent).free:,} bytes free on its disk; "
+            "no block that was told is lost: make room there, and start the chain again"
+        )
+
+
 class LogQuery(msgspec.Struct, frozen=True):
     """`topics[i]` empty: any value; otherwise one of them. `addresses` empty: any."""
 
@@ -95,11 +106,19 @@ class LogRow(msgspec.Struct, frozen=True):
 
 
 class Journal:
+    """One file, one process.
+
+    Raises:
+        BusyJournal, DamagedJournal: on opening.
+        UnwrittenJournal: the disk is full or broken; from then on nothing is written.
+    """
+
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # holds the beacon's seed: for its owner only
         self._db = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
         self._run: tuple[int, list[int]] | None = None
+        self._commit = _Commit(self._db, path)
         try:
             self._db.execute("pragma locking_mode=exclusive")
             self._db.execute("pragma journal_mode=wal")
@@ -110,7 +129,7 @@ class Journal:
             self._db.close()
             if "locked" in str(error):
                 raise BusyJournal(BusyJournal.__doc__) from error
-            raise DamagedJournal(str(error)) from error
+            raise UnwrittenJournal(path, str(error)) from error
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise DamagedJournal(str(error)) from error
@@ -124,14 +143,14 @@ class Journal:
         meta = {"version": _VERSION, "chain_id": integer_bytes(chain_id), "seed": seed}
         accounts = [AccountWrite(address, ABSENT, account) for address, account in evm.accounts.items()]
         codes = {account.after.code_hash: evm.code(account.address) for account in accounts}
-        with _Commit(self._db):
+        with self._commit:
             self._db.executemany("insert into meta values (?, ?)", meta.items())
             self._put_block(block)
             self._put_state(Writes(accounts, list(slots), codes))
 
     def append(self, blocks: Iterable[Block], writes: Iterable[Writes]) -> None:
         """Durable when it returns."""
-        with _Commit(self._db):
+        with self._commit:
             for block in blocks:
                 self._put_block(block)
             for write in writes:
@@ -141,7 +160,7 @@ class Journal:
     def append_idle(self, header: Header, since_s: int) -> None:
         """An empty block, `since_s` after its parent. Durable when it returns."""
         run = self._run
-        with _Commit(self._db):
+        with self._commit:
             if run is None or len(run[1]) >= IDLE_RUN:
                 run = (header.number, [0])
                 row = (header.number, header.parent, header.state.to_bytes(32), header.timestamp_s)
@@ -363,16 +382,37 @@ def empty_header(seed: bytes, number: int, parent: Digest, timestamp_s: int, sta
 
 
 class _Commit:
-    """A SQLite transaction. Cheaper than `with connection`, which leaves `begin` to the caller."""
+    """A SQLite transaction, again and again until one fails. Cheaper than `with connection`, which leaves `begin` to the caller."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         self._db = db
+        self._path = path
+        self._lost = ""
 
     def __enter__(self) -> None:
-        self._db.execute("begin immediate")
+        # The EVM is ahead of a journal that failed once: a smaller block that has room would be of a state that never was.
+        if self._lost:
+            raise UnwrittenJournal(self._path, self._lost)
+        try:
+            self._db.execute("begin immediate")
+        except sqlite3.OperationalError as error:
+            raise self._told(error) from error
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._db.execute("commit" if kind is None else "rollback")
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is None:
+            try:
+                self._db.execute("commit")
+            except sqlite3.OperationalError as failed:
+                raise self._told(failed) from failed
+            return
+        if self._db.in_transaction:  # SQLite has already gone back where the disk was full
+            self._db.execute("rollback")
+        if isinstance(error, sqlite3.OperationalError):
+            raise self._told(error) from error
+
+    def _told(self, error: sqlite3.OperationalError) -> UnwrittenJournal:
+        self._lost = str(error)
+        return UnwrittenJournal(self._path, self._lost)
 
 
 def _log(address: bytes, topics: tuple[bytes | None, ...], data: bytes) -> Log:

@@ -51,7 +51,7 @@ class Pool:
             results = self._chain.mine([transaction for transaction, _ in ready])
         except BaseException as error:
             self._failed(error)
-            raise
+            return
         for (_, done), result in zip(ready, results, strict=True):
             if not done.done():
                 done.set_result(result)

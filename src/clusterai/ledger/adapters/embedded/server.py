@@ -90,8 +90,8 @@ class Server:
             try:
                 self.chain.mine_empty()
             except BaseException as error:
-                self.stop(error)
-                raise
+                self.stop(error)  # which is raised where it is waited for
+                return
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method != "POST":
@@ -101,6 +101,9 @@ class Server:
             return web.Response(
                 status=413, text=f"the body is over {MAX_BODY_BYTES} bytes: split the batch\n"
             )
+        if self._failure is not None:
+            # What the EVM holds by now was never made durable: nobody may see it.
+            return web.Response(status=503, text="the chain can't go on\n")
         answer = await self._rpc.answer(body)
         return web.Response(body=answer, content_type="application/json")
 
@@ -132,7 +135,7 @@ def run_chain(config: ChainConfig, ready: Callable[[int], None] = lambda port: N
     """The whole process: returns after SIGTERM.
 
     Raises:
-        BusyJournal, DamagedJournal, WrongChain, BrokenGenesis, OSError (the port is taken).
+        BusyJournal, DamagedJournal, WrongChain, BrokenGenesis, OSError (the port is taken; the disk is full).
     """
     try:
         from uvloop import run
