@@ -24,13 +24,13 @@ async def live_through(world: World, data: Path) -> tuple[list[Mined | Reverted]
     told: list[Mined | Reverted] = []
     events: list[Event] = []
     process, port = world.process, int(world.process.url.rpartition(":")[2])
-    rpc = JsonRpc([world.process.url], deadline_s=2)
+    rpc = JsonRpc([world.process.url], deadline_s=60)
     async with ChainClient(world.network, rpc) as client:
         outbox = Outbox(client, OWNER, data / "outbox.sqlite", told.append, poll_s=0.01, resend_s=0.1)
         follower = LogFollower(
             client, lambda new, _: events.extend(new), Cursor(world.network.start_block - 1), poll_s=0.01
         )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(400):
             work = [asyncio.create_task(outbox.run()), asyncio.create_task(follower.run())]
             for at in range(CALLS):
                 outbox.submit(Submit(f"pay:{at}", calls.Transfer(SOMEBODY, at + 1)))

@@ -141,7 +141,8 @@ class Gateway:
     """
 
     def __init__(self, folder: Path, now: Callable[[], float], port: int = 0) -> None:
-        limits = Limits(ping_every_s=0.5, dead_after_s=2.0)
+        # A loaded machine says nothing for seconds; who is killed here is noticed by the end of its connection.
+        limits = Limits(ping_every_s=0.5, dead_after_s=60.0)
         me = Identity(GATEWAY, Role.GATEWAY, NETWORK, GATEWAY_HOT.sign)
         self.server = LinkServer(
             "127.0.0.1",

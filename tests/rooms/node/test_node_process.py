@@ -67,11 +67,12 @@ def test_tokens_come_as_they_are_drawn(tmp_path: Path) -> None:
     async def test() -> None:
         async with network(tmp_path, pause_ms=30) as (gateway, _):
             await gateway.serving()
-            ordered = gateway.order(max_tokens=20)
-            await gateway.until(lambda: len(ordered.tokens) == 3)
+            ordered = gateway.order(max_tokens=500)
+            await gateway.until(lambda: len(ordered.tokens) > 2)
             assert not ordered.over
+            gateway.cancel(ordered)
             await gateway.until(lambda: ordered.over)
-            assert (tuple(ordered.tokens), "length") == expected(ordered)
+            assert tuple(ordered.tokens) == expected(ordered)[0][: len(ordered.tokens)]
 
     run(test())
 
@@ -89,7 +90,7 @@ def test_cancel_frees_the_slot_and_charges_what_was_sent(tmp_path: Path) -> None
             await gateway.until(lambda: first.over and second.over)
             assert first.finished is not None
             assert first.finished.reason == "cancelled"
-            assert first.finished.receipt.output_units == len(first.tokens) < 60
+            assert first.finished.receipt.output_units == len(first.tokens) < 1_000
             assert second.finished is not None
 
     run(test())
@@ -101,8 +102,8 @@ def test_a_full_engine_is_busy(tmp_path: Path) -> None:
     async def test() -> None:
         async with network(tmp_path, pause_ms=20, slots=1, queue=1) as (gateway, _):
             await gateway.serving()
-            orders = [gateway.order(max_tokens=10) for _ in range(6)]
-            await gateway.until(lambda: all(ordered.over for ordered in orders))
+            orders = [gateway.order(max_tokens=5_000) for _ in range(6)]
+            await gateway.until(lambda: sum(ordered.over for ordered in orders) == 4)
             refused = [ordered.refused for ordered in orders if ordered.refused]
             assert len(refused) == 4
             assert {(it.code, it.retry_after_ms > 0) for it in refused} == {("busy", True)}
@@ -116,13 +117,14 @@ def test_an_answer_goes_on_elsewhere_with_the_same_tokens(tmp_path: Path) -> Non
     async def test() -> None:
         async with network(tmp_path, pause_ms=20) as (gateway, node):
             await gateway.serving()
-            first = gateway.order(max_tokens=40, seed=7)
+            first = gateway.order(max_tokens=400, seed=7)
             await gateway.until(lambda: len(first.tokens) > 10)
             await node.end(signal.SIGKILL)
             await gateway.until(lambda: first.lost)
+            node.config.write_bytes(node.config.read_bytes().replace(b'"pause_ms":20', b'"pause_ms":0'))
             await node.start()
             await gateway.serving()
-            rest = gateway.order(max_tokens=40, seed=7, so_far=tuple(first.tokens))
+            rest = gateway.order(max_tokens=400, seed=7, so_far=tuple(first.tokens))
             await gateway.until(lambda: rest.over)
             assert (*first.tokens, *rest.tokens) == expected(first)[0]
             assert made(node) == [rest.order]
@@ -189,9 +191,9 @@ def test_sigterm_lets_running_answers_end(tmp_path: Path) -> None:
     """New orders are refused at once, the running one is finished and receipted, then the node is gone."""
 
     async def test() -> None:
-        async with network(tmp_path, pause_ms=20) as (gateway, node):
+        async with network(tmp_path, settings={"grace_s": 100}, pause_ms=20) as (gateway, node):
             await gateway.serving()
-            running = gateway.order(max_tokens=40)
+            running = gateway.order(max_tokens=150)
             await gateway.until(lambda: len(running.tokens) > 2)
             assert node.process is not None
             node.process.send_signal(signal.SIGTERM)

@@ -100,7 +100,7 @@ def lives(pid: int) -> bool:
 
 def until(what: str, is_so: "object") -> None:
     assert callable(is_so)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not is_so():
         assert time.monotonic() < deadline, what
 

@@ -186,6 +186,13 @@ class World:
     ) -> None:
         self.vaulting.hear(Received(gateway, CallPart(name, about, SENDER, part, parts, body)))
 
+    async def answered(self, body: bytes) -> bytes:
+        """What is said to it in the end: asked again while it is refused, as where the machine was too slow for a short limit."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while isinstance(found := await self.links.answer(self.call(body)), CallRefused):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        return found
+
 
 def _loads_nothing(config: Any, progress: Any) -> Any:
     raise AssertionError("there are no models")
@@ -247,18 +254,20 @@ def test_refusals_say_why_and_faults_say_nothing(monkeypatch: pytest.MonkeyPatch
     """A service's refusal is told as it is; what breaks is told without its words."""
 
     async def run() -> None:
-        async with running(monkeypatch, call_s=0.05) as world:
+        async with running(monkeypatch) as world, running(monkeypatch, call_s=0.05) as hasty:
             for body, about, code, words in (
                 (b"deny", ECHO, "denied", "ask for one"),
                 (b"", ACCESS, "denied", "revoked: the grant"),
                 (b"break", ECHO, "failed", "log"),
-                (b"wait", ECHO, "too_slow", "took longer"),
                 (b"x", Digest(bytes(32)), "unknown_subject", "no such vault"),
             ):
                 found = await world.links.answer(world.call(body, about))
                 assert isinstance(found, CallRefused)
                 assert (found.code, words in found.detail) == (code, True)
                 assert "secret" not in found.detail
+            late = await hasty.links.answer(hasty.call(b"wait"))
+            assert isinstance(late, CallRefused)
+            assert (late.code, "took longer" in late.detail) == ("too_slow", True)
 
     asyncio.run(run())
 
@@ -274,7 +283,7 @@ def test_a_gateway_cant_fill_the_node(monkeypatch: pytest.MonkeyPatch):
             assert refused.code == "busy"
             for name in waiting:
                 await world.links.answer(name)
-            assert await world.links.answer(world.call(b"x")) == SENDER + b"x"
+            assert await world.answered(b"x") == SENDER + b"x"
             world.part(b"A" * 16, 0, 3, b"a")
             world.part(b"A" * 16, 2, 3, b"c")
             malformed = await world.links.answer(b"A" * 16)
@@ -288,7 +297,7 @@ def test_a_gateway_cant_fill_the_node(monkeypatch: pytest.MonkeyPatch):
             expired = await world.links.answer(b"B%015d" % 0)
             assert isinstance(expired, CallRefused)
             assert expired.code == "too_slow"
-            assert await world.links.answer(world.call(b"x")) == SENDER + b"x"
+            assert await world.answered(b"x") == SENDER + b"x"
 
     asyncio.run(run())
 
@@ -302,14 +311,10 @@ def test_who_left_is_worked_for_no_longer(monkeypatch: pytest.MonkeyPatch):
             world.vaulting.hear(Received(THERE, CallRefused(first, "gone", "")))
             assert isinstance(await world.links.answer(world.call(b"x")), CallRefused)
             world.vaulting.hear(Received(HERE, CallRefused(first, "gone", "")))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            assert await world.links.answer(world.call(b"y")) == SENDER + b"y"
+            assert await world.answered(b"y") == SENDER + b"y"
             world.vaulting.hear(Unlinked(HERE))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
             for _ in range(2):
-                assert await world.links.answer(world.call(b"y")) == SENDER + b"y"
+                assert await world.answered(b"y") == SENDER + b"y"
             assert not any(isinstance(it, ReplyPart) and it.call == second for _, it in world.links.sent)
 
     asyncio.run(run())
@@ -353,7 +358,9 @@ def test_a_vaults_calls_to_the_chain_find_back_to_it(monkeypatch: pytest.MonkeyP
         async with running(monkeypatch) as world:
             vault = world.vaults[0]
             vault.submit(Submit("later", calls.Approve(OWNER, 2)))
-            await asyncio.sleep(0)
+            async with asyncio.timeout(TIMEOUT_S):
+                while len(world.submitted) < 2:  # noqa: ASYNC110  the vault's thread hands it over
+                    await asyncio.sleep(0)
             keys = [it.key for it in world.submitted]
             assert [key.rpartition("-")[2] for key in keys] == ["early", "later"]
             assert all(key.startswith(vaulting.OWN_KEYS) for key in keys)
