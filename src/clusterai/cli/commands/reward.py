@@ -447,5 +447,11 @@ def _shown(found: "Found") -> None:
             for it in found.contributors
         ],
     )
+    for it in found.contributors:
+        if it.get("value", 0) > 0 and it.get("doubt") and not it["score"]:
+            say.tell(
+                f"{it['owner']} earns nothing: its value is {it['value'] / it['doubt']:.1f} of its doubts above 0, with {it['own']} rows of its own; "
+                "it counts above the study's `sure`, usually 3, and from 16 rows on. More held-out rows make values surer"
+            )
     for it in found.left:
         say.tell(f"{checksummed(it.owner)} counts for nothing: {it.why}")

@@ -15,6 +15,12 @@ from clusterai.protocol.signing import Key
 GAS = 2_000_000
 """Enough for any single call of a person; what isn't used isn't paid."""
 MINED_S = 120.0
+CURES = {
+    "NotEntitled": "sign with a key that may, --key FILE: the owner's or its node's hot key (those of `clusterai up` lie in keys/ of its data folder)",
+    "ERC20InsufficientBalance": "{} has too few tokens: send it some, or sign with another --key",
+    "WrongStage": "it isn't the time for this yet, or any more",
+}
+"""By how the contract's error begins."""
 
 
 async def send(client: ChainClient, steps: Sequence[tuple[Key, Call]], gas: int = GAS) -> list[Digest]:
@@ -57,7 +63,16 @@ async def _mined(client: ChainClient, steps: Sequence[tuple[Key, Call]], hashes:
         await asyncio.sleep(0.05)
     for (key, call), receipt in zip(steps, receipts, strict=True):
         if receipt is not None and not receipt.success:
+            reason = client.codec.revert(receipt.returned)
             raise Failure(
                 f"the chain reverted {type(call).__name__} of {hex0x(key.address)}",
-                client.codec.revert(receipt.returned) or "the contract gave no reason",
+                reason or "the contract gave no reason",
+                next(
+                    (
+                        cure.format(hex0x(key.address))
+                        for name, cure in CURES.items()
+                        if reason.startswith(name)
+                    ),
+                    "",
+                ),
             )
