@@ -1,17 +1,22 @@
 """Where a daemon's settings come from, and how a daemon begins and ends."""
 
 import asyncio
+import errno
 import os
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from clusterai.runtime.adapters import daemon
 from clusterai.runtime.adapters.config import BadConfig, Dialer, load, scalars
-from clusterai.runtime.adapters.daemon import EXIT_CONFIG, chores
+from clusterai.runtime.adapters.daemon import EXIT_CONFIG, EXIT_FULL, chores, main
+from clusterai.runtime.adapters.journal import JournalLost
 
 GOOD: dict[str, Any] = {
     "data": "state",
@@ -124,3 +129,53 @@ def test_a_daemon_that_is_told_nonsense_says_so_and_ends(tmp_path: Path, daemon:
     assert done.returncode == EXIT_CONFIG
     assert done.stderr.startswith("error: ")
     assert "c.json" in done.stderr
+
+
+def full_sqlite(_: Path) -> None:
+    db = sqlite3.connect(":memory:")
+    try:
+        db.execute("create table it (blob)")
+        db.execute("pragma max_page_count=2")
+        db.execute("insert into it values (zeroblob(100000))")
+    finally:
+        db.close()
+
+
+def full_disk(path: Path) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def lost(_: Path) -> None:
+    raise JournalLost("database or disk is full")
+
+
+@pytest.mark.parametrize("write", [full_sqlite, full_disk, lost])
+def test_a_daemon_on_a_full_disk_says_so_and_may_be_started_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    write: Callable[[Path], None],
+) -> None:
+    """A few lines without a traceback, and the exit code of what passes; with another error beside it, all of both is shown."""
+    monkeypatch.setattr(sys, "argv", ["toy", "--config", str(written(tmp_path / "c.json"))])
+    monkeypatch.setattr(daemon, "log_json", str)  # which is the process's, for ever
+
+    async def chore() -> None:
+        write(tmp_path)
+
+    async def run(_: Config) -> None:
+        async with chores(chore()):
+            await asyncio.sleep(60)
+
+    assert main("toy", Config, run, ()) == EXIT_FULL
+    told = capsys.readouterr().err
+    assert "make room" in told
+    assert len(told.splitlines()) == 2
+
+    async def faulty(_: Config) -> None:
+        with pytest.raises((OSError, sqlite3.Error, JournalLost)) as full:
+            write(tmp_path)
+        raise BaseExceptionGroup("both", [full.value, ZeroDivisionError()])
+
+    with pytest.raises(BaseExceptionGroup):
+        main("toy", Config, faulty, ())

@@ -12,9 +12,11 @@ A chore that fails ends the daemon, and all other chores with it: half a daemon 
 import argparse
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -23,9 +25,13 @@ from typing import Any, TypeVar, cast
 import structlog
 
 from clusterai.runtime.adapters.config import BadConfig, Daemon, load, prefix, scalars
+from clusterai.runtime.adapters.journal import JournalLost
 
 EXIT_CONFIG = 78
 """`EX_CONFIG` of sysexits.h: starting again won't help before somebody changed something."""
+EXIT_FULL = 75
+"""`EX_TEMPFAIL` of sysexits.h: whoever supervises starts it again, until there is room."""
+UNWRITTEN = (JournalLost, sqlite3.Error, OSError)
 
 D = TypeVar("D", bound=Daemon)
 
@@ -87,7 +93,7 @@ def main(
     """`python -m clusterai.<name>`; the exit code.
 
     Args:
-        named: errors whose message says what to do; anything else is a fault of ours and keeps its traceback.
+        named: errors whose message says what to do; anything else but a full disk is a fault of ours and keeps its traceback.
         check: what `--check` does instead.
     """
     parser = argparse.ArgumentParser(
@@ -111,17 +117,25 @@ def main(
             return check(config)
         log_json(config.log_level)
         _run(run(config))
-    except named as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_CONFIG
-    except BaseExceptionGroup as group:
-        leaves = list(_leaves(group))
-        if not all(isinstance(leaf, named) for leaf in leaves):
+    except (*named, *UNWRITTEN, BaseExceptionGroup) as error:
+        leaves = list(_leaves(error))
+        full = [_is_full(leaf) for leaf in leaves]
+        if not all(one or isinstance(leaf, named) for leaf, one in zip(leaves, full, strict=True)):
             raise
         for leaf in leaves:
             print(f"error: {leaf}", file=sys.stderr)
-        return EXIT_CONFIG
+        if any(full):
+            print("make room on this machine's disk; what was written is kept", file=sys.stderr)
+        return EXIT_FULL if any(full) else EXIT_CONFIG
     return 0
+
+
+def _is_full(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # Errors of the module itself have no code.
+    code = getattr(error, "sqlite_errorcode", None) if isinstance(error, sqlite3.Error) else None
+    return isinstance(error, JournalLost) or code == sqlite3.SQLITE_FULL
 
 
 def _run(life: Coroutine[Any, Any, None]) -> None:

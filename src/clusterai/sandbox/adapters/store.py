@@ -53,6 +53,7 @@ class DiskFull(StoreFull):
 
     def __init__(self) -> None:
         OSError.__init__(self, "this machine's disk is full: whoever runs it has to make room")
+        self.errno = errno.ENOSPC
 
 
 class Quota:
