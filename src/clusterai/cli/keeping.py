@@ -153,7 +153,12 @@ def plan(wish: Wish) -> Plan:
     except OSError as error:
         raise Failure(f"{error.filename} can't be read", error.strerror or "", code=Exit.NOT_FOUND) from None
     key = (wish.key or default_keys() / founding.new_key_name()).expanduser().resolve()
-    return Plan(root, name, key, schema, policy, data, tuple(notes), _placed(wish.store or "", name))
+    store = _placed(wish.store or "", name)
+    if store and policy.residency:
+        notes.append(
+            f"the policy keeps the rows in {', '.join(policy.residency)}: nobody but you knows where {store} stands"
+        )
+    return Plan(root, name, key, schema, policy, data, tuple(notes), store)
 
 
 def _placed(url: str, name: str) -> str:

@@ -202,7 +202,12 @@ class Node:
             self._clock,
             self._perform,
             KINDS,
-            partial(open_vault, standings=known, window_s=self.network.rules.window_s),
+            partial(
+                open_vault,
+                standings=known,
+                window_s=self.network.rules.window_s,
+                region="" if self.config.rentals is None else self.config.rentals.region,
+            ),
         )
 
     def _lend(self, config: JobsConfig) -> Lending:

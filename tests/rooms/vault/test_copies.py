@@ -16,8 +16,10 @@ from clusterai.protocol.vaults import Operation, Revoked
 from clusterai.sdk.identity import Identity
 from clusterai.vault.adapters import opening
 from clusterai.vault.adapters.copying import Copies
+from clusterai.vault.adapters.folder import BadVault
 from clusterai.vault.adapters.opening import NotTheData
-from tests.rooms.vault.vaultbed import SECRET, Bed, rows
+from clusterai.vault.core.terms import Denied
+from tests.rooms.vault.vaultbed import POLICY, SECRET, Bed, rows
 
 
 def told(bed: Bed, message: copies.Ask, who: Identity | None = None) -> copies.Told:
@@ -44,6 +46,30 @@ def boxes(bed: Bed, grant: Digest, key: copies.KeyGiven) -> dict[bytes, bytes]:
 
 def bought(bed: Bed, uses: int = 1) -> Digest:
     return bed.grant(operation=Operation.COPY, uses=uses, epsilon_micro=0)
+
+
+def test_rows_that_stay_in_a_region_are_handed_out_to_nobody(bed: Bed) -> None:
+    """Not for a grant from before the policy said so either; other uses go on, but not on a machine that says it stands elsewhere."""
+    copy, query = bought(bed), bed.grant(uses=10)
+    given(bed, copy)
+    kept = tuple(it for it in POLICY.operations if it != Operation.COPY)
+    bed.set_policy(msgspec.structs.replace(POLICY, operations=kept, residency=("eu",)))
+    bed.restart()
+    for ask in (copies.AskKey(copy), copies.AskPiece(copy, bed.vault.stored_pieces()[0][0])):
+        got = told(bed, ask)
+        assert isinstance(got, copies.CopyNotGiven)
+        assert got.code == "residency"
+    for region, refused in (("", False), ("eu", False), ("eu-de", False), ("europa", True), ("us", True)):
+        bed.close()
+        bed.open(region)
+        if refused:
+            with pytest.raises(Denied, match="says it stands elsewhere"):
+                bed.vault.permit(query, bed.identity.address, Operation.QUERY, ZERO_DIGEST)
+            with pytest.raises(BadVault, match=f"stands in {region}"):
+                bed.vault.tick()
+        else:
+            bed.vault.permit(query, bed.identity.address, Operation.QUERY, ZERO_DIGEST)
+            bed.vault.tick()
 
 
 def test_what_was_bought_is_what_was_listed(bed: Bed, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ class Bed:
         self.identity = Identity.make()
         self.vault: Vault = self.open()
 
-    def open(self) -> Vault:
+    def open(self, region: str = "") -> Vault:
         self.vault = open_vault(
             self.folder.root,
             self.owner,
@@ -118,6 +118,7 @@ class Bed:
             self.clock,
             self.submit,
             window_s=LOCAL.window_s,
+            region=region,
         )
         self.desk = Desk(self.vault)
         return self.vault

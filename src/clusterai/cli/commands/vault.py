@@ -314,6 +314,7 @@ def show(folder: Folder, json: options.Json = False, quiet: options.Quiet = Fals
         "operations": [Operation(operation).name.lower() for operation in policy.operations],
         "epsilon_total": policy.total_epsilon_micro / 1e6,
         "epsilon_spent": book.total_spent_micro / 1e6,
+        "residency": list(policy.residency),
         "left_standing": left_standing(schema, policy),
         "waiting": len(waiting),
         "uses": len(book.uses()),
@@ -332,6 +333,16 @@ def show(folder: Folder, json: options.Json = False, quiet: options.Quiet = Fals
             *([("pieces", it.named.store)] if it.named.store else []),
             ("snapshot", snapshot),
             ("allowed", ", ".join(told["operations"])),
+            *(
+                [
+                    (
+                        "residency",
+                        f"rows stay in {', '.join(policy.residency)}; answers, sums, models and releases leave",
+                    )
+                ]
+                if policy.residency
+                else []
+            ),
             ("ε spent", spent),
             ("uses", told["uses"]),
             ("waiting", f"{len(waiting)} requests: clusterai vault inbox {folder}" if waiting else "none"),

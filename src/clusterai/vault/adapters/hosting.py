@@ -26,7 +26,7 @@ from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.ids import digest as read_digest
 from clusterai.protocol.signing import Key
-from clusterai.protocol.vaults import Listing, SignedUse, dataset_id
+from clusterai.protocol.vaults import Listing, Operation, SignedUse, dataset_id
 from clusterai.vault.adapters import mounting
 from clusterai.vault.adapters.bookkeeping import Bookkeeper
 from clusterai.vault.adapters.cleaning import cleaned_output
@@ -94,10 +94,12 @@ class Vault:
         submit: Callable[[Submit], None] | None = None,
         standings: Standings | None = None,
         window_s: int = 0,
+        region: str = "",
     ) -> None:
         """
         Args:
             served: what keeps other processes away; closed with the vault.
+            region: where this machine says that it stands; empty: it doesn't say.
         """
         master = folder.master()
         self.folder = folder
@@ -105,6 +107,7 @@ class Vault:
         self.owner = owner
         self.network = network
         self.dataset = dataset_id(owner, folder.named.name)
+        self._region = region
         self._key = key
         self._clock = clock
         self._submit = submit
@@ -217,12 +220,28 @@ class Vault:
     def permit(self, grant: Digest, signer: Address, operation: int, code: Digest) -> Permit:
         """
         Raises:
-            Denied: unknown, requester, pending, revoked, expired, operation, other_code, spent, anonymise.
+            Denied: unknown, requester, pending, revoked, expired, operation, other_code, spent, anonymise, residency.
         """
+        self.check_residency(operation)
         with self._books.lock:
             permit = self._book.permit(grant, signer, operation, code, self._clock())
         cleaning.check(self.schema, self.policy, operation)
         return permit
+
+    def check_residency(self, operation: int) -> None:
+        """Also of grants that were given before the policy said so.
+
+        Raises:
+            Denied: residency.
+        """
+        policy = self.policy
+        where = ", ".join(policy.residency)
+        if policy.residency and operation == Operation.COPY:
+            raise Denied("residency", f"these rows stay in {where}: no copy of them is given")
+        if not policy.stays_in(self._region):
+            raise Denied(
+                "residency", f"these rows stay in {where}, and this machine says it stands elsewhere"
+            )
 
     def spend(self, grant: Digest, order: Digest, epsilon_micro: int, delta_pico: int = 0) -> Spent:
         """Durable before it returns; again for the same order, the same answer and nothing more spent.
@@ -392,6 +411,11 @@ class Vault:
                 f"the policy wants texts anonymised, and {', '.join(names)[:500]} isn't: clusterai vault replace, with the data as it was given; "
                 "until then no program, training or copy gets it"
             )
+        if not self.policy.stays_in(self._region):
+            raise BadVault(
+                f"the policy keeps the rows in {', '.join(self.policy.residency)}, and this machine says it stands in {self._region}: "
+                "serve the vault elsewhere, or change residency; until then every use is refused"
+            )
         # Last: where its place is away or full, all else goes on.
         self._rekey()
         if self._clock() - self._reached_at_s >= LOOK_EVERY_S:
@@ -468,6 +492,7 @@ def open_vault(
     submit: Callable[[Submit], None] | None = None,
     standings: Standings | None = None,
     window_s: int = 0,
+    region: str = "",
 ) -> Vault:
     """Open a vault to serve it.
 
@@ -478,6 +503,7 @@ def open_vault(
         submit: takes calls to the chain, with the hot key; None where no chain keeps grants: then they hold at once.
         standings: asks the chain about others' vaults; None where there is none.
         window_s: the network's audit window: a copy that was sold is paid after it.
+        region: where this machine says that it stands; empty: it doesn't say.
 
     Raises:
         NoVault, BadVault, WrongKey: the message says what to do.
@@ -485,7 +511,7 @@ def open_vault(
     place = VaultFolder(folder)
     served = place.serve()
     try:
-        return Vault(place, served, owner, key, domain, clock, submit, standings, window_s)
+        return Vault(place, served, owner, key, domain, clock, submit, standings, window_s, region)
     except BaseException:
         served.close()
         raise

@@ -54,7 +54,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         milli_epsilon_wei, use_wei, copy_wei: prices: of each thousandth of ε that a use spends, of a use, of the data itself.
         prices: of operations that have others.
         life_s: longest life of a grant.
-        residency: regions that the data may not leave; empty: it may be anywhere.
+        residency: regions that rows may not leave; empty: they may be anywhere. It covers rows, in whatever form: no copy is sold or handed out, and a
+            machine that says it stands elsewhere serves none. It doesn't cover what is made of them, which has gates of its own: answers, sums, models
+            and outputs that the owner released go to whoever asked.
         cohort_owners: in a secure sum there are vaults of so many owners at least, each registered, staked and listed, and no two of one owner;
             0: whom the sum is over is left to the requester. `cohort_stake_wei`: what each of them has at stake at least; one of them is needed.
         anonymise_texts: of the data, when it is put in; until then nothing hands it out (`core.cleaning`). `anonymise_outputs`: of what
@@ -105,6 +107,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
         if Operation.REVIEW in self.auto_operations:
             raise BadPolicy("review means that you read what leaves: it can't be automatic")
+
+    def stays_in(self, region: str) -> bool:
+        """Whether rows may lie where a machine says that it stands: `eu` covers `eu-de`; who says nothing isn't doubted."""
+        return (
+            not self.residency
+            or not region
+            or any(region == it or region.startswith((f"{it}-", f"{it}.")) for it in self.residency)
+        )
 
     def digest(self) -> Digest:
         return canonical.digest(self)
@@ -222,7 +232,8 @@ copy = "{copy}"                # for the data itself, where `copy` is allowed
 {prices}
 [grant]
 days = {days}                   # longest life
-residency = {residency}         # regions that the data may not leave, such as ["eu"]
+residency = {residency}         # regions that rows may not leave, such as ["eu"]: no copies, and no machine that says it stands elsewhere.
+                                # Answers, sums, models and what you release do leave. Nobody proves where a machine or a bucket stands
 
 [cohort]                        # with whom it sums: vaults of different owners, each registered, staked and listed
 owners = {owners}                      # so many at least; 0: whom the requester names

@@ -49,6 +49,7 @@ DenialCode = Literal[
     "disclosure",
     "anonymise",
     "unreachable",
+    "residency",
 ]
 
 
