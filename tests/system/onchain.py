@@ -48,7 +48,7 @@ class Onchain:
     def close(self) -> None:
         assert self._task is not None
         self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=120)
 
     # --- moves ---
 

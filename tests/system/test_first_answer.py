@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from openai import AuthenticationError, OpenAI
 
-from tests.system.running import Network, until
+from tests.system.running import DEADLINE_S, Network, until
 
 pytestmark = pytest.mark.system
 
@@ -72,6 +72,7 @@ def test_an_epoch_is_committed_audited_and_cleared_on_chain(network: Network):
     until(
         "a receipt to be verified or settled",
         lambda: any(network.http(f"receipts/{it}")["state"] in ("verified", "settled") for it in receipts),
+        3 * DEADLINE_S,
     )
     assert not any(node["barred"] for node in network.http("nodes")["nodes"])
 

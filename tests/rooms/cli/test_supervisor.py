@@ -17,11 +17,14 @@ from clusterai.cli.local.supervisor import Service, Supervisor
 
 DEADLINE_S = 120.0
 
-LIVES = "import pathlib, os, time\npathlib.Path({mark!r}).write_text(str(os.getpid()))\ntime.sleep(600)\n"
+# Written beside and moved there: whoever looks in between finds the mark before, and never half of one.
+MARKS = "mark = pathlib.Path({mark!r})\nmark.with_suffix('.new').write_text(str(pid))\nmark.with_suffix('.new').rename(mark)\n"
+LIVES = "import pathlib, os, time\npid = os.getpid()\n" + MARKS + "time.sleep(600)\n"
 FORKS = (
     "import pathlib, subprocess, sys, time\n"
-    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-    "pathlib.Path({mark!r}).write_text(str(child.pid))\ntime.sleep(600)\n"
+    "pid = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid\n"
+    + MARKS
+    + "time.sleep(600)\n"
 )
 DIES = "print('no such luck', flush=True)\nraise SystemExit(3)\n"
 

@@ -56,7 +56,7 @@ async def send_until_death(session: ClientSession, url: str, key: Key, acknowled
 async def life(process: Process, random_: random.Random) -> list[tuple[str, bytes, int]]:
     """Clients send while the process lives; it is killed after a random number of answers and microseconds."""
     acknowledged = Acknowledged(random_.randrange(1, 60))
-    async with ClientSession(timeout=ClientTimeout(20)) as session, asyncio.TaskGroup() as group:
+    async with ClientSession(timeout=ClientTimeout(120)) as session, asyncio.TaskGroup() as group:
         for key in SENDERS:
             group.create_task(send_until_death(session, process.url, key, acknowledged))
         await acknowledged.enough.wait()
@@ -67,7 +67,7 @@ async def life(process: Process, random_: random.Random) -> list[tuple[str, byte
 
 
 async def verify(process: Process, acknowledged: list[tuple[str, bytes, int]]) -> None:
-    async with ClientSession(timeout=ClientTimeout(20)) as session:
+    async with ClientSession(timeout=ClientTimeout(120)) as session:
         for transaction, _, _ in acknowledged:
             receipt = await ask(session, process.url, "eth_getTransactionReceipt", transaction)
             assert receipt is not None, f"{transaction} was acknowledged and is lost"

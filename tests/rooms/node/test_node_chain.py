@@ -111,7 +111,7 @@ def test_what_is_earned_reaches_the_chain_though_the_chain_dies(tmp_path: Path) 
                         await asyncio.sleep(0.1)
                     await serve(5)
                     await chain.start()
-                    async with asyncio.timeout(90):
+                    async with asyncio.timeout(150):
                         while True:
                             committed = await client.read("Court", "committedTotal", NODE)
                             claimed = await client.read("Channels", "claimedTotal", NODE)
@@ -123,7 +123,7 @@ def test_what_is_earned_reaches_the_chain_though_the_chain_dies(tmp_path: Path) 
             await chain.kill()
 
     async def within() -> None:
-        async with asyncio.timeout(200):
+        async with asyncio.timeout(400):
             await test()
 
     asyncio.run(within())

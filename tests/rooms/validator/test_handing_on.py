@@ -166,7 +166,7 @@ class Panel:
             Linked(GATEWAY),
         )
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(300):
                 while not until():
                     self.told(Tick())
                     await asyncio.sleep(0.02)
