@@ -53,7 +53,7 @@ def test_a_machine_of_the_network_gets_a_measured_card(network: Network):
         done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
         return json.loads(done.stdout) if done.returncode == 0 else None
 
-    found = until("a measured card", card)
+    found = until("a measured card", card, READY_S)
     kinds = {(line["name"], line["kind"]) for line in found["lines"]}
     assert ("cpu_milli", "claimed") in kinds
     assert ("cpu_milli", "measured") in kinds
@@ -64,13 +64,13 @@ def test_a_machine_of_the_network_gets_a_measured_card(network: Network):
 
 def test_a_rented_machine_is_paid_by_the_interval_replaced_when_it_dies_and_given_back(network: Network):
     """One of two: its time is charged as receipts; killed, its place is taken anew; released, both are free again."""
-    until("two machines on offer", lambda: network.http("offers")["suitable"] == 2)
+    until("two machines on offer", lambda: network.http("offers")["suitable"] == 2, READY_S)
     asked = ("--nodes", "1", "--hours", "0.3", "--mem", "1G", "--disk", "1G", "--no-mesh", "--yes")
     placed = network.told("rent", *asked)
     assert "rental" in placed, placed
     name = placed["rental"]["id"]
     until("Ray to run on it", lambda: settled(network, name), READY_S)
-    until("an interval to be paid", lambda: rental(network, name)["paid_wei"] > 0)
+    until("an interval to be paid", lambda: rental(network, name)["paid_wei"] > 0, READY_S)
 
     before = rental(network, name)
     network.kill(network.service_of(before["machines"][0]["operator"]))
@@ -205,7 +205,7 @@ def intervals_wei(network: Network) -> int:
 def test_a_stay_outlives_its_gateway_and_the_chain(network: Network):
     """`kill -9` of the gateway while a machine comes up, and again while it is paid (with `CLUSTERAI_EVERY=1` of the chain as well): it stays
     the same machine throughout, each interval is paid once, and it is given back as ever."""
-    until("two machines on offer", lambda: network.http("offers")["suitable"] == 2)
+    until("two machines on offer", lambda: network.http("offers")["suitable"] == 2, READY_S)
     before_wei, charged_wei = intervals_wei(network), network.http("account")["charged_wei"]
     known = {it["id"] for it in network.http("rentals")["rentals"]}
     asked = ("--nodes", "1", "--hours", "0.3", "--mem", "1G", "--disk", "1G", "--no-mesh", "--yes", "--json")
@@ -225,7 +225,7 @@ def test_a_stay_outlives_its_gateway_and_the_chain(network: Network):
         renting.kill()
         renting.communicate()
     first = until("Ray to run on it", lambda: settled(network, name), READY_S)
-    until("an interval to be paid", lambda: rental(network, name)["paid_wei"] > 0)
+    until("an interval to be paid", lambda: rental(network, name)["paid_wei"] > 0, READY_S)
     for victim in ("gateway", "chain") if os.environ.get(gauntlet.EVERY) else ("gateway",):
         paid_wei = rental(network, name)["paid_wei"]
         network.until_back(victim, network.kill(victim))

@@ -104,7 +104,7 @@ def test_what_is_printed_is_a_file_if_asked_for(performer: Performer, store: Blo
         ("exit 75", {"segments": 2}, Ended.NOT_DONE, (1, 1), "after 2 segments"),
         ("true", {"outputs": ("gone", "out")}, Ended.OUTPUTS_MISSING, (1,), "without gone, out"),
         ("echo x > y", {"expected": bytes(32)}, Ended.OUTPUT_DIFFERS, (1,), "not the expected"),
-        ("[ $CLUSTERAI_SEGMENT = 2 ] && sleep 60; exit 75", {"segments": 8, "resources": msgspec.structs.replace(SMALL, time_s=24)}, Ended.LIMIT, (1,), "segment 2 took longer than its share of the time, 3 s"),
+        ("[ $CLUSTERAI_SEGMENT = 2 ] && sleep 60; exit 75", {"segments": 4, "resources": msgspec.structs.replace(SMALL, time_s=32)}, Ended.LIMIT, (1,), "segment 2 took longer than its share of the time, 8 s"),
         ("head -c 100000000 /dev/zero > big", {}, Ended.LIMIT, (), "disk_bytes"),
         ("cat /dev/urandom | head -c 8 > r", {}, Ended.NOT_DETERMINISTIC, (1,), "run twice"),
         ("kill -9 $$", {}, Ended.FAILED, (), "signal"),

@@ -259,7 +259,7 @@ def test_a_client_that_leaves_a_stream_pays_only_for_what_was_made(client: OpenA
         for _, _chunk in zip(range(5), stream, strict=False):
             pass
     bed.until(lambda: bed.spent() > before, "the partial answer's charge")
-    assert bed.spent() - before < 200 * 3
+    assert bed.spent() - before < 1_000 * 3
     bed.until(lambda: bed.get("/v1/clusterai/account", bed.key)["held_wei"] == 0, "the hold's release")
     for standin in bed.standins:
         standin.manners.pause_s = 0.0
