@@ -44,7 +44,7 @@ def test_every_answer_tells_its_id_and_the_limits_that_are_left(bed: Bed):
             assert headers[f"x-ratelimit-reset-{kind}"].endswith("ms")
 
 
-@pytest.mark.parametrize("limits", [Limits(requests_per_minute=2), Limits(tokens_per_minute=60)])
+@pytest.mark.parametrize("limits", [Limits(requests_per_minute=2), Limits(tokens_per_minute=50)])
 def test_a_spent_allowance_is_429_with_the_time_to_wait(bed: Bed, limits: Limits):
     """Requests and tokens a minute are counted per key."""
     key, _ = bed.ring.create("slow", bed.account, limits=limits)
@@ -61,14 +61,14 @@ def test_more_requests_at_once_than_a_key_may_run_are_429(bed: Bed):
         standin.manners.pause_s = 0.05
         standin.work.clear()
     first = threading.Thread(
-        target=bed.chat, kwargs={"key": key, "max_tokens": 40, "logit_bias": {"768": -100}}
+        target=bed.chat, kwargs={"key": key, "max_tokens": 800, "logit_bias": {"768": -100}}
     )
     first.start()
     bed.until(lambda: any(standin.work for standin in bed.standins), "the first order")
     status, _, raw = bed.chat(key=key, max_tokens=1)
-    first.join()
     for standin in bed.standins:
         standin.manners.pause_s = 0.0
+    first.join()
     assert (status, code(raw)) == (429, "too_many_at_once")
     assert bed.chat(key=key, max_tokens=1)[0] == 200
 
@@ -100,7 +100,7 @@ def test_a_request_that_runs_under_the_same_key_is_409(bed: Bed):
         standin.manners.pause_s = 0.05
         standin.work.clear()
     fields: dict[str, Any] = {
-        "max_tokens": 40,
+        "max_tokens": 800,
         "logit_bias": {"768": -100},
         "headers": {"Idempotency-Key": "twice"},
     }
@@ -108,9 +108,9 @@ def test_a_request_that_runs_under_the_same_key_is_409(bed: Bed):
     first.start()
     bed.until(lambda: any(standin.work for standin in bed.standins), "the first order")
     status, _, raw = bed.chat(**dict(fields))
-    first.join()
     for standin in bed.standins:
         standin.manners.pause_s = 0.0
+    first.join()
     assert (status, code(raw)) == (409, "idempotency_key_in_use")
 
 

@@ -116,6 +116,7 @@ def test_a_daemon_that_systemd_started_is_drained_by_its_configuration(tmp_path:
             await gateway.until(lambda: len(running.tokens) > 0)
             drained = await asyncio.to_thread(owner, node, "drain")
             assert json.loads(drained.stdout)["stopped"], drained.stderr
+            await gateway.until(lambda: running.over)
             assert running.finished is not None
             assert node.process is not None
             assert await node.process.wait() == 0
