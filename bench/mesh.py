@@ -1,8 +1,8 @@
 """What the mesh costs: throughput and round trip between two hosts, over WireGuard and over the bare wire between them, in turn.
 
-    python bench/mesh.py [--seconds 3] [--rounds 5]
+    python -m bench.mesh [--seconds 3] [--rounds 5] [--delay-ms 0 --loss 0 --mbit 0]
 
-Two network namespaces joined by a veth pair; as root. The relay runs in the first one's namespace. Prints each figure and its ratio to
+Two network namespaces joined by a veth pair, or, where a delay of each way, a share of lost packets or a rate is given, by a wire that is as bad; as root. The relay runs in the first one's namespace. Prints each figure and its ratio to
 the bare wire's, medians of the rounds.
 """
 
@@ -18,6 +18,7 @@ from pyroute2 import netns
 
 from clusterai.mesh import Device, Member, RelayServer, endpoints, keypair, net_of
 from clusterai.protocol.ids import Digest
+from tests.rooms.mesh.wire import Wire
 
 HOLD = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 LEASE = Digest(b"\x42" * 32)
@@ -52,8 +53,13 @@ TRIPS = """
 import socket, statistics, sys, time
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as it:
     it.connect((sys.argv[1], 7)); it.settimeout(2); found = []
-    for _ in range(2000):
-        begin = time.perf_counter(); it.send(b"x"); it.recv(10); found.append(time.perf_counter() - begin)
+    for _ in range(int(sys.argv[2])):
+        begin = time.perf_counter(); it.send(b"x")
+        try:
+            it.recv(10)
+        except TimeoutError:
+            continue  # lost, one way or the other
+        found.append(time.perf_counter() - begin)
 print(statistics.median(found) * 1e3)
 """
 
@@ -94,10 +100,10 @@ def throughput(one: Host, two: Host, address: str, seconds: float) -> float:
     return found
 
 
-def trip_ms(one: Host, two: Host, address: str) -> float:
+def trip_ms(one: Host, two: Host, address: str, trips: int) -> float:
     echo = two.start(ECHO, address)
     try:
-        return float(one.run(sys.executable, "-c", TRIPS, address))
+        return float(one.run(sys.executable, "-c", TRIPS, address, str(trips)))
     finally:
         echo.kill()
         echo.wait()
@@ -133,9 +139,18 @@ async def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--delay-ms", type=float, default=0.0)
+    parser.add_argument("--loss", type=float, default=0.0)
+    parser.add_argument("--mbit", type=float, default=0.0)
+    parser.add_argument("--trips", type=int, default=2000)
     asked = parser.parse_args()
     one, two = Host(), Host()
-    one.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", str(two.pid))
+    wire = None
+    if asked.delay_ms or asked.loss or asked.mbit:
+        wire = Wire((one.namespace, "eth0"), (two.namespace, "eth0"))
+        wire.carry(asked.delay_ms, asked.loss, asked.mbit or 1000.0)
+    else:
+        one.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", str(two.pid))
     for host, address in ((one, "10.88.0.1"), (two, "10.88.0.2")):
         host.run("ip", "addr", "add", f"{address}/24", "dev", "eth0")
         host.run("ip", "link", "set", "eth0", "up")
@@ -148,7 +163,7 @@ async def main() -> None:
         print(f"two interfaces made, addressed and configured: {took * 1e3:.0f} ms (measured)")
         for _ in range(asked.rounds):
             for way, address in ways.items():
-                trips[way].append(await asyncio.to_thread(trip_ms, one, two, address))
+                trips[way].append(await asyncio.to_thread(trip_ms, one, two, address, asked.trips))
                 rates[way].append(await asyncio.to_thread(throughput, one, two, address, asked.seconds))
         for way in ways:
             rate, trip = statistics.median(rates[way]), statistics.median(trips[way])
@@ -160,6 +175,8 @@ async def main() -> None:
         for device in devices:
             await device.close()
         relay.end()
+        if wire is not None:
+            wire.close()
         one.close()
         two.close()
 

@@ -1,7 +1,7 @@
 """Several hosts on one machine: network namespaces around a switch, some behind a NAT of their own.
 
     host a ── switch ── host b          10.77.0.0/24: the internet between them
-                └── nat c ── host c     192.168.7.0/24: what is behind c's NAT
+                └── nat c ── host c     192.168.7.0/24: what is behind c's NAT, over a bad wire (`wire.py`) where it is far away
 
 A namespace lives as long as the process that holds it; `Internet.close` ends them all, and with them every interface.
 """
@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.rooms.mesh.wire import Wire
 
 HOLD = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 
@@ -70,6 +72,7 @@ class Internet:
     def __init__(self) -> None:
         assert shutil.which("ip"), "iproute2 is needed: apt-get install iproute2"
         self._hosts: list[Host] = []
+        self._wires: list[Wire] = []
         self._count = 0
         self.switch = self._host()
         self.switch.ip("link", "add", "sw", "type", "bridge")
@@ -94,11 +97,27 @@ class Internet:
         self.switch.ip("link", "set", f"p{self._count}", "master", "sw")
         return host, address
 
+    def far_away(self) -> tuple[Host, Wire]:
+        """A host behind a NAT, and the wire between the two."""
+        nat, _ = self.host()
+        inner = self._host()
+        wire = Wire((inner.namespace, "eth0"), (nat.namespace, "in0"))
+        self._wires.append(wire)
+        inner.ip("addr", "add", "192.168.7.2/24", "dev", "eth0")
+        inner.ip("link", "set", "eth0", "up")
+        nat.ip("link", "set", "in0", "up")
+        self._translate(inner, nat)
+        return inner, wire
+
     def behind_nat(self, symmetric: bool = False) -> tuple[Host, Host]:
         """A host that can only call out, and its NAT. A symmetric one takes another port for each place it calls."""
         nat, _ = self.host()
         inner = self._host()
         self._wire(inner, "eth0", "192.168.7.2/24", nat, "in0")
+        self._translate(inner, nat, symmetric)
+        return inner, nat
+
+    def _translate(self, inner: Host, nat: Host, symmetric: bool = False) -> None:
         nat.ip("addr", "add", "192.168.7.1/24", "dev", "in0")
         inner.ip("route", "add", "default", "via", "192.168.7.1")
         nat.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
@@ -118,13 +137,14 @@ class Internet:
             "ACCEPT",
         )
         nat.run("iptables", "-A", "FORWARD", "-i", "eth0", "-j", "DROP")
-        return inner, nat
 
     def part(self, host: Host, apart: bool) -> None:
         """Pull a host's plug, or put it in again."""
         host.ip("link", "set", "eth0", "down" if apart else "up")
 
     def close(self) -> None:
+        for wire in self._wires:
+            wire.close()
         for host in self._hosts:
             host.close()
 
