@@ -43,7 +43,7 @@ class JobsConfig(Part, frozen=True, kw_only=True):
         disk_bytes: inputs, states and outputs, all jobs together.
         core_hour_wei, memory_gib_hour_wei: price of an hour of a core, of a GiB.
         giga_fuel_wei: price of 10^9 units of a WASM module's fuel.
-        handed_bytes_s: what this machine's line hands over in a second. A job whose segments begin with more than that in an auditor's time isn't
+        handed_bytes_s: what this machine's line hands over in a second. A job whose segments begin with more than that in half of an auditor's time isn't
             committed to: a panel that asks for it would convict who can't hand it over.
         bait: let gateways plant leases for which nothing is run, so that auditors who copy are found. One that isn't drawn is paid
             like work; one that is, a tenth of them at a stake of ten times the price, isn't.

@@ -181,9 +181,8 @@ class Segment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
     Attributes:
         start, start_proof: h_0 and its place in the commitment.
-        state: h_{j-1}, which is the digest of its own preimage; that is the first of `contents`.
+        state: h_{j-1}, which is the digest of its own preimage. It and the spec name all else that is needed to go on from there.
         units: metered before this segment, and the proof that both stand in the commitment.
-        contents: digests and sizes of all that is needed to go on from there, inputs and image included.
     """
 
     spec: Annotated[bytes, Meta(max_length=MOST_SPEC_BYTES)]
@@ -192,7 +191,6 @@ class Segment(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     state: DigestBytes
     units: U63
     proof: Annotated[tuple[DigestBytes, ...], Meta(max_length=32)]
-    contents: Annotated[tuple[tuple[DigestBytes, Count], ...], Meta(max_length=10_000)]
 
 
 class SegmentServed(_Frame, frozen=True):

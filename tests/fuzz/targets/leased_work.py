@@ -56,7 +56,7 @@ def seeds() -> list[bytes]:
     interval = Interval(CONTENT, 0, 30, 15, 1, 0, 13_000, CONTENT, CONTENT)
     values: tuple[msgspec.Struct, ...] = (
         Offer(provider="0x" + "ab" * 20),
-        Segment(b"spec", CONTENT, (CONTENT,), CONTENT, 1, (CONTENT,), ((CONTENT, 1),)),
+        Segment(b"spec", CONTENT, (CONTENT,), CONTENT, 1, (CONTENT,)),
         state,
         Task(image=Wasm(CONTENT), argv=("a",), env={"A": "b"}),
         ClusterSpec(env={"A": "b"}),

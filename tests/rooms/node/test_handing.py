@@ -18,7 +18,7 @@ MIB = 1024**2
 @pytest.mark.parametrize(("size", "why"), [(300 * MIB, ""), (300 * MIB + 1, "segment 3 begins with 300 MiB")])
 def test_what_the_line_hands_over_in_an_auditors_time_may_be_carried(size: int, why: str) -> None:
     """To the byte."""
-    said = too_much(3, size, 10 * MIB, 30)
+    said = too_much(3, size, 10 * MIB, 60)
     assert said.startswith(why)
     assert bool(said) == bool(why)
     assert not said or said.endswith("carry less from segment to segment, or take class: unverified")
@@ -50,23 +50,23 @@ def played(folder: Path, check: str, audit_s: int, **inputs: str) -> tuple[Done 
 
 
 def test_it_ends_at_the_segment_that_carries_too_much(tmp_path: Path) -> None:
-    """Three seconds are three MiB: with the fourth MiB behind it the fifth segment couldn't be handed over, and the sixth isn't run."""
-    over, segments = played(tmp_path, "pinned", 3)
+    """Half of six seconds are three MiB: with the fourth MiB behind it the fifth segment couldn't be handed over, and the sixth isn't run."""
+    over, segments = played(tmp_path, "pinned", 6)
     assert isinstance(over, Broken)
     assert (over.code, segments) == ("refused", 4)
     assert over.detail.startswith("segment 4 begins with 3")
 
 
 def test_what_the_network_gives_auditors_time_for_is_committed_to(tmp_path: Path) -> None:
-    """The same job on the same line, where an auditor has ten seconds."""
-    over, segments = played(tmp_path, "pinned", 10)
+    """The same job on the same line, where an auditor has twenty seconds."""
+    over, segments = played(tmp_path, "pinned", 20)
     assert isinstance(over, Done)
     assert segments == 6
 
 
 def test_inputs_count_as_what_a_segment_begins_with(tmp_path: Path) -> None:
     """Each auditor needs them."""
-    over, _ = played(tmp_path, "pinned", 3, data="x" * (4 * MIB))
+    over, _ = played(tmp_path, "pinned", 6, data="x" * (4 * MIB))
     assert isinstance(over, Broken)
     assert over.detail.startswith("segment 1 begins with 4")
 

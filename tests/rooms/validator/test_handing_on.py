@@ -24,7 +24,7 @@ from clusterai.runtime.machine import Linked, Received, Started, Tick
 from clusterai.sandbox import BlobStore
 from clusterai.sandbox.adapters.wasm import sample
 from clusterai.validator.adapters import jobaudits
-from clusterai.validator.adapters.jobaudits import JobAudits
+from clusterai.validator.adapters.jobaudits import Coming, JobAudits
 from clusterai.validator.core import jobauditor
 from clusterai.validator.core.jobauditor import Case
 from clusterai.work.batch.adapters import exchange
@@ -60,10 +60,8 @@ class Provider:
         self.tree = self.done.commitment()
         before = self.tree.open(SEGMENT - 1)
         start = self.tree.open(0)
-        image = Digest(self.spec.image.digest)
-        needed = (*performer.needs(self.spec, before.state), (image, store.size(image)))
         self.shown = Segment(
-            self.spec.canonical(), start.state, start.proof, before.state, before.units, before.proof, needed
+            self.spec.canonical(), start.state, start.proof, before.state, before.units, before.proof
         )
 
     @property
@@ -271,6 +269,27 @@ def test_the_beginning_of_something_else_is_not_taken(panel: Panel) -> None:
     assert panel.case.result is None
 
 
+def test_a_fetch_lives_on_what_it_is_for_and_ends_in_time() -> None:
+    """Else who hands over one lease's contents byte by byte lives on the parts that come for another one, and who hands over a lot of
+    them keeps others from being tried."""
+    mine, others = Digest(b"\x01" * 32), Digest(b"\x02" * 32)
+
+    async def waits() -> list[float | None]:
+        begun_s = asyncio.get_running_loop().time()
+        async with asyncio.timeout(1000) as clock:
+            coming = Coming(PROVIDER, clock, begun_s, patience_s=10, within_s=15)
+            coming.wanted = {mine: 4 << 20}
+            coming.more(others, 1 << 30)
+            found = [clock.when()]
+            for _ in range(2):
+                coming.more(mine, 4 << 20)
+                await asyncio.sleep(0)
+                found.append(clock.when())
+        return [None if it is None else round(it - begun_s) for it in found]
+
+    assert asyncio.run(waits()) == [1000, 14, 15]
+
+
 @pytest.mark.parametrize("who", ["a stranger", "the requester", "in another's name", "a member"])
 def test_only_members_are_handed_anything(panel: Panel, who: str) -> None:
     """Neither party of the lease, also with a seat, nobody without one, and nobody who can't sign for who asks."""
@@ -279,7 +298,7 @@ def test_only_members_are_handed_anything(panel: Panel, who: str) -> None:
     seats = [] if who == "a stranger" else [events.Enlisted(1, asker, 1000)]
     signs = [] if who == "in another's name" else [events.Delegated(asker, key.address)]
     panel.told(events.Registered(asker, Role.VALIDATOR, ZERO_DIGEST), *signs, *seats)
-    content = panel.provider.shown.contents[0][0]
+    content = panel.provider.shown.state
     box = SealKey.fresh()
     had = panel.owners["had"]
     asks: list[AskSegment | AskSealed] = [

@@ -56,7 +56,7 @@ class Provider:
     def collect(
         self, spec: JobSpec = SPEC, output: Digest | None = None, seal_to: bytes | None = None
     ) -> str:
-        shown = Segment(spec.canonical(), bytes(32), (), self.last, 1, (), ())
+        shown = Segment(spec.canonical(), bytes(32), (), self.last, 1, ())
         sealed = seal(canonical.encode(shown), seal_to or self.box.public)
         wanted = Collect(
             LEASE,

@@ -19,10 +19,21 @@ HALF = PANEL[::2]
 
 class Trickling(World):
     """A provider says at once what a segment begins with; `comes_s` is how long its contents then take to come to a validator, None where they never do.
-    From a member that has them they come at once."""
+    From a member that has them they come at once.
 
-    def __init__(self, *args: Any, comes_s: Callable[["Trickling", str], int | None], **changes: Any) -> None:
+    Args:
+        is_steady: what never comes is so much that a validator's pace is kept all the time.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        comes_s: Callable[["Trickling", str], int | None],
+        is_steady: bool = False,
+        **changes: Any,
+    ) -> None:
         self._comes_s = comes_s
+        self._is_steady = is_steady
         self._begin: list[tuple[float, Process, Digest]] = []
         self._here: set[tuple[str, Digest]] = set()
         """who has the contents of which lease: what came once needs not come again"""
@@ -32,17 +43,18 @@ class Trickling(World):
         lease = wanted.lease
         is_elsewhere = (process.name, lease) in self._here or wanted.source != wanted.provider
         takes_s = 0 if is_elsewhere else self._comes_s(self, process.name)
-        if takes_s is not None and takes_s <= PATIENCE_S:
+        ends_s = max(PATIENCE_S, wanted.within_s) if self._is_steady else PATIENCE_S
+        if takes_s is not None and takes_s <= ends_s:
             self._begin.append((self.now_s + takes_s, process, lease))
             self._running.append((self.now_s + takes_s + self._takes_s, process, done))
             return
-        why = f"it didn't come within {PATIENCE_S} s"
+        why = f"it didn't come within {ends_s} s"
         given_up = (
             Reran(lease, done.segment, None, why)
             if isinstance(done, Reran)
             else Retraced(lease, done.points, None, why)
         )
-        self._running.append((self.now_s + PATIENCE_S, process, given_up))
+        self._running.append((self.now_s + ends_s, process, given_up))
 
     def turn(self) -> None:
         for at_s, process, lease in self._begin:
@@ -73,13 +85,16 @@ def to_referees(world: Trickling, name: str) -> int | None:
     return 0 if world.disputed else None
 
 
+@pytest.mark.parametrize("is_steady", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("comes_s", [never, to_one_half, to_auditors, to_referees])
 def test_a_cheat_that_hands_over_byte_by_byte_is_convicted(
-    seed: int, comes_s: Callable[[Trickling, str], int | None]
+    seed: int, comes_s: Callable[[Trickling, str], int | None], is_steady: bool
 ) -> None:
-    """Whoever it does that to: all, every second validator, those who judge, or those who audit."""
-    world = Trickling(seed, {"ann": skipper}, PANEL, comes_s=comes_s, takes_s=3)
+    """Whoever it does that to: all, every second validator, those who judge, or those who audit; or so much of it, at the pace that is
+    asked for, that it never ends.
+    """
+    world = Trickling(seed, {"ann": skipper}, PANEL, comes_s=comes_s, is_steady=is_steady, takes_s=3)
     lease = world.lease("ann")
     world.run(2_000)
     assert world.reason(lease) in (CloseReason.FRAUD, CloseReason.WITHHELD)

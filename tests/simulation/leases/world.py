@@ -511,7 +511,7 @@ class World:
         lease = process.machine.leases[Digest(ask.lease)]
         before = lease.done.states[ask.segment - 1]
         start = joblease.committed(lease.done).open(0)
-        sealed = canonical.encode(Segment(lease.raw, start.state, start.proof, before, units, proof, ()))
+        sealed = canonical.encode(Segment(lease.raw, start.state, start.proof, before, units, proof))
         body = canonical.encode(SegmentServed(ask.lease, ask.segment, sealed))
         self.perform(process, Send(self.gateway.address, Relay(ZERO_ADDRESS, Address(ask.validator), body)))
 

@@ -70,6 +70,7 @@ from clusterai.work.batch.adapters.base import host_base
 from clusterai.work.batch.adapters.exchange import Exchange, NotHad, part
 from clusterai.work.batch.adapters.logbook import Logbook, Stream
 from clusterai.work.batch.adapters.native import Foreign, Stopped
+from clusterai.work.batch.adapters.needs import needs
 from clusterai.work.batch.adapters.perform import Performer
 from clusterai.work.batch.core.outcome import Ended
 from clusterai.work.batch.core.outcome import Segment as Worked
@@ -319,7 +320,7 @@ class Jobs:
         """Why what a segment begins with couldn't be handed over to who audits it."""
         if effect.spec.check == "unverified":
             return ""
-        size = sum(size for _, size in self._needed(bench, effect.spec, state))
+        size = self._size(bench, needs(effect.spec, state, bench.store).items())
         return too_much(segment, size, self._config.handed_bytes_s, effect.audit_s)
 
     async def _inputs(self, gateway: Address, lease: Digest, spec: JobSpec, bench: Bench) -> None:
@@ -414,13 +415,13 @@ class Jobs:
         assert lease.done is not None, "the book serves what was done"
         state = Digest(lease.done.states[ask.segment - 1])
         try:
-            contents = tuple(self._named(lease, ask.segment))
+            self._size(self._bench(lease.id), self._named(lease, ask.segment))
         except (NoSuchBlob, Damaged, Malformed) as error:
             log.error("state_lost", lease=hex0x(lease.id), why=str(error))
             self._relay(effect.gateway, Address(ask.validator), NotServed(ask.lease, "missing"))
             return
         start = committed(lease.done).open(0)
-        shown = Segment(lease.raw, start.state, start.proof, state, effect.units, effect.proof, contents)
+        shown = Segment(lease.raw, start.state, start.proof, state, effect.units, effect.proof)
         sealed = seal(canonical.encode(shown), ask.seal_to)
         self._relay(effect.gateway, Address(ask.validator), SegmentServed(ask.lease, ask.segment, sealed))
         log.info("segment_shown", lease=hex0x(lease.id), segment=ask.segment, to=hex0x(ask.validator))
@@ -445,32 +446,29 @@ class Jobs:
             named = self._named(lease, segment)
         except (NoSuchBlob, Damaged, Malformed):
             return None
-        own = self._bench(lease.id).store
-        store = own if content in own else self.images
+        store = self._store_of(self._bench(lease.id), content)
         if segment > len(lease.done.units):
             return delivery.piece(store, named, Digest(lease.done.states[-1]), content, offset)
         return part(store, content, offset) if content in dict(named) else None
 
     def _named(self, lease: Lease, segment: int) -> Iterable[tuple[Digest, int]]:
-        """What is shown to who may see how a segment begins; behind the last one, what is delivered."""
+        """What who sees how a segment begins may ask for; behind the last one, what is delivered."""
         assert lease.done is not None, "the book serves what was done"
         bench, state = self._bench(lease.id), Digest(lease.done.states[segment - 1])
         if segment <= len(lease.done.units):
-            return self._needed(bench, lease.spec, state)
+            return needs(lease.spec, state, bench.store).items()
         return delivery.kept(bench.performer.ends, lease.spec, state, Digest(lease.done.output))
 
-    def _needed(self, bench: Bench, spec: JobSpec, state: Digest) -> Iterable[tuple[Digest, int]]:
-        """All that somebody needs who has nothing: the state, what it names, the inputs and the image."""
-        store = bench.store
-        found = dict(bench.performer.needs(spec, state))
-        for root in spec.inputs:
-            digest = Digest(root.digest)
-            found[digest] = store.size(digest)
-            found.update(trees.load(digest, store).contents())
-        if spec.image.form in ("wasm", "tar"):
-            image = Digest(spec.image.digest)
-            found[image] = (store if spec.image.form == "wasm" else self.images).size(image)
-        return found.items()
+    def _size(self, bench: Bench, named: Iterable[tuple[Digest, int]]) -> int:
+        """Of all of it, in bytes.
+
+        Raises:
+            NoSuchBlob: some of it isn't here.
+        """
+        return sum(self._store_of(bench, content).size(content) for content, _ in named)
+
+    def _store_of(self, bench: Bench, content: Digest) -> BlobStore:
+        return bench.store if content in bench.store else self.images
 
     def _relay(self, gateway: Address, to: Address, frame: Any) -> None:
         self._send(gateway, Relay(ZERO_ADDRESS, to, canonical.encode(frame)))

@@ -197,7 +197,7 @@ class Node(Player):
         lease = self.machine.leases[Digest(ask.lease)]
         before = lease.done.states[ask.segment - 1]
         start = joblease.committed(lease.done).open(0)
-        sealed = canonical.encode(Segment(lease.raw, start.state, start.proof, before, units, proof, ()))
+        sealed = canonical.encode(Segment(lease.raw, start.state, start.proof, before, units, proof))
         body = canonical.encode(SegmentServed(ask.lease, ask.segment, sealed))
         self.net.send(Address(ask.validator), self.market.relay, Relay(self.address, ask.validator, body))
 

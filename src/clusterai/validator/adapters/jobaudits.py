@@ -1,6 +1,6 @@
 """The half of a validator that audits leases: opens what a provider serves, fetches what it names, runs the segment in the sandbox.
 
-A provider that serves what doesn't belong to its commitment serves nothing, and so does who hands over what it names byte by byte. One whose work began elsewhere than with the job's own
+A provider that serves what doesn't belong to its commitment serves nothing, and so does who hands over byte by byte what the state names. One whose work began elsewhere than with the job's own
 inputs, or whose state is none of this job's, did another job: what the auditor then says is a digest that no run of anything gives,
 so that its accusation is heard.
 """
@@ -52,12 +52,11 @@ from clusterai.validator.core.jobdelivery import Collect, Collected, Drop, Pass
 from clusterai.validator.core.passing import Hand, HandPart
 from clusterai.work.batch.adapters.exchange import Exchange, NotHad, part
 from clusterai.work.batch.adapters.native import Foreign, Stopped
+from clusterai.work.batch.adapters.needs import MOST_BEGIN_BYTES, needs
 from clusterai.work.batch.adapters.perform import END, Performer
 from clusterai.work.batch.spec import JobSpec, decode_spec
 
 OWN_KEYS = ("job-", "enlist")
-MOST_SEGMENT_BYTES = 4 * 1024**3
-"""Of all that a segment begins with."""
 LEAST_BYTES_S = 1024 * 1024
 BEGIN_S = 10.0
 """A provider has so long for what a segment begins with, and at any time beyond that must have handed over a MiB a second."""
@@ -70,18 +69,24 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("jobaudits")
 _PARTS = cast("type[SealedPart | NotServed]", SealedPart | NotServed)
 
 
-class _Coming:
-    """What is fetched for a lease: from whom, and by when more of it has to be here."""
+class Coming:
+    """What is fetched for a lease: from whom, what it is, and by when more of it has to be here."""
 
-    def __init__(self, source: Address, clock: asyncio.Timeout, begun_s: float) -> None:
+    def __init__(
+        self, source: Address, clock: asyncio.Timeout, begun_s: float, patience_s: float, within_s: float
+    ) -> None:
         self.source = source
+        self.wanted: dict[Digest, int] = {}
         self._clock = clock
-        self._by_s = begun_s
+        self._by_s = begun_s + patience_s
+        self._end_s = begun_s + max(patience_s, within_s)
 
-    def more(self, size: int) -> None:
+    def more(self, content: Digest, size: int) -> None:
+        if content not in self.wanted:
+            return
         self._by_s += size / LEAST_BYTES_S
         if not self._clock.expired():
-            self._clock.reschedule(self._by_s)
+            self._clock.reschedule(min(self._by_s, self._end_s))
 
 
 class JobAudits:
@@ -132,7 +137,7 @@ class JobAudits:
         self.auditor = JobAuditor(settings, Directory())
         self.driver = Driver(self.auditor, self._journal, self._perform)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._coming: dict[Digest, _Coming] = {}
+        self._coming: dict[Digest, Coming] = {}
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -186,7 +191,7 @@ class JobAudits:
         ):
             for one in self._coming.values():
                 # Another lease may wait for the same content.
-                one.more(len(data))
+                one.more(Digest(frame.content), len(data))
 
     # --- out ---
 
@@ -240,7 +245,7 @@ class JobAudits:
         try:
             shown = self._shown(wanted)
             spec = decode_spec(shown.spec)
-            await self._contents(wanted, shown)
+            await self._contents(wanted, spec, Digest(shown.state))
             self.driver.handle(Began(wanted.lease))
             result = await self._again(spec, wanted, shown)
         except (Unproven, NotHad, NoSuchBlob, Damaged, Malformed) as error:
@@ -255,7 +260,7 @@ class JobAudits:
         try:
             shown = self._shown(wanted.segment)
             spec = decode_spec(shown.spec)
-            await self._contents(wanted.segment, shown)
+            await self._contents(wanted.segment, spec, Digest(shown.state))
             self.driver.handle(Began(wanted.segment.lease))
             states = await self._traced(spec, wanted, shown)
         except (Unproven, NotHad, NoSuchBlob, Damaged, Malformed) as error:
@@ -292,8 +297,6 @@ class JobAudits:
         before = Opening(wanted.segment - 1, Digest(shown.state), shown.units, proof)
         if not all(is_opened(wanted.root, wanted.segments, it) for it in (start, before)):
             raise Unproven("the proofs don't lead to what was committed to")
-        if sum(size for _, size in shown.contents) > MOST_SEGMENT_BYTES:
-            raise Unproven("it names more than any segment may begin with")
         return shown
 
     def _asks(self, gateway: Address, of: Address, lease: Digest) -> Callable[[Digest, int], object]:
@@ -309,7 +312,10 @@ class JobAudits:
     def _hand_part(self, gateway: Address, ask: AskSealed, sealed: bytes) -> None:
         """To another member, of what was served to this one."""
         plain = self._box.unseal(sealed)
-        if plain is None or Digest(ask.content) not in dict(canonical.decode(plain, Segment).contents):
+        if plain is None:
+            return
+        shown = canonical.decode(plain, Segment)
+        if Digest(ask.content) not in needs(decode_spec(shown.spec), Digest(shown.state), self.store):
             return
         if (found := part(self.store, Digest(ask.content), ask.offset)) is not None:
             total, data = found
@@ -319,26 +325,44 @@ class JobAudits:
     def _relay(self, gateway: Address, to: Address, frame: Any) -> object:
         return self._send(gateway, Relay(ZERO_ADDRESS, to, canonical.encode(frame)))
 
-    async def _contents(self, wanted: Rerun, shown: Segment) -> None:
-        contents = [(Digest(it), size) for it, size in shown.contents]
-        missing = [it for it, _ in contents if it not in self.store]
+    async def _contents(self, wanted: Rerun, spec: JobSpec, state: Digest) -> None:
+        """Fetch what the segment begins with: each listing, and then what that names.
+
+        Raises:
+            Unproven: it isn't handed over, or too slowly.
+        """
         patience_s = BEGIN_S if wanted.source == wanted.provider else MEMBER_S
-        begun_s = asyncio.get_running_loop().time() + patience_s
+        begun_s = asyncio.get_running_loop().time()
+        ask = self._asks(wanted.gateway, wanted.source, wanted.lease)
         try:
-            async with asyncio.timeout_at(begun_s) as clock:
-                self._coming[wanted.lease] = _Coming(wanted.source, clock, begun_s)
-                await self._exchange.fetch_all(
-                    contents, self._asks(wanted.gateway, wanted.source, wanted.lease)
-                )
+            async with asyncio.timeout_at(begun_s + patience_s) as clock:
+                coming = Coming(wanted.source, clock, begun_s, patience_s, wanted.within_s)
+                self._coming[wanted.lease] = coming
+                while lacking := self._lacking(spec, state):
+                    coming.wanted = lacking
+                    await self._exchange.fetch_all(lacking.items(), ask)
         except (TimeoutError, NotHad) as error:
-            for content in missing:
+            for content in self._lacking(spec, state):
                 # Another one may have it whole, which the beginning of something else would spoil.
                 self._exchange.forget(content)
             raise Unproven(
-                str(error) or f"less than a MiB a second came of it for {patience_s:.0f} s"
+                str(error)
+                or f"less than a MiB a second came of it for {patience_s:.0f} s, or half of the time was over"
             ) from None
         finally:
             self._coming.pop(wanted.lease, None)
+
+    def _lacking(self, spec: JobSpec, state: Digest) -> dict[Digest, int]:
+        """
+        Raises:
+            Unproven: it is too much.
+        """
+        found = needs(spec, state, self.store)
+        lacking = {content: most for content, most in found.items() if content not in self.store}
+        listed = (most for it, most in lacking.items() if it not in (state, spec.image.digest))
+        if sum(listed) > MOST_BEGIN_BYTES:
+            raise Unproven("its state names more than any segment may begin with")
+        return lacking
 
     async def _again(self, spec: JobSpec, wanted: Rerun, shown: Segment) -> Digest:
         """What the segment comes to from the state before it, its meter going on from what was committed to; something that

@@ -103,6 +103,8 @@ class Rerun(msgspec.Struct, frozen=True):
     sealed: bytes
     source: Address
     """the provider, or the member that hands it on"""
+    within_s: float
+    """that fetching it may take: the other half of the time is for who else may have it"""
 
 
 class Began(msgspec.Struct, frozen=True):
@@ -601,7 +603,7 @@ class JobAuditor:
             self._ask(case)
         elif not contest.running and self._now_s >= contest.again_s:
             contest.running = True
-            self._effects.append(Retrace(_rerun(case, case.served), contest.steps, points))
+            self._effects.append(Retrace(_rerun(case, case.served, self.chain_s), contest.steps, points))
 
     def _retraced(self, done: Retraced) -> None:
         case = self.cases.get(done.lease)
@@ -659,7 +661,7 @@ class JobAuditor:
         """Run it from what is offered."""
         if (offer := case.sources.taken()) is not None:
             case.running, case.served = True, offer
-            self._effects.append(_rerun(case, offer))
+            self._effects.append(_rerun(case, offer, self.chain_s))
 
     def _failed(self, case: Case, unable: bool) -> None:
         """What was served couldn't be run."""
@@ -739,7 +741,8 @@ class JobAuditor:
             self._effects.append(Submit(key, call))
 
 
-def _rerun(case: Case, served: Offer) -> Rerun:
+def _rerun(case: Case, served: Offer, chain_s: int) -> Rerun:
+    end_s = case.by_s if case.contest is None else case.contest.by_s
     return Rerun(
         case.lease,
         served.gateway,
@@ -750,6 +753,7 @@ def _rerun(case: Case, served: Offer) -> Rerun:
         case.segment,
         served.sealed,
         served.source,
+        max(0, end_s - chain_s) / 2,
     )
 
 

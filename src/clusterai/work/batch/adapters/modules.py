@@ -275,6 +275,3 @@ class Modules:
             later = msgspec.structs.replace(lure, step=index * spec.steps, fuel=burnt + fuel)
             found.append(Segment(self._store.put(canonical.encode(later)), units))
         return found
-
-    def needs(self, state: Digest) -> list[tuple[Digest, int]]:
-        return [(state, self._store.size(state))]

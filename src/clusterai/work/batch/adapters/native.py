@@ -183,16 +183,6 @@ class Native:
             raise Stopped(Reason.OUT_OF_DISK, str(error)) from None
         return outcome, kept
 
-    def needs(self, state: Digest) -> list[tuple[Digest, int]]:
-        """All content that another machine needs to go on from a state, besides the inputs and the image: digests and sizes."""
-        checkpoint = self.state(state)
-        tree = trees.load(checkpoint.tree, self._store)
-        return [
-            (state, self._store.size(state)),
-            (Digest(checkpoint.tree), self._store.size(Digest(checkpoint.tree))),
-            *tree.contents(),
-        ]
-
 
 def _tee(on_log: Log | None, kept: bytearray | None) -> Log | None:
     if kept is None:

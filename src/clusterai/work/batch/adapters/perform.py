@@ -210,10 +210,6 @@ class Performer:
             )
         return Checked("matched", again.state, again.units)
 
-    def needs(self, spec: JobSpec, state: Digest) -> list[tuple[Digest, int]]:
-        """What another machine needs to go on from a state, besides inputs and image: digests and sizes, each in the store."""
-        return self._modules.needs(state) if spec.check == "wasm" else self._native.needs(state)
-
     def forget(self, spec: JobSpec) -> None:
         """The job is settled: nothing of it will be resumed."""
         SegmentLog(self.store, spec.digest()).forget()
