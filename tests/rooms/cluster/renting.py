@@ -137,7 +137,8 @@ class Rental:
         await asyncio.gather(*(self.join(place) for place in self.stays))
 
     async def join(self, place: int) -> None:
-        self.steps[place] = await self.stays[place].join(self.members(), self.ports[place], 0, TOKEN)
+        await self.stays[place].remesh(self.members(), self.ports[place])
+        self.steps[place] = await self.stays[place].join(0, TOKEN)
 
     async def meet(self) -> None:
         """The relay's ports for those who are there."""

@@ -68,20 +68,21 @@ class Fake:
         self.key = b"\x09" * 32
         self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.done: list[str] = []
+        self.head = asyncio.Event()
+        self.head.set()
         self.unsaid: list[tuple[str, str]] = []
         self._seed = bytes(32)
         self._links = 0
         self._values = [b"", b""]
         self._cpu_ms = 0
 
-    async def join(
-        self, members: tuple[Member, ...], relay: Mapping[int, tuple[str, int]], head: int, token: bytes
-    ) -> Mapping[str, int]:
-        self.done.append(f"join {len(members)} {dict(relay)} {head} {token.decode()}")
+    async def join(self, head: int, token: bytes) -> Mapping[str, int]:
+        self.done.append(f"join {head} {token.decode()}")
+        await self.head.wait()
         return {"ray": 12}
 
     async def remesh(self, members: tuple[Member, ...], relay: Mapping[int, tuple[str, int]]) -> None:
-        self.done.append(f"remesh {len(members)}")
+        self.done.append(f"mesh {len(members)} {dict(relay)}")
 
     async def seen_outside(self, place: int, endpoint: tuple[str, int]) -> None:
         self.done.append(f"seen {place}")
@@ -129,6 +130,7 @@ class Bench:
         self.vacancies: list[bool] = []
         self.stays: list[Fake] = []
         self.fails = fails
+        self.is_headless = False
         self.engines = Engines((), self, self.reported.append, None)  # type: ignore[arg-type]
         terms = StayTerms(
             KEY.address,
@@ -155,6 +157,8 @@ class Bench:
         if self.fails is not None:
             raise self.fails
         self.stays.append(Fake())
+        if self.is_headless:
+            self.stays[-1].head.clear()
         return self.stays[-1]
 
     def send(self, gateway: Address, frame: Any) -> bool:
@@ -193,13 +197,53 @@ def test_a_stay_is_raised_joined_and_lent(tmp_path: Path):
         stay = await bench.ready()
         (opened,) = bench.said(StayOpened)
         assert opened.key == stay.key
-        assert stay.done == ["join 2 {0: ('127.0.0.1', 99)} 0 token"]
+        assert stay.done == ["mesh 2 {0: ('127.0.0.1', 99)}", "join 0 token"]
         (ready,) = bench.said(StayReady)
-        assert ready.steps == (("ray", 12),)
+        assert dict(ready.steps) == {"mesh": dict(ready.steps)["mesh"], "ray": 12}
         assert bench.vacancies == [False]
         assert bench.reported[-1] == Serving(bench.reported[-1].offers, (MODEL,))
         bench.engines.start(Start(Digest(b"\x0b" * 32), STRANGER, MODEL, "cluster", interval()))
         assert bench.reported[-1].code == "engine_failed"
+
+    asyncio.run(main())
+
+
+def test_who_waits_for_its_head_hears_of_another_way_there(tmp_path: Path):
+    """A gateway that was killed while machines join has another relay: they are told at once, each way once, and Ray begins once."""
+
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        bench.is_headless = True
+        stay = await bench.ready()
+        for port in (99, 98, 98):
+            members = (MeshMember(0, b"\x08" * 32, ("127.0.0.1", port)), MeshMember(1, b"\x09" * 32, None))
+            bench.hear(JoinStay(LEASE, 0, 0, b"token", members))
+            await bench.settle()
+        first, second = (f"mesh 2 {{0: ('127.0.0.1', {port})}}" for port in (99, 98))
+        assert stay.done == [first, "join 0 token", second]
+        assert not bench.said(StayReady)
+        stay.head.set()
+        await bench.settle()
+        assert len(bench.said(StayReady)) == 1
+
+    asyncio.run(main())
+
+
+def test_what_ends_while_it_waits_for_its_head_is_lowered_at_once(tmp_path: Path):
+    """The machine is free for the next, whose stay is its own; nothing is told of the one that is over."""
+
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        bench.is_headless = True
+        stay = await bench.ready()
+        bench.hear(EndStay(LEASE, 0))
+        await bench.settle()
+        assert stay.done[-1] == "close"
+        bench.is_headless = False
+        second = await bench.ready()
+        assert second is not stay
+        assert len(bench.said(StayReady)) == 1
+        assert not bench.said(StayBroke)
 
     asyncio.run(main())
 
@@ -340,13 +384,13 @@ def test_its_gateway_pauses_reads_its_log_and_ends_it_and_nobody_else(tmp_path: 
         bench.hear(EndStay(LEASE, 0), STRANGER)
         await bench.settle()
         assert bench.said(StayLogged) == []
-        assert len(stay.done) == 1
+        assert len(stay.done) == 2
         bench.hear(PauseStay(LEASE, 0, paused=True))
         await bench.settle()
         bench.hear(PauseStay(LEASE, 0, paused=False))
         bench.hear(AskStayLog(LEASE, 0, 3))
         await bench.settle()
-        assert stay.done[1:] == ["freeze", "thaw"]
+        assert stay.done[2:] == ["freeze", "thaw"]
         assert bench.said(StayLogged) == [StayLogged(LEASE, 0, 3, 9, b"began\n")]
         bench.hear(EndStay(LEASE, 0))
         await bench.settle()

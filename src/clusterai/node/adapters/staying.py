@@ -3,7 +3,8 @@
     gateways ── frames ──> StayBook ── Raise, Join, Lower ──> Stay (walls, mesh, Ray, sentinel)
                               └─ Lend, Withdraw ──> Engines: an interval's order ──> beats ──> tokens
 
-One thing at a time is done to a stay: raised, joined, lowered, in that order, each by its own task.
+One thing at a time is done to a stay: raised, meshed, lowered, in that order, each by its own task. Ray comes up beside that: while it
+waits for its head, the way there may change, and the stay may be over.
 """
 
 import asyncio
@@ -65,9 +66,7 @@ class Stays(Protocol):
     key: bytes
     gone: "asyncio.Future[str]"
 
-    async def join(
-        self, members: tuple[Member, ...], relay: Mapping[int, tuple[str, int]], head: int, token: bytes
-    ) -> Mapping[str, int]: ...
+    async def join(self, head: int, token: bytes) -> Mapping[str, int]: ...
     async def remesh(self, members: tuple[Member, ...], relay: Mapping[int, tuple[str, int]]) -> None: ...
     async def seen_outside(self, place: int, endpoint: tuple[str, int]) -> None: ...
     async def beat(self, seed: bytes) -> Told: ...
@@ -108,6 +107,7 @@ class Staying:
         self._keep, self._clock = keep, clock
         self._stay: Stays | None = None
         self._doing: asyncio.Task[None] | None = None
+        self._joining: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- in ---
@@ -181,7 +181,7 @@ class Staying:
             case Raise():
                 self._next(self._raise(effect))
             case Join(generation, frame):
-                self._next(self._join(generation, frame))
+                self._next(self._mesh(generation, frame))
             case TellPath(frame):
                 if self._stay is not None:
                     self._spawn(self._stay.seen_outside(frame.place, (frame.host, frame.port)))
@@ -247,26 +247,39 @@ class Staying:
         if not gone.cancelled():
             self.tell(Fell(effect.lease, effect.generation, "died", gone.result()))
 
-    async def _join(self, generation: int, frame: JoinStay) -> None:
+    async def _mesh(self, generation: int, frame: JoinStay) -> None:
         stay, place = self._stay, (Digest(frame.lease), generation)
         if stay is None:
             return
         members = tuple(Member(it.place, it.key) for it in frame.members)
         relay = await _resolved({it.place: it.relay for it in frame.members if it.relay is not None})
-        is_ready = self.book.stay is not None and self.book.stay.phase == "ready"
+        began = time.monotonic()
         try:
-            if is_ready:
-                await stay.remesh(members, relay)
-                steps: Mapping[str, int] = {}
-            else:
-                steps = await stay.join(members, relay, frame.head, frame.token)
+            await stay.remesh(members, relay)
         except StayFailed as error:
             self.tell(Fell(*place, error.code, error.detail))
             return
-        self.tell(Joined(*place, tuple(steps.items())))
+        if self._joining is None:
+            mesh_ms = int((time.monotonic() - began) * 1000)
+            self._joining = self._spawn(self._join(stay, place, frame, mesh_ms))
+        elif self._joining.done():
+            self.tell(Joined(*place, ()))
+
+    async def _join(self, stay: Stays, place: tuple[Digest, int], frame: JoinStay, mesh_ms: int) -> None:
+        try:
+            steps = await stay.join(frame.head, frame.token)
+        except StayFailed as error:
+            self.tell(Fell(*place, error.code, error.detail))
+            return
+        self.tell(Joined(*place, (("mesh", mesh_ms), *steps.items())))
 
     async def _close(self) -> None:
         stay, self._stay = self._stay, None
+        joining, self._joining = self._joining, None
+        if joining is not None and not joining.done():
+            # Its head may never answer; whoever has the machine next doesn't wait for that.
+            joining.cancel()
+            await asyncio.wait([joining])
         if stay is not None:
             stay.gone.cancel()
             with contextlib.suppress(TimeoutError):

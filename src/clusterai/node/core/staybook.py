@@ -97,7 +97,7 @@ class Raise(msgspec.Struct, frozen=True):
 
 
 class Join(msgspec.Struct, frozen=True):
-    """Into the mesh, and Ray up; or, where both are, other peers. `Joined` or `Fell` comes back."""
+    """Into the mesh, and Ray up: `Joined` or `Fell` comes back. Where Ray comes up or is up, other peers alone."""
 
     generation: int
     frame: JoinStay
@@ -203,7 +203,9 @@ class _Stay(msgspec.Struct):
     opened: StayOpened | None = None
     ready: StayReady | None = None
     waiting: JoinStay | None = None
-    """the newest, that came while one was under way"""
+    """the newest, that came before there were walls"""
+    joining: JoinStay | None = None
+    """the newest that was acted on"""
     unlinked_s: float | None = None
     was_ordered: bool = False
     is_paused: bool = False
@@ -296,9 +298,12 @@ class StayBook:
             return self._end()
         if isinstance(frame, PauseStay):
             return self._pause(stay, frame.paused)
-        if stay.phase in ("raising", "joining"):
+        if stay.phase == "raising":
             stay.waiting = frame
             return []
+        if stay.phase == "joining" and frame == stay.joining:
+            return []
+        # Also while it joins: the relay that it was told of first may be gone with the gateway's last process.
         return self._join(stay, frame)
 
     def _open(self, gateway: Address, frame: OpenStay, now_s: float) -> list[Any]:
@@ -356,6 +361,7 @@ class StayBook:
     def _join(self, stay: _Stay, frame: JoinStay) -> list[Any]:
         if stay.phase == "raised":
             stay.phase = "joining"
+        stay.joining = frame
         return [Join(stay.generation, frame)]
 
     def _pause(self, stay: _Stay, paused: bool) -> list[Any]:
@@ -432,9 +438,6 @@ class StayBook:
             stay.phase, stay.paid_s = "ready", self._passed_s
             stay.ready = StayReady(stay.lease, stay.generation, event.steps)
             effects.append(Lend(stay.model, stay.gateway, stay.unit_wei))
-        if stay.waiting is not None:
-            frame, stay.waiting = stay.waiting, None
-            effects.append(Join(stay.generation, frame))
         if stay.ready is not None:
             effects.append(Send(stay.gateway, stay.ready))
         return effects

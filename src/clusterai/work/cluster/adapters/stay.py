@@ -354,13 +354,10 @@ class Stay:
         if not ended.cancelled():
             self._die(f"the disk broke: {ended.result()}")
 
-    async def join(
-        self, members: Sequence[Member], relay: Mapping[int, Endpoint], head: int, token: bytes
-    ) -> dict[str, int]:
-        """The mesh's peers, and Ray: the head where `head` is our place, else a worker.
+    async def join(self, head: int, token: bytes) -> dict[str, int]:
+        """Ray, in a mesh that is there: the head where `head` is our place, else a worker. May be cancelled, and the stay closed then.
 
         Args:
-            relay: where what we send for a place is to go.
             token: of the lease; who doesn't have it is refused by Ray.
 
         Returns:
@@ -371,9 +368,7 @@ class Stay:
         """
         assert self._cell is not None
         began = time.monotonic()
-        await self.remesh(members, relay)
         self._tasks.append(asyncio.create_task(self._turn()))
-        meshed = time.monotonic()
         words = raycluster.words(
             self.address,
             self._net.address(head),
@@ -402,17 +397,18 @@ class Stay:
             raise StayFailed("ray-failed", f"the keeper doesn't listen: {error}") from None
         done = time.monotonic()
         return {
-            "mesh": int((meshed - began) * 1000),
-            "load": int((loaded - meshed) * 1000),
+            "load": int((loaded - began) * 1000),
             "ray": int((done - loaded) * 1000),
         }
 
     async def _until(self, wanted: str) -> None:
         while True:
             heard = asyncio.ensure_future(self._heard.get())
-            await asyncio.wait([heard, self.gone], return_when=asyncio.FIRST_COMPLETED)
+            try:
+                await asyncio.wait([heard, self.gone], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                heard.cancel()  # which is nothing where it was heard
             if not heard.done():
-                heard.cancel()
                 raise StayFailed("ray-failed", f"{self.gone.result()}: {self._last_words()}")
             said = heard.result()
             if said.said == wanted:
@@ -422,6 +418,9 @@ class Stay:
 
     async def remesh(self, members: Sequence[Member], relay: Mapping[int, Endpoint]) -> None:
         """Who is in the lease from now on. Ways to those that stay are found anew; nothing else restarts.
+
+        Args:
+            relay: where what we send for a place is to go.
 
         Raises:
             StayFailed.
