@@ -168,7 +168,7 @@ def _within(text: str) -> None:
     """
     place = PurePath(text)
     if place.is_absolute() or ".." in place.parts or "\0" in text:
-        raise BadTable(f"{text!r} isn't in the study's own folder")
+        raise BadTable(f"{text!r} isn't in the study's own folder: copy it there, and name it from there")
 
 
 def terms_at(path: Path, pot_wei: int | None = None) -> Terms:
