@@ -316,3 +316,53 @@ def test_no_field_is_dropped_silently(text: str, before: str):
     indent = before[: len(before) - len(before.lstrip())]
     with pytest.raises(BadFile, match="zzz"):
         parse(text.replace(before, f"{indent}zzz: 1\n{before}", 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (
+            """
+name: t
+resources:
+  accelerators: [A100, H100]
+  image_id: docker:python:3.11
+  ports: 8080
+num_nodes: 2
+workdir: {url: git@here}
+file_mounts:
+  /a: s3://bucket/a
+  /b: gs://bucket/b
+run: echo
+""",
+            [4, 5, 6, 7, 8, 10, 11],
+        ),
+        (
+            """
+type: task
+image: python:3.11
+entrypoint: /bin/sh
+nodes: 2
+ports: [80]
+repos: [https://here/repo]
+files: [../out]
+resources: {gpu: "A100,H100"}
+commands: [echo]
+""",
+            [3, 4, 5, 6, 7, 8, 9],
+        ),
+        (
+            AKASH.replace("    env:", "    credentials: {host: x}\n    env:").replace("count: 1", "count: 3"),
+            None,
+        ),
+    ],
+)
+def test_all_that_is_wrong_is_told_at_once(text: str, lines: list[int] | None):
+    """In the order of the file: nobody mends a file one error at a time."""
+    with pytest.raises(BadFile) as caught:
+        parse(text)
+    every = (caught.value, *caught.value.others)
+    assert all(it.why for it in every)
+    found = [it.line for it in every]
+    assert found == sorted(found)
+    assert found == lines if lines else len(found) == 2

@@ -97,6 +97,14 @@ def gathered(wanted: Wanted, store_at: Path) -> Gathered:
 
 
 def told(source: str, error: BadFile) -> Failure:
+    if error.others:
+        every = (error, *error.others)
+        each = (f"line {it.line}: {it.what} {it.why}" + (f"; {it.cure}" if it.cure else "") for it in every)
+        return Failure(
+            f"{source} says {len(every)} things that no job here can do",
+            "\n        ".join(each),
+            code=Exit.USAGE,
+        )
     where = f"{source}, line {error.line}" if Path(source).suffix in FILES else source
     return Failure(f"{where}: {error.what} {error.why}", "", error.cure, Exit.USAGE)
 

@@ -27,6 +27,8 @@ class BadFile(ValueError):
         self.what = what
         self.why = why
         self.cure = cure
+        self.others: tuple[BadFile, ...] = ()
+        """what else is wrong, behind it in the file"""
 
 
 class Value(msgspec.Struct, frozen=True):

@@ -19,12 +19,17 @@ AKASH_SERVICE = (
 
 
 def akash(value: Value) -> Request:
+    notes = Notes()
+    with notes.whole():
+        return _deployed(value, notes)
+
+
+def _deployed(value: Value, notes: Notes) -> Request:
     table = known(
         value, ("version", "services", "profiles", "deployment", "endpoints", "include"), "an Akash SDL"
     )
-    notes = Notes()
     if "version" in table and table["version"].text() not in ("2.0", "2.1"):
-        raise table["version"].wrong(f"is {table['version'].text()!r}", "versions 2.0 and 2.1 are read")
+        notes.refuse(table["version"], f"is {table['version'].text()!r}", "versions 2.0 and 2.1 are read")
     for name in ("services", "profiles", "deployment"):
         if not given(table, name):
             raise value.wrong(f"has no '{name}'", "a whole SDL has services, profiles and deployment")
@@ -38,11 +43,12 @@ def akash(value: Value) -> Request:
     ((name, service),) = services.items()
     inner = known(service, AKASH_SERVICE, "an Akash service")
     if given(inner, "credentials"):
-        raise inner["credentials"].wrong(
-            "is a secret", "use an image that anyone may read: auditors run it too"
+        notes.refuse(
+            inner["credentials"], "is a secret", "use an image that anyone may read: auditors run it too"
         )
     if given(inner, "params"):
-        _params(inner["params"], notes)
+        with notes.part():
+            _params(inner["params"], notes)
     notes.passed(
         inner, "expose", "a job takes no connections; only what it leaves in its work folder comes back"
     )
@@ -58,8 +64,10 @@ def akash(value: Value) -> Request:
         raise service.wrong("has no command", "say what to run; an image's own command isn't taken over")
     profile, count = _deployment(table["deployment"], name)
     if count != 1:
-        raise table["deployment"].wrong(
-            f"runs {count} of it", "a job is one program; use --replicas, or an array over inputs"
+        notes.refuse(
+            table["deployment"],
+            f"runs {count} of it",
+            "a job is one program; use --replicas, or an array over inputs",
         )
     profiles = known(table["profiles"], ("compute", "placement"), "Akash's profiles")
     compute = profiles["compute"].table() if given(profiles, "compute") else {}
@@ -71,13 +79,18 @@ def akash(value: Value) -> Request:
     resources = needed(
         compute[profile], known(compute[profile], ("resources",), "an Akash compute profile"), "resources"
     )
+    image, wanted = "", dict[str, int | str]()
+    with notes.part():
+        image = container(inner["image"], "")
+    with notes.part():
+        wanted = _resources(resources, notes)
     return Request(
         format="akash",
         name=name_of(Value(service.line, "services", name)),
-        image=container(inner["image"], ""),
+        image=image,
         argv=argv,
         env=environment(inner["env"]) if given(inner, "env") else (),
-        resources=resources_of(resources, **_resources(resources, notes)),
+        resources=resources_of(resources, **wanted),
         unhonoured=notes.all(),
     )
 

@@ -128,18 +128,26 @@ def dstack(value: Value) -> Request:
     kind = value.table()["type"]
     if kind.text() != "task":
         raise kind.wrong(f"is {kind.text()!r}", _OTHERS.get(kind.text(), _OTHER))
-    table = known(value, (*DSTACK, *_SERVICE, *_DEV), "a dstack task")
     notes = Notes()
+    with notes.whole():
+        return _task(value, notes)
+
+
+def _task(value: Value, notes: Notes) -> Request:
+    table = known(value, (*DSTACK, *_SERVICE, *_DEV), "a dstack task")
     for name in (*_SERVICE, *_DEV):
         if given(table, name):
             whose = "service" if name in _SERVICE else "dev-environment"
-            raise table[name].wrong(f"belongs to a dstack {whose}", "leave it out: nobody connects to a job")
+            notes.refuse(
+                table[name], f"belongs to a dstack {whose}", "leave it out: nobody connects to a job"
+            )
     if given(table, "groups"):
-        raise table["groups"].wrong(
+        notes.refuse(
+            table["groups"],
             "asks for several groups of machines",
             "a job is one program on one machine; rent a cluster for more",
         )
-    one_machine(table, "nodes")
+    one_machine(table, "nodes", notes)
     for name, why, cure in (
         ("ports", "are for a server", "a job here takes no connections"),
         ("volumes", "are disks that outlive the job", "name what the job reads under files"),
@@ -147,19 +155,22 @@ def dstack(value: Value) -> Request:
         ("schedule", "runs it again and again", "run it from cron"),
     ):
         if given(table, name):
-            raise table[name].wrong(why, cure)
+            notes.refuse(table[name], why, cure)
     for name in ("privileged", "docker"):
         if given(table, name) and table[name].flag():
-            raise table[name].wrong(
-                "gives the job rights over the machine", "no provider here does; leave it out"
+            notes.refuse(
+                table[name], "gives the job rights over the machine", "no provider here does; leave it out"
             )
     for name, why in _DSTACK_PASSED.items():
         notes.passed(table, name, why)
     if not given(table, "commands"):
         raise value.wrong("has no 'commands'", "say what to run; an image's own command isn't taken over")
     if given(table, "entrypoint"):
-        raise table["entrypoint"].wrong("replaces the shell that runs the commands", "put it into commands")
-    image = container(table["image"], "") if given(table, "image") else "python"
+        notes.refuse(table["entrypoint"], "replaces the shell that runs the commands", "put it into commands")
+    image = "python"
+    if given(table, "image"):
+        with notes.part():
+            image = container(table["image"], "")
     if given(table, "python"):
         notes.add(
             table["python"].line,
@@ -171,9 +182,11 @@ def dstack(value: Value) -> Request:
     scripts = [table[name] for name in ("setup", "commands") if given(table, name)]
     for script in scripts:
         notes.fetching(script)
-    mounts = [_mount(item) for item in table["files"].items()] if given(table, "files") else []
-    if given(table, "repos"):
-        mounts = [*(_repo(item) for item in table["repos"].items()), *mounts]
+    mounts: list[Mount] = []
+    for name, mount in (("repos", _repo), ("files", _mount)):
+        for item in table[name].items() if given(table, name) else ():
+            with notes.part():
+                mounts.append(mount(item))
     if given(table, "working_dir"):
         notes.add(
             table["working_dir"].line,
@@ -182,7 +195,8 @@ def dstack(value: Value) -> Request:
         )
     resources: dict[str, int | str] = {}
     if given(table, "resources"):
-        resources = _resources(table["resources"], notes)
+        with notes.part():
+            resources = _resources(table["resources"], notes)
     if given(table, "max_duration") and table["max_duration"].text() not in ("off", "false"):
         resources["time_s"] = duration(table["max_duration"])
     retries, wait = _retry(table, notes)

@@ -1,10 +1,11 @@
 """What the readers of other formats share: fields that say the same in several of them, and notes of what isn't honoured."""
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 
 from clusterai.work.batch.core.jobfile import environment, given
-from clusterai.work.batch.core.located import Value
+from clusterai.work.batch.core.located import BadFile, Value
 from clusterai.work.batch.core.request import Unhonoured
 
 BASH = ("/bin/bash", "-c")
@@ -23,8 +24,36 @@ _NAMED = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*)
 
 
 class Notes:
+    """What of a file isn't honoured, and what makes it another job than can be done here: all of it is told at once."""
+
     def __init__(self) -> None:
         self._found: list[Unhonoured] = []
+        self._refused: list[BadFile] = []
+
+    @contextlib.contextmanager
+    def whole(self) -> Generator[None]:
+        """Around all that reads a file.
+
+        Raises:
+            BadFile: the first that was refused, with the others.
+        """
+        with self.part():
+            yield
+        if self._refused:
+            first, *others = sorted(self._refused, key=lambda it: it.line)
+            first.others = tuple(others)
+            raise first
+
+    @contextlib.contextmanager
+    def part(self) -> Generator[None]:
+        """Around what the rest of the file can be read without."""
+        try:
+            yield
+        except BadFile as error:
+            self._refused.append(error)
+
+    def refuse(self, value: Value, why: str, cure: str) -> None:
+        self._refused.append(value.wrong(why, cure))
 
     def add(self, line: int, what: str, why: str) -> None:
         self._found.append(Unhonoured(line, what, why))
@@ -68,18 +97,21 @@ class Notes:
         return tuple(sorted(self._found, key=lambda it: it.line))
 
 
-def one_machine(table: dict[str, Value], name: str) -> None:
+def one_machine(table: dict[str, Value], name: str, notes: Notes) -> None:
     if given(table, name) and table[name].text() != "1":
-        raise table[name].wrong(
+        notes.refuse(
+            table[name],
             f"asks for {table[name].text()} machines",
             "a job is one program on one machine; rent a cluster for more",
         )
 
 
-def no_secrets(table: dict[str, Value], name: str) -> None:
+def no_secrets(table: dict[str, Value], name: str, notes: Notes) -> None:
     if given(table, name) and table[name].held:
-        raise table[name].wrong(
-            "would be read by gateway, provider and auditors", "a job's spec is public; leave secrets out"
+        notes.refuse(
+            table[name],
+            "would be read by gateway, provider and auditors",
+            "a job's spec is public; leave secrets out",
         )
 
 

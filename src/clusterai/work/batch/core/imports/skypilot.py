@@ -142,21 +142,26 @@ def looks_like(table: dict[str, Value]) -> bool:
 
 
 def skypilot(value: Value) -> Request:
-    table = known(value, FIELDS, "a SkyPilot task")
     notes = Notes()
+    with notes.whole():
+        return _task(value, notes)
+
+
+def _task(value: Value, notes: Notes) -> Request:
+    table = known(value, FIELDS, "a SkyPilot task")
     for name, why in (
         ("service", "is a server that stays up"),
         ("pool", "is a pool of workers that stays up"),
     ):
         if given(table, name):
-            raise table[name].wrong(why, "a job here begins and ends; rent a cluster for what stays up")
-    one_machine(table, "num_nodes")
+            notes.refuse(table[name], why, "a job here begins and ends; rent a cluster for what stays up")
+    one_machine(table, "num_nodes", notes)
     for name in ("secrets", "managed_secrets"):
-        no_secrets(table, name)
+        no_secrets(table, name, notes)
     for name in ("volumes", "volume_mounts"):
         if given(table, name):
-            raise table[name].wrong(
-                "are disks that outlive the job", "name what the job reads under file_mounts"
+            notes.refuse(
+                table[name], "are disks that outlive the job", "name what the job reads under file_mounts"
             )
     for name in ("config", "experimental", "event_callback", "file_mounts_mapping", "api_server_access"):
         notes.passed(table, name, "it configures SkyPilot itself")
@@ -171,20 +176,17 @@ def skypilot(value: Value) -> Request:
     env = present(table["envs"]) if given(table, "envs") else ()
     mounts: list[Mount] = []
     if given(table, "workdir"):
-        if table["workdir"].is_table:
-            raise table["workdir"].wrong(
-                "is a git repository", "clone it here, and give its folder: jobs have no network"
-            )
-        place = filled(table["workdir"], table["workdir"].text(), dict(env))
-        mounts.append(Mount("", place, table["workdir"].line))
+        with notes.part():
+            mounts.append(_workdir(table["workdir"], dict(env)))
     if given(table, "file_mounts"):
-        mounts += [
-            _mount(path, source, dict(env), notes) for path, source in table["file_mounts"].table().items()
-        ]
+        for path, source in table["file_mounts"].table().items():
+            with notes.part():
+                mounts.append(_mount(path, source, dict(env), notes))
     resources: dict[str, int | str] = {}
     image = "python"
     if given(table, "resources"):
-        resources, image = _resources(table["resources"], notes)
+        with notes.part():
+            resources, image = _resources(table["resources"], notes)
     where = table.get("resources", value)
     scripts = [table[name] for name in ("setup", "run") if given(table, name)]
     for script in scripts:
@@ -216,6 +218,12 @@ def _own(gpus: int | str) -> dict[str, str]:
     return found | {"SKYPILOT_NUM_NODES": "1"}
 
 
+def _workdir(value: Value, env: Mapping[str, str]) -> Mount:
+    if value.is_table:
+        raise value.wrong("is a git repository", "clone it here, and give its folder: jobs have no network")
+    return Mount("", filled(value, value.text(), env), value.line)
+
+
 def _mount(path: str, source: Value, env: Mapping[str, str], notes: Notes) -> Mount:
     if source.is_table or "://" in source.text():
         raise source.wrong(
@@ -241,16 +249,18 @@ def _resources(value: Value, notes: Notes) -> tuple[dict[str, int | str], str]:
     table = known(value, RESOURCES, "SkyPilot's resources")
     for name in ("any_of", "ordered"):
         if given(table, name):
-            raise table[name].wrong(
-                "lists alternatives", "keep one of them; the plan shows what each would cost"
+            notes.refuse(
+                table[name], "lists alternatives", "keep one of them; the plan shows what each would cost"
             )
     if given(table, "ports"):
-        raise table["ports"].wrong(
-            "open ports to a server", "a job here takes no connections; rent a cluster for that"
+        notes.refuse(
+            table["ports"],
+            "open ports to a server",
+            "a job here takes no connections; rent a cluster for that",
         )
     if given(table, "volumes"):
-        raise table["volumes"].wrong(
-            "are disks that outlive the job", "name what the job reads under file_mounts"
+        notes.refuse(
+            table["volumes"], "are disks that outlive the job", "name what the job reads under file_mounts"
         )
     for name, why in _PASSED.items():
         notes.passed(table, name, why)
@@ -264,11 +274,13 @@ def _resources(value: Value, notes: Notes) -> tuple[dict[str, int | str], str]:
     if given(table, "disk_size"):
         found["disk_bytes"] = size(table["disk_size"], "G")
     if given(table, "accelerators"):
-        found |= _accelerators(table["accelerators"])
+        with notes.part():
+            found |= _accelerators(table["accelerators"])
     image = "python"
     for name in ("image_id", "container_image"):
         if given(table, name):
-            image = container(table[name], "docker:")
+            with notes.part():
+                image = container(table[name], "docker:")
     return found, image
 
 
