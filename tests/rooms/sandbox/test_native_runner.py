@@ -203,6 +203,33 @@ def test_a_cancelled_run_leaves_no_process() -> None:
         assert native().living() == []
 
 
+@pytest.mark.parametrize("turns", range(4))
+def test_a_run_that_is_cancelled_again_while_it_ends_leaves_no_process(turns: int) -> None:
+    """A daemon that closes cancels what is being cancelled: its program is waited for all the same, and its pipes are read to their end."""
+    before = children()
+
+    async def test() -> None:
+        ready = asyncio.Event()
+        task = Task(image=RootFs("python"), argv=("sh", "-c", "echo up; exec sleep 60"))
+        running = asyncio.ensure_future(native().run(task, on_log=lambda _, __: ready.set()))
+        await ready.wait()
+        running.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(test())
+    assert children() <= before
+
+
+def children() -> set[str]:
+    """Of this process: those that nobody waited for, too."""
+    found = [it.read_text().split() for it in Path("/proc/self/task").glob("*/children")]
+    return {pid for pids in found for pid in pids}
+
+
 CHILD_ALONE = """
 [ -z "$1" ] || for group in $1; do echo $$ > "$group/cgroup.procs"; done
 ( echo up; exec sleep 1000 ) &

@@ -116,8 +116,7 @@ class Cell:
                 os.write(wires.block[1], b"x")
             except BaseException:
                 _kill(outside, held.inside)
-                await to_its_end(_ended(outside, held, group))
-                _reap(process, outside, held)
+                await to_its_end(_over(process, outside, held, group))
                 raise
         except BaseException:
             group.close()
@@ -186,10 +185,12 @@ class Cell:
         return await self._reader.readline()
 
     async def close(self) -> None:
-        """Every process inside is dead, and what they had in memory gone."""
-        if self._outside < 0:
-            return
-        outside, self._outside = self._outside, -1
+        """Every process inside is dead, and what they had in memory gone, though this is cancelled meanwhile."""
+        if self._outside >= 0:
+            outside, self._outside = self._outside, -1
+            await to_its_end(self._closed(outside))
+
+    async def _closed(self, outside: int) -> None:
         _kill(outside, self._held.inside)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self.ended), ENDS_S)
@@ -218,6 +219,11 @@ async def _ended(outside: int, held: Held, group: Group) -> None:
         await gone(held.inside)
     else:
         await swept(group.processes)
+
+
+async def _over(process: subprocess.Popen[bytes], outside: int, held: Held, group: Group) -> None:
+    await _ended(outside, held, group)
+    _reap(process, outside, held)
 
 
 def _reap(process: subprocess.Popen[bytes], outside: int, held: Held) -> None:

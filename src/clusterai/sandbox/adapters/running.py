@@ -99,11 +99,21 @@ class Running:
         process = start(command, fds)
         outside = os.pidfd_open(process.pid)
         killed_for: Reason | None = None
-        status, usage = 0, None
+        usage: resource.struct_rusage | None = None
+        drained: list[asyncio.Future[None]] = []
+
+        async def ended(pipes: tuple[int, int]) -> None:
+            """Dead, waited for and read to its end. Of that nothing is left half done, however often this is cancelled."""
+            nonlocal usage
+            await self._end(outside, pipes)
+            _, status, usage = os.wait4(process.pid, 0)  # noqa: ASYNC222
+            process.returncode = os.waitstatus_to_exitcode(status)
+            await asyncio.gather(*drained)
+
         try:
             assert process.stdout is not None
             assert process.stderr is not None
-            drained = [_drain(process.stdout.fileno(), "stdout", self._logs)]
+            drained.append(_drain(process.stdout.fileno(), "stdout", self._logs))
             drained.append(_drain(process.stderr.fileno(), "stderr", self._logs))
             try:
                 ready = await self._ready(fds.status[0], outside, run_id)
@@ -112,14 +122,11 @@ class Running:
                     os.write(fds.block[1], b"x")
                     killed_for = await self._watch(outside)
             finally:
-                pipes = (process.stdout.fileno(), process.stderr.fileno())
-                await to_its_end(self._end(outside, pipes))
-                _, status, usage = os.wait4(process.pid, 0)  # noqa: ASYNC222
-                process.returncode = os.waitstatus_to_exitcode(status)
-                await to_its_end(_all(drained))
+                await to_its_end(ended((process.stdout.fileno(), process.stderr.fileno())))
             if not ready:
                 said = self._logs.stderr.decode("utf-8", "replace").strip()[:300]
                 raise CannotSandbox(f"the walls could not be built: {said or 'no answer'}")
+            assert usage is not None
             return await self._outcome(name, store, killed_for, process.returncode, usage)
         finally:
             fds.close_ours()
@@ -296,10 +303,6 @@ class _Status(msgspec.Struct, rename="kebab"):
 
 def _child_pid(said: bytes) -> int:
     return msgspec.json.decode(said.split(b"\n", 1)[0], type=_Status).child_pid
-
-
-async def _all(drained: "list[asyncio.Future[None]]") -> None:
-    await asyncio.gather(*drained)
 
 
 def exited(pidfd: int) -> bool:
