@@ -26,7 +26,7 @@ from clusterai.sandbox.adapters.wasm import sample
 from clusterai.validator.adapters import jobaudits
 from clusterai.validator.adapters.jobaudits import Coming, JobAudits
 from clusterai.validator.core import jobauditor
-from clusterai.validator.core.jobauditor import Case
+from clusterai.validator.core.jobcase import Case
 from clusterai.work.batch.adapters import exchange
 from clusterai.work.batch.adapters.exchange import part
 from clusterai.work.batch.adapters.perform import Performer

@@ -8,7 +8,7 @@ import pytest
 from clusterai.ledger.core import events
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.leases import CloseReason
-from clusterai.validator.core.jobauditor import Began, Reran, Rerun, Retraced
+from clusterai.validator.core.jobcase import Began, Reran, Rerun, Retraced
 from tests.simulation.leases.world import AT, Process, World, honest, key, skipper
 
 PATIENCE_S = 10

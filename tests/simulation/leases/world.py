@@ -55,16 +55,9 @@ from clusterai.protocol.messages import Relay
 from clusterai.protocol.signing import Key, recover
 from clusterai.protocol.statements import network_domain
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick
-from clusterai.validator.core import jobauditor
-from clusterai.validator.core.jobauditor import (
-    AuditSettings,
-    Began,
-    JobAuditor,
-    Reran,
-    Rerun,
-    Retrace,
-    Retraced,
-)
+from clusterai.validator.core import jobcase
+from clusterai.validator.core.jobauditor import AuditSettings, JobAuditor
+from clusterai.validator.core.jobcase import Began, Reran, Rerun, Retrace, Retraced
 from clusterai.validator.core.jobdelivery import Collect, Collected, Drop, Pass
 from clusterai.validator.core.passing import Hand
 from clusterai.work.batch.core.plan import Offer
@@ -449,7 +442,7 @@ class World:
             case jobstate.Note(job, kind):
                 if kind == "end":
                     self.ended.add(job)
-            case jobstate.Forgotten() | joblease.Discard() | joblease.Halt() | jobauditor.Told() | Drop():
+            case jobstate.Forgotten() | joblease.Discard() | joblease.Halt() | jobcase.Told() | Drop():
                 pass
             case _:
                 raise AssertionError(f"nobody performs {effect!r}")

@@ -32,16 +32,9 @@ from clusterai.runtime.machine import Linked, Received, Save, Send, Started
 from clusterai.simulator.core import work
 from clusterai.simulator.core.people import Lease, Operator
 from clusterai.simulator.core.strategies import Case, Outputs
-from clusterai.validator.core import jobauditor
-from clusterai.validator.core.jobauditor import (
-    AuditSettings,
-    Began,
-    JobAuditor,
-    Reran,
-    Rerun,
-    Retrace,
-    Retraced,
-)
+from clusterai.validator.core import jobauditor, jobcase
+from clusterai.validator.core.jobauditor import AuditSettings, JobAuditor
+from clusterai.validator.core.jobcase import Began, Reran, Rerun, Retrace, Retraced
 from clusterai.validator.core.jobdelivery import Collect, Collected, Drop, Pass
 from clusterai.validator.core.passing import Hand
 from clusterai.work.batch.kind import BATCH
@@ -255,7 +248,7 @@ class Auditor(Player):
                     self.net.send(Address(ask.validator), self.market.relay, relay)
             case Collect(lease):
                 self.net.at(self.net.now_s + 1, self.hear, Collected(lease, "had", ""))
-            case jobauditor.Told() | Pass() | Drop():
+            case jobcase.Told() | Pass() | Drop():
                 pass
             case _:
                 super()._perform(effect)

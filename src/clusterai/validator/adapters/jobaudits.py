@@ -38,16 +38,8 @@ from clusterai.runtime.adapters.journal import SqliteJournal
 from clusterai.runtime.machine import Linked, Received, Send, Unlinked
 from clusterai.sandbox import SPARE_BYTES, BlobStore, CannotSandbox, Damaged, NoSuchBlob, Quota, StoreFull
 from clusterai.validator.adapters.jobdeliveries import Deliveries
-from clusterai.validator.core.jobauditor import (
-    AuditSettings,
-    Began,
-    JobAuditor,
-    Reran,
-    Rerun,
-    Retrace,
-    Retraced,
-    Told,
-)
+from clusterai.validator.core.jobauditor import AuditSettings, JobAuditor
+from clusterai.validator.core.jobcase import Began, Reran, Rerun, Retrace, Retraced, Told
 from clusterai.validator.core.jobdelivery import Collect, Collected, Drop, Pass
 from clusterai.validator.core.passing import Hand, HandPart
 from clusterai.work.batch.adapters.exchange import Exchange, NotHad, part

@@ -55,9 +55,10 @@ from clusterai.protocol.leases import sealed_result
 from clusterai.protocol.messages import Relay
 from clusterai.runtime.core.asking import Asking
 from clusterai.runtime.machine import Linked, Received, Save, Send, Started, Tick, Unlinked
+from clusterai.validator.core.jobcase import Began, Case, Reran, Retrace, Retraced, Told
 from clusterai.validator.core.jobdelivery import Collected, Demand, Looked, Looking
-from clusterai.validator.core.jobdispute import Contest, Judged, opened, salt_name
-from clusterai.validator.core.passing import MOST_HANDS, MOST_PARTS, Hand, HandPart, Offer, Passing, Sources
+from clusterai.validator.core.jobdispute import Contest, Judged, salt_name
+from clusterai.validator.core.passing import MOST_HANDS, MOST_PARTS, Hand, HandPart, Offer, Passing
 
 ASK_EVERY_S = 3.0
 TURN_S = 3.0
@@ -87,69 +88,6 @@ class AuditSettings(msgspec.Struct, frozen=True):
     ticks: bool = True
 
 
-# --- effects and events ---
-
-
-class Rerun(msgspec.Struct, frozen=True):
-    """Open what was served, check it against the commitment, fetch what it names, run the segment: `Reran` comes back."""
-
-    lease: Digest
-    gateway: Address
-    provider: Address
-    spec: Digest
-    root: Digest
-    segments: int
-    segment: int
-    sealed: bytes
-    source: Address
-    """the provider, or the member that hands it on"""
-    within_s: float
-    """that fetching it may take: the other half of the time is for who else may have it"""
-
-
-class Began(msgspec.Struct, frozen=True):
-    """All that the segment begins with is here, and runs."""
-
-    lease: Digest
-
-
-class Reran(msgspec.Struct, frozen=True):
-    """`result`: what the segment comes to (`protocol.leases.segment_result`); None where what was served can't be run, and `why`: it is not the
-    committed state, or its contents never came. `unable`: it is this machine that can't, which says nothing of the provider."""
-
-    lease: Digest
-    segment: int
-    result: Digest | None
-    why: str
-    unable: bool = False
-
-
-class Retrace(msgspec.Struct, frozen=True):
-    """As `Rerun`, for the states at these units of the segment's `steps` (see `protocol.bisection.metered`): `Retraced` comes back."""
-
-    segment: Rerun
-    steps: int
-    points: tuple[int, ...]
-
-
-class Retraced(msgspec.Struct, frozen=True):
-    """`states` as `result` of `Reran`: what no run gives, of every point, where it isn't this job's; None where it can't be run."""
-
-    lease: Digest
-    points: tuple[int, ...]
-    states: tuple[Digest, ...] | None
-    why: str
-    unable: bool = False
-
-
-class Told(msgspec.Struct, frozen=True):
-    """For the log and for people."""
-
-    what: str
-    lease: Digest
-    detail: str
-
-
 # --- records ---
 
 
@@ -169,56 +107,6 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
 
 
 AuditRecord = Found | Finished | Judged | Looked
-
-
-class Case(msgspec.Struct):
-    """One lease as the chain shows it, and how far its audit is."""
-
-    lease: Digest
-    provider: Address
-    requester: Address
-    spec: Digest
-    root: Digest = ZERO_DIGEST
-    segments: int = 0
-    round: int = -1
-    beacon_epoch: int = -1
-    drawn: bool = False
-    segment: int = 0
-    auditor: Address = ZERO_ADDRESS
-    """whose turn it is"""
-    mine: bool = False
-    """I am that"""
-    committed: bool = False
-    shown: bool = False
-    revealed: bool = False
-    by_s: int = 0
-    """when the clock of the present state runs out; 0 while there is none"""
-    withheld: bool = False
-    """whose turn it is says that it isn't served"""
-    reported: bool = False
-    result: Digest | None = None
-    running: bool = False
-    refused: str = ""
-    unable: bool = False
-    """this machine can't do it: another auditor's turn comes when this one's time is over"""
-    ask_s: float = 0.0
-    late_s: float = 0.0
-    """half of the time is over, of the drawn auditor or of those who look behind it: what isn't here by then may come too late to
-    be run. Not before the block that began it has been read: what was heard before that may be long ago."""
-    asked_s: float = math.inf
-    """since when it has been asked for, through links that stood"""
-    begun_s: float = math.inf
-    """when all that it begins with was here"""
-    draws: int = 0
-    served: Offer | None = None
-    """what the drawn segment begins with"""
-    sources: Sources = msgspec.field(default_factory=Sources)
-    accuses: bool = False
-    """I came to another result than the provider, and said so"""
-    contested: bool = False
-    contest: Contest | None = None
-    last: Digest = ZERO_DIGEST
-    output: Digest = ZERO_DIGEST
 
 
 class JobAuditor:
@@ -349,7 +237,7 @@ class JobAuditor:
                 self._recorded.add(round_number)
             case events.Block():
                 for case in self.cases.values():
-                    self._halve(case)
+                    case.halve(self.chain_s)
             case events.Enlisted(_, auditor, weight):
                 self._passing.follow(event)
                 if auditor == self.settings.me:
@@ -362,72 +250,13 @@ class JobAuditor:
                         self._advance(case)
 
     def _follow(self, case: Case, event: Any) -> None:
-        me = self.settings.me
         match event:
-            case events.LeaseCommitted(_, root, segments, output, _, _, round_number, last):
-                case.root, case.segments, case.round = root, segments, round_number
-                case.output, case.last = output, last
             case events.DeliveryDemanded():
-                self._looking.demanded(
-                    Demand(
-                        case.lease,
-                        case.provider,
-                        case.requester,
-                        case.spec,
-                        case.root,
-                        case.segments,
-                        case.last,
-                        case.output,
-                        event.report_by_s,
-                    )
-                )
+                self._looking.demanded(case.demand(event.report_by_s))
             case events.UndeliveredReported() | events.DemandEnded():
                 self._looking.follow(event)
-            case events.LeaseDrawn(_, _, _, segment):
-                case.drawn, case.segment = True, segment
-            case events.AuditorDrawn(_, _, auditor, commit_by_s):
-                case.auditor, case.mine = auditor, auditor == me
-                case.draws += 1
-                case.committed, case.revealed, case.withheld = False, False, False
-                case.by_s, case.late_s = commit_by_s, math.inf
-            case events.AuditCommitted(_, auditor, _, by_s):
-                case.committed = True
-                case.by_s = by_s
-            case events.SegmentShown():
-                case.shown = True
-                case.by_s = event.reveal_by_s
-            case events.AuditRevealed(_, auditor, _, matches):
-                case.revealed = True
-                case.accuses = case.accuses or (auditor == me and not matches)
-            case events.WithheldReported(_, auditor, _, _, report_by_s):
-                case.by_s = report_by_s
-                if auditor == case.auditor:
-                    # Only its word gives the others time to look. Liars who spoke before somebody of them was drawn would else send all
-                    # others after something seconds before the end.
-                    case.withheld, case.late_s = True, math.inf
-                case.reported = case.reported or auditor == me
-            case events.AuditContested(_, _, dispute_by_s):
-                case.by_s, case.contested, case.mine = dispute_by_s, True, False
-            case events.DisputeOpened():
-                case.contest, case.contested = opened(event), False
-            case events.DisputeEnded():
-                case.contest, case.by_s = None, 0
-            case events.AuditResolved():
-                case.by_s = 0
-                case.mine = False
-            case _ if case.contest is not None:
-                case.contest.follow(event, me)
-                if isinstance(event, events.RefereesDrawn):
-                    case.contest.late_s = math.inf
             case _:
-                pass
-
-    def _halve(self, case: Case) -> None:
-        """Clocks that this block began."""
-        if case.late_s == math.inf:
-            case.late_s = (self.chain_s + case.by_s) / 2
-        if case.contest is not None and case.contest.late_s == math.inf:
-            case.contest.late_s = (self.chain_s + case.contest.by_s) / 2
+                case.follow(event, self.settings.me)
 
     # --- what is to be done ---
 
@@ -603,7 +432,7 @@ class JobAuditor:
             self._ask(case)
         elif not contest.running and self._now_s >= contest.again_s:
             contest.running = True
-            self._effects.append(Retrace(_rerun(case, case.served, self.chain_s), contest.steps, points))
+            self._effects.append(Retrace(case.rerun(case.served, self.chain_s), contest.steps, points))
 
     def _retraced(self, done: Retraced) -> None:
         case = self.cases.get(done.lease)
@@ -661,7 +490,7 @@ class JobAuditor:
         """Run it from what is offered."""
         if (offer := case.sources.taken()) is not None:
             case.running, case.served = True, offer
-            self._effects.append(_rerun(case, offer, self.chain_s))
+            self._effects.append(case.rerun(offer, self.chain_s))
 
     def _failed(self, case: Case, unable: bool) -> None:
         """What was served couldn't be run."""
@@ -739,22 +568,3 @@ class JobAuditor:
     def _submit_as(self, key: str, call: Any) -> None:
         if self._asking.due(key, self._now_s):
             self._effects.append(Submit(key, call))
-
-
-def _rerun(case: Case, served: Offer, chain_s: int) -> Rerun:
-    end_s = case.by_s if case.contest is None else case.contest.by_s
-    return Rerun(
-        case.lease,
-        served.gateway,
-        case.provider,
-        case.spec,
-        case.root,
-        case.segments,
-        case.segment,
-        served.sealed,
-        served.source,
-        max(0, end_s - chain_s) / 2,
-    )
-
-
-__all__ = ["AuditSettings", "Began", "JobAuditor", "Reran", "Rerun", "Retrace", "Retraced", "Told"]
