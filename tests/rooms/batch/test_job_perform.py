@@ -245,10 +245,12 @@ def test_the_base_is_described():
 
 
 def test_a_segment_may_take_its_share_of_the_time(base: Image):
-    """Its provider the equal share; who runs it again four times that, and never more than the whole."""
+    """Its provider the equal share; who runs it again four times that."""
     specs = [job(base, "true", segments=segments) for segments in (1, 2, 8, 60, 1000)]
     assert [pinned.share_s(spec) for spec in specs] == [60, 30, 8, 1, 1]
-    assert [pinned.segment_s(spec) for spec in specs] == [60, 60, 30, 4, 1]
+    assert [pinned.segment_s(spec) for spec in specs] == [240, 120, 30, 4, 1]
+    whole = job(base, "true", check="unverified", segments=1)
+    assert pinned.segment_s(whole) == 60
 
 
 def test_a_segment_that_took_too_long_for_its_provider_can_be_run_again(performer: Performer, base: Image):

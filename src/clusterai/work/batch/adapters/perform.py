@@ -35,7 +35,7 @@ from clusterai.work.batch.adapters.native import (
     Tally,
 )
 from clusterai.work.batch.core.outcome import Ended, Performed, Segment
-from clusterai.work.batch.core.pinned import SLACK, Checkpoint, share_s
+from clusterai.work.batch.core.pinned import Checkpoint, share_s
 from clusterai.work.batch.core.tree import EMPTY, Tree, missing
 from clusterai.work.batch.spec import MOST_FUEL, JobSpec
 
@@ -330,8 +330,7 @@ def _blamed(spec: JobSpec, stopped: Stopped) -> Stopped | Foreign:
     """
     if stopped.reason in (Reason.CANCELLED, Reason.LEASE_ENDED, Reason.REFUSED):
         return stopped
-    has_slack = spec.check == "pinned" and spec.segments >= SLACK
-    if stopped.reason in (Reason.OUT_OF_TIME, Reason.OUT_OF_CPU) and not has_slack:
+    if stopped.reason in (Reason.OUT_OF_TIME, Reason.OUT_OF_CPU) and spec.check != "pinned":
         # It had no more time than the provider, and may be the slower one.
         return stopped
     return Foreign(f"one that nobody can go on from: {stopped.why}")

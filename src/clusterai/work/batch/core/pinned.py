@@ -20,7 +20,9 @@ BEGUN = -1
 """The exit code of a program that hasn't run."""
 SLACK = 4
 """A segment may take so many times its equal share of the job's time where it is unverified, or run again: shares are never quite
-equal, nor machines. Without the bound a requester could put all work into the first of a thousand segments and pay for one."""
+equal, nor machines. Without the bound a requester could put all work into the first of a thousand segments and pay for one, and a cheat
+commit to states from which nobody comes on."""
+MOST_SEGMENT_S = 30 * 86_400
 MOST_FILES = 10_000
 MOST_OUTPUT_BYTES = 64 * 1024 * 1024
 STDOUT = "stdout"
@@ -94,8 +96,10 @@ def begin(spec: JobSpec, inputs: list[Tree]) -> tuple[Checkpoint, Tree]:
 
 
 def segment_s(spec: JobSpec) -> int:
-    """The longest that one segment may take where it isn't a pinned job's provider who runs it."""
-    return min(spec.resources.time_s, -(-SLACK * spec.resources.time_s // spec.segments))
+    """The longest that one segment may take where it isn't a pinned job's provider who runs it; of an unverified job, no more than
+    the whole."""
+    most_s = MOST_SEGMENT_S if spec.check == "pinned" else spec.resources.time_s
+    return min(most_s, -(-SLACK * spec.resources.time_s // spec.segments))
 
 
 def share_s(spec: JobSpec) -> int:
