@@ -19,6 +19,7 @@ from clusterai.sdk.identity import Identity, NotFromVault
 from clusterai.sdk.vaults import ApiError, Listed, Untrue
 from clusterai.work.training.adapters.packing import bundle_of
 from clusterai.work.training.adapters.parties import Lost, Paid
+from clusterai.work.training.core import quote
 from clusterai.work.training.core.bundle import BadBundle, Bundle
 from clusterai.work.training.core.lineage import Source
 from clusterai.work.training.spec import Round
@@ -26,6 +27,9 @@ from clusterai.work.training.spec import Round
 KIND_NAME = "training"
 ROUND_KEYS = ("num-server-rounds", "num-rounds", "num_rounds", "rounds")
 """How apps call their number of rounds in their configuration; the first is what Flower's own templates have."""
+
+SHOWN_WEI = 1_000
+"""`protocol.money.show` shows six of nine places."""
 
 
 class App(msgspec.Struct, frozen=True):
@@ -155,6 +159,14 @@ def _means(wanted: str, source: Source) -> bool:
         return False
 
 
+def quoted(parties: "Sequence[Remote | Absent]", rounds: int, epsilon: float | None, delta: float) -> int:
+    """The most that all rounds can cost, where none fails; up to what is shown of an amount, so that what is shown suffices."""
+    prices = [it.prices for it in parties]
+    dearest = max((it for it in prices if it is not None), default=(0, 0))
+    exact_wei = quote.most_wei([it or dearest for it in prices], rounds, epsilon, delta)
+    return -(-exact_wei // SHOWN_WEI) * SHOWN_WEI
+
+
 async def gathered(
     reach: Reach,
     wanted: Sequence[str],
@@ -194,6 +206,8 @@ async def gathered(
 class Absent:
     """A vault of a run that goes on, of which nothing is listed now: it has dropped out, until the run is taken up again."""
 
+    prices: tuple[int, int] | None = None
+
     def __init__(self, source: Source, network: Domain) -> None:
         self.name, self.subject, self.grant = source.name, Digest(source.subject), Digest(source.grant)
         self.signer, self.network = ZERO_ADDRESS, network
@@ -213,6 +227,9 @@ class Remote:
         self.subject = subject(listed.dataset, KIND_NAME)
         self.grant = grant
         self.signer, self.network = listed.signer, listed.network
+        served = next((it for it in listed.serves if it.subject == hex0x(self.subject)), None)
+        self.prices = None if served is None else (served.epsilon_price_wei, served.price_wei)
+        """Of a thousandth of ε, and of a use; None where nobody serves it now."""
         self._reach, self._listed, self._who = reach, listed, who
 
     async def call(self, data: bytes) -> bytes:

@@ -194,11 +194,13 @@ def federated(
     from clusterai.cli import training
     from clusterai.cli.names import names_at
     from clusterai.protocol.money import BadAmount, parse
+    from clusterai.protocol.money import show as money
     from clusterai.work.training.adapters.campaign import Campaign, CannotTrain, Wish
     from clusterai.work.training.adapters.checkpoint import InUse, sources_in
     from clusterai.work.training.adapters.saving import SAFETENSORS
     from clusterai.work.training.adapters.serverapp import AppFailed
     from clusterai.work.training.adapters.studio import NoFlower
+    from clusterai.work.training.core import quote
 
     found = training.app_at(app)
     planned, config = training.config_of(found, rounds, run_config or [])
@@ -244,7 +246,7 @@ def federated(
     )
     folder = out or app.resolve().with_name(f"{app.resolve().name}-run")
     who, known = identity_at(identity), names_at(identity, data, network)
-    uses = planned * (1 if epsilon is not None else 2)
+    uses = quote.uses(planned, private=epsilon is not None)
     try:
         sources = sources_in(folder)
     except ValueError as error:
@@ -258,9 +260,20 @@ def federated(
     async def run() -> "Outcome | None":
         async with vaults_at(data, network) as reach:
             parties = await training.gathered(reach, names, known, who, sources, choose)
-            _show(wish, names)
+            quoted_wei = training.quoted(parties, planned, epsilon, delta)
+            _show(wish, names, quoted_wei)
             if dry_run:
+                if json:
+                    say.emit(
+                        {"vaults": [it.name for it in parties], "rounds": planned, "most_wei": quoted_wei}
+                    )
                 return None
+            if most_wei is not None and quoted_wei > most_wei:
+                raise Failure(
+                    f"this may cost {money(quoted_wei)}, above --max-price {money(most_wei)}",
+                    f"that is {planned} rounds at {len(parties)} vaults, if none fails; what isn't spent isn't charged",
+                    f"--max-price {money(quoted_wei).split()[0]}, or fewer rounds or less ε",
+                )
             options.confirm("Train?", yes)
             return await Campaign(
                 found.folder, parties, who.key, wish, folder, _quiet if json else _teller()
@@ -287,8 +300,6 @@ def federated(
             }
         )
         return
-    from clusterai.protocol.money import show as money
-
     say.tell(f"{came.model}  {came.rounds} sums, ε {came.epsilon:.3f}, {money(came.charged_wei)}")
     say.say(f"out of what it was made: {folder / 'lineage.json'}")
 
@@ -328,13 +339,16 @@ def _names(vaults: str) -> list[str]:
     return names
 
 
-def _show(wish: "Wish", names: list[str]) -> None:
+def _show(wish: "Wish", names: list[str], quoted_wei: int) -> None:
+    from clusterai.protocol.money import show as money
+
+    price = f"at most {money(quoted_wei)}, if no round fails"
     if wish.epsilon is None:
-        say.say(f"{len(names)} vaults, {wish.rounds} rounds, no noise: sums as they are")
+        say.say(f"{len(names)} vaults, {wish.rounds} rounds, no noise: sums as they are; {price}")
         return
     say.say(
         f"{len(names)} vaults, {wish.rounds} rounds within ε {wish.epsilon:g} (δ {wish.delta:g}), "
-        f"{wish.blocks} blocks at each; metrics stay there"
+        f"{wish.blocks} blocks at each; metrics stay there; {price}"
     )
 
 
@@ -369,6 +383,8 @@ def _told(event: dict[str, Any]) -> None:
             say.say(f"    round {number}, here: {told}")
         case {"event": "dropped", "vault": name, "why": why}:
             say.say(f"    {name} dropped out: {why}")
+        case {"event": "again", "vault": name, "why": why}:
+            say.say(f"    {name} is asked again: {why}")
         case {"event": "named", "vault": name, "why": why}:
             say.say(f"    {name} {why}: the run goes on without it")
         case (

@@ -280,7 +280,7 @@ class Campaign:
                 self._account.wasted += error.parts
                 self._save_run(run)
                 self._tell({"event": "failed", "number": number, "why": str(error)})
-                if attempt + 1 == MOST_TRIES:
+                if error.final or attempt + 1 == MOST_TRIES:
                     self._checkpoint.arrived()
                     raise CannotTrain(str(error)) from None
         else:

@@ -75,11 +75,11 @@ class Sums(Protocol):
 
 
 class RoundFailed(RuntimeError):
-    """No sum came of this round: {why}. `parts` were done, and paid for, all the same."""
+    """No sum came of this round: {why}. `parts` were done, and paid for, all the same. After a `final` one another would fail the same way."""
 
-    def __init__(self, why: str, parts: tuple[lineage.Part, ...] = ()) -> None:
+    def __init__(self, why: str, parts: tuple[lineage.Part, ...] = (), *, final: bool = False) -> None:
         super().__init__(why)
-        self.parts = parts
+        self.parts, self.final = parts, final
 
 
 class SumFailed(RoundFailed):
@@ -219,13 +219,19 @@ class Rounds:
             )
         dones: dict[Digest, Done] = {}
         paid: dict[Digest, Paid] = {}
+        refused: list[str] = []
         ordered_as: dict[Digest, Digest] = {}
         share = None if most_wei is None else most_wei // max(1, len(alive))
         waiting = Waiting(least, self._round_s, self._took_s)
 
         async def ordered(party: Party) -> Good:
             request = self.order(party, number, message, type_, group, most_micro)
-            got = await waiting.for_(Digest(party.subject), self._ordered(party, request, message, share))
+            try:
+                got = await waiting.for_(Digest(party.subject), self._ordered(party, request, message, share))
+            except Lost as error:
+                if error.code in FINAL:
+                    refused.append(party.name)
+                raise
             paid[Digest(party.subject)], ordered_as[Digest(party.subject)] = got, request.digest
             done = decode_done(got.answer)
             if done.order != request.digest:
@@ -270,7 +276,9 @@ class Rounds:
                 del dones[who]
         if len(dones) < least or shape is None:
             raise RoundFailed(
-                f"{len(dones)} of {len(among)} vaults answered, {least} must: {self._named(dropped)}", parts
+                f"{len(dones)} of {len(among)} vaults answered, {least} must: {self._named(dropped)}",
+                parts,
+                final=len(among) - len(refused) < least,
             )
         try:
             if not self.run.masked:
