@@ -4,7 +4,7 @@
 
 1. honest: a Python job with numpy on one thread, which never seeds anything, and a WASM job; each is performed once and then
    drawn `--draws` times, the segment by chance, and done again by an auditor with a store of its own that got nothing but the
-   blobs that `Performer.needs` names.
+   blobs that `needs` names.
 2. commit: MB/s to digest a work folder, in memory and into the store; the commitment to a thousand states; start of a segment's
    process in the sandbox beside the bare process.
 3. share: what commitments add to a job's time: the same job in segments and in one, in turns.
@@ -29,6 +29,7 @@ from clusterai.sandbox import BlobStore
 from clusterai.sandbox.adapters.wasm import sample
 from clusterai.work.batch.adapters import trees
 from clusterai.work.batch.adapters.base import host_base
+from clusterai.work.batch.adapters.needs import needs
 from clusterai.work.batch.adapters.perform import Performer
 from clusterai.work.batch.core.outcome import Ended, Performed
 from clusterai.work.batch.core.plan import Offer, plan
@@ -84,14 +85,11 @@ async def honest(folder: Path, draws: int) -> None:
         claim = done.commitment()
         theirs = BlobStore(folder / f"auditor-{spec.name}")
         auditor = Performer(theirs, folder / f"auditor-{spec.name}-runs")
-        handed = [Digest(root.digest) for root in spec.inputs]
-        handed += [digest for root in spec.inputs for digest, _ in trees.load(root.digest, store).contents()]
-        handed += [Digest(spec.image.digest)] if spec.check == "wasm" else []
         found: dict[str, int] = {}
         took: list[float] = []
         for _ in range(draws):
             j = random.randint(1, claim.segments)
-            for digest in [*handed, *(digest for digest, _ in performer.needs(spec, done.states[j - 1]))]:
+            for digest in needs(spec, done.states[j - 1], store):
                 if digest not in theirs:
                     theirs.put(store.read(digest))
             begin = time.perf_counter()

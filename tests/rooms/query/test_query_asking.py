@@ -17,8 +17,6 @@ from clusterai.protocol.ids import Address, Digest, hex0x
 from clusterai.protocol.vaults import Operation
 from clusterai.sdk.identity import Identity
 from clusterai.sdk.vaults import Done
-from clusterai.vault.adapters.access import Desk
-from clusterai.vault.adapters.hosting import Vault, open_vault
 from clusterai.vault.core.policy import MICRO
 from clusterai.work.engine import TokenEvent
 from clusterai.work.packed import bytes_of
@@ -27,7 +25,7 @@ from clusterai.work.query.adapters.hosting import host
 from clusterai.work.query.core.estimate import Estimate
 from clusterai.work.query.spec import decode_query
 from tests.rooms.vault.nearby import Nearby
-from tests.rooms.vault.vaultbed import HOT, NETWORK, Bed
+from tests.rooms.vault.vaultbed import OWNER, Bed
 
 SQL = "select ward, count(*) as people, avg(age) as age from data group by ward"
 QUESTION = Question(MICRO, sql=SQL, rows=10)
@@ -65,15 +63,6 @@ class InProcess(Nearby):
         return Done(self.tampered(bytes_of(answer)), None, price_wei, hex0x(provider or b""))
 
 
-class OtherBed(Bed):
-    """A vault of the same name and rows, of somebody else."""
-
-    def open(self) -> Vault:
-        self.vault = open_vault(self.folder.root, Address(b"Q" * 20), HOT, NETWORK, self.clock)
-        self.desk = Desk(self.vault)
-        return self.vault
-
-
 BEDS: list[Bed] = []
 
 
@@ -85,9 +74,9 @@ def closed_vaults() -> Generator[None]:
         BEDS.pop().vault.close()
 
 
-def bed_at(tmp_path: Path, who: Identity, grant: bool = True, kind: type[Bed] = Bed) -> Bed:
+def bed_at(tmp_path: Path, who: Identity, grant: bool = True, owner: Address = OWNER) -> Bed:
     tmp_path.mkdir(exist_ok=True)
-    bed = kind(tmp_path)
+    bed = Bed(tmp_path, owner=owner)
     BEDS.append(bed)
     bed.identity = who
     if grant:
@@ -164,7 +153,7 @@ def test_an_answer_is_checked_and_shown(tmp_path: Path, who: Identity):
 def test_two_vaults_are_joined(tmp_path: Path, who: Identity):
     """Counts of two vaults add up, each from its own budget."""
     question = Question(MICRO, sql="select count(*) as rows")
-    beds = [bed_at(tmp_path / "a", who), bed_at(tmp_path / "b", who, kind=OtherBed)]
+    beds = [bed_at(tmp_path / "a", who), bed_at(tmp_path / "b", who, owner=Address(b"Q" * 20))]
     reach = InProcess(*beds)
     plans = [plan_at(reach, bed, who, question) for bed in beds]
     came, failed = asked_of(reach, plans, who, question)
@@ -178,7 +167,7 @@ def test_two_vaults_are_joined(tmp_path: Path, who: Identity):
 
 def test_what_one_vault_answered_isnt_lost_when_another_fails(tmp_path: Path, who: Identity):
     """A vault that refuses at the last moment is told beside the answers of the others."""
-    beds = [bed_at(tmp_path / "a", who), bed_at(tmp_path / "b", who, kind=OtherBed)]
+    beds = [bed_at(tmp_path / "a", who), bed_at(tmp_path / "b", who, owner=Address(b"Q" * 20))]
     reach = InProcess(*beds)
     plans = [plan_at(reach, bed, who) for bed in beds]
     beds[1].set_policy(msgspec.structs.replace(beds[1].vault.policy, total_epsilon_micro=1))
