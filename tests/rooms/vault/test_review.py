@@ -11,6 +11,7 @@ from clusterai.protocol.access import AskOutput, NotGiven, OutputShown
 from clusterai.protocol.canonical import content_digest
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.vaults import Operation, Revoked
+from clusterai.vault.core import disclosure
 from clusterai.vault.core.disclosure import examine
 from clusterai.vault.core.terms import Denied
 from clusterai.work.engine import TokenEvent
@@ -45,6 +46,27 @@ def test_what_disclosure_control_finds() -> None:
     assert codes(b"0.1234567") == ["precise"]
     assert codes(b"\n".join(b"%d" % (100 + it) for it in range(501))) == ["many_numbers"]
     assert codes(b"word " * 4_000) == ["long"]
+
+
+def test_numbers_that_stand_in_private_columns_are_pointed_out() -> None:
+    """A column written down as it is, whatever stands around a number; means, and short numbers that stand anywhere, aren't."""
+    columns = [[17.95, 0.08402, None], [1761, 40, -982]]
+
+    def told(output: bytes) -> list[str]:
+        return [it.detail[:9] for it in examine(output, (), columns) if it.code == "values"]
+
+    assert told(b'[{"radius": "17.95", "area": 1761.0}, [-982], -982, 0.08402]') == ["3 numbers"]
+    assert told(b"area,17.950\n") == ["1 numbers"]
+    assert told(b'{"mean": 12.96, "area": 40.00, "n": 982}') == []
+
+
+def test_an_owner_is_told_of_a_column_of_numbers(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that writes down what its patients got. Of the bed's doses 1.25 and 2.25 have three digits, and 0.25 has two."""
+    monkeypatch.setattr(disclosure, "LEAST_DIGITS", 3)
+    hold(bed, b"0.25,1.25,2.25,99.5")
+    [held] = bed.vault.review.outputs()
+    assert [(it.code, it.detail[:9]) for it in held.findings] == [("values", "2 numbers")]
+    assert not held.findings[0].stops
 
 
 def hold(bed: Bed, output: bytes = b'{"mean": 12.5}') -> Digest:

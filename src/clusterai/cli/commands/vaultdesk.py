@@ -291,7 +291,7 @@ def release(
     *,
     answer: options.Answer,
 ) -> None:
-    """Let an output go to who made it, once you have read it. Plain rows don't pass. It is a use of its own in the log."""
+    """Let an output go to who made it, once you have read it. Private texts as they are don't pass; numbers are for you to judge. It is a use of its own in the log."""
     from clusterai.cli import keeping
     from clusterai.vault.adapters.folder import Command
 

@@ -132,7 +132,12 @@ class Vault:
         self._chain = OnChain(self.dataset, folder.named.name, window_s)
         self._books = Bookkeeper(self._book, folder.journal(master), clock, self._chain, submit)
         self.review = Review(
-            self._books, Outputs(folder.held, master), self._private_texts, self._cleaned, clock
+            self._books,
+            Outputs(folder.held, master),
+            self._private_texts,
+            self._private_numbers,
+            self._cleaned,
+            clock,
         )
         self._name = self.dataset.hex()[:16]
         mounting.sweep(self._name)
@@ -290,6 +295,11 @@ class Vault:
     def _private_texts(self) -> Iterable[Any]:
         names = [it.name for it in self.schema.columns if it.kind == "text" and it.access == "private"]
         return itertools.chain.from_iterable(column.tolist() for column in self.columns(names).values())
+
+    def _private_numbers(self) -> Iterable[list[Any]]:
+        for it in self.schema.columns:
+            if it.kind in ("int", "float") and it.access == "private":
+                yield self.columns([it.name])[it.name].tolist()
 
     @contextlib.asynccontextmanager
     async def mount(self) -> AsyncGenerator[Path]:

@@ -21,6 +21,7 @@ class Review:
     """
     Args:
         texts: all private texts of the vault, which an output must not hold.
+        numbers: its private columns of numbers, of which the owner is told what an output holds.
         cleaned: an output as the policy wants it, and how many of which kind were taken out of it.
     """
 
@@ -29,12 +30,14 @@ class Review:
         books: Bookkeeper,
         outputs: Outputs,
         texts: Callable[[], Iterable[Any]],
+        numbers: Callable[[], Iterable[Iterable[Any]]],
         cleaned: Callable[[bytes], tuple[bytes, dict[str, int]]],
         clock: Callable[[], float],
     ) -> None:
         self._books = books
         self._outputs = outputs
         self._texts = texts
+        self._numbers = numbers
         self._cleaned = cleaned
         self._clock = clock
 
@@ -55,7 +58,7 @@ class Review:
             return known.findings
         _check_size(output)
         # Looked through before it is cleaned: a row of which a name is gone is a row.
-        findings = examine(output, self._texts())
+        findings = examine(output, self._texts(), self._numbers())
         output, removed = self._cleaned(output)
         if removed:
             told = ", ".join(f"{count} {kind}" for kind, count in sorted(removed.items()))

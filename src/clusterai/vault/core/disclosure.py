@@ -6,6 +6,7 @@ Nothing here decides that an output is safe: no list of checks can. It says what
 |---|---|---|
 | `rows` | yes | a text of a private column stands in the output as it is |
 | `binary` | yes | it isn't text: nobody can read what it hides |
+| `values` | no | numbers of four digits and more stand in private columns as they are: a few may be chance, or a least and a most |
 | `long` | no | more than an owner reads |
 | `small_cells` | no | whole numbers below 10: they may count a handful of people |
 | `many_numbers` | no | more numbers than a table of results has: rows may hide in them |
@@ -23,12 +24,14 @@ from clusterai.protocol.access import MOST_OUTPUT_BYTES
 
 LEAST_TEXT = 8
 """Shorter private texts are words that any output may hold."""
+LEAST_DIGITS = 4
+"""Shorter numbers stand in any table by chance."""
 LONG_BYTES = 16 * 1024
 SMALL_CELL = 10
 MANY_NUMBERS = 500
 PRECISE = 6
 
-Code = Literal["rows", "binary", "long", "small_cells", "many_numbers", "precise", "anonymised"]
+Code = Literal["rows", "binary", "values", "long", "small_cells", "many_numbers", "precise", "anonymised"]
 STOPS: frozenset[Code] = frozenset({"rows", "binary"})
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.]*\d)")
 
@@ -44,10 +47,13 @@ class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.code in STOPS
 
 
-def examine(output: bytes, private_texts: Iterable[str | None]) -> tuple[Finding, ...]:
+def examine(
+    output: bytes, private_texts: Iterable[str | None], private_numbers: Iterable[Iterable[float | None]] = ()
+) -> tuple[Finding, ...]:
     """
     Args:
         private_texts: of all private columns of texts, row by row.
+        private_numbers: all private columns of numbers; they aren't read where no number of the output is long enough to be looked for.
     """
     try:
         text = output.decode()
@@ -59,9 +65,16 @@ def examine(output: bytes, private_texts: Iterable[str | None]) -> tuple[Finding
     copied = _copied(text, private_texts)
     if copied:
         found.append(Finding("rows", f"{copied} texts of private columns stand in it as they are"))
+    numbers: list[str] = _NUMBER.findall(text)
+    values = _stand_in(numbers, private_numbers)
+    if values:
+        found.append(
+            Finding(
+                "values", f"{values} numbers stand in private columns as they are: rows, or parts of them?"
+            )
+        )
     if len(output) > LONG_BYTES:
         found.append(Finding("long", f"{len(output)} bytes"))
-    numbers: list[str] = _NUMBER.findall(text)
     small = [it for it in numbers if "." not in it and 0 < abs(int(it)) < SMALL_CELL]
     if small:
         found.append(Finding("small_cells", f"{len(small)} whole numbers below {SMALL_CELL}"))
@@ -86,6 +99,20 @@ def _copied(text: str, private_texts: Iterable[str | None]) -> int:
         if len(plain) >= LEAST_TEXT and plain not in seen and plain in spread:
             seen.add(plain)
     return len(seen)
+
+
+def _stand_in(numbers: Iterable[str], private_numbers: Iterable[Iterable[float | None]]) -> int:
+    """How many different ones of the output's longer numbers stand in a private column."""
+    wanted = {float(it) for it in numbers if _digits(it) >= LEAST_DIGITS}
+    if not wanted:
+        return 0
+    return len(set[float | None]().union(*(wanted.intersection(column) for column in private_numbers)))
+
+
+def _digits(number: str) -> int:
+    """Those that tell something: 0.0840 and 84.0 have two."""
+    whole, point, part = number.removeprefix("-").partition(".")
+    return len((whole + part).strip("0") if point else whole.lstrip("0"))
 
 
 def _plain(text: str) -> str:
