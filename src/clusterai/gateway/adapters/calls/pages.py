@@ -28,6 +28,7 @@ from clusterai.protocol import ids
 from clusterai.protocol.calls import MOST_CALL_BYTES
 from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import ZERO_ADDRESS, Address, Digest, checksummed
+from clusterai.protocol.money import show
 from clusterai.sdk.vaultshapes import DataPosted, OrderRequest
 from clusterai.work import KINDS, Kind
 from clusterai.work.packed import Unpackable, bytes_of
@@ -250,8 +251,8 @@ class CallPages:
                 400,
                 "invalid_request_error",
                 "too_dear",
-                f"this costs up to {min(costs.values())} wei at the cheapest offer, and `max_price_wei` is"
-                f" {asked.max_price_wei}: raise it, or ask for less",
+                f"this costs up to {show(min(costs.values()))} ({min(costs.values())} wei) at the cheapest offer, and"
+                f" `max_price_wei` is {asked.max_price_wei}: raise it, or ask for less",
                 "max_price_wei",
             )
         return Preference(
