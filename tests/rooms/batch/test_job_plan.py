@@ -285,3 +285,12 @@ def test_slots():
     assert slots(offer(), PINNED) == 4
     assert slots(offer(disk_bytes=GIB), PINNED) == 1
     assert slots(offer(cpu_milli=10), PINNED) == 0
+
+
+@pytest.mark.parametrize(("fuel_per_s", "is_told"), [(10**12 // 3600, True), (10**12 // 3600 + 1, False)])
+def test_fuel_that_nobody_burns_in_time_is_told(fuel_per_s: int, is_told: bool):
+    """Of the slowest who would run it: what its auditors can't come through is said before it is paid for."""
+    offers = [offer("a", fuel_per_s=fuel_per_s), offer("b", fuel_per_s=10**12)]
+    found = plan(JobArray(MODULE), Wishes(replicas=2), offers)
+    assert found.placed
+    assert any("keeps auditors busy" in limit for limit in found.verification.limits) == is_told

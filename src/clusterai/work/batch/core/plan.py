@@ -100,6 +100,7 @@ def plan(
     taken = [one for _, one in able if counts[one.provider]] if placed else []
     finish = [_finish(offer, spec, counts[offer.provider]) for offer, _ in able if counts[offer.provider]]
     worst = max(taken, key=lambda one: one.cheat_gain_wei, default=None)
+    slowest = min((offer.fuel_per_s for offer, _ in able if counts[offer.provider]), default=None)
     return Plan(
         job="0x" + array.digest().hex(),
         name=array.job.name,
@@ -115,7 +116,7 @@ def plan(
         total_wei=sum(one.total_wei * counts[one.provider] for one in taken),
         audit_fee_wei=sum(one.audit_fee_wei * counts[one.provider] for one in taken),
         eta_s=max(finish, default=0) if placed else 0,
-        verification=verification(spec, worst, wishes.replicas, rules),
+        verification=verification(spec, worst, wishes.replicas, rules, slowest),
         candidates=[one for _, one in able],
         refused=[Refusing(provider=offer.provider, reasons=reasons) for offer, reasons in refusing],
         reasons=[] if placed else _why_not(able, refusing, wishes),
@@ -402,11 +403,16 @@ def _at_risk(rules: RateRules, audit_rate_ppm: int, pay_wei: int, stake_wei: int
 
 
 def verification(
-    spec: JobSpec, worst: Candidate | None, replicas: int, rules: RateRules = RULES
+    spec: JobSpec,
+    worst: Candidate | None,
+    replicas: int,
+    rules: RateRules = RULES,
+    slowest_fuel_s: int | None = None,
 ) -> Verification:
     """
     Args:
         worst: of the chosen ones, the one with the most reason to cheat; None where nobody is chosen.
+        slowest_fuel_s: fuel that the slowest of the chosen burns in a second.
     """
     rate = worst.audit_rate_ppm if worst else 0
     agree = f"; {replicas} providers do the same, and their outputs must be equal" if replicas > 1 else ""
@@ -423,6 +429,10 @@ def verification(
             else f"{spec.check}: {_segments(spec)} committed to, and one may be run again"
         ) + agree
         limits = _limits(spec, worst, rules)
+        burns = None if slowest_fuel_s is None else slowest_fuel_s * spec.resources.time_s
+        if spec.check == "wasm" and burns is not None and spec.fuel > burns:
+            # A segment ends for everybody where its share of the fuel is burnt.
+            limits.append(_idle_fuel(spec, burns))
     return Verification(
         check=spec.check,
         segments=spec.segments,
@@ -464,6 +474,13 @@ def _limits(spec: JobSpec, worst: Candidate | None, rules: RateRules) -> list[st
             longest = show_duration(share_s(spec))
             found.append(f"no segment may take longer than {longest}, its share of the time: cut it evenly")
     return found
+
+
+def _idle_fuel(spec: JobSpec, burns: int) -> str:
+    return (
+        f"it may use {spec.fuel:.2g} fuel and burns {burns:.2g} in its time here, so a state that never ends keeps auditors busy beyond their clocks: "
+        "set `fuel` near what `clusterai run --local` shows, or ask for more time"
+    )
 
 
 def _finish(offer: Offer, spec: JobSpec, leases: int) -> int:
