@@ -1,6 +1,7 @@
 """The key that a vault's noise is drawn from, and the seed that each order gets of it.
 
-The key's commitment stands on chain, so that an auditor who is given the key computes all noise again, and nobody could choose any.
+The key's commitment stands on chain, so that nobody could choose any noise, and an auditor who is given rows and key computes a query's or a
+program's answer again (`clusterai vault replay`).
 """
 
 import hashlib
