@@ -3,6 +3,7 @@
 import pytest
 
 from clusterai.gateway.core.jobstate import Cancel, Job, Slot
+from clusterai.ledger.core.calls import Approve
 from clusterai.ledger.core.lease_calls import CancelLease
 from clusterai.protocol import canonical
 from clusterai.protocol.ids import ZERO_DIGEST
@@ -190,5 +191,25 @@ def test_cancelled_before_anyone_accepts_costs_nothing(seconds: int) -> None:
     world.desk.hear(Cancel(job(world).id))
     world.settle()
     assert spent(world) == 0
+    assert world.credit == CREDIT
+    assert not world.till.tabs.open
+
+
+def test_cancelled_before_the_chain_was_asked_is_over_at_once() -> None:
+    """The gateway's first lease waits for its allowance; cancelled meanwhile it never is, and nobody waits for its time."""
+    world = World(13, {"ann": honest}, desk=True, lets=lambda _, call: not isinstance(call, Approve))
+    world.submit(JobArray(SPEC))
+    while job(world).slots[0].lease is None:
+        world.turn()
+    (slot,) = job(world).slots
+    assert slot.unasked
+    assert slot.terms is not None
+    assert world.desk is not None
+    world.desk.hear(Cancel(job(world).id))
+    world.settle(5)
+    assert job(world).ended
+    assert world.now_s < slot.terms.start_by_s
+    assert slot.closed is not None
+    assert CloseReason(slot.closed.reason) is CloseReason.CANCELLED_BEFORE_START
     assert world.credit == CREDIT
     assert not world.till.tabs.open

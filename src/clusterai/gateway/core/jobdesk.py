@@ -400,6 +400,7 @@ class JobDesk:
             if terms.compensation_wei + terms.audit_fee_wei > job.held_wei // len(job.slots):
                 continue
             self._save(Placed(job.id, number, terms))
+            job.slots[number].unasked = True
             self._note(job, job.slots[number], "placed")
             self._tend(job, job.slots[number])
 
@@ -411,14 +412,15 @@ class JobDesk:
             return
         terms, lease = slot.terms, slot.lease
         if not slot.opened:
-            if self._chain_s > terms.start_by_s:
-                # The chain opens it no more: nothing to cancel, nothing to pay. Sooner nobody can say so, for an opening may
-                # be on its way, from a process before this one even.
-                whole = terms.compensation_wei + terms.audit_fee_wei
-                self._save(Closed(lease, CloseReason.NOT_ACCEPTED, 0, whole))
+            if self._chain_s > terms.start_by_s or (job.cancelled and slot.unasked):
+                # The chain opens it no more: nothing to cancel, nothing to pay. Else nobody can say so sooner, for an opening
+                # may be on its way, from a process before this one even.
+                why = CloseReason.CANCELLED_BEFORE_START if job.cancelled else CloseReason.NOT_ACCEPTED
+                self._save(Closed(lease, why, 0, terms.compensation_wei + terms.audit_fee_wei))
             elif not self._approved:
                 self._submit("lease-approve", Approve(self.terms.at, UNLIMITED_WEI))
             elif not job.cancelled:
+                slot.unasked = False
                 self._submit(f"lease-open:{lease.hex()}", OpenLease(terms))
             return
         refused = slot.came is not None and slot.came.refused and not slot.accepted

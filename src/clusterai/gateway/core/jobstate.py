@@ -260,6 +260,8 @@ class Slot(msgspec.Struct):
     attempt: int = 0
     failures: int = 0
     refused_by: list[Address] = msgspec.field(default_factory=list)
+    unasked: bool = False
+    """placed by this very process, which hasn't asked the chain to open it"""
     opened: bool = False
     accepted: bool = False
     committed: bool = False
