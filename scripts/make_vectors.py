@@ -335,6 +335,7 @@ def rent_frames() -> list[msgspec.Struct]:
         rentals.StayReady(LEASE, 2, (("mesh", 210), ("ray", 4_100))),
         rentals.StayBroke(LEASE, 2, "died", "Ray's own process ended"),
         rentals.StayTold(LEASE, 2, "memory", "the kernel killed 1 process"),
+        rentals.StayHears(LEASE, 2, ((0, 1_200), (3, 40_000))),
         rentals.TellPath(LEASE, 0, "203.0.113.9", 51_820),
         rentals.PauseStay(LEASE, 2, paused=True),
         rentals.Countersign(counted, GATEWAY.sign(counted.signing_digest(DOMAINS["network"]))),

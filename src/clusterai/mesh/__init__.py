@@ -7,15 +7,17 @@ Nothing else is here: who is a member is decided by the lease, what runs in the 
 """
 
 from clusterai.mesh.adapters.device import Device, NoWireGuard
+from clusterai.mesh.adapters.inside import datagrams
 from clusterai.mesh.adapters.kernel import KERNEL
 from clusterai.mesh.adapters.relay import RelayServer
 from clusterai.mesh.core.members import Member, Net, endpoints, keypair, net_of
-from clusterai.mesh.core.paths import Paths
+from clusterai.mesh.core.paths import Ears, Paths
 from clusterai.mesh.core.uapi import Peer, PeerState
 
 __all__ = [
     "KERNEL",
     "Device",
+    "Ears",
     "Member",
     "Net",
     "NoWireGuard",
@@ -23,6 +25,7 @@ __all__ = [
     "Peer",
     "PeerState",
     "RelayServer",
+    "datagrams",
     "endpoints",
     "keypair",
     "net_of",

@@ -8,6 +8,7 @@
       |<== Work, Tokens* =====>|   one interval after another
       |<-- Countersign --------|   all heartbeats up to this head came, and count
       |<-- TellPath* ----------|   where a member's packets come from
+      |--- StayHears* -------->|   since when it heard nothing of whom
       |--- StayBroke --------->|   or
       |<-- EndStay ------------|
 
@@ -158,6 +159,14 @@ class StayTold(_Frame, frozen=True):
     detail: Words
 
 
+class StayHears(_Frame, frozen=True):
+    """Node: for so many milliseconds nothing of these members came to me through the mesh."""
+
+    lease: DigestBytes
+    generation: U32
+    silent: Annotated[tuple[tuple[Place, Milliseconds], ...], Meta(max_length=MOST_MEMBERS)]
+
+
 class TellPath(_Frame, frozen=True):
     """Gateway: this member's packets come from there; try the direct way."""
 
@@ -224,6 +233,7 @@ RentFrame = (
     | StayReady
     | StayBroke
     | StayTold
+    | StayHears
     | TellPath
     | PauseStay
     | Countersign

@@ -24,6 +24,7 @@ MOST = 5
 """Places that the relay knows; the renter's is the last."""
 TOKEN = bytes(range(32))
 DEADLINE_S = 300.0
+UNHEARD_S = 4.0
 
 
 SHELL = """
@@ -94,7 +95,7 @@ class Rental:
         self._relay_host, address = self.internet.host()
         self._relay = RelayServer("0.0.0.0", address)
         self.ports: dict[int, dict[int, Endpoint]] = {}
-        self._hosts = [self.internet.host()[0] for _ in range(machines)]
+        self.hosts = [self.internet.host()[0] for _ in range(machines)]
         self.renter, _ = self.internet.host()
         self._device: Device | None = None
         self._private, self._key = keypair(os.urandom(32))
@@ -128,7 +129,7 @@ class Rental:
         return stay
 
     async def begin(self) -> None:
-        await asyncio.gather(*(self.open(place, host) for place, host in enumerate(self._hosts)))
+        await asyncio.gather(*(self.open(place, host) for place, host in enumerate(self.hosts)))
         await self.meet()
         device = await Device.open(f"car{os.getpid() % 10**6}", self.renter.enter)
         self._device = device
@@ -167,6 +168,16 @@ class Rental:
             if there != anew:
                 await stay.remesh(self.members(), self.ports[there])
         await self.join(anew)
+
+    async def unheard(self, place: int) -> None:
+        """Until all others miss this machine, and it misses them."""
+        while not all(  # noqa: ASYNC110  a device counts bytes, and tells nobody
+            stay.silent()[other] > UNHEARD_S
+            for at, stay in self.stays.items()
+            for other in self.stays
+            if at != other and place in (at, other)
+        ):
+            await asyncio.sleep(0.1)
 
     async def ray(self, *words: str, token: bool = True, folder: Path | None = None) -> tuple[int, str]:
         """One of Ray's programs, as the renter runs it at home."""

@@ -288,7 +288,10 @@ def test_a_frozen_tenant_cannot_wake_itself(rental: Rental):
 
 
 def test_a_machine_is_exchanged(rental: Rental):
-    """A worker dies, another joins, the next driver has as many machines as before, the new one among them."""
+    """A worker's plug is pulled, which all others hear; another joins, the next driver has as many machines as before, the new one among them."""
+    rental.internet.part(rental.hosts[2], apart=True)
+    rental.run(rental.unheard(2))
+    assert rental.stays[0].silent()[1] < rental.stays[0].silent()[2]
     host, _ = rental.internet.host()
     rental.run(rental.exchange(2, 3, host))
     seen = rental.shell(0, f"cat > again.py <<'EOF'\n{TRAIN}\nEOF\npython again.py; exit\n")

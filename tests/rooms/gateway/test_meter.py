@@ -422,6 +422,25 @@ def test_a_client_that_leaves_pays_for_what_was_made(opened: World):
     assert opened.account().charged_wei == 12
 
 
+def test_of_an_answer_that_lost_its_worth_on_the_way_only_the_beginning_is_paid(opened: World):
+    """The provider is told where it ended for its client, signs for so much, and for all of it is paid nothing."""
+    provider, work = opened.ask()
+    opened.step(provider.tokens(work, 7, 8, 9))
+    opened.step(Abandon(1, keep=1))
+    assert opened.sent(Cancel) == [Cancel(canonical.digest(work.order), 1)]
+    opened.step(provider.finished(work, 7, reason="cancelled"))
+    assert opened.account().charged_wei == 12
+
+
+def test_who_asks_for_more_than_was_kept_is_paid_nothing(opened: World):
+    """Villain: a receipt of all that was sent, after it was told that a part of it isn't worth anything."""
+    provider, work = opened.ask()
+    opened.step(provider.tokens(work, 7, 8, 9))
+    opened.step(Abandon(1, keep=1))
+    opened.step(provider.finished(work, 7, 8, 9, reason="cancelled"))
+    assert opened.account().charged_wei == 0
+
+
 def test_a_cancelled_order_whose_receipt_never_comes_is_let_go(opened: World):
     """Holds don't outlive a provider's silence."""
     opened.ask()

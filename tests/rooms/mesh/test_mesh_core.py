@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from clusterai.mesh.core import uapi
 from clusterai.mesh.core.forwarding import Forward, Port, Table
 from clusterai.mesh.core.members import MOST_MEMBERS, RANGE, Member, endpoints, keypair, net_of
-from clusterai.mesh.core.paths import LOST_S, TRY_S, Move, Paths
+from clusterai.mesh.core.paths import LOST_S, TRY_S, Ears, Move, Paths
 from clusterai.mesh.core.uapi import Malformed, Peer, PeerState
 from clusterai.protocol.ids import Digest
 
@@ -225,3 +225,20 @@ def test_it_sends_to_the_relay_or_to_where_the_peer_was_seen(seen: list[tuple[ua
         now_s, received = now_s + later_s, received + more
         for move in paths.step([state(endpoint, received)], now_s):
             assert move.endpoint in (HERE, THERE)
+
+
+def test_silence_is_counted_from_the_last_byte_that_came():
+    """Also over a device that counts from nothing again; who wasn't there before is listened for from now on."""
+    ears = Ears()
+    ears.listen([state(HERE, 100)], 5.0)
+    assert ears.silent_s(KEY, 7.0) == 2.0
+    assert ears.silent_s(b"\x08" * 32, 7.0) is None
+    ears.listen([state(HERE, 100)], 9.0)
+    assert ears.silent_s(KEY, 9.0) == 4.0
+    ears.listen([state(HERE, 132)], 10.0)
+    ears.listen([state(HERE, 0)], 12.0)
+    assert ears.silent_s(KEY, 12.0) == 2.0
+    ears.listen([state(HERE, 32)], 13.0)
+    assert ears.silent_s(KEY, 13.0) == 0.0
+    ears.listen([], 14.0)
+    assert ears.silent_s(KEY, 14.0) is None

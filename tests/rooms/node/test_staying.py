@@ -30,6 +30,7 @@ from clusterai.protocol.rentals import (
     OpenStay,
     PauseStay,
     StayBroke,
+    StayHears,
     StayLogged,
     StayOpened,
     StayReady,
@@ -71,6 +72,7 @@ class Fake:
         self.head = asyncio.Event()
         self.head.set()
         self.unsaid: list[tuple[str, str]] = []
+        self.silence: dict[int, float] = {}
         self._seed = bytes(32)
         self._links = 0
         self._values = [b"", b""]
@@ -99,6 +101,9 @@ class Fake:
 
     def log(self, start: int) -> tuple[int, bytes]:
         return 9, b"it began\n"[start:]
+
+    def silent(self) -> dict[int, float]:
+        return self.silence
 
     def news(self) -> list[tuple[str, str]]:
         told, self.unsaid = self.unsaid, []
@@ -429,5 +434,8 @@ def test_what_a_stay_has_to_say_reaches_its_gateway_once(tmp_path: Path):
         bench.staying.look()
         bench.staying.look()
         assert bench.said(StayTold) == [StayTold(LEASE, 0, "memory", "out of memory: rent with more")]
+        stay.silence = {0: 1.25, 2: 40.0}
+        bench.staying.look()
+        assert bench.said(StayHears) == [StayHears(LEASE, 0, ((0, 1_250), (2, 40_000)))]
 
     asyncio.run(main())

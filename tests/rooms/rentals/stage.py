@@ -188,6 +188,7 @@ class Stage:
         self.relays: dict[Digest, int] = {}
         self.journal: list[bytes] = []
         self.running: dict[int, tuple[Order, float]] = {}
+        self.beaten: dict[int, list[int]] = {}
         self.fast = 1.0
         """how much faster than time a machine's clock runs"""
         self.performed = self.restarts = 0
@@ -248,8 +249,10 @@ class Stage:
                 self.later(lambda: self.deliver(to, data))
             case Order(errand, _, model, interval, _):
                 self.order(effect, errand, model, interval)
-            case Abandon(errand):
-                self.running.pop(errand, None)
+            case Abandon(errand, keep):
+                order, _ = self.running.pop(errand, (None, 0.0))
+                if order is not None and keep is not None:
+                    self.later(lambda: self.done(errand, order, tuple(self.beaten.get(errand, ())[:keep])))
             case OpenRelay(lease, members):
                 self.relays[lease] = self.relays.get(lease, 0) + 1
                 ports = {
@@ -349,15 +352,22 @@ class Stage:
                     self.tell(Beaten(errand, tokens, self.now_s - since_s))
                 continue
             del self.running[errand]
-            tokens = honest(interval)
-            amount_wei = recount(interval, tokens)[1] * unit_price_wei(PRICE_WEI)
-            self.credit_wei -= amount_wei
-            self.charged.append((order.model, amount_wei))
-            head = head_of(canonical.digest(interval), Answer(tokens, "stop").digest())
-            self.came.append(interval)
-            machine.tell(Came(order.model, interval.before, head, recount(interval, tokens)[1]))
-            self.tell(Done(errand, head, tokens, amount_wei))
+            self.done(errand, order, honest(interval))
             self.settle()
+
+    def done(self, errand: int, order: Order, tokens: tuple[int, ...]) -> None:
+        """A receipt of these heartbeats, charged."""
+        interval = order.interval
+        machine = next((it for it in self.machines if it.is_up and order.model in it.lent), None)
+        if machine is None:
+            return
+        amount_wei = recount(interval, tokens)[1] * unit_price_wei(PRICE_WEI)
+        self.credit_wei -= amount_wei
+        self.charged.append((order.model, amount_wei))
+        head = head_of(canonical.digest(interval), Answer(tokens, "stop").digest())
+        self.came.append(interval)
+        machine.tell(Came(order.model, interval.before, head, recount(interval, tokens)[1]))
+        self.tell(Done(errand, head, tokens, amount_wei))
 
     def beat(self) -> None:
         """An honest heartbeat of each interval that runs, as it stands now."""
@@ -365,6 +375,7 @@ class Stage:
             cells = (Cell(1, bytes(32)),) * order.interval.cores
             passed_s = self.now_s - since_s
             tokens = tokens_of(Beat(max(1, int(passed_s * 1000)), 0, 0, cells))
+            self.beaten.setdefault(errand, []).extend(tokens)
             self.tell(Beaten(errand, tokens, passed_s))
         self.settle()
 

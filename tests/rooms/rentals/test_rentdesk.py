@@ -339,7 +339,7 @@ def test_a_clock_that_runs_ahead_is_found_out():
     stage.fast = 3.0
     stage.run(8)
     assert said(stage, "clock") >= 1
-    assert stage.charged == []
+    assert sum(amount for _, amount in stage.charged) == 0
     assert rental.stays[0].phase == "lost"
 
 

@@ -40,7 +40,7 @@ class Steps:
             took = f" ({steps(machine)})" if machine.phase == "ready" and machine.steps_ms else ""
             self._tell(f"machine {machine.place} {machine.node[:10]} {WORDS[machine.phase]}{took}")
         for note in it.notes[self._noted :]:
-            if note.what in ("lost", "refused", "clock", "stolen", "memory", "cards"):
+            if note.what in ("lost", "refused", "clock", "stolen", "parted", "memory", "cards"):
                 self._tell(
                     f"{note.what}: {''.join(it for it in note.detail if it.isprintable())}".replace(
                         "[", r"\["

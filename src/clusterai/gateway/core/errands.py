@@ -91,10 +91,12 @@ class Abandon(msgspec.Struct, frozen=True):
 
     `shown`: the errands that ended and reached its client, when something failed: they are charged, and nothing else. None
     when the client left: it pays for all that is made.
+    `keep`: of a call of one part, so many tokens are worth something to anybody; for what came after them nobody owes anything.
     """
 
     call: int
     shown: tuple[int, ...] | None = None
+    keep: int | None = None
 
 
 class Deliver(msgspec.Struct, frozen=True):

@@ -92,8 +92,8 @@ class Meter:
                 self._received(sender, frame)
             case Ask():
                 self._orders.ask(event)
-            case Abandon(call, shown):
-                self._orders.abandon(call, shown)
+            case Abandon(call, shown, keep):
+                self._orders.abandon(call, shown, keep)
             case Pledge(account, channel_id, total_wei):
                 if total_wei > self.book.pledged.get(channel_id, 0):
                     self._step.save(moneystate.Pledged(account, channel_id, total_wei))

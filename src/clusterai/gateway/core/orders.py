@@ -104,7 +104,7 @@ class Orders:
             return
         self._place(errand)
 
-    def abandon(self, name: int, shown: tuple[int, ...] | None) -> None:
+    def abandon(self, name: int, shown: tuple[int, ...] | None, keep: int | None = None) -> None:
         """Nobody waits: stop the work, and settle who pays for what was done. An errand that waits just ends."""
         call = self._bills.calls.get(name)
         if call is None or call.payer:
@@ -119,6 +119,11 @@ class Orders:
                 del self.errands[errand.ask.errand]
                 self._waiting.pop(errand.ask.errand, None)
                 self._bills.over(errand, failed=True)
+            elif keep is not None:
+                assert call.parts == 1, "what is kept is counted in one answer"
+                del errand.order.tokens[keep:]
+                del errand.so_far[keep:]
+                self._cut(errand.order)
             else:
                 errand.order.due_s = self._step.now_s + self._terms.cancel_s
                 self._step.send(errand.order.provider, Cancel(errand.order.digest))

@@ -6,7 +6,7 @@
 
 Nothing is charged before all machines are ready together, nor on a machine that is lost, nor on any while the head is. Each interval is an
 order of its own through the Meter: what isn't proven isn't asked for, what failed isn't paid. A machine that says more time passed
-than this gateway's clock saw is lost at once. What was charged is countersigned, so that its machine can show that it came.
+than this gateway's clock saw is lost at once; one that the head can't reach through the mesh isn't paid (`rentreach.py`). What was charged is countersigned, so that its machine can show that it came.
 
 A rental is durable, its intervals that are under way aren't: after a crash the machines are told of a new relay, and paid on. What was charged and not
 written down here is read from the receipts, and no seed from before the crash is used again.
@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from clusterai.gateway.core.rentbooks import HEAD, apply, price_wei, records
+from clusterai.gateway.core.rentreach import Parted, parted
 from clusterai.gateway.core.rentstate import (
     Abandon,
     AskCredit,
@@ -56,7 +57,7 @@ from clusterai.gateway.core.rentstate import (
     Seated,
     Stay,
 )
-from clusterai.gateway.core.renttime import next_interval, runs_ahead, weighed
+from clusterai.gateway.core.renttime import came_by, next_interval, runs_ahead, weighed
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.keccak import keccak
@@ -70,6 +71,7 @@ from clusterai.protocol.rentals import (
     OpenStay,
     PauseStay,
     StayBroke,
+    StayHears,
     StayOpened,
     StayReady,
     StayTold,
@@ -95,6 +97,9 @@ PAUSE_S = 900.0
 """Without credit the machines wait so long, unpaid, for the account to be filled."""
 AGAIN_S = 1.0
 MOST_FAILURES = 5
+EXCHANGED_S = 30.0
+"""Not heard for so long, a machine is exchanged; Ray would wait for another half a minute, and its owner isn't paid meanwhile."""
+AGAIN_PARTED_S = 600.0
 FAILED_S = 30.0
 """A machine that failed isn't asked again sooner: by then it has swept, or is known to be gone."""
 FIRST_ERRAND = 2**62
@@ -261,7 +266,7 @@ class RentDesk:
         return None
 
     def _received(self, sender: Address, frame: msgspec.Struct) -> None:
-        if not isinstance(frame, StayOpened | StayReady | StayBroke | StayTold):
+        if not isinstance(frame, StayOpened | StayReady | StayBroke | StayTold | StayHears):
             return
         found = self._stay(sender, frame.lease, frame.generation)
         if found is None:
@@ -282,6 +287,11 @@ class RentDesk:
                 self._lose(rental, stay, f"{code}: {detail}")
             case StayTold():
                 self._told(rental, stay, frame)
+            case StayHears(_, _, silent):
+                # Nobody dates a silence back before what it said itself.
+                stay.said_s, before = self._passed_s, stay.heard_s
+                heard_s = {place: self._passed_s - ms / 1000 for place, ms in silent}
+                stay.heard_s = {place: max(it, before.get(place, 0.0)) for place, it in heard_s.items()}
 
     def _told(self, rental: Rental, stay: Stay, frame: StayTold) -> None:
         """A machine's own word: so much of it as a renter reads, and no word of its own for what it is about."""
@@ -387,7 +397,8 @@ class RentDesk:
         if rental.began_s is None or rental.unpaid_s is not None or rental.stays[HEAD].phase != "ready":
             return
         for stay in rental.stays.values():
-            if stay.phase == "ready" and stay.errand is None and self._passed_s >= stay.again_s:
+            is_due = stay.errand is None and self._passed_s >= stay.again_s
+            if stay.phase == "ready" and is_due and not stay.is_parted:
                 self._order_of(rental, stay)
 
     def _order_of(self, rental: Rental, stay: Stay) -> None:
@@ -396,7 +407,7 @@ class RentDesk:
             return
         self._named += 1
         stay.tried += 1
-        stay.errand, stay.tokens = self._named, []
+        stay.errand, stay.tokens, stay.ordered_s = self._named, [], self._passed_s
         self._errands[self._named] = rental, stay, interval
         self._effects.append(
             Order(self._named, rental.account, stay.model(rental.lease), interval, rental.lease)
@@ -525,7 +536,7 @@ class RentDesk:
         self._note(rental, "lost" if rental.began_s is not None else "refused", f"place {stay.place}: {why}")
         stay.phase, stay.lost_s = "lost", self._passed_s
         rental.gone[Address(stay.seat.node)] = self._passed_s
-        self._drop(stay, is_paid=is_paid)
+        self._drop(stay, None if is_paid else 0)
         self._effects.append(Send(operator, EndStay(rental.lease, stay.generation)))
         self._free(stay)
         rental.seeking[stay.place] = self._passed_s
@@ -536,10 +547,10 @@ class RentDesk:
                 self._drop(other)
             self._still(rental, is_paused=True)
 
-    def _drop(self, stay: Stay, *, is_paid: bool = True) -> None:
-        """Its interval ends here; what came of it may still be paid."""
+    def _drop(self, stay: Stay, keep: int | None = None) -> None:
+        """Its interval ends here; `keep`: as in `Abandon`."""
         if stay.errand is not None:
-            self._effects.append(Abandon(stay.errand, is_paid))
+            self._effects.append(Abandon(stay.errand, keep))
             stay.errand = None
 
     def _seek(self, rental: Rental) -> None:
@@ -635,9 +646,10 @@ class RentDesk:
         head = rental.stays[HEAD]
         if head.phase == "lost" and self._passed_s - head.lost_s > HEADLESS_S:
             return self._end(rental, Close.NOT_REPLACED, "no machine could be had in the head's place")
-        self._seek(rental)
         if rental.began_s is not None:
+            self._reach(rental)
             self._ask_credit(rental)
+        self._seek(rental)
         return self._order(rental)
 
     def _watch(self, rental: Rental, stay: Stay) -> None:
@@ -651,6 +663,45 @@ class RentDesk:
                 self._lose(rental, stay, f"it wasn't ready within {READY_WITHIN_S:.0f} s")
             elif self._passed_s - stay.asked_s > ASK_EVERY_S:
                 self._open(rental, stay)
+
+    def _reach(self, rental: Rental) -> None:
+        """Who can't be reached from the head isn't paid, and is exchanged before long."""
+        found = parted(rental.stays, self._passed_s)
+        for stay in rental.stays.values():
+            it = found.get(stay.place)
+            if stay.phase != "ready" or (it is not None and not it.is_paid) == stay.is_parted:
+                continue
+            stay.is_parted = not stay.is_parted
+            if it is None or it.is_paid:
+                self._note(rental, "parted", f"place {stay.place}: it is in the mesh again; its time counts")
+                stay.again_s = self._passed_s + stay.unearned_s
+                continue
+            words = (
+                "it and the head don't hear each other" if stay.place != HEAD else "no other machine hears it"
+            )
+            self._note(rental, "parted", f"place {stay.place}: {words}; its time doesn't count")
+            self._drop(stay, came_by(rental, stay, it.since_s))
+            # Of an interval that was over and paid before anybody knew: it is worked off.
+            stay.unearned_s = max(0.0, stay.ordered_s - it.since_s)
+        if HEAD in found:
+            # All its machines are parted from it: to exchange them would change nothing.
+            found = {HEAD: found[HEAD]}
+        for place, it in found.items():
+            stay = rental.stays[place]
+            if (
+                rental.stays[HEAD].phase == stay.phase == "ready"
+                and self._passed_s - it.since_s > EXCHANGED_S
+            ):
+                self._exchange(rental, stay, it)
+
+    def _exchange(self, rental: Rental, stay: Stay, it: Parted) -> None:
+        node, when_s = rental.parted.get(stay.place, (stay.seat.node, 0.0))
+        if node != stay.seat.node and self._passed_s - when_s < AGAIN_PARTED_S:
+            # Another machine had this place and was cut off as well: what both had in common is the head.
+            stay = rental.stays[HEAD]
+        rental.parted[stay.place] = stay.seat.node, self._passed_s
+        why = f"it wasn't heard in the mesh for {self._passed_s - it.since_s:.0f} s"
+        self._lose(rental, stay, why)
 
     def _end(self, rental: Rental, why: Close, detail: str) -> None:
         there = [stay for stay in rental.stays.values() if stay.phase != "lost"]

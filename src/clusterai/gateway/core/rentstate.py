@@ -262,10 +262,10 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Abandon(msgspec.Struct, frozen=True):
-    """Nobody wants the rest of that interval. `is_paid`: its renter pays for what came of it."""
+    """Nobody wants the rest of that interval. `keep`: of what came of it so many tokens are paid; None for all."""
 
     errand: int
-    is_paid: bool
+    keep: int | None = None
 
 
 class FindAnother(msgspec.Struct, frozen=True):
@@ -312,6 +312,7 @@ class Noted(msgspec.Struct, frozen=True):
         "unpaid",
         "stolen",
         "clock",
+        "parted",
         "ended",
         "runway",
         "resumed",
@@ -335,6 +336,9 @@ class Stay(msgspec.Struct):
         tried: of intervals; seeds follow from it, so that none is used twice.
         failures: intervals in a row that failed.
         told: how often it said something to its renter.
+        ordered_s: when the interval that is under way was ordered.
+        heard_s: of other places, when it last heard them, by its own word; `said_s`: when it said so.
+        is_parted: it and the head don't hear each other, and its time doesn't count; `unearned_s` were paid before that was known.
     """
 
     place: int
@@ -350,7 +354,12 @@ class Stay(msgspec.Struct):
     steps: tuple[tuple[str, int], ...] = ()
     ready_s: float | None = None
     errand: int | None = None
+    ordered_s: float = 0.0
     tokens: list[int] = []
+    heard_s: dict[int, float] = {}
+    said_s: float | None = None
+    is_parted: bool = False
+    unearned_s: float = 0.0
     tried: int = 0
     failures: int = 0
     told: int = 0
@@ -387,6 +396,8 @@ class Rental(msgspec.Struct):
     """places without a machine, and when one is sought again"""
     gone: dict[Address, float] = {}
     """machines that failed here, and when: they aren't asked again soon"""
+    parted: dict[int, tuple[bytes, float]] = {}
+    """by place, the last machine that was exchanged because it and the head didn't hear each other, and when"""
     notes: list[tuple[int, str, str]] = []
 
     @property

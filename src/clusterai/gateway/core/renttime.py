@@ -43,6 +43,17 @@ def runs_ahead(interval: Interval, tokens: Sequence[int], passed_s: float) -> bo
     return bool(beats) and beats[-1].elapsed_ms / 1000 > passed_s * (1 + DRIFT) + CLOCK_S
 
 
+def came_by(rental: Rental, stay: Stay, when_s: float) -> int:
+    """How many tokens of the interval that is under way are heartbeats of no later than that."""
+    cores = min(decode_spec(rental.rented.spec).cores, MOST_CORES)
+    try:
+        beats = beats_of(cores, stay.tokens)
+    except ValueError:
+        return 0
+    kept = sum(stay.ordered_s + beat.elapsed_ms / 1000 <= when_s for beat in beats)
+    return len(stay.tokens) // max(1, len(beats)) * kept
+
+
 def weighed(interval: Interval, evidence: Evidence, tokens: tuple[int, ...]) -> Evidence:
     """The evidence after this interval; nothing is weighed of a machine that nobody measured."""
     if not interval.links_per_s_milli:

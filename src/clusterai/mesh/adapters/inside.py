@@ -1,9 +1,18 @@
 """To do something in another network namespace."""
 
+import socket
 import threading
 from collections.abc import Callable
 
 from pyroute2 import NetlinkError, netns
+
+
+def datagrams(namespace: str) -> socket.socket:
+    """A UDP socket in another network namespace, which lives on as long as it does."""
+    made: list[socket.socket] = []
+    inside(namespace, lambda: made.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
+    made[0].setblocking(False)
+    return made[0]
 
 
 def inside(namespace: str | None, work: Callable[[], None]) -> None:

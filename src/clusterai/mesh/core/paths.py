@@ -27,6 +27,27 @@ class Move(msgspec.Struct, frozen=True):
     endpoint: Endpoint
 
 
+class Ears:
+    """Since when nothing came from whom: of its own way a device tells bytes, and no times but of handshakes."""
+
+    def __init__(self) -> None:
+        self._heard: dict[bytes, tuple[int, float]] = {}
+
+    def listen(self, states: Iterable[PeerState], now_s: float) -> None:
+        """After a look at the device. A peer is listened for from the first look on; who left is forgotten."""
+        before, self._heard = self._heard, {}
+        for state in states:
+            received, heard_s = before.get(state.key, (state.received, now_s))
+            # A device that is told of its peers anew counts from nothing.
+            came = state.received > (received if state.received >= received else 0)
+            self._heard[state.key] = state.received, now_s if came else heard_s
+
+    def silent_s(self, key: bytes, now_s: float) -> float | None:
+        """None of a peer that isn't known."""
+        found = self._heard.get(key)
+        return None if found is None else now_s - found[1]
+
+
 class _Way:
     def __init__(self, relay: Endpoint) -> None:
         self.relay = relay

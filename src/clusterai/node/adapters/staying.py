@@ -30,7 +30,15 @@ from clusterai.node.core.staybook import Path as TellPath
 from clusterai.protocol.eip712 import Domain
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.messages import ModelOffer, Transcript
-from clusterai.protocol.rentals import AskStayLog, JoinStay, RentFrame, StayLogged, StayTold, head_of
+from clusterai.protocol.rentals import (
+    AskStayLog,
+    JoinStay,
+    RentFrame,
+    StayHears,
+    StayLogged,
+    StayTold,
+    head_of,
+)
 from clusterai.protocol.signing import Key
 from clusterai.runtime.machine import Linked, Received, Send, Tick, Unlinked
 from clusterai.work.cluster.adapters.cards import Cards
@@ -42,6 +50,7 @@ from clusterai.work.engine import EngineFailed, Finish, Stats, TokenEvent, Unfit
 from clusterai.work.request import Usage
 
 TICK_S = 1.0
+LOOK_TICKS = 2
 LOWERED_S = 30.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("node.staying")
@@ -72,6 +81,7 @@ class Stays(Protocol):
     async def beat(self, seed: bytes) -> Told: ...
     def log(self, start: int) -> tuple[int, bytes]: ...
     def news(self) -> Sequence[tuple[str, str]]: ...
+    def silent(self) -> Mapping[int, float]: ...
     async def freeze(self) -> None: ...
     async def thaw(self) -> None: ...
     async def close(self) -> None: ...
@@ -156,21 +166,26 @@ class Staying:
         """Tick until cancelled, and then leave nothing behind. What a daemon that was killed left goes first."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         await sweep(self._folder)
+        ticks = 0
         try:
             while True:
                 await asyncio.sleep(TICK_S)
                 self.tell(Tick())
-                self.look()
+                if (ticks := ticks + 1) % LOOK_TICKS == 0:
+                    self.look()
         finally:
             await self._close()
 
     def look(self) -> None:
-        """Tell the renter, through its gateway, what its machine has to say."""
+        """Tell the gateway what its renter should know, and whom the machine hears in the mesh."""
         mine = self.book.stay
         if self._stay is None or mine is None:
             return
         for code, words in self._stay.news():
             self._send(mine.gateway, StayTold(mine.lease, mine.generation, code, words[:2_000]))
+        silent = tuple((place, int(it * 1000)) for place, it in sorted(self._stay.silent().items()))
+        if silent and mine.phase == "ready":
+            self._send(mine.gateway, StayHears(mine.lease, mine.generation, silent))
 
     # --- out ---
 

@@ -204,9 +204,9 @@ class Renting:
                 self._send(to, frame)
             case Order():
                 self._order(effect)
-            case Abandon(errand, is_paid):
+            case Abandon(errand, keep):
                 self._ordered_s.pop(errand, None)
-                self._till(errands.Abandon(errand, None if is_paid else ()))
+                self._till(errands.Abandon(errand, keep=keep))
             case OpenRelay():
                 self._spawn(self._open_relay(effect))
             case CloseRelay(lease):

@@ -14,6 +14,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,18 @@ from pathlib import Path
 
 import msgspec
 
-from clusterai.mesh import KERNEL, Device, Member, NoWireGuard, Paths, endpoints, keypair, net_of
+from clusterai.mesh import (
+    KERNEL,
+    Device,
+    Ears,
+    Member,
+    NoWireGuard,
+    Paths,
+    datagrams,
+    endpoints,
+    keypair,
+    net_of,
+)
 from clusterai.mesh.core.uapi import Endpoint, Malformed
 from clusterai.protocol.ids import Digest
 from clusterai.protocol.keccak import keccak
@@ -52,6 +64,7 @@ from clusterai.work.cluster.spec import GCS_PORT, JOBS_PORT, SHELL_PORT, Cluster
 PREFIX = 24
 JOINS_S = 90.0
 TURN_S = 1.0
+DISCARD_PORT = 9
 MOST_LOG = 1 << 20
 MOST_ROUNDS = 1000
 LOG_BYTES = 1 << 16
@@ -144,6 +157,8 @@ class Stay:
         self._before: tuple[float, tuple[Sample, ...]] = (0.0, ())
         self._device: Device | None = None
         self._paths: Paths | None = None
+        self._ears = Ears()
+        self._caller: socket.socket | None = None
         self._members: tuple[Member, ...] = ()
         self._tasks: list[asyncio.Task[None]] = []
         self._heard: asyncio.Queue[_Said] = asyncio.Queue()
@@ -225,6 +240,7 @@ class Stay:
             )
         except NoWireGuard as error:
             raise StayFailed("no-wireguard", str(error)) from None
+        self._caller = await asyncio.to_thread(datagrams, self._cell.namespace)
         self.steps["opened"] = int((time.monotonic() - began) * 1000)
         self._before = (time.monotonic(), await asyncio.to_thread(sample))
         self._tasks = [asyncio.create_task(self._listen(self._cell))]
@@ -475,6 +491,12 @@ class Stay:
         told, self._news = self._news, []
         return told
 
+    def silent(self) -> dict[int, float]:
+        """For how many seconds nothing came from the other members, by place."""
+        now_s = time.monotonic()
+        found = {it.place: self._ears.silent_s(it.key, now_s) for it in self._members}
+        return {place: silent_s for place, silent_s in found.items() if silent_s is not None}
+
     def _die(self, reason: str) -> None:
         if self.gone.done() or self._closed:
             return
@@ -512,6 +534,9 @@ class Stay:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        if self._caller is not None:
+            # It would hold the sandbox's network, and the interface with it.
+            self._caller.close()
         if self._cell is not None:
             cell, self._cell = self._cell, None
             await cell.close()
@@ -560,9 +585,23 @@ class Stay:
             await asyncio.sleep(TURN_S)
             if self._device is None or self._paths is None:
                 continue
+            self._call()
             with contextlib.suppress(NoWireGuard, Malformed):
-                for move in self._paths.step(await self._device.states(), loop.time()):
+                states = await self._device.states()
+                self._ears.listen(states, time.monotonic())
+                for move in self._paths.step(states, loop.time()):
                     await self._device.move(move.key, move.endpoint)
+
+    def _call(self) -> None:
+        """An empty datagram to each other member, so that it hears us.
+
+        Of two peers' keepalives one may always come first, and the other is never sent then; and Ray's own packets a tenant can stop.
+        """
+        assert self._caller is not None
+        for it in self._members:
+            if it.place != self._place:
+                with contextlib.suppress(OSError):
+                    self._caller.sendto(b"", (self._net.address(it.place), DISCARD_PORT))
 
 
 def out_of_memory(memory_bytes: int, killed: int) -> str:
