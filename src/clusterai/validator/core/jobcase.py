@@ -15,7 +15,7 @@ from clusterai.validator.core.passing import Offer, Sources
 
 
 class Rerun(msgspec.Struct, frozen=True):
-    """Open what was served, check it against the commitment, fetch what it names, run the segment: `Reran` comes back."""
+    """Open what was served, check it against the commitment, fetch what it needs, run the segment: `Reran` comes back."""
 
     lease: Digest
     gateway: Address
