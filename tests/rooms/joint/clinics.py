@@ -111,7 +111,7 @@ class Clinic:
         self.name, self.rows, self.schema = name, rows, schema()
         folder.mkdir(parents=True)
         self.folder = folder.parent
-        self._openfhe = standin(self.folder)
+        self._openfhe = self.python = standin(self.folder)
         with (folder / "rows.csv").open("w", newline="") as file:
             out = csv.writer(file)
             out.writerow(rows)
@@ -119,7 +119,7 @@ class Clinic:
         made = found_vault(
             folder / "vault", name, folder / "vault.key", self.schema, find(folder / "rows.csv"), POLICY
         )
-        self._root = made.root
+        self._root = self.folder_of_vault = made.root
         self._seed = hashlib.sha256(name.encode()).digest()
         self.open()
         self.dataset, self.snapshot = self.vault.dataset, self.vault.snapshot

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from clusterai.cli.failure import Failure
-from clusterai.cli.querying.replaying import replay, specs_of
+from clusterai.cli.querying.replaying import Asked, Known, asked_in, replay
+from clusterai.ledger.core.standing import Standing
 from clusterai.protocol.ids import ZERO_DIGEST, Digest
 from clusterai.protocol.vaults import Operation
 from clusterai.vault.core.policy import MICRO
@@ -118,27 +119,70 @@ async def test_a_grant_for_programs_answers_no_sql(bed: Bed):
         await said(bed, spec_of(bed, bed.grant(operation=Operation.CODE)))
 
 
+def known(bed: Bed, *of: Asked) -> Known:
+    """What the chain has of this vault, for each."""
+    said = (bytes(32), bytes(32), bytes(32), bed.vault.noise_commit)
+    return Known(NETWORK, (Standing(bed.owner, lister=bed.owner, said=said),) * len(of))
+
+
 @awaited
 async def test_an_owner_replays_what_was_answered(bed: Bed):
     """Beside the vault that serves, its folder gives the logged result again; a query that was never answered isn't in the log."""
-    spec, never = spec_of(bed, bed.grant()), spec_of(bed, Digest(b"\x01" * 32), 2)
-    assert isinstance(await said(bed, spec), Answer)
-    done = replay(bed.folder, [spec, never])
-    assert [(it.same, it.logged is None) for it in done] == [(True, False), (False, True)]
+    spec, never = spec_of(bed, bed.grant()), Asked(spec_of(bed, Digest(b"\x01" * 32), 2))
+    answer = await said(bed, spec)
+    assert isinstance(answer, Answer)
+    mine = Asked(spec, answer.use)
+    done = replay(bed.folder, [mine, never], known(bed, mine, never))
+    assert [(it.wrong, it.signed == it.logged) for it in done] == [("", True), ("not in the log", True)]
+
+
+@pytest.mark.parametrize("how", ["key", "beacon"])
+@awaited
+async def test_a_vault_that_gave_other_noise_shows_in_the_replay(
+    bed: Bed, how: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Noise of a key that it hadn't committed to, or of a nonce that it chose: its signature stands under what rows and key don't make."""
+    plain = bed.vault.noise_seed
+
+    def seed(order: Digest, _beacon: bytes) -> bytes:
+        return b"\x07" * 32 if how == "key" else plain(order, b"chosen")
+
+    monkeypatch.setattr(bed.vault, "noise_seed", seed)
+    spec = spec_of(bed, bed.grant())
+    answer = await said(bed, spec)
+    assert isinstance(answer, Answer)
+    mine = Asked(spec, answer.use)
+    [done] = replay(bed.folder, [mine], known(bed, mine))
+    assert done.wrong == "not what was answered"
+
+
+@awaited
+async def test_a_vault_whose_key_isnt_the_one_on_chain_is_refused_by_name(bed: Bed):
+    """Also where all it answered was drawn from that key; and where the chain has nothing to compare with."""
+    mine = Asked(spec_of(bed, bed.grant()))
+    [on_chain] = known(bed, mine).standings
+    other = msgspec.structs.replace(on_chain, said=(bytes(32),) * 4)
+    with pytest.raises(Failure, match="wards draws noise from another key than it committed to"):
+        replay(bed.folder, [mine], Known(NETWORK, (other,)))
+    with pytest.raises(Failure, match="wards isn't listed on chain"):
+        replay(bed.folder, [mine], Known(NETWORK, (msgspec.structs.replace(on_chain, said=None),)))
 
 
 @awaited
 async def test_queries_of_another_version_arent_replayed(bed: Bed):
     """A snapshot that the vault no longer has is told as such."""
     spec = spec_of(bed, bed.grant())
-    old = msgspec.structs.replace(spec, snapshot=bytes(32))
+    old = Asked(msgspec.structs.replace(spec, snapshot=bytes(32)))
     with pytest.raises(Failure, match="other data"):
-        replay(bed.folder, [old])
+        replay(bed.folder, [old], known(bed, old))
 
 
 def test_a_file_that_isnt_a_query_is_named(tmp_path: Path):
-    """Whatever isn't what the command wrote is refused."""
+    """Whatever isn't what the command wrote is refused; of a training it is said that it isn't done again."""
     file = tmp_path / "answer.json"
     file.write_text('{"vaults": [{"request": "AAAA"}]}')
     with pytest.raises(Failure, match="isn't what clusterai query"):
-        specs_of(file)
+        asked_in(file)
+    file.write_text('{"format": "clusterai-lineage/1", "vaults": []}')
+    with pytest.raises(Failure, match="a training isn't done again"):
+        asked_in(file)

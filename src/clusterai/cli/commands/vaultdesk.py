@@ -220,31 +220,39 @@ def replay(
         Path,
         typer.Option(metavar="FILE", help="What `clusterai query --json` wrote.", show_default=False),
     ],
+    chain: options.Chain,
     *,
     answer: options.Answer,
 ) -> int:
-    """Compute a query's answer again from rows and noise key, and compare it with the log. Exit code 6: it differs."""
+    """Compute a query's answer, or a share of a joint one, again from rows and noise key. Exit code 6: it differs from what the vault signed or
+    logged, or the key isn't the one that the chain has."""
     from clusterai.cli import keeping
     from clusterai.cli.querying import replaying
 
-    done = replaying.replay(keeping.opened(folder), replaying.specs_of(query))
+    vault, asked = keeping.opened(folder), replaying.asked_in(query)
+    done = replaying.replay(vault, asked, replaying.known_of(chain.at(), asked))
     if answer.json:
-        say.emit({"queries": done})
+        say.emit({"vault": vault.named.name, "noise_key": "as on chain", "queries": done})
     else:
-        said = {True: "the same bytes as then", False: "not what was answered"}
         say.table(
-            ("query", "again", "logged", ""),
+            ("query", "kind", "again", "signed", "logged", ""),
             [
                 (
                     it.query[:18],
+                    it.kind,
                     it.result[:18],
+                    it.signed[:18] if it.signed else "-",
                     it.logged[:18] if it.logged else "-",
-                    said[it.same] if it.logged else "not in the log",
+                    it.wrong or "the same bytes as then",
                 )
                 for it in done
             ],
         )
-    return Exit.OK if all(it.same for it in done) else Exit.UNTRUE
+        say.say("its noise key is the one that the chain has")
+    for it in done:
+        if it.wrong:
+            say.complain(f"{vault.named.name} gave a false answer to {it.query[:18]}: {it.wrong}")
+    return Exit.UNTRUE if any(it.wrong for it in done) else Exit.OK
 
 
 def outputs(

@@ -1,5 +1,6 @@
 """`clusterai query --joint`: one statistic over several vaults, of sums that nobody sees a part of."""
 
+import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import msgspec
 from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.querying.vaults import Found, lacking, standing, waiting
 from clusterai.cli.vaultreach import Reach
-from clusterai.protocol import access
+from clusterai.protocol import access, canonical
 from clusterai.protocol.ids import ZERO_DIGEST, Digest, address, hex0x
 from clusterai.protocol.money import show as money
 from clusterai.protocol.vaults import Operation, subject
@@ -228,7 +229,13 @@ def answer_told(came: Statistic) -> dict[str, Any]:
                 "in_sum": it.name in came.vaults,
                 "charged_wei": it.charged_wei,
                 "provider": it.provider,
+                "dataset": hex0x(Digest(it.order.dataset)),
                 "order": hex0x(Digest(it.pledge.order)),
+                "request": base64.b64encode(it.order.canonical()).decode(),
+                "answer": base64.b64encode(canonical.encode(it.pledge)).decode(),
+                "tally": None
+                if (tally := came.tallies.get(it.name)) is None
+                else base64.b64encode(canonical.encode(tally)).decode(),
                 "use": it.pledge.use.use.index,
                 "grant_spent_epsilon": it.pledge.use.use.grant_spent_micro / MICRO,
             }

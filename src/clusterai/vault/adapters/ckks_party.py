@@ -95,6 +95,12 @@ class Party:
                     plain.SetLength(length)
                     values.extend(plain.GetRealPackedValue()[:length])
                 return {}, [struct.pack(f"<{len(values)}d", *values)]
+            case "read":
+                try:
+                    good = all(self.ciphertext(raw) is not None for raw in parts)
+                except Exception:
+                    good = False
+                return {"good": good}, []
             case other:
                 raise ValueError(other)
 

@@ -137,6 +137,13 @@ class CkksParty:
         """This party's share of the decryption; exactly one party, the first of the key, leads."""
         return (await self._do(total, do="open", lead=lead))[1]
 
+    async def reads(self, opened: Sequence[bytes]) -> bool:
+        """Whether a party's share of the decryption is one in shape. Whether it is true, the library doesn't tell."""
+        try:
+            return bool((await self._do(opened, do="read"))[0]["good"])
+        except (CannotOpen, OSError, asyncio.IncompleteReadError):
+            return False  # it took the reader along
+
     async def fuse(self, opened: Sequence[Sequence[bytes]], length: int) -> npt.NDArray[np.float64]:
         """The sum in the clear from every party's share.
 

@@ -7,7 +7,7 @@
     order ShareOrder(study)                       ─────>  ε is spent; its sums, its noise; the use is closed
                                                   <─────  Pledge: the signed use, whose result commits to the share
     call  Masking(frame), five                    ─────>  secure aggregation with the vaults of the study, or
-    call  Join, Encrypt, Open                     ─────>  its part in a key that nobody holds, and in a sum under it
+    call  Join, Encrypt, Open, Tell               ─────>  its part in a key that nobody holds, in a sum under it, and in its check
 
 A study names its vaults and their keys, and the order is signed over it: whoever is asked for a share knows in whose company it will be summed.
 Calls are sealed between requester and vault; orders aren't, so a gateway reads the question, and nothing of what came.
@@ -26,7 +26,7 @@ from clusterai.vault.core.secagg.cohort import Membership
 from clusterai.vault.core.secagg.graph import quorum
 from clusterai.vault.core.secagg.joint import Histogram, Moments, Regression
 from clusterai.work.calls import Call, Frame, No
-from clusterai.work.joint.core.chain import MOST_PARTIES, Claim, Cohort, Link
+from clusterai.work.joint.core.chain import MOST_PARTIES, Claim, Cohort, Link, Tally
 from clusterai.work.orders import SignedOrder
 
 KIND_NAME = "joint"
@@ -233,6 +233,17 @@ class Open(_Step, frozen=True):
     blocks: Annotated[tuple[Blocks, ...], Meta(max_length=MOST_PARTIES)]
 
 
+class Tell(_Step, frozen=True):
+    """Sign what your share and mask come to under the weights of this seed, which was drawn when everybody had opened.
+
+    Attributes:
+        opened: digest of what everybody opened.
+    """
+
+    opened: DigestBytes
+    seed: DigestBytes
+
+
 class Joined(Call, frozen=True):
     link: Link
     public: Annotated[bytes, Meta(max_length=MOST_KEY_BYTES)]
@@ -249,8 +260,12 @@ class Opened(Call, frozen=True):
     blocks: Blocks
 
 
-Asked = Hello | Meet | Again | Masking | Join | Encrypt | Open
-Answered = Hi | Met | Frame | No | Joined | Encrypted | Opened
+class Told(Call, frozen=True):
+    tally: Tally
+
+
+Asked = Hello | Meet | Again | Masking | Join | Encrypt | Open | Tell
+Answered = Hi | Met | Frame | No | Joined | Encrypted | Opened | Told
 _ASKED: Any = Asked
 _ANSWERED: Any = Answered
 

@@ -25,6 +25,7 @@ from clusterai.vault.core.secagg.quantise import plan
 from clusterai.work.joint.adapters.noise import least_bits, own_noise
 from clusterai.work.joint.adapters.threshold import Gone, python, summed
 from clusterai.work.joint.check import said_of
+from clusterai.work.joint.core.chain import Tally
 from clusterai.work.joint.core.question import Wanted
 from clusterai.work.joint.core.spread import half_widths, numbers
 from clusterai.work.joint.spec import (
@@ -47,6 +48,8 @@ from clusterai.work.joint.spec import (
     Refusal,
     ShareOrder,
     Study,
+    Tell,
+    Told,
     Way,
     decode_reply,
 )
@@ -58,7 +61,7 @@ ORDER_S = 300.0
 STUDY_S = 3_600
 A = TypeVar("A", bound=msgspec.Struct)
 B = TypeVar("B")
-_STEPS: Any = (Joined, Encrypted, Opened)
+_STEPS: Any = (Joined, Encrypted, Opened, Told)
 
 
 class Lost(Exception):
@@ -109,6 +112,7 @@ class Part(msgspec.Struct, frozen=True):
     """What one vault was paid, and what its log says for it."""
 
     name: str
+    order: ShareOrder
     pledge: Pledge
     charged_wei: int
     provider: str
@@ -120,6 +124,7 @@ class Statistic(msgspec.Struct, frozen=True):
         values: named numbers, in the order in which they were asked for. `half`: how far off the noise has each in 95 of 100 cases.
         vaults: whose shares are in the sum. `dropped`: who else was asked, and why it isn't.
         checked: of each vault that checked the sum's transcript, what it found.
+        tallies: of each vault in a sum under a key, what it signed of its share and mask.
     """
 
     values: dict[str, float]
@@ -130,6 +135,7 @@ class Statistic(msgspec.Struct, frozen=True):
     dropped: dict[str, str]
     checked: dict[str, str]
     study: Study
+    tallies: dict[str, Tally]
 
     @property
     def charged_wei(self) -> int:
@@ -167,6 +173,7 @@ class Asking:
         self._told, self._find_python = told, interpreter
         self._orders: dict[Digest, ShareOrder] = {}
         self._parts: dict[Digest, Part] = {}
+        self._tallies: dict[str, Tally] = {}
 
     async def statistic(self, most_wei: int | None = None) -> Statistic:
         """
@@ -241,7 +248,7 @@ class Asking:
             raise VaultSaid(f"{said.code}: {said.detail}")
         if not said.use.signed_by(party.signer, party.network):
             raise VaultSaid("the use isn't signed by the key that signs for this vault")
-        return Part(party.name, said, paid.charged_wei, paid.provider)
+        return Part(party.name, order, said, paid.charged_wei, paid.provider)
 
     # --- the sum ---
 
@@ -294,7 +301,7 @@ class Asking:
         """
         of = {member: it for it, member in members.items()}
 
-        async def send(to: Address, call: Join | Encrypt | Open) -> Joined | Encrypted | Opened:
+        async def send(to: Address, call: Join | Encrypt | Open | Tell) -> Joined | Encrypted | Opened | Told:
             try:
                 return await self._told_again(of[to], call, _STEPS)
             except LOST as error:
@@ -302,7 +309,8 @@ class Asking:
 
         while len(members) >= study.quorum:
             try:
-                total = await summed(send, study, tuple(members.values()), await self._interpreter())
+                orders = {member: self._orders[it].digest() for it, member in members.items()}
+                total, tallies = await summed(send, study, orders, await self._interpreter())
             except Gone as gone:
                 self._drop(of[gone.who], gone.why)
                 members = {it: member for it, member in members.items() if member != gone.who}
@@ -311,6 +319,9 @@ class Asking:
             except (CannotOpen, OSError, TimeoutError) as error:
                 raise self._none(str(error)) from None
             else:
+                self._tallies = {
+                    self._parties[it].name: tally for it, tally in zip(members, tallies, strict=True)
+                }
                 return total, tuple(members), {}
         raise self._none(f"{len(members)} vaults are left, and {study.quorum} must be")
 
@@ -372,6 +383,7 @@ class Asking:
             self._named(),
             checked,
             study,
+            self._tallies,
         )
 
     # --- who is there ---

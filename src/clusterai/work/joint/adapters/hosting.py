@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 import structlog
 
 from clusterai.protocol import canonical
@@ -31,8 +30,17 @@ from clusterai.work.calls import Frame
 from clusterai.work.engine import Stats, Unfit
 from clusterai.work.hosting import Refused, Taken, answered, member_key
 from clusterai.work.joint.adapters import threshold
-from clusterai.work.joint.adapters.noise import MOST_UNIT_ROWS, least_bits, noised, own_noise
-from clusterai.work.joint.adapters.threshold import ThresholdDesk
+from clusterai.work.joint.adapters.noise import (
+    MOST_UNIT_ROWS,
+    SALT,
+    least_bits,
+    mask,
+    needed,
+    own_noise,
+    pledged,
+    share_of,
+)
+from clusterai.work.joint.adapters.threshold import Given, ThresholdDesk
 from clusterai.work.joint.core.chain import round_of
 from clusterai.work.joint.spec import (
     KIND_NAME,
@@ -52,7 +60,7 @@ from clusterai.work.joint.spec import (
     Said,
     ShareOrder,
     Study,
-    commitment,
+    Tell,
     decode_call,
 )
 from clusterai.work.streams import QueueStream
@@ -71,6 +79,7 @@ class Kept(msgspec.Struct):
     """One study's share, until it expires."""
 
     study: Study
+    order: Digest
     values: joint.Integers
     sum: Digest | None = None
     """Of the one sum that a share without noise went into."""
@@ -150,6 +159,10 @@ class Shares:
             Digest(order.grant), Address(order.requester), Digest(order.snapshot), study.question,
             study.epsilon_micro, study.delta_pico,
         )  # fmt: skip
+        kept = self._kept.get(study.digest)
+        if kept is not None and kept.order != order.digest():
+            # The share's noise is of the first order's seed: an audit of the second would find other noise.
+            raise Denied("twice", "this study was ordered already, by another order: name a new one")
 
     def _allowed(
         self,
@@ -216,35 +229,25 @@ class Shares:
         name, study = order.digest(), order.study
         kept = self._kept.get(study.digest)
         values = await asyncio.to_thread(self._values, order) if kept is None else kept.values
-        salt = self._vault.noise_seed(name, b"salt")
-        bound = commitment(salt, np.asarray(values).astype("<i8").tobytes())
+        bound = pledged(values, self._vault.noise_seed(name, SALT))
         use = await asyncio.to_thread(self._vault.used, name, bound)
         if kept is None:
-            self._keep(study, values)
+            self._keep(study, name, values)
         return use
 
-    def _keep(self, study: Study, values: joint.Integers) -> None:
+    def _keep(self, study: Study, order: Digest, values: joint.Integers) -> None:
         now_s = self._clock()
         for old in [it for it, kept in self._kept.items() if kept.study.expires_s < now_s]:
             del self._kept[old]
         while len(self._kept) >= MOST_SHARES:
             self._kept.popitem(last=False)
-        self._kept[study.digest] = Kept(study, values)
+        self._kept[study.digest] = Kept(study, order, values)
 
     def _values(self, order: ShareOrder) -> joint.Integers:
-        study, schema = order.study, self._vault.schema
-        names = list(dict.fromkeys(it.column for it in joint.ranges(study.question)))
-        if schema.unit:
-            columns = self._vault.columns([*names, schema.unit])
-            keep = joint.bounded(columns[schema.unit], schema.unit_rows)
-            columns = {name: np.asarray(columns[name])[keep] for name in names}
-        else:
-            columns = self._vault.columns(names)
-        values = joint.contribution(study.question, columns)
-        own = own_noise(study.question, study.epsilon_micro, study.delta_pico, schema.unit_rows)
-        if own is None:
-            return values
-        return noised(values, own, self._vault.noise_seed(order.digest(), study.nonce))
+        study, vault = order.study, self._vault
+        columns = vault.columns(needed(study.question, vault.schema))
+        seed = vault.noise_seed(order.digest(), Digest(study.nonce))
+        return share_of(study.question, study.epsilon_micro, study.delta_pico, vault.schema, columns, seed)
 
     # --- calls ---
 
@@ -275,12 +278,18 @@ class Shares:
                 if kept.study.by != "masks":
                     raise Refused("way", "this study isn't summed under masks")
                 return Frame(await self._sums.answer(Address(kept.study.requester), frame))
-            case Join() | Encrypt() | Open():
+            case Join() | Encrypt() | Open() | Tell():
                 kept = self._share(who, call.study)
                 if kept.study.by != "ckks":
                     raise Refused("way", "this study isn't summed under a key")
                 self._once(kept, round_of(kept.study.digest, call.cohort))
-                return await self._threshold.answer(kept.study, kept.values, call)
+                given = Given(
+                    kept.study,
+                    kept.order,
+                    kept.values,
+                    lambda made: mask(self._vault.noise_seed(kept.order, made)),
+                )
+                return await self._threshold.answer(given, call)
             case _:
                 raise AssertionError(call)
 

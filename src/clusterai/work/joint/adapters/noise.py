@@ -7,20 +7,27 @@ What ε protects is a person: the schema's privacy unit, of whose rows the first
 """
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
+from clusterai.protocol.ids import Digest
 from clusterai.vault.adapters.noising import rho_for
+from clusterai.vault.core.schema import Schema
 from clusterai.vault.core.secagg import joint
 from clusterai.vault.core.secagg.noise import Share, share
 from clusterai.vault.core.secagg.quantise import modulus_bits
-from clusterai.work.joint.spec import MICRO, PICO, Question
+from clusterai.work.joint.core.chain import MASK_BITS, MASKS
+from clusterai.work.joint.spec import MICRO, PICO, Question, commitment
 from clusterai.work.query.core.noise import discrete_gaussian
 from clusterai.work.query.core.stream import Stream
 
 MOST_UNIT_ROWS = 1_000
+SALT = b"salt"
+"""In place of a nonce: the seed that a share's commitment is salted by."""
 
 
 @lru_cache(256)
@@ -51,3 +58,46 @@ def noised(values: joint.Integers, own: Share, seed: bytes) -> joint.Integers:
     stream, variance = Stream(seed, "joint share"), Fraction(math.ceil(own.variance))
     drawn = [discrete_gaussian(stream, variance) for _ in values]
     return values + np.asarray(drawn, np.int64)
+
+
+def needed(question: Question, schema: Schema) -> tuple[str, ...]:
+    """Columns to read for a share."""
+    unit = (schema.unit,) if schema.unit else ()
+    return tuple(dict.fromkeys([*(it.column for it in joint.ranges(question)), *unit]))
+
+
+def share_of(
+    question: Question,
+    epsilon_micro: int,
+    delta_pico: int,
+    schema: Schema,
+    columns: Mapping[str, Any],
+    seed: bytes,
+) -> joint.Integers:
+    """A vault's share, of its rows and its noise: what it gives, and what an audit makes again.
+
+    Args:
+        columns: those that are `needed`.
+        seed: of the order and the study's nonce.
+    """
+    if schema.unit:
+        keep = joint.bounded(columns[schema.unit], schema.unit_rows)
+        columns = {name: np.asarray(column)[keep] for name, column in columns.items()}
+    values = joint.contribution(question, columns)
+    own = own_noise(question, epsilon_micro, delta_pico, schema.unit_rows)
+    return values if own is None else noised(values, own, seed)
+
+
+def mask(seed: bytes) -> joint.Integers:
+    """What hides a vault's tally; an audit makes it again.
+
+    Args:
+        seed: of the order and the key that the vault's link made: under two keys one mask would hide nothing.
+    """
+    stream = Stream(seed, "joint mask")
+    return np.asarray([stream.bits(MASK_BITS) for _ in range(MASKS)], np.int64)
+
+
+def pledged(values: joint.Integers, salt: bytes) -> Digest:
+    """What the use of a share commits to."""
+    return commitment(salt, np.asarray(values).astype("<i8").tobytes())

@@ -1,13 +1,14 @@
 """Shares summed under threshold CKKS: a vault's part in a round, and the requester's carrying of it.
 
 Each vault keeps its share of the key in a process of its own (`vault.adapters.thresholdckks`), from the first link to the opening, and no longer. All vaults of a round must
-open; one that leaves takes the round with it, and the others make a new key.
+open; one that leaves takes the round with it, and the others make a new key. A sum counts where everyone's signed tallies come to it.
 """
 
 import asyncio
 import os
+import secrets
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,13 +22,26 @@ from clusterai.protocol.signing import Key
 from clusterai.vault.adapters.thresholdckks import CannotOpen, CkksParty, NoOpenFhe, openfhe_python
 from clusterai.vault.core.secagg import joint
 from clusterai.work.hosting import Refused
-from clusterai.work.joint.core.chain import Claim, Link, blocks_digest, broken_link, false_claim, round_of
-from clusterai.work.joint.spec import Encrypt, Encrypted, Join, Joined, Open, Opened, Study
+from clusterai.work.joint.core.chain import (
+    MASKS,
+    PRIME,
+    Claim,
+    Link,
+    Tally,
+    blocks_digest,
+    broken_link,
+    false_claim,
+    false_tally,
+    round_of,
+    tallied,
+)
+from clusterai.work.joint.spec import Encrypt, Encrypted, Join, Joined, Open, Opened, Study, Tell, Told
 
 SETTING = "CLUSTERAI_OPENFHE_PYTHON"
 MOST_ROUNDS = 4
 """Keys that one vault has a share of at once; each is a process."""
 ROUND_S = 900.0
+NOT_THEIRS = "what was opened isn't the sum of the shares that the vaults signed for; one of them lies, and which doesn't show"
 LIMB = 31
 """Bits of the lower of two halves in which an integer is encrypted: CKKS adds doubles, and a half's sum over thousands of vaults comes out whole by far (error below 0.01)."""
 
@@ -68,6 +82,19 @@ def whole(halves: npt.NDArray[np.float64]) -> joint.Integers:
     return (upper << LIMB) + lower
 
 
+class Given(msgspec.Struct, frozen=True):
+    """What a vault gives to sums.
+
+    Attributes:
+        mask: what hides its tally, by the key that its link made; see `noise.mask`.
+    """
+
+    study: Study
+    order: Digest
+    values: joint.Integers
+    mask: Callable[[Digest], joint.Integers]
+
+
 class _Round(msgspec.Struct):
     """One key, as far as it is made."""
 
@@ -80,6 +107,9 @@ class _Round(msgspec.Struct):
     blocks: tuple[bytes, ...] = ()
     opened: tuple[bytes, ...] = ()
     claims: tuple[Claim, ...] = ()
+    order: Digest = ZERO_DIGEST
+    masked: tuple[int, ...] = ()
+    tally: Tally | None = None
 
 
 class ThresholdDesk:
@@ -104,13 +134,12 @@ class ThresholdDesk:
         for round_ in list(self._rounds):
             await self._end(round_)
 
-    async def answer(
-        self, study: Study, values: joint.Integers, call: Join | Encrypt | Open
-    ) -> msgspec.Struct:
+    async def answer(self, given: Given, call: Join | Encrypt | Open | Tell) -> msgspec.Struct:
         """
         Raises:
             Refused.
         """
+        study = given.study
         async with self._alone:
             for old in [it for it, one in self._rounds.items() if self._clock() - one.began_s > ROUND_S]:
                 await self._end(old)
@@ -127,9 +156,11 @@ class ThresholdDesk:
                     case Join(links=links, public=public):
                         return await self._join(name, cohort, links, public)
                     case Encrypt(links=links, public=public):
-                        return await self._encrypt(self._round(name), name, links, public, values)
+                        return await self._encrypt(self._round(name), name, links, public, given)
                     case Open(claims=claims, blocks=blocks):
                         return await self._open(self._round(name), name, claims, blocks)
+                    case Tell(opened=opened, seed=seed):
+                        return self._tell(self._round(name), opened, seed)
             except (CannotOpen, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
                 await self._end(name)
                 raise Refused("key", f"its part of the key is gone: {str(error)[:200]}") from None
@@ -170,7 +201,7 @@ class ThresholdDesk:
         return Joined(link, made)
 
     async def _encrypt(
-        self, round_: _Round, name: Digest, links: Sequence[Link], public: bytes, values: joint.Integers
+        self, round_: _Round, name: Digest, links: Sequence[Link], public: bytes, given: Given
     ) -> Encrypted:
         if round_.claim is not None:
             return Encrypted(round_.claim, round_.blocks)
@@ -181,7 +212,9 @@ class ThresholdDesk:
         key = canonical.content_digest(public)
         if links[-1].after != key:
             raise Refused("chain", "the key isn't the one that the last link made")
-        blocks = tuple(await round_.party.encrypt(public, halved(np.asarray(values, np.int64))))
+        masked = np.concatenate([np.asarray(given.values, np.int64), given.mask(Digest(round_.link.after))])
+        blocks = tuple(await round_.party.encrypt(public, halved(masked)))
+        round_.order, round_.masked = given.order, tuple(masked.tolist())
         round_.claim = Claim(name, round_.link.place, key, blocks_digest(blocks)).signed(self._key)
         round_.blocks = blocks
         return Encrypted(round_.claim, blocks)
@@ -207,6 +240,18 @@ class ThresholdDesk:
         await round_.party.__aexit__()
         return Opened(round_.opened)
 
+    def _tell(self, round_: _Round, opened: bytes, seed: bytes) -> Told:
+        if not round_.opened:
+            raise Refused("order", "nothing was opened under this key yet")
+        if round_.tally is None:
+            link, value = round_.link, tallied(round_.masked, seed)
+            tally = Tally(round_.order, link.round, link.place, link.after, opened, seed, value)
+            round_.tally = tally.signed(self._key)
+        elif (round_.tally.opened, round_.tally.seed) != (opened, seed):
+            # The difference of two would tell of the share.
+            raise Refused("twice", "this key's sum was tallied already, by another seed")
+        return Told(round_.tally)
+
     async def _end(self, name: Digest) -> None:
         round_ = self._rounds.pop(name, None)
         if round_ is not None:
@@ -221,18 +266,25 @@ class Gone(Exception):
         self.who, self.why = who, why
 
 
-Send = Callable[[Address, Join | Encrypt | Open], Awaitable[Joined | Encrypted | Opened]]
+Send = Callable[[Address, Join | Encrypt | Open | Tell], Awaitable[Joined | Encrypted | Opened | Told]]
 
 
-async def summed(send: Send, study: Study, cohort: Sequence[Address], interpreter: str) -> joint.Integers:
+async def summed(
+    send: Send, study: Study, orders: Mapping[Address, Digest], interpreter: str
+) -> tuple[joint.Integers, tuple[Tally, ...]]:
     """One round, carried from vault to vault.
 
     Args:
         send: a call to a vault of the cohort, and its answer; raises Gone for one that can't be asked or objects.
+        orders: what each vault of the cohort was ordered.
+
+    Returns:
+        The sum, and everyone's tally, in the cohort's order.
 
     Raises:
-        Gone: make another round without that vault. CannotOpen: what came out is no sum.
+        Gone: make another round without that vault. CannotOpen: what came out is no sum, or not that of the vaults' tallies.
     """
+    cohort = tuple(orders)
     name, members = round_of(study.digest, cohort), tuple(bytes(it) for it in cohort)
 
     links: tuple[Link, ...] = ()
@@ -266,4 +318,25 @@ async def summed(send: Send, study: Study, cohort: Sequence[Address], interprete
 
     shares = await asyncio.gather(*map(opened, cohort))
     async with CkksParty(interpreter) as reader:
-        return whole(await reader.fuse(shares, 2 * joint.length(study.question)))
+        for who, share in zip(cohort, shares, strict=True):
+            if not await reader.reads(share):
+                raise Gone(who, "its part of the opening can't be read")
+        total = whole(await reader.fuse(shares, 2 * (joint.length(study.question) + MASKS)))
+
+    # Only now: who knew the weights when it opened could shift a sum so that it doesn't show.
+    seed = secrets.token_bytes(32)
+    told_of = blocks_digest([block for share in shares for block in share])
+
+    async def told(at: int, who: Address) -> Tally:
+        said = await send(who, Tell(study.digest, members, told_of, seed))
+        wanted = Tally(orders[who], name, at, links[at].after, told_of, seed, 0)
+        if not isinstance(said, Told):
+            raise Gone(who, "it answered something else")
+        if (why := false_tally(said.tally, who, wanted)) is not None:
+            raise Gone(who, why)
+        return said.tally
+
+    tallies = tuple(await asyncio.gather(*(told(at, who) for at, who in enumerate(cohort))))
+    if (sum(it.value for it in tallies) - tallied(total.tolist(), seed)) % PRIME:
+        raise CannotOpen(NOT_THEIRS)
+    return total[:-MASKS], tallies
