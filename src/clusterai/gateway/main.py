@@ -80,6 +80,7 @@ from clusterai.runtime.machine import Linked, Received, Send, Unlinked
 log = structlog.get_logger("gateway")
 
 SWEEP_S = 600.0
+EVERYWHERE = "0.0.0.0"  # noqa: S104  compared with, not listened on
 OBSERVE_S = 10.0
 FIRST_READ_S = 2.0
 """How long the doors stay closed for the chain to be read; without a chain they open then."""
@@ -205,6 +206,12 @@ class Gateway:
             self.links.round_trip_ms,
         )
         shown = urlsplit(config.link_url).hostname or config.link_host
+        if shown == EVERYWHERE:
+            log.warning(
+                "relay_unreachable",
+                why="nobody is told where rented machines reach this gateway",
+                cure=f"link_url = wss://HOST:{config.link_port}",
+            )
         self.renting = Renting(
             data / "rentals.db",
             domain,
