@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from openai import AuthenticationError, OpenAI
 
+from clusterai.sdk import Client
 from tests.system.running import DEADLINE_S, Network, until
 
 pytestmark = pytest.mark.system
@@ -88,6 +89,15 @@ def test_credit_can_be_added_and_keys_made_and_revoked(network: Network):
     assert network.cli("account", "keys", "--revoke", made["id"], "--yes").returncode == 0
     until("the key to be refused", lambda: is_refused(client))
     assert made["id"] not in {key["id"] for key in network.told("account")["keys"]}
+
+
+def test_others_are_let_in(network: Network):
+    """An account opened for somebody spends its own credit, and a machine that joins from elsewhere gets tokens for its stake."""
+    opened = network.told("account", "open", "guest", "--credit", "3", "--yes")
+    with Client(network.ready["console"], opened["key"]) as client:
+        until("the guest's credit", lambda: client.account().funded_wei == 3_000_000_000)
+    given = network.told("account", "fund", "1000", "--to", "0x" + "7b" * 20, "--yes")
+    assert given["address"] == "0x" + "7b" * 20
 
 
 def test_the_doctor_finds_a_running_network_well(network: Network):

@@ -50,7 +50,10 @@ def examine(
             *way,
         ]
         nothing = Row(
-            "network", "yellow", f"none runs in {folder.root}", "clusterai up, or --config FILE of a node"
+            "network",
+            "yellow",
+            f"none runs in {folder.root}",
+            "clusterai up, clusterai node join URL, or --config FILE of a node",
         )
         return [*rows, nothing]
     gateway = folder.running().gateway

@@ -177,7 +177,8 @@ async def examined(
             payer = checksummed((main or owner).address)
             raise Failure(
                 f"{me} holds {money(balance)}, and {money(lacking)} are needed for the stake",
-                next=f"send {money(lacking - balance)} to {payer}, then the same command again",
+                next=f"send {money(lacking - balance)} to {payer}, then the same command again; where the network is somebody's `clusterai up`, "
+                f"they do it by: clusterai account fund {money(lacking - balance).split()[0]} --to {payer}",
             )
         words.append(f"take {money(lacking - balance)} from the local network's faucet")
         wanted.append((purse, calls.Transfer(owner.address, lacking - balance)))

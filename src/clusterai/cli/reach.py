@@ -1,12 +1,14 @@
 """Which gateway a command speaks to, with which key: the local network's where one runs, else what the environment names."""
 
+import ipaddress
 import os
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from clusterai.cli import options
+from clusterai.cli import options, say
 from clusterai.cli.failure import Exit, Failure
 
 if TYPE_CHECKING:
@@ -100,11 +102,30 @@ def _find(data: Path | None, admin: bool) -> tuple[str, str]:
                 raise Failure(f"{path} can't be read", error.strerror or "", "clusterai status") from None
         return state.gateway, folder.local_account().key
     url = os.environ.get("CLUSTERAI_BASE_URL") or os.environ.get("OPENAI_BASE_URL")
-    if data is None and url and not admin:
-        return url, os.environ.get("OPENAI_API_KEY", "")
+    # Of two that the environment names, the folder is only where one's own network would be.
+    named = data is not None and str(data) != os.environ.get("CLUSTERAI_DATA")
+    if url and not named and not admin:
+        key = os.environ.get("OPENAI_API_KEY", "")
+        if key and is_readable(url):
+            say.say(
+                f"[yellow]![/] your key goes to {url} unencrypted: who is on the way can read it, and spend by it"
+            )
+        return url, key
     raise Failure(
         f"no network runs in {folder.root}",
-        "" if admin else "and OPENAI_BASE_URL names no other",
-        f"clusterai up --data {folder.root}",
+        "" if admin or named else "and OPENAI_BASE_URL names no other",
+        f"clusterai up --data {folder.root}"
+        + ("" if admin else ", or export OPENAI_BASE_URL and OPENAI_API_KEY of a gateway elsewhere"),
         Exit.NOT_RUNNING,
     )
+
+
+def is_readable(url: str) -> bool:
+    """Whether what is sent there can be read by who is on the way: plain HTTP to another machine."""
+    at = urlsplit(url)
+    if at.scheme != "http" or at.hostname == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(at.hostname or "").is_loopback
+    except ValueError:
+        return True

@@ -1,7 +1,7 @@
-"""`clusterai account` and `fund`, `withdraw`, `keys`: what there is to spend, its way in and out, and the keys that spend it."""
+"""`clusterai account` and `open`, `fund`, `withdraw`, `keys`: what there is to spend, its way in and out, and the keys that spend it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,10 +9,14 @@ from clusterai.cli import options, say
 from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.reach import gateway
 
+if TYPE_CHECKING:
+    from clusterai.protocol.ids import Address
+
 
 def join(app: typer.Typer) -> None:
     group = typer.Typer(help="Credit and API keys of an account.", invoke_without_command=True)
     group.callback()(account)
+    group.command(name="open")(open_account)
     group.command()(fund)
     group.command()(withdraw)
     group.command()(keys)
@@ -54,33 +58,88 @@ def account(
         say.say(f"\nthe first key lies in {folder.account}")
 
 
+def open_account(
+    name: Annotated[str, typer.Argument(help="What you call its first key.", show_default=False)],
+    credit: Annotated[
+        str, typer.Option(metavar="CLAI", help="What the local network's faucet puts on it.")
+    ] = "10",
+    data: options.Data = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    yes: options.Yes = False,
+) -> None:
+    """Open an account at this machine's gateway for somebody else: prints what they need to use the network."""
+    import asyncio
+
+    from clusterai.cli.local import faucet
+    from clusterai.protocol.ids import digest
+    from clusterai.protocol.money import show as money
+
+    amount_wei = _amount(credit, "clusterai account open alice --credit 10")
+    folder = options.folder(data)
+    folder.running()
+    options.confirm(f"Open an account for {name} with {money(amount_wei)} of the faucet's money?", yes)
+    with gateway(data, admin=True) as admin:
+        made = admin.make_key(name)
+        url = admin.base_url
+    if amount_wei:
+        asyncio.run(faucet.deposit(folder, digest(made.account), amount_wei))
+    if json:
+        say.emit(made)
+        return
+    print(f"export OPENAI_BASE_URL={url}/v1")
+    print(f"export OPENAI_API_KEY={made.key}", flush=True)
+    say.say(f"account {made.account} with {money(amount_wei)}; the key is shown this once")
+
+
 def fund(
     amount: Annotated[str, typer.Argument(help="Tokens, such as 2.5.", show_default=False)],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0x…",
+            help="An address that gets the tokens themselves, such as the stake of a machine that joins from elsewhere; or an account of this gateway. "
+            "Default: the first account.",
+            show_default=False,
+        ),
+    ] = None,
     data: options.Data = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     yes: options.Yes = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Put money of the local network's faucet on the account, by a deposit on its chain."""
+    """Put money of the local network's faucet on an account, by a deposit on its chain; or give it to an address there."""
     import asyncio
 
     from clusterai.cli.local import faucet
+    from clusterai.protocol import ids
     from clusterai.protocol.money import show as money
 
     amount_wei = _amount(amount, "clusterai account fund 2.5")
     folder = options.folder(data)
     folder.running()
-    target = folder.local_account()
+    name = to or folder.local_account().account
+    receiver = _receiver(name)
+    where = f"on account {name}" if receiver is None else f"with {ids.checksummed(receiver)}"
     if dry_run:
-        say.say(f"would deposit {money(amount_wei)} on account {target.account}")
+        say.say(f"would deposit {money(amount_wei)} {where}")
         return
-    options.confirm(f"Deposit {money(amount_wei)} of the faucet's money?", yes)
-    transaction = asyncio.run(faucet.deposit(folder, target, amount_wei))
-    if json:
-        say.emit({"account": target.account, "amount_wei": amount_wei, "transaction": transaction})
+    options.confirm(f"Deposit {money(amount_wei)} of the faucet's money {where}?", yes)
+    if receiver is None:
+        transaction = asyncio.run(faucet.deposit(folder, ids.digest(name), amount_wei))
     else:
-        say.tell(f"deposited {money(amount_wei)} in transaction {transaction}")
+        transaction = asyncio.run(faucet.give(folder, receiver, amount_wei))
+    if json:
+        say.emit(
+            {
+                "account" if receiver is None else "address": name,
+                "amount_wei": amount_wei,
+                "transaction": transaction,
+            }
+        )
+    else:
+        say.tell(f"deposited {money(amount_wei)} {where} in transaction {transaction}")
 
 
 def withdraw(
@@ -138,6 +197,27 @@ def withdraw(
     else:
         by = f" in transaction {found.transaction}" if found.transaction else ""
         say.tell(f"{money(found.amount_wei)} went to {found.to}{by}")
+
+
+def _receiver(name: str) -> "Address | None":
+    """The address that is named; None: it is an account.
+
+    Raises:
+        Failure: it is neither.
+    """
+    from clusterai.protocol import ids
+
+    try:
+        return ids.address(name)
+    except ValueError:
+        pass
+    try:
+        ids.digest(name)
+    except ValueError as error:
+        raise Failure(
+            f"{name} is no address and no account", str(error), "clusterai account", Exit.USAGE
+        ) from None
+    return None
 
 
 def _amount(text: str, example: str) -> int:

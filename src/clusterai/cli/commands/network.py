@@ -54,6 +54,23 @@ def join(app: typer.Typer) -> None:
 def up(
     data: options.Data = None,
     port: Port = 8080,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host",
+            envvar="CLUSTERAI_HOST",
+            help="What other machines call this one, an IPv4 address or a name: API, nodes' links and chain then listen for them.",
+        ),
+    ] = "127.0.0.1",
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="PEM: serve the API by HTTPS with this certificate.", show_default=False
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="PEM: its key.", show_default=False)
+    ] = None,
     nodes: Nodes = 2,
     validators: Validators = 1,
     model: Model = "smollm2-135m",
@@ -97,7 +114,9 @@ def up(
     needs_unix("clusterai up")
     folder = options.folder(data)
     vaults = _vaults(vault or [])
-    wish = wishes.Wish(Ports.beside(port, validators), max(nodes, len(vaults)), model, rent, vaults, window)
+    tls = _tls(tls_certificate, tls_key)
+    ports = Ports.beside(port, validators, host, tls is not None)
+    wish = wishes.Wish(ports, max(nodes, len(vaults)), model, rent, vaults, window, tls)
     if dry_run:
         wishes.describe(folder, wish, json)
     elif detach:
@@ -110,6 +129,28 @@ def up(
 
         with room.needed(folder.root):
             run(folder, wish, json)
+
+
+def _tls(certificate: Path | None, key: Path | None) -> tuple[str, str] | None:
+    """
+    Raises:
+        Failure: one without the other, or they can't be used.
+    """
+    import ssl
+
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise Failure(
+            "HTTPS needs both", next="--tls-certificate FILE --tls-key FILE, both PEM", code=Exit.USAGE
+        )
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise Failure(
+            f"{certificate} and {key} can't be used for HTTPS", str(error), code=Exit.USAGE
+        ) from None
+    return str(certificate.resolve()), str(key.resolve())
 
 
 def _vaults(folders: list[Path]) -> tuple[str, ...]:

@@ -449,7 +449,7 @@ def _people(folder: DataFolder, nodes: list[ServiceState]) -> People:
 
 
 def _ports(state: UpState) -> Ports:
-    return Ports.beside(int(state.gateway.rpartition(":")[2]))
+    return Ports.of(state.gateway)
 
 
 def client_of(folder: DataFolder, state: UpState) -> Client:

@@ -30,6 +30,8 @@ def run_detached(folder: DataFolder, wish: Wish, json: bool) -> None:
     ]
     command += ["--validators", str(len(wish.ports.validators)), *(["--rent"] if wish.rent else [])]
     command += [word for vault in wish.vaults for word in ("--vault", vault)]
+    command += ["--host", wish.ports.host] if wish.ports.is_open else []
+    command += ["--tls-certificate", wish.tls[0], "--tls-key", wish.tls[1]] if wish.tls else []
     with folder.log.open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

@@ -37,6 +37,8 @@ def chain(folder: DataFolder, ports: Ports, people: People, window_s: int) -> Se
             str(folder.of("chain")),
             "--port",
             str(ports.chain),
+            "--host",
+            ports.listens,
             "--deployer",
             hex0x(people.treasury.address),
             "--window",
@@ -48,7 +50,14 @@ def chain(folder: DataFolder, ports: Ports, people: People, window_s: int) -> Se
     )
 
 
-def gateway(folder: DataFolder, ports: Ports, people: People, model: str) -> Service:
+def gateway(
+    folder: DataFolder, ports: Ports, people: People, model: str, tls: tuple[str, str] | None = None
+) -> Service:
+    """
+    Args:
+        tls: PEM files for HTTPS: the certificate with its chain, and its key.
+    """
+    certificate, key = tls or ("", "")
     config = {
         "data": str(folder.of("gateway")),
         "network": str(folder.manifest),
@@ -56,8 +65,13 @@ def gateway(folder: DataFolder, ports: Ports, people: People, model: str) -> Ser
         "owner": hex0x(people.gateway.owner.address),
         "models_folder": str(default_models()),
         "serve": served(model),
+        "host": ports.listens,
         "port": ports.api,
+        "link_host": ports.listens,
         "link_port": ports.link,
+        "link_url": ports.link_url if ports.is_open else "",
+        "tls_certificate": certificate,
+        "tls_key": key,
     }
     return Service(
         name="gateway",

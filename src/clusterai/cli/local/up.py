@@ -97,7 +97,7 @@ class _Network:
         url, ring = wish.ports.chain_url, services.key_ring(folder)
         window_s = bootstrap.window_of(folder, wish.window_s)
         chain = services.chain(folder, wish.ports, people, window_s)
-        gateway = services.gateway(folder, wish.ports, people, wish.model)
+        gateway = services.gateway(folder, wish.ports, people, wish.model, wish.tls)
         validators = [services.validator(folder, wish.ports, people, at) for at in range(wish.validators)]
         self._say("starting the chain")
         supervisor.start(chain)

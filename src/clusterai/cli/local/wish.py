@@ -32,6 +32,8 @@ class Wish(msgspec.Struct, frozen=True):
 
     window_s: int = WINDOW_S
     """of a network that is new"""
+    tls: tuple[str, str] | None = None
+    """PEM files by which the API is HTTPS: the certificate with its chain, and its key"""
 
     @property
     def validators(self) -> int:
@@ -102,10 +104,22 @@ def ready(folder: DataFolder, wish: Wish, after_s: float, barred: Collection[str
             f'-d \'{{"model": "{wish.model}", {asked}}}\''
         )
     )
-    warnings = tuple(_of_barred(folder, wish, name) for name in sorted(barred))
+    warnings = tuple(_of_barred(folder, wish, name) for name in sorted(barred)) + _of_openness(wish.ports)
     return Ready(
         str(folder.root), wish.ports.api_url, base, account.key, wish.model, curl, after_s, digest, warnings
     )
+
+
+def _of_openness(ports: Ports) -> tuple[str, ...]:
+    """What whoever lets others in has to know."""
+    if not ports.is_open:
+        return ()
+    doors = f"TCP {ports.api} (API), {ports.link} (nodes) and {ports.chain} (chain), and UDP (private networks of rented machines)"
+    told = f"other machines call {ports.host}: a firewall must let in {doors}; the chain takes anybody's transactions, so let in whom you know"
+    if ports.tls:
+        return (told,)
+    plain = "the API is plain HTTP: who is on the way reads keys and prompts, and can spend by the keys"
+    return told, f"{plain}. HTTPS: --tls-certificate FILE --tls-key FILE"
 
 
 def _of_barred(folder: DataFolder, wish: Wish, name: str) -> str:
