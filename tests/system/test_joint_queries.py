@@ -120,8 +120,8 @@ def numbers(told: Any) -> dict[str, float]:
     return {it["name"]: it["value"] for it in told["answer"]}
 
 
-def test_three_vaults_answer_as_one(network: Network, who: tuple[str, ...]):
-    """ε 1: the mean of all their rows within its interval, three uses paid, ε spent once at each; the same under a key that nobody holds; then a regression, exactly."""
+def test_three_vaults_answer_as_one(network: Network, who: tuple[str, ...], tmp_path: Path):
+    """ε 1: the mean of all their rows within its interval, three uses paid, ε spent once at each; the same under a key that nobody holds, and an owner's replay of it; then a regression, exactly."""
     before_wei = network.http("account")["charged_wei"]
     came = asked(network, who, "select count(*) as n, avg(age) as age from patients", "--epsilon", "1")
     value, half = numbers(came)["age"], came["answer"][1]["half_width"]
@@ -138,6 +138,10 @@ def test_three_vaults_answer_as_one(network: Network, who: tuple[str, ...]):
     again = asked(network, who, "select avg(age) as age", "--epsilon", "1", "--by", "ckks")
     assert abs(numbers(again)["age"] - pooled("age").mean()) < 4 * again["answer"][0]["half_width"]
     assert again["charged_wei"] == came["charged_wei"]
+    file = tmp_path / "answer.json"
+    file.write_text(json.dumps(again))
+    replayed = network.told("vault", "replay", str(network.data.parent / CLINICS[1]), "--query", str(file))
+    assert [(it["kind"], it["tally"], it["wrong"]) for it in replayed["queries"]] == [("joint", True, "")]
 
     line = asked(network, who, "select regression(dose, age)", "--epsilon", "0")
     polyfit: Any = np.polyfit

@@ -226,13 +226,16 @@ def replay(
 ) -> int:
     """Compute a query's answer, or a share of a joint one, again from rows and noise key. Exit code 6: it differs from what the vault signed or
     logged, or the key isn't the one that the chain has."""
+    import msgspec
+
     from clusterai.cli import keeping
     from clusterai.cli.querying import replaying
 
     vault, asked = keeping.opened(folder), replaying.asked_in(query)
     done = replaying.replay(vault, asked, replaying.known_of(chain.at(), asked))
     if answer.json:
-        say.emit({"vault": vault.named.name, "noise_key": "as on chain", "queries": done})
+        queries = [{**msgspec.to_builtins(it), "wrong": it.wrong} for it in done]
+        say.emit({"vault": vault.named.name, "noise_key": "as on chain", "queries": queries})
     else:
         say.table(
             ("query", "kind", "again", "signed", "logged", ""),
@@ -243,7 +246,7 @@ def replay(
                     it.result[:18],
                     it.signed[:18] if it.signed else "-",
                     it.logged[:18] if it.logged else "-",
-                    it.wrong or "the same bytes as then",
+                    it.wrong or ("the same bytes as then" if it.answered else "never answered"),
                 )
                 for it in done
             ],
@@ -252,7 +255,9 @@ def replay(
     for it in done:
         if it.wrong:
             say.complain(f"{vault.named.name} gave a false answer to {it.query[:18]}: {it.wrong}")
-    return Exit.UNTRUE if any(it.wrong for it in done) else Exit.OK
+    if any(it.wrong for it in done):
+        return Exit.UNTRUE
+    return Exit.OK if all(it.answered for it in done) else Exit.NOT_FOUND
 
 
 def outputs(

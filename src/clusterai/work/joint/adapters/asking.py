@@ -23,7 +23,7 @@ from clusterai.vault.core.schema import Schema
 from clusterai.vault.core.secagg import joint
 from clusterai.vault.core.secagg.quantise import plan
 from clusterai.work.joint.adapters.noise import least_bits, own_noise
-from clusterai.work.joint.adapters.threshold import Gone, python, summed
+from clusterai.work.joint.adapters.threshold import FalseSum, Gone, python, summed
 from clusterai.work.joint.check import said_of
 from clusterai.work.joint.core.chain import Tally
 from clusterai.work.joint.core.question import Wanted
@@ -316,7 +316,7 @@ class Asking:
                 members = {it: member for it, member in members.items() if member != gone.who}
                 if not study.epsilon_micro:
                     raise self._none(f"{gone}: a share without noise goes into one sum") from None
-            except (CannotOpen, OSError, TimeoutError) as error:
+            except (CannotOpen, FalseSum, OSError, TimeoutError) as error:
                 raise self._none(str(error)) from None
             else:
                 self._tallies = {

@@ -41,7 +41,6 @@ SETTING = "CLUSTERAI_OPENFHE_PYTHON"
 MOST_ROUNDS = 4
 """Keys that one vault has a share of at once; each is a process."""
 ROUND_S = 900.0
-NOT_THEIRS = "what was opened isn't the sum of the shares that the vaults signed for; one of them lies, and which doesn't show"
 LIMB = 31
 """Bits of the lower of two halves in which an integer is encrypted: CKKS adds doubles, and a half's sum over thousands of vaults comes out whole by far (error below 0.01)."""
 
@@ -266,6 +265,17 @@ class Gone(Exception):
         self.who, self.why = who, why
 
 
+class FalseSum(RuntimeError):
+    """What was opened isn't what the vaults' signed tallies come to: one of them lies, and which doesn't show. Ask by masks: there
+    whoever gives another vector than it claimed is named."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "what was opened isn't what the vaults' signed tallies come to: one of them lies, and which doesn't show. "
+            "Ask --by masks: there whoever gives another vector than it claimed is named"
+        )
+
+
 Send = Callable[[Address, Join | Encrypt | Open | Tell], Awaitable[Joined | Encrypted | Opened | Told]]
 
 
@@ -282,7 +292,7 @@ async def summed(
         The sum, and everyone's tally, in the cohort's order.
 
     Raises:
-        Gone: make another round without that vault. CannotOpen: what came out is no sum, or not that of the vaults' tallies.
+        Gone: make another round without that vault. CannotOpen: what came out is no sum. FalseSum.
     """
     cohort = tuple(orders)
     name, members = round_of(study.digest, cohort), tuple(bytes(it) for it in cohort)
@@ -338,5 +348,5 @@ async def summed(
 
     tallies = tuple(await asyncio.gather(*(told(at, who) for at, who in enumerate(cohort))))
     if (sum(it.value for it in tallies) - tallied(total.tolist(), seed)) % PRIME:
-        raise CannotOpen(NOT_THEIRS)
+        raise FalseSum
     return total[:-MASKS], tallies
