@@ -183,6 +183,32 @@ def test_nothing_of_a_disk_is_left(tmp_path: Path):
     assert not (tmp_path / "disk").exists()
 
 
+def test_nothing_is_left_of_a_disk_whose_end_is_cancelled(tmp_path: Path):
+    """A daemon that closes cancels what is being cancelled: while a disk is opened or closed, that leaves no process and no file."""
+    folder = tmp_path / "disk"
+
+    async def cancelled_as_it_ends(task: "asyncio.Task[Disk] | asyncio.Task[None]") -> None:
+        for _ in range(2):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not folder.exists(), "it is told when it is over"
+
+    async def test() -> list[int]:
+        never_ready = ("sh", "-c", 'mkdir "$0/up"; exec cat', str(folder))
+        opening = asyncio.create_task(Disk.open(folder, SIZE, never_ready))
+        await asyncio.to_thread(until, "its keeper", (folder / "up").exists)
+        opening.cancel()
+        await cancelled_as_it_ends(opening)
+        disk = await Disk.open(folder, SIZE)
+        await cancelled_as_it_ends(asyncio.create_task(disk.close()))
+        return disk.processes()
+
+    assert not [it for it in asyncio.run(test()) if lives(it)]
+    until("loop devices", lambda: not loops(tmp_path))
+
+
 def test_processor_time_of_encryption_is_told(tmp_path: Path):
     """What encrypting took is known to whoever counts the tenant's time."""
 

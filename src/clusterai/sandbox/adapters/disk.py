@@ -23,6 +23,7 @@ import msgspec
 
 from clusterai.sandbox.adapters import diskkeeper
 from clusterai.sandbox.adapters.native import STAGE
+from clusterai.sandbox.adapters.remnants import to_its_end
 from clusterai.sandbox.adapters.running import TOOLS
 
 READY_S = 60.0
@@ -104,28 +105,32 @@ class Disk:
         env = {"PATH": f"{os.environ.get('PATH', '')}:{TOOLS}"}
         program = shutil.which("gocryptfs", path=env["PATH"]) or "gocryptfs"
         words = [sys.executable, "-I", "-S", diskkeeper.__file__, str(folder), str(max(size, LEAST_BYTES))]
-        process = await asyncio.create_subprocess_exec(
-            *before,
-            *words,
-            str(PLACE),
-            program,
-            str(os.getpid()),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=env,
-            cwd="/",
-            start_new_session=True,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *before,
+                *words,
+                str(PLACE),
+                program,
+                str(os.getpid()),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env=env,
+                cwd="/",
+                start_new_session=True,
+            )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         try:
             async with asyncio.timeout(READY_S):
                 said = await _heard(process)
             if said.said != "ready":
                 raise NoDisk(said.why or "the disk's keeper ended")
         except TimeoutError:
-            await _ended(process, folder)
+            await to_its_end(_ended(process, folder))
             raise NoDisk(f"it wasn't ready after {READY_S:.0f} s") from None
         except BaseException:
-            await _ended(process, folder)
+            await to_its_end(_ended(process, folder))
             raise
         return cls(process, said.cipher, folder)
 
@@ -151,10 +156,10 @@ class Disk:
             self.ended.set_result(said.why or "the disk's keeper ended")
 
     async def close(self) -> None:
-        """The key is gone, then the disk. Whoever works on it is to be dead before."""
+        """The key is gone, then the disk, though this is cancelled meanwhile. Whoever works on it is to be dead before."""
         self._watch.cancel()
         self.ended.cancel()
-        await _ended(self._process, self._folder)
+        await to_its_end(_ended(self._process, self._folder))
 
 
 def _prepare(folder: Path) -> None:
