@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from clusterai.sandbox.adapters import residue
+from clusterai.sandbox.adapters.native import find_bwrap
 from clusterai.sandbox.adapters.volume import MEMORY
 from tests.system.running import until
 
@@ -65,7 +66,7 @@ def test_kill_9_leaves_nothing(memory: Path) -> None:
 def test_of_two_only_the_dead_ones_rows_go(memory: Path) -> None:
     """Another process's number may begin alike."""
     laying, other = Laying(memory, "guarded"), Laying(memory, "guarded")
-    longer = memory / f"clusterai-{laying.process.pid}0-rows"
+    longer = memory / laying.place.name.replace(str(laying.process.pid), f"{laying.process.pid}0", 1)
     longer.mkdir()
     laying.kill()
     until("the rows are gone", lambda: not laying.place.exists())
@@ -85,6 +86,17 @@ def test_without_a_guard_the_next_start_sweeps(memory: Path) -> None:
     assert alive.place.exists()
     alive.kill()
     assert residue.sweep(memory) == 1
+
+
+def test_another_containers_numbers_are_not_judged(memory: Path) -> None:
+    """Two containers share the memory folder, and to each the other's processes don't exist: the rows of a program that runs stay."""
+    alive = Laying(memory, "alone")
+    sweeps = f"from pathlib import Path; from clusterai.sandbox.adapters import residue; print(residue.sweep(Path('{memory}')))"
+    walls = (str(find_bwrap()), "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc")
+    done = subprocess.run([*walls, sys.executable, "-c", sweeps], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("0", "")
+    assert (alive.place / "data.csv").exists()
+    alive.kill()
 
 
 def test_a_number_that_was_given_again_owns_nothing(memory: Path) -> None:

@@ -20,6 +20,7 @@ from clusterai.sandbox.adapters import devicefilter
 from clusterai.sandbox.adapters.cgroup import ControlGroups, Group
 from clusterai.sandbox.adapters.native import NativeRunner
 from clusterai.sandbox.adapters.remnants import swept, to_its_end
+from clusterai.sandbox.adapters.residue import mark
 from clusterai.sandbox.adapters.running import CannotSandbox, Held, gone, start, walls
 from clusterai.sandbox.core.bubble import Root
 from clusterai.sandbox.core.spec import Limits, Task
@@ -89,7 +90,7 @@ class Cell:
         # A volume that is no memory isn't lent beside it.
         limits = task.limits if disk is None else msgspec.structs.replace(task.limits, disk_bytes=0)
         devices = devicefilter.allowed(devicefilter.number_of(Path(it.source)) for it in root.devices)
-        group = runner.groups.make(f"{os.getpid()}-{run_id}", limits, devices)
+        group = runner.groups.make(f"{mark()}{run_id}", limits, devices)
         wires = None
         try:
             # What is in it stays, and shall tell of it: a task would be over.
@@ -162,7 +163,7 @@ class Cell:
             NoControlGroups.
         """
         if self._idle is None:
-            self._idle = self._groups.make(f"{os.getpid()}-{os.urandom(8).hex()}", limits)
+            self._idle = self._groups.make(f"{mark()}{os.urandom(8).hex()}", limits)
             self._idle.yields()
         self._idle.take(pid)
 

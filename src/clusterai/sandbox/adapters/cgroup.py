@@ -14,6 +14,7 @@ import msgspec
 
 from clusterai.sandbox.adapters import devicefilter
 from clusterai.sandbox.adapters.devicefilter import Device
+from clusterai.sandbox.adapters.residue import mark, namespace
 from clusterai.sandbox.core.spec import Limits
 
 DEVICES = "devices"
@@ -76,7 +77,7 @@ class ControlGroups:
         if self.version == 2:
             self._delegate(self._mounts["memory"].folder)
         self._sweep()
-        probe = self.make(f"{os.getpid()}-probe-{os.urandom(4).hex()}", Limits())
+        probe = self.make(f"{mark()}probe-{os.urandom(4).hex()}", Limits())
         probe.close()
 
     @staticmethod
@@ -97,7 +98,7 @@ class ControlGroups:
     def _sweep(self) -> None:
         """Remove the groups of nodes that died; theirs are empty, since their tasks died with them."""
         for mount in self._mounts.values():
-            for left in mount.folder.glob("clusterai-[0-9]*-*"):
+            for left in mount.folder.glob(f"clusterai-[0-9]*-{namespace()}-*"):
                 if not Path("/proc", left.name.split("-")[1]).exists():
                     with contextlib.suppress(OSError):
                         left.rmdir()

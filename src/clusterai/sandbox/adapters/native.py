@@ -141,7 +141,7 @@ class NativeRunner:
 
     def living(self) -> list[int]:
         """Processes of our tasks, by their control groups: empty when no task runs."""
-        return self.groups.processes(f"{os.getpid()}-") if self.groups is not None else []
+        return self.groups.processes(residue.mark()) if self.groups is not None else []
 
     def _prove(self) -> None:
         """Raises: CannotSandbox, with bubblewrap's own words."""
@@ -195,15 +195,13 @@ class NativeRunner:
         store = store or self.store
         run_id = os.urandom(8).hex()
         folder = (
-            self.folder / run_id
-            if store.scratch is None
-            else store.scratch / f"clusterai-{os.getpid()}-{run_id}"
+            self.folder / run_id if store.scratch is None else store.scratch / f"{residue.prefix()}{run_id}"
         )
         group: Group | None = None
         try:
             await asyncio.to_thread(self._lay_out, task, folder, store)
             if self.groups is not None:
-                group = self.groups.make(f"{os.getpid()}-{run_id}", task.limits)
+                group = self.groups.make(f"{residue.mark()}{run_id}", task.limits)
             run = Running(task, group, Logs(task.limits.output_bytes, on_log), leash or Leash())
             root = root or await asyncio.to_thread(self._root, task.image, store)
             wires = self.wires(group)

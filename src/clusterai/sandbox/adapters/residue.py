@@ -1,15 +1,18 @@
 """What lies in memory in the clear for a program that runs, and who takes it away when its process is killed.
 
-Everything of that kind lies in `/dev/shm/clusterai-PID-…`. A process that ends in order removes its own. For one that is killed there are two:
+Everything of that kind lies in `/dev/shm/clusterai-PID-NAMESPACE-…`. A process that ends in order removes its own. For one that is killed there are two:
 
     guard   a child of it, in a session of its own, that waits for its parent's death and then removes what bears its number: in milliseconds
     sweep   whenever one of ours begins that lays something out, or a doctor looks: what belongs to no process, or to one that began later
 
 The guard dies too where all of a control group or a container is killed at once; then it is the next start that sweeps.
+
+A number says who lives only within its own process namespace: containers that share the memory folder don't judge each other's, and what such a container leaves is for its next start.
 """
 
 import os
 import shutil
+from functools import lru_cache
 from pathlib import Path
 
 from clusterai.sandbox.adapters.volume import MEMORY
@@ -21,8 +24,19 @@ CLOCK_S = 10.0
 _guarded = 0
 
 
-def prefix(pid: int | None = None) -> str:
-    return f"clusterai-{pid or os.getpid()}-"
+def mark() -> str:
+    """This process among all of this machine's, also where containers count their own."""
+    return f"{os.getpid()}-{namespace()}-"
+
+
+@lru_cache
+def namespace() -> int:
+    """In which this process has its number. A child made by fork is in the same one."""
+    return Path("/proc/self/ns/pid").stat().st_ino
+
+
+def prefix() -> str:
+    return f"clusterai-{mark()}"
 
 
 def guard(memory: Path = MEMORY) -> None:
@@ -48,13 +62,15 @@ def guard(memory: Path = MEMORY) -> None:
 
 
 def left(memory: Path = MEMORY, booted_s: float | None = None) -> list[Path]:
-    """Folders of processes that are gone.
+    """Folders of processes that are gone, as far as they had their numbers in this namespace.
 
     Args:
         booted_s: when this machine did, from which processes' ages count; None: as the kernel says.
     """
     since_s = _booted_s() if booted_s is None else booted_s
-    return [it for it in sorted(memory.glob("clusterai-[0-9]*-*")) if not _is_owned(it, since_s)]
+    return [
+        it for it in sorted(memory.glob(f"clusterai-[0-9]*-{namespace()}-*")) if not _is_owned(it, since_s)
+    ]
 
 
 def sweep(memory: Path = MEMORY) -> int:

@@ -24,6 +24,7 @@ from clusterai.protocol.canonical import Malformed
 from clusterai.protocol.ids import Address, Digest
 from clusterai.protocol.signing import signed_by
 from clusterai.protocol.vaults import Operation, subject
+from clusterai.sandbox.adapters import residue
 from clusterai.vault.adapters.aggregation import Declined, SumDesk
 from clusterai.vault.adapters.hosting import Vault
 from clusterai.vault.core.secagg.checking import Checked
@@ -303,7 +304,7 @@ class Training:
         """Folders that an app's user may read, in one that only we may enter. The same deal in every round of a run, or a person would
         be in several blocks."""
         key = self.vault.noise_seed(study.name, b"blocks")
-        with tempfile.TemporaryDirectory(prefix=f"clusterai-{os.getpid()}-blocks-", dir=MEMORY) as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{residue.prefix()}blocks-", dir=MEMORY) as folder:
             unit = self.vault.schema.unit
             yield await asyncio.to_thread(deal, data, Path(folder), study.run.blocks, unit, key)
 
@@ -540,6 +541,6 @@ def _bytes(made: vector.Contribution) -> bytes:
 def host(vault: Vault) -> Training:
     """What `Kind.hosts` names."""
     # In memory, and under a name by which the sandbox sweeps away what a killed process left.
-    folder = Path(tempfile.mkdtemp(prefix=f"clusterai-{os.getpid()}-training-", dir=MEMORY))
+    folder = Path(tempfile.mkdtemp(prefix=f"{residue.prefix()}training-", dir=MEMORY))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Training(vault, lambda: Studio(folder))
