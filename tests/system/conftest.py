@@ -1,11 +1,20 @@
 """Networks for tests."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.system.running import Network
+from tests.system.running import UP, Network
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a network's processes logged as errors is told with a failure: its folder is gone before anybody reads the report."""
+    report = yield
+    if report.failed:
+        report.sections.extend((f"errors in {it.data}", it.errors()) for it in UP)
+    return report
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,11 @@ def until(what: str, look: Callable[[], T | None], deadline_s: float = DEADLINE_
         time.sleep(POLL_S)
 
 
+UP: "list[Network]" = []
+"""Those that run."""
+MOST_ERRORS = 20
+
+
 class Network:
     """One data folder, and the `clusterai up` that runs it; `program` may be a villain's in its place."""
 
@@ -83,6 +88,7 @@ class Network:
             text=True,
         )
         errors.close()
+        UP.append(self)
         assert self._process.stdout is not None
         text = ""
         while not text.endswith("}\n"):
@@ -129,6 +135,8 @@ class Network:
             self._process.communicate(timeout=DEADLINE_S)
         finally:
             self._process.kill()
+            if self in UP:
+                UP.remove(self)
         return self._process.returncode
 
     @property
@@ -146,6 +154,16 @@ class Network:
         response = httpx.get(f"http://127.0.0.1:{self.port}/v1/clusterai/{path}", headers=headers, timeout=60)
         response.raise_for_status()
         return response.json()
+
+    def errors(self) -> str:
+        """The last that its processes logged, each behind its process's name."""
+        lines = [
+            f"{log.parent.name}: {line}"
+            for log in sorted(self.data.glob("*/log"))
+            for line in log.read_text(errors="replace").splitlines()
+            if '"level": "error"' in line
+        ]
+        return "\n".join(lines[-MOST_ERRORS:])
 
     # --- processes ---
 
