@@ -6,7 +6,7 @@ decrypts. That is the difference to masking: no drop-outs once the key is made, 
 sums of sums at leisure.
 
 It protects against parties and a server that follow the protocol and look. Not against a party that lies when
-the key is made (no proof of its share is asked), nor one that encrypts rubbish. Decrypted CKKS values carry an error
+the key is made (no proof of its share is asked), nor by itself one that encrypts rubbish or opens falsely: `work.joint` has tallies for that. Decrypted CKKS values carry an error
 that depends on the key shares (Li and Micciancio 2021): what leaves should be rounded or noised, as `work.joint` does.
 
 The error is 1e-11 or 2^-48 of the largest value, whichever is more: the library computes in double precision (measured by `bench/secagg.py --parts ckks`).
