@@ -17,6 +17,7 @@ from clusterai.protocol.ids import Address, hex0x
 from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import network_domain
 from clusterai.protocol.vaults import Operation
+from clusterai.sandbox.adapters import residue
 from clusterai.sandbox.adapters.doctor import Row
 from clusterai.vault.adapters import mounting
 from clusterai.vault.adapters.doctor import examine
@@ -62,6 +63,11 @@ def test_rows_in_the_clear_dont_outlive_a_killed_vault(tmp_path: Path) -> None:
     until("the rows are gone", lambda: not folder.exists())
 
 
+def left_by(pid: int) -> str:
+    """How the names of its folders begin."""
+    return f"clusterai-{pid}-{residue.namespace()}-"
+
+
 def test_the_doctor_names_what_a_killed_process_left(tmp_path: Path) -> None:
     """A red row while it lies there; a key in the clear is a yellow one, a key that is gone a red one."""
     vault = vault_at(tmp_path)
@@ -69,7 +75,7 @@ def test_the_doctor_names_what_a_killed_process_left(tmp_path: Path) -> None:
     memory.mkdir()
     found = states(examine(vault.root, memory))
     assert (found["left in memory"], found["master key"]) == ("green", "yellow")
-    (memory / f"clusterai-{2**22 + 1}-vault-x").mkdir()
+    (memory / f"{left_by(2**22 + 1)}vault-x").mkdir()
     assert states(examine(vault.root, memory))["left in memory"] == "red"
     vault.key_file.unlink()
     assert states(examine(vault.root, memory))["master key"] == "red"
@@ -78,8 +84,8 @@ def test_the_doctor_names_what_a_killed_process_left(tmp_path: Path) -> None:
 
 def test_a_vault_sweeps_nothing_of_another_living_process(tmp_path: Path) -> None:
     """Two networks on one machine serve a vault of the same owner and name: one that opens or closes takes away only its own and what belongs to nobody."""
-    own, others = tmp_path / f"{mounting.prefix('x')}1", tmp_path / "clusterai-1-vault-x-1"
-    orphan = tmp_path / f"clusterai-{2**22 + 1}-vault-x-1"
+    own, others = tmp_path / f"{mounting.prefix('x')}1", tmp_path / f"{left_by(1)}vault-x-1"
+    orphan = tmp_path / f"{left_by(2**22 + 1)}vault-x-1"
     for folder in (own, others, orphan):
         folder.mkdir()
     mounting.sweep("x", tmp_path)
