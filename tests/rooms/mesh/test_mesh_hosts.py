@@ -21,21 +21,6 @@ NET = net_of(LEASE)
 DEADLINE_S = 120.0
 
 
-def test_a_relay_with_a_name_is_told_as_an_address():
-    """WireGuard takes no names, and a gateway is often known by one."""
-
-    async def ports() -> dict[int, dict[int, tuple[str, int]]]:
-        relay = RelayServer("127.0.0.1", "localhost")
-        members = [Member(place, keypair(secret(place))[1]) for place in range(2)]
-        try:
-            return {place: dict(to) for place, to in (await relay.open(LEASE, members)).items()}
-        finally:
-            relay.end()
-
-    told = asyncio.run(ports())
-    assert {host for to in told.values() for host, _ in to.values()} == {"127.0.0.1"}
-
-
 def secret(place: int) -> bytes:
     return bytes([place + 1]) * 32
 

@@ -1,7 +1,6 @@
 """The relay as a server: a UDP port for each ordered pair of a lease's members. See `core/forwarding.py`."""
 
 import asyncio
-import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ class RelayServer:
 
     Args:
         host: where it listens.
-        shown: the address that members reach it at, or a name of it; `host` where nothing else is said.
+        shown: the address that members reach it at; `host` where nothing else is said.
     """
 
     def __init__(self, host: str, shown: str | None = None, table: Table | None = None) -> None:
@@ -29,14 +28,8 @@ class RelayServer:
         """Ports for a lease: by sender's place, where it sends what is for a receiver's place.
 
         Again for other members, those who stay keep theirs.
-
-        Raises:
-            OSError: no port is free, or the name has no address.
         """
         loop = asyncio.get_running_loop()
-        # WireGuard knows no names.
-        shown = await loop.getaddrinfo(self._shown, None, family=socket.AF_INET, type=socket.SOCK_DGRAM)
-        address = str(shown[0][4][0])
         found: dict[int, dict[int, Endpoint]] = {}
         try:
             ports = self.table.open(lease, members)
@@ -50,7 +43,7 @@ class RelayServer:
                     )
                     self._open[port] = transport
                 number = transport.get_extra_info("sockname")[1]
-                found.setdefault(port.sender, {})[port.receiver] = (address, number)
+                found.setdefault(port.sender, {})[port.receiver] = (self._shown, number)
         except OSError:
             self.close(lease)
             raise
