@@ -1,5 +1,7 @@
 """`clusterai node explain` of a machine that is offered to renters: its place by price, and what keeps renters from it."""
 
+from collections.abc import Sequence
+
 from clusterai.cli.explaining import Finding
 from clusterai.cli.say import nth
 from clusterai.node.config import Config
@@ -9,17 +11,22 @@ from clusterai.sdk.offershapes import Machine, OfferList
 NAME = "rent"
 
 
-def reasons(config: Config, hot: str, offers: OfferList | None, is_paused: bool) -> list[Finding]:
+def reasons(
+    config: Config, hot: str, offers: OfferList | None, is_paused: bool, withheld: Sequence[str] = ()
+) -> list[Finding]:
     """
     Args:
         hot: the machine's key, by which it is offered.
         offers: what its gateway lists now, the cheapest first; None where that couldn't be asked.
+        withheld: why the machine isn't offered, by its own word.
     """
     if config.rentals is None or offers is None or is_paused:
         return []
     place, mine = next(
         ((at, it) for at, it in enumerate(offers.offers, 1) if it.node.lower() == hot.lower()), (0, None)
     )
+    if mine is None and withheld:
+        return [Finding(NAME, "limits", "it isn't offered to renters", "; ".join(withheld))]
     if mine is None:
         said = "the gateway doesn't list it now"
         if offers.suitable > len(offers.offers):

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -37,7 +37,7 @@ from clusterai.ledger.adapters.network import (
     network_digest,
 )
 from clusterai.ledger.core import calls
-from clusterai.node.config import load_config
+from clusterai.node.config import RentalsConfig, load_config
 from clusterai.node.core.willing import Pause
 from clusterai.protocol.ids import ZERO_DIGEST, Address, Digest, Role, checksummed, hex0x
 from clusterai.protocol.money import show as money
@@ -45,6 +45,9 @@ from clusterai.protocol.signing import Key
 from clusterai.protocol.statements import network_domain
 from clusterai.runtime.adapters import filelock
 from clusterai.sdk import Client, shapes
+
+if TYPE_CHECKING:
+    from clusterai.node.adapters.watch import Status
 
 LISTED_S = 180.0
 ENDS_S = 60.0
@@ -254,6 +257,19 @@ def _whole(folder: Path) -> dict[str, int]:
     return {"cpu_milli": 1_000 * cores, "memory_bytes": memory, "disk_bytes": disk}
 
 
+def rentable(folder: NodeFolder) -> None:
+    """
+    Raises:
+        Failure: nobody could be given this machine.
+    """
+    from clusterai.node.hardware import unrentable
+
+    config: dict[str, Any] = msgspec.json.decode(folder.config.read_bytes()) if folder.config.exists() else {}
+    rentals: dict[str, Any] = config.get("rentals") or {}
+    if missing := unrentable(RentalsConfig(ray=rentals.get("ray", "")).home):
+        raise Failure("this machine can't be rented out", missing.found, missing.cure)
+
+
 def configured(
     folder: NodeFolder,
     joiner: Joiner,
@@ -384,10 +400,20 @@ def listed(
 
 def pauses(folder: NodeFolder) -> tuple[Pause, ...]:
     """Why it takes nothing new, by its own word: how its gateway remembers it may be from before it was started."""
+    status = _told(folder)
+    return () if status is None else status.pauses
+
+
+def withheld(folder: NodeFolder) -> tuple[str, ...]:
+    """Why it isn't offered to renters, by its own word."""
+    status = _told(folder)
+    return () if status is None else status.withheld
+
+
+def _told(folder: NodeFolder) -> "Status | None":
     from clusterai.node.doctor import running  # loads what a node needs
 
-    status = running(load_config(folder.config, os.environ))
-    return () if status is None else status.pauses
+    return running(load_config(folder.config, os.environ))
 
 
 def stopped(folder: NodeFolder) -> bool:

@@ -1,5 +1,6 @@
 """A node's configuration; where its values come from is `runtime/adapters/config.py`."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -144,6 +145,11 @@ class RentalsConfig(Part, frozen=True, kw_only=True):
     ray: str = ""
     allowed: Annotated[tuple[Annotated[str, Meta(max_length=15)], ...], Meta(max_length=256)] = ()
     life_s: Annotated[int, Meta(ge=60, le=MOST_LIFE_S)] = 600
+
+    @property
+    def home(self) -> Path:
+        """Of Ray."""
+        return Path(self.ray) if self.ray else Path(sys.prefix) / "peers" / "ray"
 
 
 class VaultConfig(Part, frozen=True, kw_only=True):

@@ -53,6 +53,8 @@ async def examine(config: Config, password: str | None = None) -> list[Row]:
     """All rows, the machine's first."""
     rows = await asyncio.to_thread(machine, config.data, config.rentals is not None)
     rows += await asyncio.to_thread(lending, config.jobs is not None)
+    if config.rentals is not None:
+        rows += [*hardware.rentable(config.rentals.home), await asyncio.to_thread(hardware.counted)]
     rows += await asyncio.to_thread(lambda: [_model(config, model) for model in config.models])
     rows += await asyncio.to_thread(_vaults, config)
     key = _loaded(rows, "hot key", lambda: load_key(config.key, password))

@@ -18,7 +18,7 @@ import httpx
 import msgspec
 
 from clusterai.node.adapters import nvidia
-from clusterai.sandbox import obstacle
+from clusterai.sandbox import ControlGroups, NoControlGroups, obstacle
 from clusterai.work.cluster.adapters import cards
 
 WRITE_BYTES = 16 * 1024**2
@@ -33,6 +33,9 @@ FETCH_MOST_S = 2.0
 SLOW_LINK_BYTES_S = 125_000.0
 MOST_OFFSET_S = 5.0
 ASK_S = 5.0
+STATUS = Path("/proc/self/status")
+NET_ADMIN = 12
+"""The capability's number."""
 
 UNSUPPORTED = {
     "Darwin": "jobs and rented clusters need Linux's namespaces: this node answers requests only",
@@ -144,6 +147,48 @@ def kernel(rents: bool) -> list[Row]:
         return []
     rows = [_namespaces(), _engine(), _mesh(rents), *([_rented_disk()] if rents else [])]
     return [*rows, *rented_cards()]
+
+
+def rentable(ray: Path) -> list[Row]:
+    """What a machine that is rented out needs besides what jobs need.
+
+    Args:
+        ray: Ray's environment.
+    """
+    if platform.system() != "Linux":
+        return [Row("rentals", "red", "rented clusters need Linux", UNSUPPORTED.get(platform.system(), ""))]
+    python, cure = ray / "bin" / "python", "make install-peers, or name another in `rentals.ray`"
+    if python.exists():
+        rows = [Row("rentals: Ray", "green", str(ray))]
+    else:
+        rows = [Row("rentals: Ray", "red", f"there is no {python}", cure)]
+    if _may_make_interfaces(STATUS):
+        return [*rows, Row("rentals: rights", "green", "this user may make network interfaces")]
+    cure = "run the node as root (in a container: --cap-add NET_ADMIN)"
+    return [*rows, Row("rentals: rights", "red", "this user may not make network interfaces", cure)]
+
+
+def counted() -> Row:
+    """Whether a rented machine's walls would hold. Where control groups have version 2, who asks steps into a leaf of its own."""
+    name = "rentals: control groups"
+    try:
+        return Row(name, "green", f"version {ControlGroups().version}")
+    except NoControlGroups as error:
+        why, _, cure = str(error).partition(": ")
+        return Row(name, "red", why, cure)
+
+
+def unrentable(ray: Path, *more: Row) -> Row | None:
+    """What keeps this machine from being rented out, if anything does."""
+    found = rentable(ray)
+    rows = [*found, _mesh(rents=True), *more] if platform.system() == "Linux" else found
+    return next((row for row in rows if row.state == "red"), None)
+
+
+def _may_make_interfaces(status: Path) -> bool:
+    """CAP_NET_ADMIN."""
+    lines = status.read_text().splitlines()
+    return bool(int(next(it for it in lines if it.startswith("CapEff:")).split()[1], 16) >> NET_ADMIN & 1)
 
 
 def rented_cards(specs: Sequence[Path] = cards.CDI) -> list[Row]:

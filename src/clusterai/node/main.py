@@ -69,7 +69,7 @@ from clusterai.node.core.leases import (
     Stop,
 )
 from clusterai.node.core.willing import Pause
-from clusterai.node.hardware import UNSUPPORTED
+from clusterai.node.hardware import UNSUPPORTED, counted, unrentable
 from clusterai.protocol.ids import Address, Digest, Role, hex0x
 from clusterai.protocol.leases import leases_domain
 from clusterai.protocol.measuring import Claims, Measured
@@ -320,6 +320,7 @@ class Node:
             self._chain_known.set()
         self.driver.start()
         self._decide()
+        await self._withhold()
         if self.config.metrics_port:
             self.metrics.listen(self.config.metrics_port)
         async with ChainClient(self.network) as client:
@@ -350,6 +351,16 @@ class Node:
                 if self.lending is not None:
                     await self.lending.close()
                 outbox.close()
+
+    async def _withhold(self) -> None:
+        """Who would be refused by a machine that can't hold a cluster isn't offered it."""
+        rentals, offering = self.config.rentals, self.offering
+        if rentals is None or offering is None:
+            return
+        missing = await asyncio.to_thread(lambda: unrentable(rentals.home, counted()))
+        if missing is not None:
+            log.warning("not_rentable", why=missing.found, cure=missing.cure)
+            offering.withhold("machine", f"{missing.found}: {missing.cure}")
 
     def close(self) -> None:
         if self.vaulting is not None:
@@ -539,6 +550,7 @@ class Node:
             links=link_views(self.link.status()),
             models=tuple(models),
             pauses=self.pauses,
+            withheld=() if self.offering is None else self.offering.book.withheld,
         )
 
 

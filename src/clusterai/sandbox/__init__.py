@@ -6,6 +6,7 @@ knows nothing of money, orders or nodes.
 """
 
 from clusterai.sandbox.adapters.cell import Cell
+from clusterai.sandbox.adapters.cgroup import ControlGroups, NoControlGroups
 from clusterai.sandbox.adapters.disk import PLACE, Disk, NoDisk, obstacle
 from clusterai.sandbox.adapters.doctor import Row, doctor
 from clusterai.sandbox.adapters.front import Sandbox
@@ -45,6 +46,7 @@ __all__ = [
     "CannotSandbox",
     "Cell",
     "Container",
+    "ControlGroups",
     "Damaged",
     "Disk",
     "DiskFull",
@@ -54,6 +56,7 @@ __all__ = [
     "Limits",
     "Log",
     "NativeRunner",
+    "NoControlGroups",
     "NoDisk",
     "NoSuchBlob",
     "OnPart",

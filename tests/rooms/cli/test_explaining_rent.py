@@ -77,6 +77,13 @@ def test_a_machine_that_is_not_listed_is_told_where_the_reason_stands(config: Co
     assert "not_listed" in found.cure
 
 
+def test_a_machine_that_can_hold_no_cluster_says_why_it_is_not_offered(config: Config):
+    """The node's own word, with its cure, instead of a log to be read."""
+    why = "there is no /x/bin/python: make install-peers"
+    (found,) = reasons(config, ME, listed(), is_paused=False, withheld=(why,))
+    assert (found.found, found.cure) == ("it isn't offered to renters", why)
+
+
 def test_what_is_paused_or_not_lent_has_no_place(config: Config):
     """What pauses it is told elsewhere."""
     offers = listed(machine(ME, 3))

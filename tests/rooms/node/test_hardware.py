@@ -6,6 +6,7 @@ import platform
 import subprocess
 import threading
 from collections.abc import Callable, Generator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from clusterai.mesh.adapters.kernel import Netlink
 from clusterai.node import hardware
 from clusterai.node.adapters import nvidia
 from clusterai.protocol.ids import Address
-from clusterai.sandbox import NoDisk
+from clusterai.sandbox import ControlGroups, NoDisk
 from tests.rooms.cluster.fakecards import Machine, listing
 
 
@@ -171,6 +172,35 @@ def test_a_mesh_is_needed_by_who_rents_out(monkeypatch: pytest.MonkeyPatch, rent
     assert rows["container engine"].state == "green"
     monkeypatch.setattr(Netlink, "has", always(True))
     assert {row.name: row for row in hardware.kernel(rents)}["mesh"].state == "green"
+
+
+def test_who_can_hold_no_cluster_is_told_the_first_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Ray, the right to make interfaces, the mesh, control groups: before a stake is put down or a renter refused."""
+    assert platform.system() == "Linux"
+    home, status = tmp_path / "ray", tmp_path / "status"
+    monkeypatch.setattr(hardware, "STATUS", status)
+    monkeypatch.setattr(Netlink, "has", always(True))
+    status.write_text("Name:\tpython\nCapEff:\t0000000000000000\n")
+    missing = hardware.unrentable(home)
+    assert missing is not None
+    assert f"there is no {home}/bin/python" in missing.found
+    (home / "bin").mkdir(parents=True)
+    (home / "bin" / "python").touch()
+    missing = hardware.unrentable(home)
+    assert missing is not None
+    assert "root" in missing.cure
+    status.write_text("Name:\tpython\nCapEff:\t0000000000001000\n")
+    assert hardware.unrentable(home) is None
+    why = hardware.Row("rentals: control groups", "red", "none may be made", "run the node as root")
+    assert hardware.unrentable(home, why) == why
+
+
+def test_control_groups_that_are_not_there_are_told_with_their_cure(monkeypatch: pytest.MonkeyPatch):
+    """What a sandbox that stays would be refused for."""
+    monkeypatch.setattr(hardware, "ControlGroups", partial(ControlGroups, {}))
+    row = hardware.counted()
+    assert (row.state, row.found) == ("red", "no memory controller is mounted")
+    assert row.cure == "mount it, or run the node under systemd"
 
 
 def test_what_a_rented_disk_is_is_told_to_who_rents_out(monkeypatch: pytest.MonkeyPatch):

@@ -133,6 +133,8 @@ def join_network(
     begin = time.monotonic()
     rent_wei = _hour_price(rent)
     place = joining.NodeFolder(folder or default_node())
+    if rent_wei is not None:
+        joining.rentable(place)
     if machine > 1 and owner_key is None:
         raise Failure(
             f"--machine {machine} is one of an owner's",
@@ -195,6 +197,7 @@ def join_network(
         process = joining.started(place)
         node = joining.listed(client, place, joiner, process)
         pauses = () if node.state == "ready" else joining.pauses(place)
+        withheld = joining.withheld(place)
     took = time.monotonic() - begin
     if json:
         say.emit(
@@ -205,6 +208,7 @@ def join_network(
                 "folder": str(place.root),
                 "listed_after_s": round(took, 1),
                 "paused": [it.said for it in pauses],
+                "withheld": withheld,
             }
         )
         return
@@ -216,6 +220,8 @@ def join_network(
     for it in pauses:
         say.tell(f"  [yellow]it takes nothing new now[/]: {it.said}")
         say.tell(f"  → {it.cure}")
+    for it in withheld:
+        say.tell(f"  [yellow]it isn't offered to renters[/]: {it}")
     say.tell(f"  its earnings go to that address; what it says: {place.log}")
     say.tell("  → clusterai node explain     → clusterai node earnings     → clusterai node drain")
 

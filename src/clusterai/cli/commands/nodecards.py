@@ -91,7 +91,7 @@ def _explain_own(
     found = explaining.explained(made, node, why)
     if made.rentals is not None and node is not None and (status := running(made)) is not None:
         offers = owning.listed_at_gateway(folder, config, url, data)
-        found += explainrent.reasons(made, status.hot, offers, bool(status.pauses))
+        found += explainrent.reasons(made, status.hot, offers, bool(status.pauses), status.withheld)
     if json:
         say.emit({"owner": made.owner, "findings": found, "gateway_says": node})
         return

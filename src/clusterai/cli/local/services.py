@@ -1,8 +1,6 @@
 """The processes of a local network: what each is started with, and when it counts as ready."""
 
 import os
-import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from clusterai.cli.local.models import served
 from clusterai.cli.local.people import People, Person
 from clusterai.cli.local.ports import HOST, Ports
 from clusterai.cli.local.supervisor import Service
-from clusterai.node.config import JobsConfig
+from clusterai.node.config import JobsConfig, RentalsConfig
 from clusterai.protocol.ids import checksummed, hex0x
 from clusterai.runtime.adapters.config import default_models
 
@@ -165,14 +163,10 @@ def rented_out(nodes: int) -> dict[str, Any]:
     Raises:
         Failure: what clusters need isn't here.
     """
-    missing = [
-        (not (Path(sys.prefix) / "peers" / "ray" / "bin" / "ray").exists(), "Ray", "make install-peers"),
-        (shutil.which("wireguard-go") is None, "wireguard-go", "apt-get install wireguard-go"),
-        (os.geteuid() != 0, "the rights of root", "run it as root"),
-    ]
-    for is_missing, what, cure in missing:
-        if is_missing:
-            raise Failure(f"machines can't be rented out here: {what} is missing", next=cure)
+    from clusterai.node.hardware import unrentable  # loads what a node needs
+
+    if missing := unrentable(RentalsConfig().home):
+        raise Failure(f"machines can't be rented out here: {missing.found}", next=missing.cure)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     each = (2 if memory * 3 // 4 >= nodes * (2 << 30) else 1) << 30
     return {"cpu_milli": 1000, "memory_bytes": each, "disk_bytes": 2 << 30, "allowed": ["*"]}

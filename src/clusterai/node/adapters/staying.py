@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -332,7 +331,7 @@ def renting(
         by_gateway: as in `StayTerms`.
     """
     settings = StaySettings(
-        ray=Path(config.ray) if config.ray else Path(sys.prefix) / "peers" / "ray",
+        ray=config.home,
         cores=tuple(sorted(os.sched_getaffinity(0)))[: max(1, config.cpu_milli // 1000)],
         allowed=frozenset(config.allowed),
         cards=Cards(config.cards, config.gpus) if config.gpus else None,

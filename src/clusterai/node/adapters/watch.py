@@ -44,7 +44,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     Money is in the token's smallest unit. `owed`: receipts that no voucher covers yet. `vouched`: by the newest vouchers of
     all channels. `claimed`: taken to the chain, of which what isn't `settled` is held for the audit window. `pauses`: why
-    nothing new is taken; none while it is.
+    nothing new is taken; none while it is. `withheld`: why the machine isn't offered to renters now.
     """
 
     pid: int
@@ -67,6 +67,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     links: tuple[LinkView, ...]
     models: tuple[ModelView, ...]
     pauses: tuple[Pause, ...] = ()
+    withheld: tuple[str, ...] = ()
 
 
 def link_views(links: tuple[LinkStatus, ...]) -> tuple[LinkView, ...]:
