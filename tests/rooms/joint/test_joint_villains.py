@@ -28,6 +28,7 @@ from clusterai.work.joint.spec import (
     Hi,
     Masking,
     Met,
+    Pledge,
     Refusal,
     Study,
     decode_said,
@@ -96,7 +97,8 @@ async def summed(of: list[Clinic], study: Study, spec: Spec) -> Any:
 
 
 def test_a_share_without_noise_goes_into_one_sum(tmp_path: Path):
-    """The same four shares, once with all and once without one of them, would tell that one's: the second sum is refused."""
+    """The same four shares, once with all and once without one of them, would tell that one's: the second sum is refused, and so is the share to who orders it again of a vault
+    that forgot the first."""
 
     async def main() -> None:
         of = some(tmp_path, 4)
@@ -106,6 +108,13 @@ def test_a_share_without_noise_goes_into_one_sum(tmp_path: Path):
         with pytest.raises(NoSum) as told:
             await summed(of[:3], study, spec_of(of[:3], study))
         assert set(told.value.failed.gone.values()) == {"twice: this share went into another sum already"}
+        again = await of[0].order(order_of(of[0], study), None)
+        assert isinstance(decode_said(again.answer), Pledge)
+        of[0].restart()
+        await ask(of[0], meet(of[0], of, study), Met)
+        refusal = decode_said((await of[0].order(order_of(of[0], study), None)).answer)
+        assert isinstance(refusal, Refusal)
+        assert refusal.code == "once"
 
     asyncio.run(main())
 

@@ -209,9 +209,12 @@ class Shares:
         try:
             # Again: while it waited, the grant may have ended.
             self._admit(order)
-            await asyncio.to_thread(
+            spent = await asyncio.to_thread(
                 self._vault.spend, Digest(order.grant), name, study.epsilon_micro, study.delta_pico
             )
+            if spent.closed and not study.epsilon_micro and study.digest not in self._kept:
+                # What it went into isn't known any more: a second sum with one vault less would tell that vault's part.
+                raise Denied("once", "a share without noise isn't made again: order another study")
             return Pledge(name, await self._made(order))
         except Denied as error:
             return Refusal(name, error.code[:40], error.detail[:1_000])
