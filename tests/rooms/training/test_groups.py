@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bench.groups import played
+from clusterai.cli.main import run
 from clusterai.vault.adapters.aggregation import Declined
 from clusterai.work.training.adapters.campaign import Campaign, CannotTrain, Outcome, Wish
 from clusterai.work.training.adapters.hosting import Training
@@ -149,8 +150,10 @@ def trained(
     return asyncio.run(Campaign(app, parties, ME.key, wish, folder, told.append).train())
 
 
-def test_a_skipper_and_a_poisoner_are_named_and_earn_nothing_more(tmp_path: Path):
-    """Both are out of the run before it ends, nobody else is, and the card says why; from then on they get no orders."""
+def test_a_skipper_and_a_poisoner_are_named_and_earn_nothing_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Both are out of the run before it ends, nobody else is, and the card says why, as `train check` does; from then on they get no orders."""
     parties = grouped(tmp_path, 12, v3="skips", v7="boost")
     told: list[dict[str, Any]] = []
     outcome = trained(parties, tmp_path / "run", 8, told)
@@ -172,6 +175,12 @@ def test_a_skipper_and_a_poisoner_are_named_and_earn_nothing_more(tmp_path: Path
         assert sum(paid) == party.orders * USE_WEI
     assert all(len(row["groups"]) >= 3 for row in card["rounds"])
     assert any(group["verdict"] == "beyond" for row in card["rounds"] for group in row["groups"])
+    assert run(["train", "check", str(tmp_path / "run")]) == 0, "its sums are what the card says"
+    said = " ".join(capsys.readouterr().err.split())
+    for it in outcome.named:
+        assert (
+            f"after round {it.number} the run went on without {it.name}, as its card says: {it.why}" in said
+        )
 
 
 def test_a_run_over_groups_goes_on_with_its_evidence(tmp_path: Path):

@@ -314,22 +314,34 @@ def check(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Check a run's sums by the transcripts that its requester signed: whose updates are in each, each once; exit code 6 if one is false."""
+    """Check a run's sums by the transcripts that its requester signed: whose updates are in each, each once.
+
+    Exit code 6: one is false; it says what is false, and who signed it. 5: card or transcripts aren't there. 1: there is nothing that could be checked.
+    """
     from clusterai.cli import trainchecks
 
     found = trainchecks.checked(run)
+    false = found.false
     if json:
         say.emit(found)
     else:
         say.table(
             ("#round", "#group", "vaults", "found"),
-            [(it.round, it.group, ",".join(it.vaults), it.fault or "true") for it in found],
+            [(it.round, it.group, ",".join(it.vaults), it.fault or "true") for it in found.sums],
         )
-    false = [it for it in found if it.fault]
+        for it in found.named:
+            say.say(f"after round {it.after} the run went on without {it.name}, as its card says: {it.why}")
     if false:
+        first = false[0]
+        by = f"; {first.signer} signed it" if first.signer else "; nobody's signature is under it"
         raise Failure(
-            f"{len(false)} of {len(found)} sums aren't what the card says", false[0].fault, code=Exit.UNTRUE
+            f"{len(false)} of {len(found.sums)} sums aren't what the card says",
+            f"round {first.round}, group {first.group}: {first.fault}{by}",
+            "keep the folder: it is the proof" if first.signer else trainchecks.WHOLE,
+            Exit.UNTRUE,
         )
+    if not json:
+        say.say(f"{len(found.sums)} sums are what the card says")
 
 
 def _names(vaults: str) -> list[str]:
