@@ -74,11 +74,20 @@ def _told(error: "ApiError | Unreachable", lists: str = "") -> Failure:
     from clusterai.sdk import Unreachable
 
     if isinstance(error, Unreachable):
-        return Failure(str(error), "", "clusterai status", Exit.NOT_RUNNING)
+        return Failure(str(error), "", _way_to(error), Exit.NOT_RUNNING)
     code = Exit.NOT_FOUND if error.status == 404 else Exit.FAILED
     next_step = CURES.get(error.code, "") or (lists if error.status == 404 else "")
     what = error.detail.partition(": GET ")[0] if lists and next_step == lists else error.detail
     return Failure(what, f"the gateway answered {error.status} {error.code}", next_step, code)
+
+
+def _way_to(away: "Unreachable") -> str:
+    """What to look at where nobody answers."""
+    if is_here(away.url):
+        return "clusterai status"
+    if "CERTIFICATE_VERIFY_FAILED" in away.why:
+        return "of a certificate authority of its own: export SSL_CERT_FILE=FILE, with the certificate that its people gave you"
+    return "is the address right, does that gateway run, and does a firewall let it through?"
 
 
 def found(data: Path | None) -> tuple[str, str]:
@@ -122,10 +131,13 @@ def _find(data: Path | None, admin: bool) -> tuple[str, str]:
 
 def is_readable(url: str) -> bool:
     """Whether what is sent there can be read by who is on the way: plain HTTP to another machine."""
-    at = urlsplit(url)
-    if at.scheme != "http" or at.hostname == "localhost":
-        return False
+    return urlsplit(url).scheme == "http" and not is_here(url)
+
+
+def is_here(url: str) -> bool:
+    """Whether that is this machine."""
+    host = urlsplit(url).hostname or ""
     try:
-        return not ipaddress.ip_address(at.hostname or "").is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return True
+        return False

@@ -11,7 +11,9 @@ from clusterai.cli.local.people import make_people
 from clusterai.cli.local.ports import HOST, Ports, check
 from clusterai.cli.local.services import chain, gateway, write_node
 from clusterai.cli.reach import found, is_readable
+from clusterai.cli.reach import gateway as gateway_at
 from clusterai.gateway.config import Config
+from clusterai.sdk import Unreachable
 from tests.ports import free_port
 
 
@@ -43,6 +45,21 @@ def test_the_key_is_warned_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.delenv("OPENAI_API_KEY")
     assert found(Path("/nowhere")) == ("http://10.77.0.1:8080/v1", "")
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("url", "why", "cure"),
+    [
+        ("http://127.0.0.1:1", "refused", "clusterai status"),
+        ("https://gateway.example", "[SSL: CERTIFICATE_VERIFY_FAILED] unable", "SSL_CERT_FILE"),
+        ("https://gateway.example", "timed out", "firewall"),
+    ],
+)
+def test_where_nobody_answers_what_to_look_at_is_named(url: str, why: str, cure: str):
+    """On one's own machine, at somebody's gateway, at one whose certificate nobody knows."""
+    with pytest.raises(Failure, match="no gateway answers") as failed, gateway_at(None, url=url):
+        raise Unreachable(url, why)
+    assert cure in failed.value.next
 
 
 def test_a_folder_that_is_named_on_the_line_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -114,7 +114,7 @@ def up(
     needs_unix("clusterai up")
     folder = options.folder(data)
     vaults = _vaults(vault or [])
-    tls = _tls(tls_certificate, tls_key)
+    tls = _tls(tls_certificate, tls_key, host)
     ports = Ports.beside(port, validators, host, tls is not None)
     wish = wishes.Wish(ports, max(nodes, len(vaults)), model, rent, vaults, window, tls)
     if dry_run:
@@ -131,25 +131,20 @@ def up(
             run(folder, wish, json)
 
 
-def _tls(certificate: Path | None, key: Path | None) -> tuple[str, str] | None:
+def _tls(certificate: Path | None, key: Path | None, host: str) -> tuple[str, str] | None:
     """
     Raises:
-        Failure: one without the other, or they can't be used.
+        Failure: one without the other, or they can't be used, or this machine itself wouldn't trust them.
     """
-    import ssl
-
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
         raise Failure(
             "HTTPS needs both", next="--tls-certificate FILE --tls-key FILE, both PEM", code=Exit.USAGE
         )
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise Failure(
-            f"{certificate} and {key} can't be used for HTTPS", str(error), code=Exit.USAGE
-        ) from None
+    from clusterai.cli.local.certified import shake
+
+    shake(certificate, key, host)
     return str(certificate.resolve()), str(key.resolve())
 
 
