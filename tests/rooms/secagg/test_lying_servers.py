@@ -25,6 +25,7 @@ from clusterai.vault.core.secagg.messages import (
     Opened,
     Refused,
     Roll,
+    advert_digest,
     claim_digest,
     roll_digest,
 )
@@ -360,6 +361,12 @@ def test_transcripts_with_false_seeds_claims_or_endorsements_are_refused():
             change(good, adverts=(change(good.adverts[0], mask_key=bytes(32)), *good.adverts[1:]))
         ),
     }
+    # Its member conspires: it signed a key with which nobody can agree, for the transcript alone.
+    [first, *others] = good.adverts
+    said = advert_digest(first.round, first.member, bytes(32), first.seal_key)
+    signed = table.keys[graph.members(table.spec)[first.member]].sign(said)
+    useless = change(first, mask_key=bytes(32), signature=signed)
+    lies["advert that its member signed"] = resigned(change(good, adverts=(useless, *others)))
     lies["seed of the dropped"] = resigned(change(good, dropped=((4, bytes(16)),)))
     lies["seed: root"] = resigned(change(good, roots=(bytes(32), *good.roots[1:])))
     for name, lied in lies.items():

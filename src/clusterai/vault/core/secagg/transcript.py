@@ -137,6 +137,10 @@ def fault(transcript: Transcript, primitives: Primitives) -> Fault | None:
     if tuple(j for j, _ in transcript.dropped) != needed(spec, roll):
         return Fault("shape", "not the seeds of those who dropped out")
     keys = {advert.member: advert.mask_key for advert in transcript.adverts}
+    for claim in roll.claims if transcript.dropped else ():
+        # An honest server lets nobody in with such a key; one that conspires with its owner would.
+        if primitives.agree(bytes(31) + b"\x01", keys[claim.member]) is None:
+            return Fault("advert", f"member {claim.member} advertised a key that nobody can agree with")
     for j, seed in transcript.dropped:
         if primitives.public(mask_secret(seed)) != keys[j]:
             return Fault("seed", f"this was not member {j}'s pairwise key")
@@ -171,7 +175,7 @@ def unmask(
             if i not in own:
                 continue
             shared = primitives.agree(secret, mask_keys[i])
-            assert shared is not None, "who was summed had agreed with this key"
+            assert shared is not None, "`fault` and the server let nobody in whose key is of small order"
             low, high = sorted((i, j))
             # Member i added with the sign of its place; it comes out with the opposite one.
             sign = -1 if i == low else 1
