@@ -29,6 +29,13 @@ SMUGGLER = b"""import csv, json
 rows = list(csv.DictReader(open("/job/in/rows.csv")))
 json.dump({"model": [it["note"].upper() for it in rows]}, open("/job/out/result.json", "w"))
 """
+FAILS = b"""import csv
+rows = list(csv.DictReader(open("/job/in/rows.csv")))
+print(rows[0]["noet"])
+"""
+SMUGGLES_FAILING = b"""import csv
+raise ValueError([it["note"] for it in csv.DictReader(open("/job/in/rows.csv"))])
+"""
 
 
 def codes(output: bytes, *texts: str | None) -> list[str]:
@@ -164,6 +171,22 @@ def test_a_reviewed_program_end_to_end(bed: Bed) -> None:
 def test_a_smuggler_of_rows_is_stopped(bed: Bed) -> None:
     """A program that calls rows its model: found, and not released."""
     order, _ = ran(bed, SMUGGLER)
+    with pytest.raises(Denied, match="disclosure: rows"):
+        bed.vault.review.release(order)
+
+
+def test_why_a_program_failed_is_reviewed_too(bed: Bed) -> None:
+    """Its requester learns its own mistake once the owner has read it; an error that says rows is found as any output is."""
+    order, _ = ran(bed, FAILS)
+    [held] = bed.vault.review.outputs()
+    told = held.output.decode()
+    assert told.startswith("the program made nothing: failed, exit code 1.")
+    assert 'program.py", line 3' in told
+    assert "KeyError: 'noet'" in told
+    assert not any(it.stops for it in held.findings)
+    bed.vault.review.release(order)
+    assert bed.vault.review.released(order, bed.identity.address)[0] == held.output
+    order, _ = ran(bed, SMUGGLES_FAILING)
     with pytest.raises(Denied, match="disclosure: rows"):
         bed.vault.review.release(order)
 

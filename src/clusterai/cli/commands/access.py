@@ -36,7 +36,8 @@ def request(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="For code, review and training: what shall run. The owner reads it, and the grant is for it alone.",
+            help="For code, review and training: what shall run. The owner reads it, and the grant is for it alone. Of code and review: it reads "
+            "/job/in/rows.csv and leaves /job/out/result.json; `clusterai data mock NAME` writes such rows to try it on.",
             show_default=False,
         ),
     ] = None,
@@ -225,14 +226,20 @@ def review(
         Path,
         typer.Option(
             metavar="FILE",
-            help="The granted program: Python, or WASM. It leaves /job/out/result.json.",
+            help="The granted program: Python, or WASM. It reads /job/in/rows.csv and leaves /job/out/result.json; what it says when it fails is "
+            "reviewed like a result.",
             show_default=False,
         ),
     ],
     arg: Annotated[
         list[str] | None, typer.Option(help="Of the program; may be repeated.", show_default=False)
     ] = None,
-    seconds: Annotated[int, typer.Option(min=1, max=60, help="What it may take.")] = 30,
+    seconds: Annotated[
+        int,
+        typer.Option(
+            min=1, max=60, help="What it may take, and when it is answered: how long it took isn't told."
+        ),
+    ] = 30,
     max_price: Annotated[
         str | None, typer.Option(metavar="AMOUNT", help="The most that it may cost.", show_default=False)
     ] = None,
@@ -269,7 +276,9 @@ def review(
         say.emit(ran)
         return
     say.tell(f"ran {ran.order}, charged {money(ran.charged_wei)}")
-    say.say(f"its owner reads what it made → clusterai data result {dataset} {ran.order}")
+    say.say(
+        f"its owner reads what it made, or why it made nothing → clusterai data result {dataset} {ran.order}"
+    )
 
 
 def result(

@@ -59,7 +59,8 @@ def query(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Instead of SQL: a granted program, run on blocks of people; its numbers are averaged.",
+            help="Instead of SQL: a granted program, run on blocks of people. It reads /job/in/rows.csv and leaves a list of numbers in "
+            "/job/out/result.json; they are averaged.",
             show_default=False,
         ),
     ] = None,

@@ -44,6 +44,8 @@ from clusterai.work.query.core.stream import Stream
 from clusterai.work.query.spec import SPARE_S, Averaged, QuerySpec
 
 PROGRAM = "program.py"
+MOST_SAID_BYTES = 4096
+"""Of what a program that failed wrote to stderr: its end."""
 _WASM = b"\0asm"
 _LIMITS = Limits(
     memory_bytes=512 * MiB,
@@ -152,7 +154,8 @@ async def reviewed(
     program: bytes,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> bytes:
-    """What a program made of all rows, for the vault's owner to read; a sentence where it made nothing. It takes its time whatever it does."""
+    """What a program made of all rows, for the vault's owner to read; where it failed, why, and what it wrote to stderr, which may be rows too. It
+    takes its time whatever it does."""
     names = [
         column.name for column in schema.columns if column.kind != "array" and column.name != schema.unit
     ]
@@ -167,11 +170,23 @@ async def reviewed(
         left = next((it for it in outcome.outputs if it.name == RESULT), None)
         made = (
             b""
-            if left is None or left.size > MOST_OUTPUT_BYTES
+            if not outcome.ok or left is None or left.size > MOST_OUTPUT_BYTES
             else await asyncio.to_thread(store.read, left.digest)
         )
     await sleep(max(0.0, ends_s - clock()))
-    return made or f"the program left no {RESULT} of at most {MOST_OUTPUT_BYTES} bytes".encode()
+    return made or _failure(outcome).encode()
+
+
+def _failure(outcome: Outcome) -> str:
+    """In words that its owner can read, and disclosure control with it."""
+    why = (
+        f"it left no {RESULT} of 1 to {MOST_OUTPUT_BYTES} bytes"
+        if outcome.ok
+        else f"{outcome.reason.value}, exit code {outcome.exit_code}. {outcome.why}"
+    )
+    said = outcome.stderr[-MOST_SAID_BYTES:].decode("utf-8", "replace")
+    plain = "".join(it for it in said if it in "\n\t" or it.isprintable()).strip()
+    return f"the program made nothing: {why}\n\n{plain}".strip() + "\n"
 
 
 async def _block(
