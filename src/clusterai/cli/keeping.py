@@ -334,7 +334,7 @@ def book(folder: VaultFolder) -> VaultBook:
     try:
         return read_book(folder)
     except BadVault as error:
-        _unusable(error)
+        unusable(error)
 
 
 def rows_stored(folder: VaultFolder) -> tuple[int, str, int]:
@@ -346,7 +346,7 @@ def rows_stored(folder: VaultFolder) -> tuple[int, str, int]:
     try:
         storage = Storage(folder.store, folder.master(), folder.named.store)
     except (BadVault, WrongKey) as error:
-        _unusable(error)
+        unusable(error)
     try:
         whole = storage.manifest
         if whole is None:
@@ -356,7 +356,7 @@ def rows_stored(folder: VaultFolder) -> tuple[int, str, int]:
         storage.close()
 
 
-def _unusable(error: Exception) -> NoReturn:
+def unusable(error: Exception) -> NoReturn:
     raise Failure(
         "the vault can't be opened", str(error), "a keystore's password comes from CLUSTERAI_KEY_PASSWORD"
     )
@@ -451,7 +451,7 @@ def outputs(folder: VaultFolder) -> list[tuple[Lying, bytes]]:
     try:
         found = Outputs(folder.held, folder.master()).all()
     except BadVault as error:
-        _unusable(error)
+        unusable(error)
     return [
         (
             Lying(

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from clusterai.cli import joining
-from clusterai.cli.failure import Exit, Failure
+from clusterai.cli import joining, keeping
+from clusterai.cli.failure import Failure
 from clusterai.cli.joining import LISTED_S, POLL_S, NodeFolder
 from clusterai.cli.local.folder import DataFolder, write_atomically
 from clusterai.protocol.ids import Address, Digest, checksummed, hex0x
@@ -24,18 +24,17 @@ from clusterai.vault.core.policy import Policy
 
 
 def vault_in(folder: Path) -> VaultFolder:
-    """
+    """One that a node could serve.
+
     Raises:
-        Failure: there is none, or it can't be read.
+        Failure: there is none, or it or its key can't be read.
     """
+    vault = keeping.opened(folder)
     try:
-        return VaultFolder(folder)
-    except NoVault as error:
-        raise Failure(
-            f"there is no vault in {folder}", "", f"clusterai vault init {folder} --from FILE", Exit.NOT_FOUND
-        ) from error
+        vault.master()
     except BadVault as error:
-        raise Failure("the vault can't be opened", str(error)) from None
+        keeping.unusable(error)
+    return vault
 
 
 class Plan(msgspec.Struct, frozen=True):

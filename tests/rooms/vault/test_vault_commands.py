@@ -124,6 +124,20 @@ def test_what_cant_be_made_a_vault_says_why(typed: Typed, tmp_path: Path) -> Non
     typed("vault", "show", tmp_path / "v", code=Exit.NOT_FOUND)
 
 
+def test_a_locked_vault_is_served_with_its_password(
+    typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said before anything is started, with the variable's name."""
+    monkeypatch.setenv("CLUSTERAI_KEY_PASSWORD", "seven little words")
+    typed("vault", "init", tmp_path / "v", "--from", csv_file(tmp_path / "data.csv"), "--free", "-y")
+    monkeypatch.delenv("CLUSTERAI_KEY_PASSWORD")
+    for command in (("up", "--vault"), ("vault", "serve")):
+        typed(*command, tmp_path / "v", "--data", tmp_path / "net", code=Exit.FAILED)
+        assert "it is encrypted" in typed.err
+        assert "CLUSTERAI_KEY_PASSWORD" in typed.err
+    assert not (tmp_path / "net").exists()
+
+
 def test_nothing_is_made_by_a_dry_run(typed: Typed, tmp_path: Path) -> None:
     """The schema is printed, to be corrected and given back."""
     data = csv_file(tmp_path / "data.csv")
