@@ -17,7 +17,7 @@ GAS = 2_000_000
 MINED_S = 120.0
 CURES = {
     "NotEntitled": "sign with a key that may, --key FILE: the owner's or its node's hot key (those of `clusterai up` lie in keys/ of its data folder)",
-    "ERC20InsufficientBalance": "{} has too few tokens: send it some, or sign with another --key",
+    "ERC20InsufficientBalance": "{0} has too few tokens: send it some (those of `clusterai up`: clusterai account fund 100 --to {0}), or sign with another --key",
     "WrongStage": "it isn't the time for this yet, or any more",
 }
 """By how the contract's error begins."""
