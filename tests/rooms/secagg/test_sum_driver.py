@@ -86,7 +86,7 @@ class Vaults:
 
 
 def driver(vaults: Vaults) -> Aggregation:
-    return Aggregation(SERVER, vaults.send, phase_s=20, clock=lambda: NOW_S)
+    return Aggregation(SERVER, vaults.send, phase_s=120, clock=lambda: NOW_S)
 
 
 def test_a_sum_over_calls_is_exact_and_every_member_checks_it():
@@ -168,7 +168,7 @@ def test_a_desk_answers_nobody_but_the_round_s_server():
             frames.append(body)
             return await vaults.send(to, body)
 
-        await Aggregation(SERVER, tap, clock=lambda: NOW_S).sum(vaults.spec(nonce=b"\x01" * 32))
+        await Aggregation(SERVER, tap, phase_s=120, clock=lambda: NOW_S).sum(vaults.spec(nonce=b"\x01" * 32))
         said = [to_server(await desk.answer(stranger, frame)) for frame in frames[:6]]
         return [*said, to_server(await desk.answer(stranger, b"\xc1"))]
 
@@ -196,7 +196,9 @@ def test_members_find_a_false_sum():
             return await vaults.send(to, encode(Published(lied)))
         return await vaults.send(to, body)
 
-    _, checks = asyncio.run(Aggregation(SERVER, send, clock=lambda: NOW_S).checked_sum(vaults.spec()))
+    _, checks = asyncio.run(
+        Aggregation(SERVER, send, phase_s=120, clock=lambda: NOW_S).checked_sum(vaults.spec())
+    )
     assert {check.code for check in checks.values()} == {"opening"}
     assert len(told) == 4
 

@@ -16,7 +16,7 @@ from clusterai.vault.core.disclosure import examine
 from clusterai.vault.core.terms import Denied
 from clusterai.work.engine import TokenEvent
 from clusterai.work.packed import bytes_of
-from clusterai.work.query.adapters.hosting import host
+from clusterai.work.query.adapters.service import QueryEngine
 from clusterai.work.query.spec import Answer, Held, asked, decode_result, decode_said
 from tests.rooms.vault.vaultbed import NETWORK, SECRET, Bed
 
@@ -142,12 +142,15 @@ def ran(bed: Bed, program: bytes) -> tuple[Digest, Answer]:
         requester=bed.identity.address,
         nonce=b"n" * 32,
         code=content_digest(program),
-        block_s=1,
+        block_s=60,  # A slow machine takes its time to start a program.
     )
     spec = unsigned.signed(bed.identity.key, NETWORK)
 
+    async def at_once(_: float) -> None:
+        """The rest of its slot passes."""
+
     async def run() -> Answer:
-        engine = host(bed.vault).engine
+        engine = QueryEngine(bed.vault, bed.vault.folder.state / "programs", at_once)
         tokens = [it.token async for it in engine.submit(spec) if isinstance(it, TokenEvent)]
         await engine.close()
         said = decode_said(bytes_of(tuple(tokens)))
