@@ -23,6 +23,8 @@ DEADLINE_S = 240.0
 """Generous: other work may share the machine. A test that is well ends in a fraction of it."""
 POLL_S = 0.05
 ROOT = Path(__file__).resolve().parents[2]
+OURS = {"PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))}
+"""Environment in which a program of the tests' own is found, too."""
 UP_PORTS = 8
 """That a network from `up` may take, one behind the other."""
 
@@ -80,9 +82,7 @@ class Network:
                 *(word for vault in self._vaults for word in ("--vault", str(vault))),
                 program=self._program,
             ),
-            env={"CLUSTERAI_WINDOW": str(LOCAL.window_s)}
-            | os.environ
-            | {"PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))},
+            env={"CLUSTERAI_WINDOW": str(LOCAL.window_s)} | os.environ | OURS,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -103,10 +103,15 @@ class Network:
             self._command(*arguments), capture_output=True, text=True, timeout=DEADLINE_S * 2, check=False
         )
 
-    def started(self, *arguments: str) -> subprocess.Popen[str]:
+    def started(self, *arguments: str, program: str = "clusterai.cli") -> subprocess.Popen[str]:
         """A command that goes on beside the test."""
-        command = self._command(*arguments)
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            self._command(*arguments, program=program),
+            env=os.environ | OURS,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def told(self, *arguments: str) -> Any:
         """The JSON that a command prints."""

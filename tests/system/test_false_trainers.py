@@ -1,4 +1,7 @@
-"""Vaults that cheat in training, between real processes: nine daemons of nine owners, of which some skip, exceed, collapse, replay or send noise."""
+"""Vaults that cheat in training, between real processes: nine daemons of nine owners, of which some skip, exceed, collapse, replay or send noise.
+
+Dealt into the same groups by name in every run (`dealt.py`).
+"""
 
 import json
 import shutil
@@ -103,6 +106,7 @@ class Clinics:
                 *config,
             ),
             *("--out", str(out), "--yes", "--json", *self.who),
+            program="tests.system.dealt",
         )
         printed, errors = process.communicate(timeout=10 * DEADLINE_S)
         assert process.returncode == 0, errors
