@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from clusterai.cli.failure import Failure
-from clusterai.cli.querying.replaying import Asked, Known, asked_in, replay
+from clusterai.cli.querying.replaying import Asked, Known, Replayed, asked_in, replay
 from clusterai.ledger.core.standing import Standing
 from clusterai.protocol.ids import ZERO_DIGEST, Digest
 from clusterai.protocol.vaults import Operation
@@ -169,6 +169,20 @@ async def test_a_vault_whose_key_isnt_the_one_on_chain_is_refused_by_name(bed: B
         replay(bed.folder, [mine], Known(NETWORK, (other,)))
     with pytest.raises(Failure, match="wards isn't listed on chain"):
         replay(bed.folder, [mine], Known(NETWORK, (msgspec.structs.replace(on_chain, said=None),)))
+
+
+def test_a_programs_other_numbers_accuse_nobody():
+    """One that uses time or chance gives others in honest hands; what was signed otherwise than it is logged is false in any."""
+    done = Replayed("0xq", "program", result="0xa", logged="0xb", signed="0xb", tally=None)
+    assert "or the program uses time or chance" in done.complaint("wards")
+    for it in (
+        msgspec.structs.replace(done, kind="query"),
+        msgspec.structs.replace(done, signed="0xc"),
+        msgspec.structs.replace(done, result="0xb", signed="0xc"),
+        msgspec.structs.replace(done, logged=None),
+    ):
+        assert it.complaint("wards").startswith(f"wards gave a false answer to 0xq: {it.wrong}")
+        assert it.wrong
 
 
 @awaited

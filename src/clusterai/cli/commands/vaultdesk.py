@@ -254,7 +254,7 @@ def replay(
         say.say("its noise key is the one that the chain has")
     for it in done:
         if it.wrong:
-            say.complain(f"{vault.named.name} gave a false answer to {it.query[:18]}: {it.wrong}")
+            say.complain(it.complaint(vault.named.name))
     if any(it.wrong for it in done):
         return Exit.UNTRUE
     return Exit.OK if all(it.answered for it in done) else Exit.NOT_FOUND

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from clusterai.cli import say
 from clusterai.cli.failure import Exit, Failure
 from clusterai.ledger.adapters.client import ChainClient, OtherChain
 from clusterai.ledger.adapters.jsonrpc import ChainDown, RpcRefused
@@ -46,7 +47,7 @@ from clusterai.work.query.adapters.blocks import Programs, averaged
 from clusterai.work.query.adapters.computing import needed, replayed, result_of
 from clusterai.work.query.core.plan import RefusedQuery
 from clusterai.work.query.core.sql import plan_of
-from clusterai.work.query.spec import Answer, QuerySpec, Result, decode_query, decode_said
+from clusterai.work.query.spec import SPARE_S, Answer, QuerySpec, Result, decode_query, decode_said
 
 MOST_FILE = 64 << 20
 
@@ -63,7 +64,7 @@ class Replayed(msgspec.Struct, frozen=True):
     """What came of one query.
 
     Attributes:
-        kind: "query", or "joint" for a share of a statistic over several vaults.
+        kind: "query", "program", or "joint" for a share of a statistic over several vaults.
         logged: the result in the vault's log of uses; None where the log has no use of this query.
         signed: the result in the use that the requester holds; None where the file has none.
         tally: whether the number that the vault signed of its share is true; None where it signed none.
@@ -86,11 +87,20 @@ class Replayed(msgspec.Struct, frozen=True):
         """Empty where all is as it must be."""
         if self.logged is None:
             return "" if self.signed is None else "signed for, and not in the log"
-        if self.result != (self.signed or self.logged):
-            return "not what was answered"
+        if self.signed not in (None, self.logged):
+            return "signed otherwise than it is logged"
         if self.result != self.logged:
-            return "not what is logged"
+            return "not what was answered"
         return "" if self.tally is not False else "pledged so, and not tallied so in the sum"
+
+    def complaint(self, vault: str) -> str:
+        """What to tell where something is wrong. A program's other numbers alone accuse nobody."""
+        if self.kind == "program" and self.signed in (None, self.logged) and self.logged is not None:
+            return (
+                f"the program gave other numbers than {vault} answered to {self.query[:18]}: the answer is false, "
+                "or the program uses time or chance, or a block of it ran out of its time, then or now"
+            )
+        return f"{vault} gave a false answer to {self.query[:18]}: {self.wrong}"
 
 
 def asked_in(file: Path) -> list[Asked]:
@@ -298,12 +308,18 @@ def _replayed(asked: Asked, storage: Storage, book: VaultBook, master: bytes) ->
     logged = next((it.result for it in book.uses() if it.order == query), None)
     return Replayed(
         hex0x(query),
-        "joint" if isinstance(order, ShareOrder) else "query",
+        _kind(order),
         hex0x(result),
         None if logged is None else hex0x(Digest(logged)),
         None if asked.use is None else hex0x(Digest(asked.use.use.result)),
         tally,
     )
+
+
+def _kind(order: QuerySpec | ShareOrder) -> str:
+    if isinstance(order, ShareOrder):
+        return "joint"
+    return "program" if order.operation == Operation.CODE else "query"
 
 
 def _columns(storage: Storage, names: tuple[str, ...]) -> Mapping[str, Any]:
@@ -339,6 +355,9 @@ def _result(spec: QuerySpec, storage: Storage, book: VaultBook, seed: bytes) -> 
             programs = Programs(Path(place))
         except CannotSandbox as error:
             raise Failure("programs can't be run here", str(error)) from None
+        say.say(
+            f"running the program over {spec.blocks} blocks again: {spec.blocks * (spec.block_s + SPARE_S)} s"
+        )
         told = asyncio.run(
             averaged(programs, spec, schema, _columns(storage, schema.names), seed, entry.code)
         )
