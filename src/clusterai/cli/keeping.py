@@ -152,13 +152,14 @@ def plan(wish: Wish) -> Plan:
         ) from None
     except OSError as error:
         raise Failure(f"{error.filename} can't be read", error.strerror or "", code=Exit.NOT_FOUND) from None
-    key = (wish.key or default_keys() / founding.new_key_name()).expanduser().resolve()
+    half = founding.begun(root)
+    key = wish.key or (default_keys() / founding.new_key_name() if half is None else Path(half.key))
     store = _placed(wish.store or "", name)
     if store and policy.residency:
         notes.append(
             f"the policy keeps the rows in {', '.join(policy.residency)}: nobody but you knows where {store} stands"
         )
-    return Plan(root, name, key, schema, policy, data, tuple(notes), store)
+    return Plan(root, name, key.expanduser().resolve(), schema, policy, data, tuple(notes), store)
 
 
 def _placed(url: str, name: str) -> str:

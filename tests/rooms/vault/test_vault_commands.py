@@ -12,6 +12,8 @@ from clusterai.cli import main as cli
 from clusterai.cli.failure import Exit
 from clusterai.protocol.ids import Digest, hex0x
 from clusterai.protocol.vaults import Operation
+from clusterai.vault.adapters import founding
+from clusterai.vault.adapters.folder import write_aside
 from clusterai.vault.core.policy import BadPolicy, Policy, Price, read_policy, write_policy
 from clusterai.vault.core.schema import write_schema
 from tests.rooms.vault.vaultbed import SCHEMA, SECRET, Bed, csv_file
@@ -136,6 +138,41 @@ def test_a_locked_vault_is_served_with_its_password(
         assert "it is encrypted" in typed.err
         assert "CLUSTERAI_KEY_PASSWORD" in typed.err
     assert not (tmp_path / "net").exists()
+
+
+@pytest.mark.parametrize("at", ["schema.json", "vault.json"])
+def test_a_vault_that_was_killed_while_it_was_made_goes_on(
+    typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Under the same key, at the same place: neither a key nor a piece is left behind."""
+    there = (tmp_path / "there").as_uri()
+    words = (
+        "vault",
+        "init",
+        tmp_path / "v",
+        "--from",
+        csv_file(tmp_path / "data.csv"),
+        "--free",
+        "-y",
+        "--store",
+        there,
+    )
+
+    def killed(path: Path, data: bytes) -> None:
+        if path.name == at:
+            raise KeyboardInterrupt
+        write_aside(path, data)
+
+    monkeypatch.setattr(founding, "write_aside", killed)
+    typed(*words, code=Exit.INTERRUPTED)
+    assert not (tmp_path / "v" / "vault.json").exists()
+    monkeypatch.undo()
+    monkeypatch.setenv("CLUSTERAI_VAULT_KEYS", str(tmp_path / "keys"))
+    assert typed.json(*words)["rows"] == 30
+    assert len(list((tmp_path / "keys").iterdir())) == 1
+    [place] = (tmp_path / "there").iterdir()
+    assert len([it for it in place.rglob("*") if it.is_file()]) == 1
+    assert not (tmp_path / "v" / founding.BEGUN).exists()
 
 
 def test_nothing_is_made_by_a_dry_run(typed: Typed, tmp_path: Path) -> None:

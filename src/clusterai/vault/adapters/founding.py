@@ -21,6 +21,8 @@ from clusterai.vault.core.pieces import pieces_of
 from clusterai.vault.core.policy import Policy, write_policy
 from clusterai.vault.core.schema import Schema, write_schema
 
+BEGUN = "begun.json"
+"""Of a vault that is being made, what `vault.json` says of one that is."""
 WORDS = """# {name}
 
 Say here what this data is, how it was collected, from whom, with whose consent, and what it should not be used for.
@@ -42,7 +44,8 @@ def found_vault(
     password: str | None = None,
     store: str = "",
 ) -> VaultFolder:
-    """Lay out a vault and put the data in: anonymised where schema or policy say so, and encrypted.
+    """Lay out a vault and put the data in: anonymised where schema or policy say so, and encrypted. Where it was killed halfway, the same again goes on:
+    by `begun`, under the same key and in the same place, so that neither is left behind.
 
     Args:
         key_file: the master key; made if it isn't there.
@@ -57,15 +60,19 @@ def found_vault(
     policy.check()
     schema = marked(schema, policy)
     schema.check()
+    place, half = place_in(store, name) if store else "", begun(root)
+    if half is not None and store and half.store.startswith(f"{store.rstrip('/')}/{name}-"):
+        place = half.store
     try:
         settings = {"name": name, "key": str(key_file.expanduser().resolve())}
-        named = msgspec.convert({**settings, "store": place_in(store, name) if store else ""}, Named)
+        named = msgspec.convert({**settings, "store": place}, Named)
     except msgspec.ValidationError:
         raise BadVault(
             f"{name!r} can't name a vault: small letters, digits, dot, - and _, 64 at most"
         ) from None
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_aside(root / BEGUN, as_json(named))
     master = make_key(key_file, password).secret()
     if named.store:
         tried(piece_store(root, named.store))
@@ -79,7 +86,16 @@ def found_vault(
             write_aside(path, content)
     _tell(root, name, manifest)
     write_aside(root / "vault.json", as_json(named))
+    (root / BEGUN).unlink()
     return VaultFolder(root)
+
+
+def begun(root: Path) -> Named | None:
+    """What a vault that was killed while it was made would have been."""
+    try:
+        return msgspec.json.decode((root / BEGUN).read_bytes(), type=Named)
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def _put(root: Path, master: bytes, schema: Schema, data: Found, url: str) -> Manifest:
@@ -144,4 +160,4 @@ def new_key_name() -> str:
     return f"{secrets.token_hex(8)}.key"
 
 
-__all__ = ["PASSWORD", "VaultExists", "found_vault", "new_key_name", "replace_data"]
+__all__ = ["PASSWORD", "VaultExists", "begun", "found_vault", "new_key_name", "replace_data"]
