@@ -266,13 +266,13 @@ class Gone(Exception):
 
 
 class FalseSum(RuntimeError):
-    """What was opened isn't what the vaults' signed tallies come to: one of them lies, and which doesn't show. Ask by masks: there
-    whoever gives another vector than it claimed is named."""
+    """What was opened isn't what the vaults' signed tallies come to: one of them lies, and which doesn't show. Ask again, with other vaults
+    among them."""
 
     def __init__(self) -> None:
         super().__init__(
             "what was opened isn't what the vaults' signed tallies come to: one of them lies, and which doesn't show. "
-            "Ask --by masks: there whoever gives another vector than it claimed is named"
+            "Ask again, with other vaults among them"
         )
 
 
