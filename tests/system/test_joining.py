@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from clusterai.protocol.ids import checksummed
+from clusterai.ledger.adapters.network import load_network, network_digest
+from clusterai.protocol.ids import checksummed, hex0x
 from clusterai.protocol.signing import Key
 from tests.system.running import Network, until
 
@@ -157,7 +158,13 @@ def test_a_gateway_of_another_network_is_refused(network: Network, tmp_path: Pat
     refused = join(network, folder, "--network-digest", other)
     assert refused.returncode == 6
     assert other in refused.stderr
-    assert network.ready["network_digest"] in refused.stderr
+    mine = network.ready["network_digest"]
+    assert mine in refused.stderr
+    # Who has no node there gets the manifest by the same digest.
+    file = tmp_path / "network.json"
+    fetched = network.cli("network", str(file), "--network-digest", mine)
+    assert fetched.returncode == 0, fetched.stderr
+    assert hex0x(network_digest(load_network(file))) == mine
     assert not (folder / "network.json").exists()
     assert not (folder / "owner.key").exists()
 

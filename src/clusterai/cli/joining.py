@@ -95,6 +95,31 @@ class NodeFolder:
         return None
 
 
+def fetched(client: Client, file: Path, pinned: Digest | None) -> tuple[shapes.Invitation, Network]:
+    """A gateway's manifest, in a file.
+
+    Raises:
+        Failure: it is unusable, or isn't the pinned one; then there is no file.
+    """
+    told = client.network()
+    write_atomically(file, bytes(told.manifest))
+    try:
+        network = load_network(file)
+    except BadNetwork as error:
+        file.unlink()
+        raise Failure("the gateway's manifest can't be used", str(error)) from None
+    found = network_digest(network)
+    if pinned is not None and found != pinned:
+        file.unlink()
+        raise Failure(
+            "this gateway is of another network than you asked for",
+            f"its manifest's digest is {hex0x(found)}, and you asked for {hex0x(pinned)}",
+            "check the gateway's address and the digest with whoever gave them to you; nothing was sent",
+            Exit.UNTRUE,
+        )
+    return told, network
+
+
 def invited(
     client: Client, folder: NodeFolder, pinned: Digest | None = None
 ) -> tuple[shapes.Invitation, Network, bool]:
@@ -103,24 +128,14 @@ def invited(
     Raises:
         Failure: the manifest is unusable, isn't the pinned one, or the folder belongs elsewhere.
     """
-    told = client.network()
-    aside = folder.root / ".network.json.told"
     folder.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_atomically(aside, bytes(told.manifest))
+    aside = folder.root / ".network.json.told"
+    told, network = fetched(client, aside, pinned)
     try:
-        network = load_network(aside)
         held = load_network(folder.manifest) if folder.manifest.exists() else None
     except BadNetwork as error:
-        raise Failure("the gateway's manifest can't be used", str(error)) from None
+        raise Failure(f"{folder.manifest} can't be used", str(error)) from None
     found = network_digest(network)
-    if pinned is not None and found != pinned:
-        aside.unlink()
-        raise Failure(
-            "this gateway is of another network than you asked for",
-            f"its manifest's digest is {hex0x(found)}, and you asked for {hex0x(pinned)}",
-            "check the gateway's address and the digest with whoever gave them to you; nothing was sent",
-            Exit.UNTRUE,
-        )
     if held is not None and (other := network_digest(held)) != found:
         raise Failure(
             f"{folder.root} belongs to another network",

@@ -10,11 +10,13 @@ import msgspec
 import typer
 
 from clusterai.cli import say
+from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.local.folder import DataFolder
 from clusterai.cli.settings import default_data
 
 if TYPE_CHECKING:
     from clusterai.ledger.adapters.network import Network as At
+    from clusterai.protocol.ids import Digest
     from clusterai.protocol.signing import Key
 
 R = TypeVar("R")
@@ -46,6 +48,15 @@ KeyFile = Annotated[
         "--key",
         metavar="FILE",
         help="Key that signs; the password of a keystore is CLUSTERAI_KEY_PASSWORD. Default: the local network's faucet.",
+        show_default=False,
+    ),
+]
+NetworkDigest = Annotated[
+    str,
+    typer.Option(
+        "--network-digest",
+        metavar="0x…",
+        help="The digest of the network's manifest: get it from somebody you trust.",
         show_default=False,
     ),
 ]
@@ -159,6 +170,21 @@ def spread(command: Callable[..., R]) -> Callable[..., R]:
 
 def folder(data: Path | None) -> DataFolder:
     return DataFolder(data or default_data())
+
+
+def pinned(digest: str | None) -> "Digest | None":
+    """
+    Raises:
+        Failure: it isn't one.
+    """
+    from clusterai.protocol import ids
+
+    try:
+        return None if digest is None else ids.digest(digest)
+    except ids.BadId as error:
+        raise Failure(
+            "--network-digest isn't one", str(error), "it is 0x and 64 hex digits", Exit.USAGE
+        ) from None
 
 
 def confirm(question: str, yes: bool) -> None:

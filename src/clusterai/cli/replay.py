@@ -91,7 +91,12 @@ def _network(manifest: Path) -> Network:
     try:
         return load_network(manifest)
     except BadNetwork as error:
-        raise Failure("which network signed it isn't known", str(error), code=Exit.NOT_RUNNING) from None
+        raise Failure(
+            "which network signed it isn't known",
+            str(error),
+            "clusterai network network.json --network-digest 0x…, and --network network.json here",
+            Exit.NOT_RUNNING,
+        ) from None
 
 
 async def _owners(

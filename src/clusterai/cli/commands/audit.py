@@ -36,6 +36,7 @@ def replay(
         ),
     ],
     data: options.Data = None,
+    network: options.Network = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     tokens: Annotated[bool, typer.Option("--tokens", help="Show every token with its gap.")] = False,
@@ -48,14 +49,14 @@ def replay(
     from clusterai.cli import replay as replays
     from clusterai.cli.local.progress import Progress
 
-    folder = options.folder(data)
+    manifest = network or options.folder(data).manifest
     with Progress() as progress:
         if receipt_id.endswith(".json"):
-            done = replays.replay_file(Path(receipt_id), folder.manifest, progress)
+            done = replays.replay_file(Path(receipt_id), manifest, progress)
         else:
             with gateway(data) as client:
                 transcript = client.transcript(receipt_id)
-            done = replays.replay_transcript(transcript, folder.manifest, progress)
+            done = replays.replay_transcript(transcript, manifest, progress)
     if json:
         say.emit({**done.report.plain(), "texts": done.texts})
     else:

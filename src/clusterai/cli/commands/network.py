@@ -49,6 +49,7 @@ def join(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(down)
     app.command()(status)
+    app.command()(network)
 
 
 def up(
@@ -228,6 +229,42 @@ def status(data: options.Data = None, json: options.Json = False, quiet: options
             ],
         )
     return Exit.OK if healthy else Exit.NOT_RUNNING
+
+
+def network(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Where to put it: network.json.", show_default=False)
+    ],
+    digest: options.NetworkDigest,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--gateway",
+            metavar="URL",
+            help="Ask this one. Default: the one of other commands.",
+            show_default=False,
+        ),
+    ] = None,
+    data: options.Data = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Fetch a network's manifest from a gateway, and keep it if it has the digest that the network publishes.
+
+    What takes --network FILE asks the chain by it, not the gateway: `export CLUSTERAI_NETWORK=FILE` says it to all.
+    """
+    from clusterai.cli import joining
+    from clusterai.cli.reach import gateway
+
+    aside = file.with_name(f".{file.name}.told")
+    with gateway(data, url=url) as client:
+        joining.fetched(client, aside, options.pinned(digest))
+    aside.replace(file)
+    if json:
+        say.emit({"file": str(file.resolve()), "network_digest": digest})
+    else:
+        say.tell(f"{file} is the manifest of network {digest}")
+        say.say(f"export CLUSTERAI_NETWORK={file.resolve()}")
 
 
 def age(seconds: float) -> str:

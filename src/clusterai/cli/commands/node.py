@@ -11,7 +11,7 @@ from clusterai.cli.failure import Exit, Failure, needs_unix
 
 if TYPE_CHECKING:
     from clusterai.node.adapters.watch import Status
-    from clusterai.protocol.ids import Address, Digest
+    from clusterai.protocol.ids import Address
 
 
 def join(app: typer.Typer) -> None:
@@ -145,7 +145,7 @@ def join_network(
     if (pid := place.running()) is not None:
         raise Failure(f"a node runs in {place.root} already, process {pid}", next="clusterai node drain")
     with gateway(data, url=url) as client:
-        told, network, is_known = joining.invited(client, place, _pinned(network_digest))
+        told, network, is_known = joining.invited(client, place, options.pinned(network_digest))
         digest = hex0x(joining.network_digest(network))
         main = joining.owner_key(place, owner_key)
         owner = machine_key(main, machine)
@@ -234,17 +234,6 @@ def _tell_start(owner: "Address", digest: str, folder: Path, config: Path, json:
         return
     say.tell(f"joined as {checksummed(owner)}; not started")
     say.tell(f"  → python -m clusterai.node --config {config}")
-
-
-def _pinned(text: str | None) -> "Digest | None":
-    from clusterai.protocol.ids import BadId, digest
-
-    try:
-        return None if text is None else digest(text)
-    except BadId as error:
-        raise Failure(
-            "--network-digest isn't one", str(error), "it is 0x and 64 hex digits", Exit.USAGE
-        ) from None
 
 
 def _hour_price(text: str | None) -> int | None:

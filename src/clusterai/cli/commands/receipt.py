@@ -64,7 +64,11 @@ def list_receipts(
 
 
 def show(
-    receipt_id: ReceiptId, data: options.Data = None, json: options.Json = False, quiet: options.Quiet = False
+    receipt_id: ReceiptId,
+    data: options.Data = None,
+    network: options.Network = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Show one receipt: who did what for how much, whether it is verified, and where the chain says so."""
     import msgspec
@@ -73,7 +77,7 @@ def show(
 
     with gateway(data) as client:
         receipt = client.receipt(receipt_id)
-    found = transactions(options.folder(data).manifest, receipt)
+    found = transactions(network or options.folder(data).manifest, receipt)
     if json:
         say.emit({**msgspec.to_builtins(receipt), "transactions": found if isinstance(found, list) else None})
         return
