@@ -152,6 +152,7 @@ def test_who_exceeds_the_bound_is_named_beside_one_who_skips(clinics: Clinics):
     check = [sys.executable, "-m", "clusterai.cli", "train", "check", str(Path(out["lineage"]).parent)]
     checked = subprocess.run(check, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     assert checked.returncode == 0, checked.stderr
+    assert all(f"the run went on without {name}" in " ".join(checked.stderr.split()) for name in named)
 
 
 @pytest.mark.parametrize("cheat", ["skips", "noise", "collapses", "replays"])
