@@ -92,6 +92,7 @@ def test_a_network_is_open_to_others_when_it_is_told_so(
     assert started[started.index("--host") + 1] == listens
     assert ports.chain_url == f"http://{host}:8082"
     assert Ports.of(ports.api_url) == ports
+    assert ports.again == ("up" if host == HOST else f"up --host {host} --port 8080")
     # Its own nodes need nobody's way back in.
     assert (
         f"wss://{HOST}:8081"

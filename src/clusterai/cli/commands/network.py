@@ -184,7 +184,9 @@ def down(data: options.Data = None, quiet: options.Quiet = False, json: options.
     if json:
         say.emit({"stopped": True, "data": str(folder.root)})
     else:
-        say.say(f"stopped; `{command('up', folder.root)}` resumes")
+        from clusterai.cli.local.ports import Ports
+
+        say.say(f"stopped; `{command(Ports.of(state.gateway).again, folder.root)}` resumes")
 
 
 def status(data: options.Data = None, json: options.Json = False, quiet: options.Quiet = False) -> int:

@@ -36,6 +36,12 @@ class Ports(msgspec.Struct, frozen=True):
         return self.host != HOST
 
     @property
+    def again(self) -> str:
+        """The command that lets others in again; without --host, who joined from elsewhere would be left alone."""
+        tls = " --tls-certificate FILE --tls-key FILE" if self.tls else ""
+        return f"up --host {self.host} --port {self.api}{tls}" if self.is_open else "up"
+
+    @property
     def listens(self) -> str:
         """What API, links and chain listen on: an address that others use may be a NAT's, and none of this machine's own."""
         return EVERYWHERE if self.is_open else HOST

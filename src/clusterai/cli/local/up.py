@@ -75,7 +75,7 @@ class _Network:
             await supervisor.stop()
         if failure is not None:
             raise failure
-        say.say(f"stopped; nothing is lost: `{command('up', self._folder.root)}` resumes")
+        say.say(f"stopped; nothing is lost: `{command(self._wish.ports.again, self._folder.root)}` resumes")
 
     async def _live(self, supervisor: Supervisor) -> None:
         try:
