@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from clusterai.cli.failure import Exit
+from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.main import run
 from clusterai.mesh.adapters.kernel import Netlink
 from clusterai.protocol.rentals import StayTold
@@ -111,6 +111,18 @@ def test_two_machines_from_plan_to_given_back(cli: Told, bed: RentBed, tmp_path:
     assert "released" in cli("rent", "list", "--all")[1]
     code, out, _ = cli("rent", "show", name)
     assert "released by you" in out
+
+
+def test_what_never_came_up_leaves_no_key_here(cli: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its token and its end of the mesh are of no use to anybody, nor is a folder with them."""
+
+    def ended(*_: object) -> None:
+        raise Failure("rental didn't come up")
+
+    monkeypatch.setattr("clusterai.cli.renting.wait.until_running", ended)
+    code, _, err = cli("rent", "--yes", "--no-mesh")
+    assert (code, "is booked" in err, "didn't come up" in err) == (Exit.FAILED, True, True)
+    assert files(tmp_path, "token") == []
 
 
 def test_a_dry_run_holds_and_books_nothing(cli: Told, bed: RentBed):

@@ -224,6 +224,7 @@ def _come_up(
             running = wait.until_running(Rentals(client), it)
         except Failure:
             keeping.stop(folder)
+            folder.remove()
             raise
         connected = mesh and keeping.until(folder, ("connected",), keeping.CONNECTS_S) is not None
     except KeyboardInterrupt:
