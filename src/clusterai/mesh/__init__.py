@@ -6,6 +6,7 @@ a relay first, which sees ciphertext only, learn from it how the other's network
 Nothing else is here: who is a member is decided by the lease, what runs in the mesh by the sandbox.
 """
 
+from clusterai.mesh.adapters.connections import abort
 from clusterai.mesh.adapters.device import Device, NoWireGuard
 from clusterai.mesh.adapters.inside import datagrams
 from clusterai.mesh.adapters.kernel import KERNEL
@@ -25,6 +26,7 @@ __all__ = [
     "Peer",
     "PeerState",
     "RelayServer",
+    "abort",
     "datagrams",
     "endpoints",
     "keypair",

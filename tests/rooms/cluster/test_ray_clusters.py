@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -11,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pyroute2 import netns
 
 from clusterai.mesh import net_of
 from clusterai.protocol.ids import Digest
 from clusterai.work.cluster.adapters.stay import sweep
 from clusterai.work.cluster.inside import sentinel
+from clusterai.work.cluster.spec import SHELL_PORT
 from tests.rooms.cluster.renting import Rental, environment
 
 TRAIN = """
@@ -288,12 +291,19 @@ def test_a_frozen_tenant_cannot_wake_itself(rental: Rental):
 
 
 def test_a_machine_is_exchanged(rental: Rental):
-    """A worker's plug is pulled, which all others hear; another joins, the next driver has as many machines as before, the new one among them."""
+    """A worker's plug is pulled, which all others hear. Another joins, who waits on the old one hears of it at once, and the next driver has as many machines as before."""
+    netns.pushns(f"/proc/{rental.stays[0].processes()[0]}/ns/net")
+    try:
+        waiting = socket.create_connection((rental.net.address(2), SHELL_PORT), 10)
+    finally:
+        netns.popns()
     rental.internet.part(rental.hosts[2], apart=True)
     rental.run(rental.unheard(2))
     assert rental.stays[0].silent()[1] < rental.stays[0].silent()[2]
     host, _ = rental.internet.host()
     rental.run(rental.exchange(2, 3, host))
+    with waiting, pytest.raises(ConnectionError):
+        waiting.recv(1)
     seen = rental.shell(0, f"cat > again.py <<'EOF'\n{TRAIN}\nEOF\npython again.py; exit\n")
     told = json.loads([line for line in seen.splitlines() if line.startswith('{"nodes"')][-1])
     assert rental.net.address(3) in told["seen"] or told["nodes"] >= 3

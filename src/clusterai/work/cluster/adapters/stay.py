@@ -29,6 +29,7 @@ from clusterai.mesh import (
     Member,
     NoWireGuard,
     Paths,
+    abort,
     datagrams,
     endpoints,
     keypair,
@@ -443,12 +444,17 @@ class Stay:
         """
         assert self._device is not None
         me = Member(self._place, self.key)
+        gone = {self._net.address(it.place) for it in {*self._members} - {*members}}
         self._members = tuple(members)
         try:
             await self._device.configure(self._private, endpoints(self._net, me, members, relay))
         except (NoWireGuard, Malformed) as error:
             raise StayFailed("no-wireguard", str(error)) from None
         self._paths = Paths({it.key: relay[it.place] for it in members if it.place in relay})
+        if gone and self._cell is not None:
+            # Who waits for an answer of theirs would wait for minutes; a kernel that can't leaves that to `KEEPALIVE`.
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(abort, self._cell.namespace, gone)
 
     async def seen_outside(self, place: int, endpoint: Endpoint) -> None:
         """The relay told where a member's packets come from."""

@@ -10,6 +10,13 @@ INSIDE = "/clusterai"
 """Where our own programs are in the sandbox."""
 TOKEN = "/job/.ray/token"  # noqa: S105  a place, not a token
 MiB = 1 << 20
+KEEPALIVE = {
+    # Who waits for an answer asks after so long whether the other is there, by default after five minutes. Ray's servers hang up on who asks
+    # more than once a minute.
+    "RAY_grpc_client_keepalive_time_ms": "75000",
+    # Longer than a machine is waited for that isn't heard: what comes back before it is exchanged finds its connections as they were.
+    "RAY_grpc_client_keepalive_timeout_ms": "40000",
+}
 LEAST_STORE = 80 * MiB
 """Ray wants 75 MiB for its objects, or doesn't start."""
 
@@ -40,6 +47,7 @@ def root(environment: Path, base: Path, system: Root, inside: Path) -> Root:
             "RAY_USAGE_STATS_ENABLED": "0",
             # Two seconds each: a worker waits for a head on a slow machine as long as a stay may take to join.
             "RAY_NUM_REDIS_GET_RETRIES": "45",
+            **KEEPALIVE,
             # What is forked of a process that speaks gRPC is another program at once; handlers that wake its threads before that can end it.
             "GRPC_ENABLE_FORK_SUPPORT": "0",
         },
