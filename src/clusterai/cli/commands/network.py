@@ -115,6 +115,8 @@ def up(
     needs_unix("clusterai up")
     folder = options.folder(data)
     vaults = _vaults(vault or [])
+    if rent:
+        _rentable()
     tls = _tls(tls_certificate, tls_key, host)
     ports = Ports.beside(port, validators, host, tls is not None)
     wish = wishes.Wish(ports, max(nodes, len(vaults)), model, rent, vaults, window, tls)
@@ -147,6 +149,18 @@ def _tls(certificate: Path | None, key: Path | None, host: str) -> tuple[str, st
 
     shake(certificate, key, host)
     return str(certificate.resolve()), str(key.resolve())
+
+
+def _rentable() -> None:
+    """
+    Raises:
+        Failure: what clusters need isn't here.
+    """
+    from clusterai.node.config import RentalsConfig
+    from clusterai.node.hardware import unrentable  # loads what a node needs
+
+    if missing := unrentable(RentalsConfig().home):
+        raise Failure(f"machines can't be rented out here: {missing.found}", next=missing.cure)
 
 
 def _vaults(folders: list[Path]) -> tuple[str, ...]:

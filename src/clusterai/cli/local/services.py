@@ -7,14 +7,13 @@ from typing import Any
 
 import msgspec
 
-from clusterai.cli.failure import Failure
 from clusterai.cli.local import probes
 from clusterai.cli.local.folder import Cheat, DataFolder, write_atomically
 from clusterai.cli.local.models import served
 from clusterai.cli.local.people import People, Person
 from clusterai.cli.local.ports import HOST, Ports
 from clusterai.cli.local.supervisor import Service
-from clusterai.node.config import JobsConfig, RentalsConfig
+from clusterai.node.config import JobsConfig
 from clusterai.protocol.ids import checksummed, hex0x
 from clusterai.runtime.adapters.config import default_models
 
@@ -158,15 +157,7 @@ def write_node(
 
 def rented_out(nodes: int) -> dict[str, Any]:
     """Each node lends a core of this machine, which they share, so nobody has it alone; as much memory and disk as `rent` asks for
-    by itself, where this machine has that for each.
-
-    Raises:
-        Failure: what clusters need isn't here.
-    """
-    from clusterai.node.hardware import unrentable  # loads what a node needs
-
-    if missing := unrentable(RentalsConfig().home):
-        raise Failure(f"machines can't be rented out here: {missing.found}", next=missing.cure)
+    by itself, where this machine has that for each."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     each = (2 if memory * 3 // 4 >= nodes * (2 << 30) else 1) << 30
     return {"cpu_milli": 1000, "memory_bytes": each, "disk_bytes": 2 << 30, "allowed": ["*"]}
