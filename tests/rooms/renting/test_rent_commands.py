@@ -11,6 +11,7 @@ import typer
 
 from clusterai.cli.failure import Exit, Failure
 from clusterai.cli.main import run
+from clusterai.cli.renting.wait import EndedFirst
 from clusterai.mesh.adapters.kernel import Netlink
 from clusterai.protocol.rentals import StayTold
 from clusterai.sdk import Client
@@ -113,16 +114,19 @@ def test_two_machines_from_plan_to_given_back(cli: Told, bed: RentBed, tmp_path:
     assert "released by you" in out
 
 
-def test_what_never_came_up_leaves_no_key_here(cli: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Its token and its end of the mesh are of no use to anybody, nor is a folder with them."""
+@pytest.mark.parametrize(("failure", "keys"), [(EndedFirst, 0), (Failure, 1)])
+def test_what_never_came_up_leaves_no_key_here(
+    cli: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[Failure], keys: int
+):
+    """Its token and its end of the mesh are of no use to anybody, nor is a folder with them; of one that only takes too long they are."""
 
     def ended(*_: object) -> None:
-        raise Failure("rental didn't come up")
+        raise failure("rental didn't come up")
 
     monkeypatch.setattr("clusterai.cli.renting.wait.until_running", ended)
     code, _, err = cli("rent", "--yes", "--no-mesh")
     assert (code, "is booked" in err, "didn't come up" in err) == (Exit.FAILED, True, True)
-    assert files(tmp_path, "token") == []
+    assert len(files(tmp_path, "token")) == keys
 
 
 def test_a_dry_run_holds_and_books_nothing(cli: Told, bed: RentBed):

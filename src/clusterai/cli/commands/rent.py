@@ -222,9 +222,10 @@ def _come_up(
     try:
         try:
             running = wait.until_running(Rentals(client), it)
-        except Failure:
+        except Failure as failure:
             keeping.stop(folder)
-            folder.remove()
+            if isinstance(failure, wait.EndedFirst):
+                folder.remove()
             raise
         connected = mesh and keeping.until(folder, ("connected",), keeping.CONNECTS_S) is not None
     except KeyboardInterrupt:

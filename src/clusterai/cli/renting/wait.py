@@ -49,6 +49,10 @@ class Steps:
         self._noted = len(it.notes)
 
 
+class EndedFirst(Failure):
+    """A rental ended before it ran."""
+
+
 def until_running(
     rentals: Rentals,
     it: Rental,
@@ -57,7 +61,7 @@ def until_running(
 ) -> Rental:
     """
     Raises:
-        Failure: it ended instead, with its reason. Unreachable: the gateway stays away.
+        EndedFirst: it ended instead, with its reason. Failure: it takes too long, and may come up yet. Unreachable: the gateway stays away.
     """
     seen = Steps(say.say)
     began_s, heard_s = clock(), clock()
@@ -67,7 +71,7 @@ def until_running(
             return it
         if it.state == "ended":
             words = WHY.get(it.why, it.why)
-            raise Failure(
+            raise EndedFirst(
                 f"rental {short(it)} didn't come up: {words}", it.detail, f"clusterai rent show {short(it)}"
             )
         if clock() - began_s > LONGEST_S:
