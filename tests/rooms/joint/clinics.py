@@ -186,6 +186,9 @@ class Clinic:
         return Paid(bytes_of(tuple(tokens)), charged_wei, None, self.name)
 
 
+OPEN: list[Clinic] = []
+
+
 def clinics(
     folder: Path,
     count: int = 3,
@@ -193,12 +196,15 @@ def clinics(
     epsilon_micro: int = 0,
     standings: Standings | None = None,
 ) -> list[Clinic]:
-    return [
+    """Open until their test ends."""
+    made = [
         Clinic(
             folder / f"clinic-{at}", f"clinic-{at}", patients(at, rows), epsilon_micro, standings=standings
         )
         for at in range(count)
     ]
+    OPEN.extend(made)
+    return made
 
 
 def pooled(of: list[Clinic], column: str) -> Any:

@@ -1,7 +1,6 @@
 """Vaults that lie when a sum under a key that nobody holds is opened: what is caught at once, and what an audit names."""
 
 import asyncio
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +28,14 @@ from tests.rooms.joint.clinics import NETWORK, Clinic, asked, clinics, order_of,
 LIAR = "clinic-1"
 SLOT = 384 << FRACTION
 """What `lying_party.SHIFT` adds to the count: three of the upper half's units."""
-_open: list[Clinic] = []
-
-
-@pytest.fixture(autouse=True)
-def closed_vaults() -> Generator[None]:
-    yield
-    while _open:
-        _open.pop().vault.close()
 
 
 def some(folder: Path, lie: str = "", epsilon_micro: int = MICRO) -> list[Clinic]:
     """Three vaults, whose second lies so."""
-    _open.extend(clinics(folder, 3, 60, epsilon_micro))
+    of = clinics(folder, 3, 60, epsilon_micro)
     if lie:
-        _open[1].service._threshold._interpreter = lambda: lying(folder, lie, _open[1])  # pyright: ignore[reportPrivateUsage]
-    return list(_open)
+        of[1].service._threshold._interpreter = lambda: lying(folder, lie, of[1])  # pyright: ignore[reportPrivateUsage]
+    return of
 
 
 def lying(folder: Path, lie: str, clinic: Clinic) -> str:

@@ -1,7 +1,6 @@
 """One question to several vaults: what comes is the statistic of all rows together, paid once, within its noise."""
 
 import asyncio
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,10 @@ from clusterai.work.packed import tokens_of
 from tests.rooms.joint.clinics import MILLI_WEI, USE_WEI, Clinic, asked, clinics, pooled, schema
 
 MOMENTS = "select count(*) as n, sum(age), avg(age), variance(dose), stddev_pop(dose), avg(sick) from wards"
-_open: list[Clinic] = []
-
-
-@pytest.fixture(autouse=True)
-def closed_vaults() -> Generator[None]:
-    yield
-    while _open:
-        _open.pop().vault.close()
 
 
 def three(folder: Path, count: int = 3, rows: int = 400, epsilon_micro: int = 0) -> list[Clinic]:
-    _open.extend(clinics(folder, count, rows, epsilon_micro))
-    return list(_open)
+    return clinics(folder, count, rows, epsilon_micro)
 
 
 def test_exact_moments_are_those_of_all_rows_together(tmp_path: Path):

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -48,19 +47,10 @@ from tests.rooms.joint.clinics import (
 
 AGE = Moments((Range("age", 0, 100_000_000),))
 STRANGER = Identity(Key(b"\x70" * 32), b"\x71" * 32)
-_open: list[Clinic] = []
-
-
-@pytest.fixture(autouse=True)
-def closed_vaults() -> Generator[None]:
-    yield
-    while _open:
-        _open.pop().vault.close()
 
 
 def some(folder: Path, count: int = 3, epsilon_micro: int = 0, **more: Any) -> list[Clinic]:
-    _open.extend(clinics(folder, count, 60, epsilon_micro, **more))
-    return list(_open)
+    return clinics(folder, count, 60, epsilon_micro, **more)
 
 
 def spec_of(of: list[Clinic], study: Study, **more: Any) -> Spec:

@@ -1,7 +1,7 @@
 """The same statistics under a key that nobody holds: made link by link, used once, by everyone of the round."""
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,10 @@ from clusterai.work.joint.adapters.threshold import halved, whole
 from clusterai.work.joint.spec import Encrypt, No, Open, decode_call, decode_reply
 from tests.rooms.joint.clinics import ME, Clinic, asked, asking, clinics, pooled
 
-_open: list[Clinic] = []
-
-
-@pytest.fixture(autouse=True)
-def closed_vaults() -> Generator[None]:
-    yield
-    while _open:
-        _open.pop().vault.close()
-
 
 def some(folder: Path, count: int = 3, epsilon_micro: int = 0) -> list[Clinic]:
     folder.mkdir(exist_ok=True)
-    _open.extend(clinics(folder, count, 60, epsilon_micro))
-    return list(_open)
+    return clinics(folder, count, 60, epsilon_micro)
 
 
 def test_moments_and_regression_are_those_under_masks(tmp_path: Path):
