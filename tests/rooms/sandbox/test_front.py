@@ -138,6 +138,7 @@ def test_control_groups_of_both_versions_are_found(tmp_path: Path) -> None:
         "2 0 0:2 / /cg/cpu rw - cgroup cgroup rw,cpu,cpuacct\n"
         "3 0 0:3 /c /cg/pids rw - cgroup cgroup rw,pids\n"
         "4 0 0:4 / /cg/unified rw - cgroup2 cgroup2 rw\n"
+        "5 0 0:3 / /box/cg/pids rw - cgroup cgroup rw,pids\n"
     )
     found = find(tmp_path)
     assert {name: (str(mount.folder), mount.version) for name, mount in found.items()} == {

@@ -36,7 +36,7 @@ class Mount(msgspec.Struct, frozen=True):
 
 
 def find(proc: Path = Path("/proc/self")) -> dict[str, Mount]:
-    """Our own group for each controller that is mounted."""
+    """Our own group for each controller that is mounted. Where one is mounted again, inside another root's folder say, the first place is ours."""
     own: dict[str, str] = {}
     for line in (proc / "cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
@@ -49,7 +49,8 @@ def find(proc: Path = Path("/proc/self")) -> dict[str, Mount]:
         kind, _, options = right.split(maxsplit=2)
         if kind == "cgroup":
             for name in set(options.split(",")) & set(CONTROLLERS):
-                found[name] = Mount(_inside(place, root, own.get(name, "/")), 1)
+                if name not in found or found[name].version != 1:
+                    found[name] = Mount(_inside(place, root, own.get(name, "/")), 1)
         elif kind == "cgroup2":
             folder = _inside(place, root, own.get("unified", "/"))
             with contextlib.suppress(OSError):
